@@ -1,0 +1,1 @@
+"""Builders of TFRecord data sets, through TFDS."""

@@ -1,0 +1,209 @@
+"""Checkpoints: asynchronous, verified, and fit for any number of devices.
+
+The only file that names orbax. Orbax writes a step in the background and renames it
+into place; then a manifest with the sha256 of every file is put beside it. Only a step
+whose files agree with its manifest is ever restored.
+"""
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from fr_jax.errors import UserError
+
+PyTree = Any
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`.
+
+    Args:
+      keep: how many of the latest steps stay on disk.
+      best_metric: name of a metric; the step with its highest value stays as well.
+    """
+
+    def __init__(
+        self, directory: epath.PathLike, *, keep: int = 3, best_metric: str = ""
+    ):
+        self._directory = epath.Path(directory)
+        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+        if best_metric:
+            best = checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics: metrics[best_metric],
+                n=1,
+                keep_checkpoints_without_metrics=False,
+            )
+            policies.append(best)
+        policy = checkpoint_managers.AnyPreservationPolicy(policies)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, cleanup_tmp_directories=True
+            ),
+        )
+        self._unsealed: int | None = None  # the step being written, no manifest yet
+        self._sealer: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None):
+        """Starts to write a step; waits only for the one before it.
+
+        Raises:
+          UserError: where this or an earlier step could not be written, such as on a
+            full disk. The steps before it are untouched.
+        """
+        self.wait()
+        with self._writing():
+            self._manager.save(
+                step, args=ocp.args.StandardSave(tree), metrics=metrics, force=True
+            )
+        self._unsealed = step
+
+    def poll(self) -> None:
+        """Seals the step being written as soon as orbax is done with it. Cheap."""
+        if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            self._start_sealing()
+
+    def check(self) -> None:
+        """Raises a UserError if anything went wrong in the background."""
+        with self._writing():
+            self._manager.check_for_errors()
+            if self._failure is not None:
+                raise self._failure
+
+    def wait(self) -> None:
+        """Returns when everything handed in is on disk and sealed; raises if not."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        self.check()
+        if self._unsealed is not None:
+            self._start_sealing()
+        if self._sealer is not None:
+            self._sealer.join()
+            self._sealer = None
+        self.check()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+    def latest(self, like: PyTree) -> tuple[int, PyTree] | None:
+        """Returns the newest undamaged step and its tree, or None where there is none.
+
+        `like` has the tree's shapes, types and shardings. Damaged steps are moved to
+        `damaged/` beside the checkpoints, and the log says so.
+
+        Raises:
+          UserError: where the step holds another tree.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            problem = self._problem(step) if jax.process_index() == 0 else ""
+            damaged = multihost_utils.broadcast_one_to_all(np.bool(bool(problem)))
+            if not damaged:
+                return step, self._restore(step, like)
+            if jax.process_index() == 0:
+                self._set_aside(step, problem)
+            multihost_utils.sync_global_devices(f"set aside {step}")
+            self._manager.reload()
+        return None
+
+    def _restore(self, step: int, like: PyTree) -> PyTree:
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{self._directory / str(step)} does not fit this configuration: "
+                f"{str(error).splitlines()[0]:.300}"
+            ) from error
+
+    def _start_sealing(self) -> None:
+        step, self._unsealed = self._unsealed, None
+        if jax.process_index() == 0:
+            self._sealer = threading.Thread(target=self._seal, args=(step,))
+            self._sealer.start()
+
+    def _seal(self, step: int) -> None:
+        try:
+            manifest = json.dumps(self._digests(step), indent=1)
+            (self._directory / str(step) / MANIFEST).write_text(manifest)
+        except Exception as error:  # raised again in the main thread by check()
+            self._failure = error
+
+    def _digests(self, step: int) -> dict[str, str]:
+        folder = self._directory / str(step)
+        return {name: _sha256(folder / name) for name in _files(folder)}
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of orbax, its storage or the operating system
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"could not write to {self._directory}: {reason:.300}; the checkpoints "
+                "before it are whole"
+            ) from error
+
+    def _problem(self, step: int) -> str:
+        """What is wrong with a step on disk, or ''."""
+        folder = self._directory / str(step)
+        try:
+            sealed = json.loads((folder / MANIFEST).read_text())
+            present = set(_files(folder))
+            for name in sorted(present ^ set(sealed)):
+                return f"{name} {'is missing' if name in sealed else 'was added'}"
+            for name, digest in sealed.items():
+                if _sha256(folder / name) != digest:
+                    return f"{name} was altered"
+        except FileNotFoundError:
+            return f"{MANIFEST} is missing, so it was not completely written"
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            return str(error)
+        return ""
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        target = self._directory.parent / "damaged"
+        target.mkdir(parents=True, exist_ok=True)
+        place = target / str(step)
+        if place.exists():
+            place.rmtree()
+        (self._directory / str(step)).rename(place)
+        logging.warning(
+            "checkpoint %d is damaged (%s): moved to %s, using the one before it",
+            step,
+            problem,
+            place,
+        )
+
+
+def _files(folder: epath.Path) -> list[str]:
+    """Relative names of all files below a folder but the manifest."""
+    names, folders = [], [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            if path.is_dir():
+                folders.append(path)
+            elif path.name != MANIFEST:
+                names.append(str(path.relative_to(folder)))
+    return sorted(names)
+
+
+def _sha256(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""Configuration files: loaded, overridden from the command line, compared."""
+
+import ast
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from fr_jax.errors import UserError, unknown
+
+# What may change between two parts of one run: it does not touch the numbers.
+FREE = (
+    "train.log_every",
+    "train.save_every",
+    "train.evaluate_every",
+    "train.keep",
+    "train.best_metric",
+    "train.profile",
+    "data.path",
+    "evaluation",
+)
+
+
+def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Returns the locked config of `FILE[:variant]` with `(key, value)`s put in.
+
+    Raises:
+      UserError: for a missing file, an unknown variant or key (with the nearest one),
+        and a value of another type than the default.
+    """
+    path, _, variant = spec.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"--config={spec}: no such file: {path}")
+    module_spec = importlib.util.spec_from_file_location("fr_jax_config", path)
+    assert module_spec and module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path}: defines no get_config(variant)")
+    variants = getattr(module, "VARIANTS", None)
+    if variants and variant and variant not in variants:
+        raise UserError(unknown(f"{path}: variant", variant, variants))
+    config = module.get_config(variant) if variant else module.get_config()
+    config.lock()
+    for key, text in overrides:
+        _put(config, key, text)
+    return config
+
+
+def _put(config: ConfigDict, key: str, text: str) -> None:
+    *parents, last = key.split(".")
+    node: Any = config
+    walked = "--config"
+    for name in [*parents, last]:
+        if not isinstance(node, ConfigDict) or name not in node:
+            known = list(node) if isinstance(node, ConfigDict) else []
+            raise UserError(unknown(f"{walked} has no key", name, known))
+        walked += f".{name}"
+        if name is not last:
+            node = node[name]
+    default = node[last]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(default, str):
+        value = text
+    elif isinstance(default, float) and type(value) is int:
+        value = float(value)
+    elif isinstance(default, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if default is not None and type(value) is not type(default):
+        raise UserError(
+            f"--config.{key}={text}: {type(value).__name__} where "
+            f"{type(default).__name__} is needed, as in {default!r}"
+        )
+    node[last] = value
+
+
+def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
+    """Returns a line for every key that differs from a config.json, FREE aside."""
+    try:
+        before = dict(_flat(json.loads(stored.read_text())))
+    except ValueError as error:
+        raise UserError(f"{stored}: damaged ({error})") from error
+    now = dict(_flat(json.loads(to_json(config))))
+    return [
+        f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+        and not any(key == free or key.startswith(free + ".") for free in FREE)
+    ]
+
+
+def to_json(config: ConfigDict) -> str:
+    return json.dumps(config.to_dict(), indent=1)
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield prefix, node
+        return
+    for key, child in node.items():
+        yield from _flat(child, f"{prefix}.{key}" if prefix else key)

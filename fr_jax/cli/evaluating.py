@@ -1,0 +1,124 @@
+"""`fr-jax evaluate`: embedders and verification sets -> results.json and a figure."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from data_pipelines import pairs
+from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.errors import UserError, unknown
+from fr_jax.evaluate import PROTOCOLS, EvaluationSet, judge, mark_seen
+from fr_jax.report import figures
+
+_OPTIONS = ("root", "protocol", "lag_mode")
+
+
+def parse_set(text: str) -> EvaluationSet:
+    """Returns the evaluation set of NAME=PATH[,root=DIR][,protocol=P][,lag_mode=M].
+
+    Protocols: 'insightface' (default where there are folds), 'kfold' (default of lists)
+    and 'paper'; see `EvaluationSet`.
+
+    Raises:
+      UserError: for another form or option; DataError for what is wrong with the set.
+    """
+    name, equals, rest = text.partition("=")
+    path, *options = rest.split(",")
+    if not (name and equals and path):
+        raise UserError(f"--set {text}: use NAME=PATH[,root=DIR][,protocol=P]")
+    chosen = {k: v for k, _, v in (option.partition("=") for option in options)}
+    for option in chosen:
+        if option not in _OPTIONS:
+            raise UserError(f"--set {text}: {unknown('option', option, _OPTIONS)}")
+    protocol = chosen.pop("protocol", None)
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UserError(f"--set {text}: {unknown('protocol', protocol, PROTOCOLS)}")
+    found = pairs.load(path, **chosen)
+    if found.skipped:
+        print(f"{name}: {found.skipped} corrupt lines of the list", file=sys.stderr)
+    if protocol is None:
+        protocol = "kfold" if found.folds is None else "insightface"
+    return EvaluationSet(
+        name,
+        found.images,
+        found.pairs,
+        found.same,
+        found.folds,
+        protocol,
+        found.people,
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluates as asked; returns the exit code."""
+    sets = [parse_set(text) for text in arguments.set]
+    names = [evaluation_set.name for evaluation_set in sets]
+    if len(set(names)) < len(names):
+        raise UserError(f"--set: two sets of one name among {', '.join(names)}")
+    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
+    if len(embedders) < len(arguments.embedder):
+        raise UserError("--embedder: the same embedder is given twice")
+    target = epath.Path(arguments.to)
+    curves = {}
+    for label, embedder in embedders.items():
+        folder = target if len(embedders) == 1 else target / label
+        found = judge_all(embedder, sets, folder)
+        curves |= {f"{label}: {name}": curve for name, curve in found.items()}
+    if len(embedders) > 1:
+        figures.roc(curves, target / "figures/roc.png")
+    print(f"figure: {target / 'figures/roc.png'}")
+    return 0
+
+
+def judge_all(
+    embedder: Embedder, sets: Sequence[EvaluationSet], folder: epath.Path
+) -> Mapping[str, tuple]:
+    """Writes results.json and roc.png of an embedder; returns (scores, same) by set."""
+    results, curves = {}, {}
+    trained = embedder.provenance.get("people", {})
+    for evaluation_set in sets:
+        judged = judge(
+            mark_seen(evaluation_set, trained), embedder.views, progress=True
+        )
+        results |= judged.results
+        curves[evaluation_set.name] = judged.scores, judged.same
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, indent=1))
+        figures.roc(curves, folder / "figures/roc.png")
+        print(table(results))
+        print(f"results: {folder / 'results.json'}")
+    return curves
+
+
+def table(results: Mapping[str, float]) -> str:
+    """Returns the accuracies and TARs among results as lines a person can read."""
+    lines = []
+    for key, value in results.items():
+        name, _, metric = key.partition("/")
+        metric, _, variant = metric.partition(":")
+        if metric == "accuracy":
+            suffix = f":{variant}" if variant else ""
+            spread = results.get(f"{name}/accuracy_std{suffix}")
+            text = f"{name + suffix:<24} accuracy {100 * value:6.2f} %"
+            if spread is not None:
+                text += f" +- {100 * spread:.2f}"
+            for far in ("1e-2", "1e-3"):
+                if (
+                    not suffix
+                    and (tar := results.get(f"{name}/tar@far={far}")) is not None
+                ):
+                    text += f"   TAR@FAR={far} {100 * tar:6.2f} %"
+            lines.append(text)
+    return "\n".join(lines)
+
+
+def _label(path: str) -> str:
+    """A short name of an embedder: its run's folder."""
+    whole = Path(path).resolve()
+    return whole.parent.name if whole.name == "embedder" else whole.name

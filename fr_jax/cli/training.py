@@ -1,0 +1,237 @@
+"""`fr-jax train`: configuration -> data, system, loop -> embedder, results, figures."""
+
+import argparse
+import importlib
+import inspect
+import pkgutil
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from data_pipelines import identities
+from fr_jax import drawn_faces, momentum, sharding, systems, train
+from fr_jax.cli import config as configs
+from fr_jax.cli.evaluating import judge_all, parse_set
+from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.errors import UserError, unknown
+from fr_jax.evaluate import EvaluationSet, mark_seen
+from fr_jax.report import figures
+from fr_jax.streams import ArrayStream
+from fr_jax.system import System
+
+
+class Data(NamedTuple):
+    """What a run trains on, and what is to be known of it."""
+
+    stream: Any
+    facts: dict[str, Any]  # arguments of `make` that only the data can give
+    provenance: dict[str, Any]
+    evaluation_sets: list[EvaluationSet]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains as asked; returns the exit code."""
+    config = configs.load(arguments.config, arguments.overrides)
+    workdir = epath.Path(arguments.workdir)
+    _claim(workdir, config)
+    mesh = sharding.make_mesh(model=config.train.model_axis)
+    data = (
+        _drawn(config, mesh)
+        if config.data.source == "drawn"
+        else _records(config, mesh)
+    )
+    system = _system(config, data.facts)
+    given = dict(arguments.given)
+    if arguments.init_from:
+        given["init"] = arguments.init_from
+    networks = {name: load_embedder(path).network for name, path in given.items()}
+    options = config.train
+    steps = options.num_steps or round(options.epochs * data.facts["steps_per_epoch"])
+    if jax.process_index() == 0:
+        _describe(config, data, mesh, steps)
+    subset = config.evaluation.subset
+    watched = [s.first(subset) if subset else s for s in data.evaluation_sets]
+    result = train.train(
+        system,
+        data.stream,
+        workdir,
+        num_steps=steps,
+        seed=options.seed,
+        mesh=mesh,
+        given={name: network.variables for name, network in networks.items()},
+        evaluation_sets=watched,
+        log_every=options.log_every,
+        evaluate_every=options.evaluate_every,
+        save_every=options.save_every,
+        keep=options.keep,
+        best_metric=options.best_metric,
+        guard=train.Guard() if options.guard else None,
+        profile=tuple(options.profile) or None,
+    )
+    if result.interrupted:
+        print(f"saved step {result.step:,} and left; the same command goes on from it")
+        return 143
+    _hand_over(system, result, data, workdir)
+    return 0
+
+
+def _claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Writes config.json to a new workdir; refuses one of another configuration."""
+    stored = workdir / "config.json"
+    if stored.exists():
+        if lines := configs.differences(config, stored):
+            more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+            raise UserError(
+                f"{workdir} holds another configuration's run "
+                f"({'; '.join(lines[:5])}{more}); choose another --workdir"
+            )
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        stored.write_text(configs.to_json(config))
+
+
+def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """TFRecords of aligned faces, and the evaluation sets that are named."""
+    if config.data.source != "records":
+        raise UserError(
+            unknown("data source", config.data.source, ["drawn", "records"])
+        )
+    from data_pipelines.stream import RecordStream  # needs TensorFlow
+
+    options = config.data
+    if not options.path:
+        raise UserError("say where the records are: --config.data.path=DIR/NAME")
+    stream = RecordStream(
+        options.path,
+        batch_size=options.batch_size,
+        seed=config.train.seed,
+        identities=options.identities or None,
+        images_per_identity=options.images_per_identity,
+        rows=sharding.local_rows(mesh, options.batch_size),
+    )
+    facts = {
+        "num_classes": stream.num_classes,
+        "steps_per_epoch": stream.num_examples / stream.batch_size,
+        "child_classes": _children(config, stream),
+    }
+    trained = {stream.name: stream.identities}
+    provenance = {"people": trained, "licences": {stream.name: stream.licence}}
+    sets = [mark_seen(parse_set(text), trained) for text in config.evaluation.sets]
+    return Data(stream, facts, provenance, sets)
+
+
+def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """Drawn faces, made here: nothing is downloaded and TensorFlow is not needed."""
+    options = config.data
+    arrays = drawn_faces.draw_set(
+        config.train.seed, options.num_identities, options.num_images, options.size
+    )
+    stream = ArrayStream(arrays, options.batch_size, seed=config.train.seed, mesh=mesh)
+    count = config.children.stand_ins
+    facts = {
+        "num_classes": options.num_identities,
+        "steps_per_epoch": stream.num_examples / stream.batch_size,
+        "child_classes": identities.seeded_labels(options.num_identities, count, 0),
+    }
+    people = {"drawn": [f"drawn{number}" for number in range(options.num_identities)]}
+    provenance = {"people": people, "licences": {"drawn": "none needed"}}
+    images, pairs, same = drawn_faces.draw_pairs(
+        config.train.seed + 1, 600, options.size
+    )
+    strangers = EvaluationSet(
+        "strangers", images, pairs, same, np.arange(600) * 10 // 600
+    )
+    sets = [strangers, *(parse_set(text) for text in config.evaluation.sets)]
+    return Data(stream, facts, provenance, sets)
+
+
+def _children(config: ConfigDict, stream: Any) -> list[int]:
+    """Classes of the child identities, from an age file or as seeded stand-ins."""
+    options = config.children
+    if options.stand_ins:
+        print(
+            f"child identities: {options.stand_ins} of {stream.num_classes:,}, drawn "
+            f"with seed {options.seed} as stand-ins; this set has no ages",
+            file=sys.stderr,
+        )
+        return identities.seeded_labels(
+            stream.num_classes, options.stand_ins, options.seed
+        )
+    if not options.age_file:
+        return []
+    labels = identities.child_labels(
+        options.age_file, child_filter=options.child_filter, age_below=options.age_below
+    )
+    place = {int(label): number for number, label in enumerate(stream.labels)}
+    children = [place[label] for label in labels if label in place]
+    counts = f"{len(labels):,} of {stream.num_classes:,}"
+    if options.published:
+        people, published = identities.PUBLISHED_CHILDREN[options.published]
+        counts += f" (published for {options.published}: {published:,} of {people:,})"
+        if len(labels) != published:
+            counts += "\nwarning: not the published number; is it the same age file?"
+    if len(children) < len(labels):
+        counts += f"\nwarning: {len(labels) - len(children)} of them are not in the set"
+    print(f"child identities: {counts}", file=sys.stderr)
+    return children
+
+
+def _system(config: ConfigDict, facts: dict[str, Any]) -> System:
+    """The named system, made of its configuration and of what the data say."""
+    known = [module.name for module in pkgutil.iter_modules(systems.__path__)]
+    if config.system_name not in known:
+        raise UserError(unknown("system", config.system_name, known))
+    make = importlib.import_module(f"fr_jax.systems.{config.system_name}").make
+    accepted = inspect.signature(make).parameters
+    options = {k: _plain(v) for k, v in config.system.items()}
+    for name in options:
+        if name not in accepted:
+            what = f"argument of {config.system_name}"
+            raise UserError(unknown(what, name, accepted))
+    for name, value in (facts | {"epochs": config.train.epochs}).items():
+        if name in options and options[name] != value:
+            raise UserError(
+                f"config.system.{name} is {options[name]}, the data have {value}; "
+                "leave it out to take what the data have"
+            )
+        if name in accepted:
+            options[name] = value
+    system = make(**options)
+    if config.train.ema_decay:
+        system = momentum.with_ema(system, config.train.ema_decay)
+    return system
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, ConfigDict) else value
+
+
+def _describe(config, data: Data, mesh, steps: int) -> None:
+    shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    print(
+        f"{config.system_name}: {data.facts['num_classes']:,} people, "
+        f"{data.stream.num_examples:,} images; {steps:,} steps of "
+        f"{data.stream.batch_size} on {mesh.size} {jax.default_backend()} device(s) "
+        f"({shape})",
+        file=sys.stderr,
+    )
+
+
+def _hand_over(system, result, data: Data, workdir: epath.Path) -> None:
+    """Leaves the run's networks as embedders, judged on every set as a whole."""
+    for kind, network in system.hand_over(result.state).items():
+        variables = jax.tree.map(sharding.to_host, network.variables)
+        provenance = data.provenance | {"steps": result.step}
+        embedder = Embedder(network._replace(variables=variables), provenance)
+        name = "embedder" if kind == "embedding" else f"embedder_{kind}"
+        embedder.save(workdir / name)
+        print(f"{kind} network: {workdir / name}")
+        if kind == "embedding" and data.evaluation_sets:
+            judge_all(embedder, data.evaluation_sets, workdir)
+    if jax.process_index() == 0:
+        figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
+        print(f"figures: {workdir / 'figures'}")

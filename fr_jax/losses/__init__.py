@@ -1,0 +1,1 @@
+"""Losses as pure functions: arrays in, per-example values out, no parameters."""

@@ -1,0 +1,1 @@
+"""Metrics of face recognition: NumPy arrays in, floats out."""

@@ -1,0 +1,243 @@
+"""1:1 verification: accuracy over folds, TAR at FAR, best thresholds, intervals.
+
+Scores are similarities (higher = more alike) or squared distances (lower = more alike),
+as each function says. TAR is the share of genuine pairs accepted, FAR the share of
+impostor pairs accepted (ISO/IEC 19795-1: 1 - FNMR, FMR). Everything is exact: counts
+are integers read off sorted scores, never a loop over thresholds.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+# insightface's thresholds on squared distances of unit vectors, fr_base 7.2.
+ACCURACY_THRESHOLDS = np.arange(0, 4, 0.01)
+FAR_THRESHOLDS = np.arange(0, 4, 0.001)
+
+
+def squared_distances(first: Array, second: Array) -> Array:
+    """Returns |a - b|^2 in [0, 4] of rows scaled to unit length, float64 [pairs]."""
+    return np.sum(np.square(unit(first) - unit(second)), axis=1)
+
+
+def cosines(first: Array, second: Array) -> Array:
+    """Returns the cosine of each pair of rows [pairs, D], float64 [pairs]."""
+    return np.sum(unit(first) * unit(second), axis=1)
+
+
+def unit(rows: Array) -> Array:
+    """Returns float64 rows of length 1; a zero row stays zero."""
+    rows = np.asarray(rows, np.float64)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.where(lengths == 0, 1.0, lengths)
+
+
+def contiguous_folds(pairs: int, folds: int = 10) -> Array:
+    """Returns a fold number [pairs] for each pair: runs of equal length, unshuffled.
+
+    Longer folds come first where the number does not divide (scikit-learn's KFold).
+    """
+    return np.repeat(
+        np.arange(folds), [len(p) for p in np.array_split(range(pairs), folds)]
+    )
+
+
+def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
+    """Returns a fold number [pairs] from a seeded permutation within each label.
+
+    For lists that are sorted by label, where contiguous folds would hold one label.
+    """
+    rng = np.random.default_rng(seed)
+    numbers = np.empty(len(same), int)
+    for label in (True, False):
+        rows = rng.permutation(np.flatnonzero(same == label))
+        numbers[rows] = np.arange(len(rows)) % folds
+    return numbers
+
+
+class FoldAccuracy(NamedTuple):
+    accuracies: Array  # [folds], each with the threshold of the other folds
+    thresholds: Array  # [folds]
+    correct: int  # held-out decisions that were right, all folds together
+
+
+def fold_accuracy(
+    distances: Array,
+    same: Array,
+    folds: Array,
+    thresholds: Array = ACCURACY_THRESHOLDS,
+) -> FoldAccuracy:
+    """Returns accuracy per fold with the best threshold of all other folds.
+
+    insightface's protocol: same iff distance < threshold, the first best threshold
+    wins. With one fold the threshold is chosen on the pairs it is judged on.
+    """
+    distances, same = _checked(distances, same)
+    correct = _per_fold(
+        folds, lambda rows: _correct_below(distances[rows], same[rows], thresholds)
+    )  # [folds, thresholds]
+    sizes = np.bincount(folds)
+    train = correct.sum(0) - correct if len(correct) > 1 else correct
+    train_sizes = sizes.sum() - sizes if len(correct) > 1 else sizes
+    best = np.argmax(train / train_sizes[:, None], axis=1)
+    held_out = correct[np.arange(len(sizes)), best]
+    return FoldAccuracy(held_out / sizes, thresholds[best], int(held_out.sum()))
+
+
+class FoldRates(NamedTuple):
+    tar: Array  # [folds]
+    far: Array  # [folds]
+
+
+def fold_tar_at_far(
+    distances: Array,
+    same: Array,
+    folds: Array,
+    far: float = 1e-3,
+    thresholds: Array = FAR_THRESHOLDS,
+    interpolate: bool = True,
+) -> FoldRates:
+    """Returns held-out TAR and FAR per fold, at the threshold of the other folds.
+
+    Args:
+      interpolate: the threshold at which the other folds' FAR is `far`, on a straight
+        line between grid points and the last of equal rates (insightface); otherwise
+        the largest one whose FAR is at most `far`. 0 where none reaches it.
+    """
+    distances, same = _checked(distances, same)
+    accepted = _per_fold(
+        folds, lambda rows: _below(distances[rows][~same[rows]], thresholds)
+    )
+    impostors = np.bincount(folds, ~same)
+    tar, rates = [], []
+    for fold in range(len(impostors)):
+        rest = np.arange(len(impostors)) != fold
+        if len(impostors) == 1:
+            rest = ~rest
+        train_far = accepted[rest].sum(0) / max(impostors[rest].sum(), 1)
+        threshold = 0.0
+        if train_far.max() >= far:
+            last = np.searchsorted(train_far, far, side="right") - 1
+            if interpolate:
+                threshold = np.interp(far, *_last_of_equal(train_far, thresholds))
+            elif last >= 0:
+                threshold = thresholds[last]
+        rows = folds == fold
+        tar.append(_share(distances[rows & same] < threshold))
+        rates.append(_share(distances[rows & ~same] < threshold))
+    return FoldRates(np.array(tar), np.array(rates))
+
+
+def tar_at_far(scores: Array, same: Array, far: float) -> tuple[float, float]:
+    """Returns the exact pooled TAR at the given FAR, and its threshold on similarity.
+
+    The threshold is the lowest that accepts no more than far * impostors impostors;
+    pairs with a score >= threshold are accepted. Ties are accepted or refused together.
+    """
+    scores, same = _checked(scores, same)
+    genuine, impostor = scores[same], np.sort(scores[~same])[::-1]
+    if not len(genuine) or not len(impostor):
+        raise ValueError("TAR at FAR needs pairs of both kinds")
+    allowed = math.floor(far * len(impostor) + 1e-9)
+    if allowed >= len(impostor):
+        return 1.0, -math.inf
+    # Strictly above the first impostor that must be refused.
+    threshold = np.nextafter(impostor[allowed], np.inf)
+    return float(np.mean(genuine >= threshold)), float(threshold)
+
+
+def roc(scores: Array, same: Array) -> tuple[Array, Array]:
+    """Returns (FAR, TAR) of the whole curve, one point per distinct similarity."""
+    scores, same = _checked(scores, same)
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    genuine = np.cumsum(same[order])[ends]
+    impostor = ends + 1 - genuine
+    return (
+        np.append(0.0, impostor / max(impostor[-1], 1)),
+        np.append(0.0, genuine / max(genuine[-1], 1)),
+    )
+
+
+def area_under_roc(scores: Array, same: Array) -> float:
+    """Returns the chance that a genuine pair scores above an impostor, ties half."""
+    far, tar = roc(scores, same)
+    return float(np.trapezoid(tar, far))
+
+
+def equal_error_rate(scores: Array, same: Array) -> float:
+    """Returns the error where FAR = 1 - TAR, interpolated along the ROC."""
+    far, tar = roc(scores, same)
+    difference = far - (1 - tar)  # rises from -1 to 1
+    after = int(np.argmax(difference >= 0))
+    before = max(after - 1, 0)
+    rise = difference[after] - difference[before]
+    part = 0.0 if rise == 0 else -difference[before] / rise
+    return float(far[before] + part * (far[after] - far[before]))
+
+
+def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
+    """Returns the best accuracy of any threshold on these pairs, and the threshold.
+
+    Inter-Prototype's protocol: candidates are the similarities themselves, same iff
+    score >= threshold, the first maximum in the order of the list. Optimistic: the
+    threshold is chosen on the pairs that it is judged on.
+    """
+    scores, same = _checked(scores, same)
+    order = np.argsort(-scores, kind="stable")
+    genuine = np.cumsum(same[order])
+    # Accepting the top k + 1 pairs: right are their genuine and the rest's impostors.
+    correct = 2 * genuine - np.arange(1, len(scores) + 1) + np.sum(~same)
+    at = np.searchsorted(-scores[order], -scores, side="right") - 1  # ties together
+    best = int(np.argmax(correct[at]))
+    return float(correct[at[best]] / len(scores)), float(scores[best])
+
+
+def wilson_interval(
+    successes: float, trials: int, z: float = 1.96
+) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of a proportion (z = 1.96)."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def _checked(scores: Array, same: Array) -> tuple[Array, Array]:
+    scores, same = np.asarray(scores, np.float64), np.asarray(same, bool)
+    if scores.shape != same.shape or scores.ndim != 1 or not len(scores):
+        raise ValueError(f"{scores.shape} scores for {same.shape} labels")
+    if not np.isfinite(scores).all():
+        raise ValueError(
+            f"{np.sum(~np.isfinite(scores))} scores are not finite numbers"
+        )
+    return scores, same
+
+
+def _per_fold(folds: Array, count) -> Array:
+    return np.stack([count(folds == fold) for fold in range(folds.max() + 1)])
+
+
+def _below(values: Array, thresholds: Array) -> Array:
+    """How many values lie below each threshold."""
+    return np.searchsorted(np.sort(values), thresholds, side="left")
+
+
+def _correct_below(distances: Array, same: Array, thresholds: Array) -> Array:
+    accepted_impostors = _below(distances[~same], thresholds)
+    return _below(distances[same], thresholds) + np.sum(~same) - accepted_impostors
+
+
+def _last_of_equal(x: Array, y: Array) -> tuple[Array, Array]:
+    keep = np.append(np.diff(x) != 0, True)
+    return x[keep], y[keep]
+
+
+def _share(flags: Array) -> float:
+    return float(np.mean(flags)) if len(flags) else 0.0

@@ -1,0 +1,102 @@
+"""IResNet 18/34/50/100/200: the backbone of arcface_torch and of MagFace.
+
+Deng et al., ArcFace (CVPR 2019), section 3; Meng et al., MagFace (CVPR 2021). A block
+is BN - conv3x3 - BN - PReLU - conv3x3 (with the stride) - BN plus a shortcut, with no
+activation after the sum.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fr_jax.models import layers
+
+Array = jax.Array
+
+STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    100: (3, 13, 30, 3),
+    200: (6, 26, 60, 6),
+}
+
+
+class Block(nn.Module):
+    features: int
+    stride: int
+    norm: layers.Norm
+    conv_init: layers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = functools.partial(layers.conv, init=self.conv_init, dtype=self.dtype)
+        out = self.norm(name="bn1")(x, train)
+        out = conv(self.features, 3, name="conv1")(out)
+        out = layers.PReLU(name="prelu")(self.norm(name="bn2")(out, train))
+        out = conv(self.features, 3, self.stride, name="conv2")(out)
+        out = self.norm(name="bn3")(out, train)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = conv(self.features, 1, self.stride, name="down_conv")(x)
+            x = self.norm(name="down_bn")(x, train)
+        return out + x
+
+
+class IResNet(nn.Module):
+    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+
+    Attributes:
+      stage_sizes: blocks in each of the four stages.
+      width: factor on the channels (64, 128, 256, 512).
+      dropout: rate before the last layer; `channel_dropout` drops whole channels.
+      bn_momentum: weight of the old running value.
+      bn_groups: see `layers.BatchNorm`.
+      frozen_scale: the scale of the last BatchNorm gets no gradient (arcface_torch).
+      dtype: of the convolutions; the last layer is always float32.
+      remat: recompute each block in the backward pass instead of keeping its maps.
+    """
+
+    stage_sizes: Sequence[int] = STAGES[50]
+    width: float = 1.0
+    embedding_size: int = 512
+    dropout: float = 0.0
+    channel_dropout: bool = False
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    bn_groups: int = 1
+    frozen_scale: bool = True
+    conv_init: layers.Initializer = nn.initializers.normal(0.1)
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        norm = functools.partial(
+            layers.BatchNorm,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            groups=self.bn_groups,
+        )
+        conv = functools.partial(layers.conv, init=self.conv_init, dtype=self.dtype)
+        channels = [round(c * self.width) for c in (64, 128, 256, 512)]
+        x = conv(channels[0], 3, name="conv1")(x)
+        x = layers.PReLU(name="prelu")(norm(name="bn1")(x, train))
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        for stage, (blocks, features) in enumerate(zip(self.stage_sizes, channels), 1):
+            for index in range(blocks):
+                stride = 2 if index == 0 else 1
+                name = f"layer{stage}_{index}"
+                x = block(
+                    features, stride, norm, self.conv_init, self.dtype, name=name
+                )(x, train)
+        x = norm(name="bn2")(x, train)
+        axes = (1, 2) if self.channel_dropout else ()
+        x = nn.Dropout(self.dropout, axes, deterministic=not train)(x)
+        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.Dense(self.embedding_size, name="fc")(x)
+        return norm(name="features", frozen_scale=self.frozen_scale)(x, train)

@@ -1,0 +1,100 @@
+"""Figures of a run and of its judgement: ROC, training curves, image grids.
+
+Drawn on Matplotlib's Figure, never through pyplot: no display, no global state.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from fr_jax.metrics import verification
+
+
+def roc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: epath.PathLike
+) -> None:
+    """Draws one ROC per name, from (scores, same), on a logarithmic FAR axis."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.subplots()
+    lowest = 1e-1
+    for name, (scores, same) in curves.items():
+        far, tar = verification.roc(scores, same)
+        shown = far > 0
+        lowest = min(lowest, 1 / max(np.sum(~same), 1))
+        area = verification.area_under_roc(scores, same)
+        axes.step(
+            far[shown], tar[shown], where="post", label=f"{name} (AUC {area:.4f})"
+        )
+    axes.plot(axis := np.logspace(-6, 0, 200), axis, ":", color="grey", label="chance")
+    axes.set(
+        xscale="log",
+        xlim=(lowest, 1),
+        ylim=(0, 1.01),
+        xlabel="false accept rate (impostor pairs accepted)",
+        ylabel="true accept rate (genuine pairs accepted)",
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="lower right", fontsize=8)
+    _save(figure, path)
+
+
+def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
+    """Draws the losses and accuracies in a metrics.jsonl against the step."""
+    rows = [json.loads(line) for line in epath.Path(metrics).read_text().splitlines()]
+    losses = [name for name in _names(rows) if name.endswith("loss")]
+    shares = [name for name in _names(rows) if name.split("/")[-1] == "accuracy"]
+    panels = [
+        (names, label)
+        for names, label in ((losses, "loss"), (shares, "accuracy"))
+        if names
+    ]
+    if not panels:
+        return
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    for axes, (names, label) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels
+    ):
+        for name in names:
+            steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
+            axes.plot(steps, values, ".-", markersize=3, label=name)
+        axes.set(xlabel="step", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray],
+    path: epath.PathLike,
+    *,
+    columns: int = 10,
+    titles: Sequence[str] = (),
+) -> None:
+    """Draws uint8 RGB images in a grid, row by row, a title above each if given."""
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(columns * 1.1, rows * (1.35 if titles else 1.1)))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for number, (axes, image) in enumerate(zip(grid.flat, images)):
+        axes.imshow(image)
+        if titles:
+            axes.set_title(titles[number], fontsize=6)
+    figure.subplots_adjust(0, 0, 1, 0.97, 0.03, 0.2 if titles else 0.03)
+    _save(figure, path)
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted({name for row in rows for name in row} - {"step"})
+
+
+def _save(figure: Figure, path: epath.PathLike) -> None:
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=120)

@@ -1,0 +1,92 @@
+"""The device mesh: who holds which rows of a batch and which part of a state."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fr_jax.errors import UserError
+
+PyTree = Any
+
+
+def make_mesh(model: int = 1) -> Mesh:
+    """Returns a mesh of all devices, axes 'data' and 'model' (`model` devices wide).
+
+    Raises UserError where the number of devices is no multiple of `model`.
+    """
+    count = jax.device_count()
+    if model < 1 or count % model:
+        raise UserError(
+            f"{count} devices cannot be laid out {model} wide on the axis 'model'; "
+            "use a divisor of the number of devices"
+        )
+    # Explicit axes, the default, do not compose with Flax Linen.
+    return jax.make_mesh(
+        (count // model, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over the axis 'data', the rest whole."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def state_shardings(
+    mesh: Mesh, state: PyTree, partition: Callable[[PyTree], PyTree] | None
+) -> PyTree:
+    """Returns a NamedSharding for every leaf of a state (arrays or shapes)."""
+    if partition is None:
+        return jax.tree.map(lambda _: replicated(mesh), state)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        partition(state),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
+    """Returns the rows [start, stop) of a global batch that this process must supply.
+
+    Raises UserError where the batch cannot be cut into equal shards.
+    """
+    shards = mesh.shape["data"]
+    if batch_size % shards:
+        raise UserError(
+            f"a batch of {batch_size} rows cannot be cut into {shards} equal shards; "
+            f"use a multiple of {shards}"
+        )
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    bounds = [index[0].indices(batch_size)[:2] for index in places.values() if index]
+    return min(start for start, _ in bounds), max(stop for _, stop in bounds)
+
+
+def to_global(mesh: Mesh, batch: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    """Returns the batch as global arrays; leaves that already are one stay as they are.
+
+    NumPy leaves hold this process's `local_rows`.
+    """
+    sharding = batch_sharding(mesh)
+
+    def place(leaf):
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        shape = (batch_size, *leaf.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, leaf, shape)
+
+    return {name: place(leaf) for name, leaf in batch.items()}
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """Returns a whole global array as NumPy, on every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

@@ -1,0 +1,83 @@
+"""Where the real data are, and how the whole suite runs."""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("FR_JAX_TEST_DATA", ROOT.parent / "shared/data"))
+PARITY = DATA.parent / "parity"
+
+_missing: set[str] = set()
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks():
+    import jax
+
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Returns a function: file name -> its path among the real data, or skips."""
+
+    def find(name: str) -> Path:
+        path = DATA / name
+        if not path.exists():
+            pytest.skip(f"needs real data: {path}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The module that makes the weights and inputs of the golden outputs."""
+    if not PARITY.exists():
+        pytest.skip(f"needs real data: {PARITY}")
+    sys.path.insert(0, str(PARITY))
+    import reference_inputs
+
+    return reference_inputs
+
+
+@pytest.fixture(scope="session")
+def golden(reference):
+    """Returns a function: name -> (state dict, arrays of the golden file)."""
+    import numpy as np
+
+    def load(name: str):
+        state = reference.random_state_dict(PARITY / "keys" / f"{name}.keys.txt")
+        return state, np.load(PARITY / "golden" / f"{name}.npz")
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def cfp(real, tmp_path_factory):
+    """A folder with the first 20 people of CFP."""
+    folder = tmp_path_factory.mktemp("cfp")
+    with tarfile.open(real("cfp_aligned112.tar")) as archive:
+        wanted = [m for m in archive.getmembers() if m.name[4:7].isdigit()]
+        wanted = [m for m in wanted if int(m.name[4:7]) <= 20]
+        archive.extractall(folder, wanted, filter="data")
+    return folder / "cfp"
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get("skipped", [])
+    wanting = [
+        report for report in skipped if "needs real data" in str(report.longrepr)
+    ]
+    terminalreporter.write_line(
+        f"{len(wanting)} tests skipped for want of real data in {DATA}"
+    )

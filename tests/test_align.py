@@ -1,0 +1,135 @@
+"""Detection and alignment, against golden numbers and the real landmarks."""
+
+import csv
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from data_pipelines import DataError, align, detect, images
+
+POINTS = np.array([(120, 150), (190, 140), (160, 185), (135, 230), (185, 222)], float)
+
+
+def test_golden_similarity_transforms():
+    expected = [
+        [0.50719264, -0.04499405, -15.76838024],
+        [0.04499405, 0.50719264, -29.24179681],
+    ]
+    np.testing.assert_allclose(
+        align.similarity(POINTS, align.template()), expected, atol=1e-6
+    )
+    expected = [
+        [0.50956879, -0.04520485, -16.10472986],
+        [0.04520485, 0.50956879, -29.7156388],
+    ]
+    inverse = align.similarity(POINTS, align.template(), method="inverse_ls")
+    np.testing.assert_allclose(inverse, expected, atol=1e-6)
+
+
+def test_similarity_recovers_a_known_motion_and_never_mirrors():
+    angle, scale = 0.3, 1.7
+    rotation = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    moved = scale * POINTS @ rotation.T + (5, -3)
+    matrix = align.similarity(POINTS, moved)
+    np.testing.assert_allclose(matrix, np.column_stack([scale * rotation, (5, -3)]))
+    mirrored = align.similarity(POINTS, POINTS * (-1, 1))
+    assert np.linalg.det(mirrored[:, :2]) > 0
+    with pytest.raises(DataError, match="coincide"):
+        align.similarity(np.ones((5, 2)), POINTS)
+    with pytest.raises(DataError, match="umeyama"):
+        align.similarity(POINTS, POINTS, method="affine")
+
+
+def test_templates_of_other_sizes():
+    np.testing.assert_allclose(align.template(224), 2 * align.ARCFACE)
+    np.testing.assert_allclose(align.template(128), align.ARCFACE + np.array([8, 0]))
+    np.testing.assert_allclose(
+        align.template(256), 2 * align.ARCFACE + np.array([16, 0])
+    )
+
+
+def test_residual_is_small_for_a_face_and_large_for_nonsense():
+    turned = align.template() @ np.array([[0.9, -0.4], [0.4, 0.9]]) + 40
+    assert align.residual(turned) < 1e-6
+    assert align.residual(np.random.default_rng(0).uniform(0, 100, (5, 2))) > 0.1
+
+
+def test_crop_puts_the_points_onto_the_template():
+    image = np.zeros((300, 300, 3), np.uint8)
+    for x, y in POINTS.astype(int):
+        image[y - 4 : y + 5, x - 4 : x + 5] = 255
+    face = align.crop(image, POINTS)
+    assert face.shape == (112, 112, 3)
+    for x, y in np.rint(align.template()).astype(int):
+        assert face[y - 2 : y + 3, x - 2 : x + 3].max() > 200
+    assert align.centre_crop(image[:, :200]).shape == (112, 112, 3)
+
+
+@pytest.fixture(scope="module")
+def photographs(real):
+    """Ten photographs and the boxes around their 68 landmarks."""
+    found = []
+    with tarfile.open(real("landmarks68.tar")) as archive:
+        names = archive.getnames()
+        for name in [n for n in sorted(names) if n.endswith(".jpg")][:10]:
+            image = images.decode(archive.extractfile(name).read())
+            text = archive.extractfile(name[:-4] + ".pts").read().decode()
+            rows = text.split()
+            found.append((image, np.array(rows, float).reshape(68, 2)))
+    return found
+
+
+def test_yunet_finds_the_eyes_and_mouths_of_photographs(real, photographs):
+    detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
+    errors = []
+    for image, landmarks in photographs:
+        five = np.array(
+            [
+                landmarks[36:42].mean(0),
+                landmarks[42:48].mean(0),
+                landmarks[30],
+                landmarks[48],
+                landmarks[54],
+            ]
+        )
+        faces = detect.detect_or_pad(detector, image)
+        assert faces
+        eyes = np.linalg.norm(five[0] - five[1])
+        errors.append(
+            min(np.linalg.norm(f.points - five, axis=1).mean() / eyes for f in faces)
+        )
+        assert align.residual(faces[0].points) < 0.2
+    assert np.median(errors) < 0.13  # the 68 points put nose and mouth elsewhere
+
+
+def test_a_face_that_fills_the_image_is_found_with_a_margin(real):
+    detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
+    with tarfile.open(real("lfw_aligned112.tar")) as archive:
+        member = next(m for m in archive if m.name.endswith(".jpg"))
+        face = images.decode(archive.extractfile(member).read())
+    tight = face[28:100, 20:92]
+    found = detect.detect_or_pad(detector, tight)
+    assert found
+    assert np.abs(found[0].points - (align.template() - (20, 28))).mean() < 6
+
+
+def test_detectors_that_are_none(tmp_path):
+    with pytest.raises(DataError, match="no such detector file"):
+        detect.YuNet(tmp_path / "none.onnx")
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"junk\.onnx: OpenCV .* cannot load"):
+        detect.YuNet(tmp_path / "junk.onnx")
+
+
+def test_published_landmarks_align_to_the_published_crops(real):
+    """The aligned sets were made by this transform, so its crops look like them."""
+    rows = csv.DictReader(io.StringIO(real("lfw_landmarks5.csv").read_text()))
+    residuals = []
+    for _, row in zip(range(200), rows):
+        values = [float(v) for k, v in row.items() if k != "file"]
+        residuals.append(align.residual(np.array(values).reshape(5, 2)))
+    assert np.median(residuals) < 0.05

@@ -1,0 +1,147 @@
+"""Embedders: what is saved embeds the same when it is loaded, or is refused."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fr_jax
+from fr_jax import models
+from fr_jax.embedder import Embedder
+from fr_jax.errors import UserError
+from fr_jax.models.preprocess import InputSpec, prepare, resize
+from fr_jax.system import Network
+from tests.networks import random_variables
+
+OPTIONS = {"width": 0.125, "embedding_size": 16}
+
+
+def network(**spec):
+    model = models.create("iresnet18", **OPTIONS)
+    variables = random_variables(model, 32)
+    return Network("iresnet18", OPTIONS, variables, InputSpec(size=32, **spec))
+
+
+FACES = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("embedder") / "e"
+    people = {"drawn": ["a", "b"]}
+    embedder = Embedder(network(), {"people": people, "steps": 3}, batch_size=4)
+    embedder.save(folder)
+    return folder, embedder
+
+
+def test_what_is_loaded_embeds_as_what_was_saved(saved):
+    folder, embedder = saved
+    loaded = fr_jax.load_embedder(folder, batch_size=4)
+    np.testing.assert_array_equal(loaded.embed(FACES), embedder.embed(FACES))
+    assert loaded.provenance == {"people": {"drawn": ["a", "b"]}, "steps": 3}
+    assert loaded.network.input_spec == InputSpec(size=32)
+
+
+def test_embeddings_do_not_depend_on_the_batch(saved):
+    folder, _ = saved
+    whole = fr_jax.load_embedder(folder, batch_size=3).embed(FACES)
+    single = np.concatenate([saved[1].embed(FACES[n : n + 1]) for n in range(7)])
+    np.testing.assert_allclose(whole, single, atol=1e-5)
+    assert whole.shape == (7, 16)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+
+
+def test_flip_adds_the_mirrored_face_and_makes_mirrors_equal(saved):
+    _, embedder = saved
+    raw = embedder.embed(FACES, normalize=False)
+    mirrored = embedder.embed(FACES[:, :, ::-1], normalize=False)
+    both = embedder.embed(FACES, normalize=False, flip=True)
+    np.testing.assert_allclose(both, raw + mirrored, atol=1e-4)
+    one, other = (embedder.embed(x, flip=True) for x in (FACES, FACES[:, :, ::-1]))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_pixels_are_brought_to_the_network_as_its_spec_says():
+    image = np.zeros((1, 2, 2, 3), np.uint8)
+    image[..., 0], image[..., 2] = 255, 51
+    rgb = prepare(image, InputSpec(size=2))
+    np.testing.assert_allclose(rgb[0, 0, 0], [1, -1, -0.6], atol=1e-6)
+    bgr = prepare(image, InputSpec(size=2, colour="BGR", mean=0, scale=255))
+    np.testing.assert_allclose(bgr[0, 0, 0], [0.2, 0, 1], atol=1e-6)
+    large = Embedder(network(), batch_size=2)
+    big = np.kron(FACES[:2], np.ones((1, 2, 2, 1), np.uint8))
+    assert large.embed(big).shape == (2, 16)
+    np.testing.assert_allclose(resize(jnp.array(FACES), 32), FACES)
+    np.testing.assert_allclose(
+        resize(jnp.array(big), 32).mean(), FACES[:2].mean(), atol=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        FACES[0],
+        FACES.astype(np.float32),
+        FACES[..., :1],
+        np.zeros((2, 32, 32, 4), np.uint8),
+    ],
+)
+def test_anything_but_uint8_rgb_is_refused(saved, images):
+    with pytest.raises(UserError, match=r"not uint8 RGB \[N, H, W, 3\]"):
+        saved[1].embed(images)
+
+
+def test_no_images_are_refused(saved):
+    with pytest.raises(UserError, match="no images to embed"):
+        saved[1].embed(FACES[:0])
+
+
+def test_damage_is_found_on_loading(saved, tmp_path):
+    def damaged(match, change):
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(saved[0], copy)
+        change(copy)
+        with pytest.raises(UserError, match=match) as caught:
+            fr_jax.load_embedder(copy, batch_size=4)
+        assert len(str(caught.value).splitlines()) == 1
+
+    def edit(copy, **fields):
+        path = copy / "embedder.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    weights = (saved[0] / "weights.npz").read_bytes()
+    flipped = weights[:5000] + bytes([weights[5000] ^ 1]) + weights[5001:]
+    damaged("altered or cut short", lambda c: (c / "weights.npz").write_bytes(flipped))
+    damaged("altered or cut short", lambda c: (c / "weights.npz").write_bytes(b""))
+    damaged("damaged embedder", lambda c: (c / "weights.npz").unlink())
+    damaged("no embedder here", lambda c: (c / "embedder.json").unlink())
+    damaged("damaged embedder", lambda c: (c / "embedder.json").write_text("{"))
+    damaged("format 9, not 1", lambda c: edit(c, format=9))
+    damaged("iresnet19", lambda c: edit(c, architecture="iresnet19"))
+    damaged("damaged embedder", lambda c: edit(c, input_spec={"colour": "CMYK"}))
+    # The weights are whole, but they would be used in another way than before.
+    other = InputSpec(size=32, colour="BGR", mean=0.0, scale=255.0)._asdict()
+    damaged("canary failed", lambda c: edit(c, input_spec=other))
+
+
+def test_a_canary_can_be_left_out(saved, tmp_path):
+    shutil.copytree(saved[0], tmp_path / "copy")
+    path = tmp_path / "copy/embedder.json"
+    description = json.loads(path.read_text())
+    description["input_spec"]["colour"] = "BGR"
+    path.write_text(json.dumps(description))
+    loaded = fr_jax.load_embedder(tmp_path / "copy", batch_size=4, check=False)
+    assert loaded.network.input_spec.colour == "BGR"
+
+
+def test_one_program_serves_every_number_of_images(saved, caplog):
+    with jax.log_compiles():
+        loaded = fr_jax.load_embedder(saved[0], batch_size=4)
+        for count in (1, 4, 7):
+            loaded.embed(FACES[:count])
+    compiled = [r.message for r in caplog.records if "jit(views)" in r.message]
+    assert sum(message.startswith("Compiling") for message in compiled) == 1

@@ -1,0 +1,133 @@
+"""Encoded images: headers, decoding, and what strangers send."""
+
+import contextlib
+import struct
+import tracemalloc
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import DataError, images
+
+
+def picture(height=20, width=30, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def encoded(kind=".jpg", image=None, **flags):
+    options = [value for pair in flags.items() for value in pair]
+    bgr = (picture() if image is None else image)[..., ::-1]
+    return cv2.imencode(kind, bgr, [int(v) for v in options])[1].tobytes()
+
+
+def test_headers_and_pixels():
+    jpeg, png = encoded(".jpg"), encoded(".png")
+    assert images.probe(jpeg) == ("jpeg", 30, 20)
+    assert images.probe(png) == ("png", 30, 20)
+    assert (images.decode(png) == picture()).all()
+    assert images.decode(jpeg).shape == (20, 30, 3)
+    grey = cv2.imencode(".jpg", picture()[..., 0])[1].tobytes()
+    assert images.decode(grey).shape == (20, 30, 3)
+    progressive = cv2.imencode(".jpg", picture(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[
+        1
+    ].tobytes()
+    assert images.probe(progressive) == ("jpeg", 30, 20)
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def jpeg_of(width, height):
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\1\x11\0"
+    return b"\xff\xd8" + frame + b"\xff\xda\0\x02\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "neither JPEG nor PNG"),
+        (b"GIF89a" + bytes(50), "neither JPEG nor PNG"),
+        (b"not an image at all", "neither JPEG nor PNG"),
+        (encoded()[:-400], "truncated JPEG"),
+        (encoded()[:30], "JPEG"),
+        (b"\xff\xd8\xff\xe0\0\0", "segment of length 0"),
+        (b"\xff\xd8ABCDEFG", "no marker at byte 2"),
+        (encoded(".png")[:-20], "truncated PNG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(10), "damaged PNG"),
+        (png_header(50_000, 50_000), "50000x50000 pixels"),
+        (png_header(8000, 8000), "64,?000,?000|8000x8000 pixels"),
+        (jpeg_of(60_000, 1), "60000x1 pixels"),
+        (jpeg_of(0, 10), "0x10 pixels"),
+        (jpeg_of(10, 10)[:-2] + b"\xff\xda\0\x02" * 200 + b"\xff\xd9", "scans"),
+        (jpeg_of(10, 10), "do not decode"),
+    ],
+)
+def test_hostile_and_damaged_images_are_refused(data, reason):
+    tracemalloc.start()
+    with pytest.raises(DataError, match=reason):
+        images.decode(data)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_every_single_byte_lost_or_changed_is_an_image_or_a_data_error():
+    whole = encoded(image=picture(8, 8))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] = rng.integers(256)
+        with contextlib.suppress(DataError):
+            assert (
+                images.decode(bytes(data[: rng.integers(1, len(data) + 1)])).ndim == 3
+            )
+
+
+def test_encoded_images_decode_when_sliced(tmp_path):
+    sources = [encoded(".png", picture(seed=n)) for n in range(5)]
+    path = tmp_path / "five.png"
+    path.write_bytes(encoded(".png", picture(seed=5)))
+    faces = images.EncodedImages([*sources, path])
+    assert len(faces) == 6
+    assert faces[1:6].shape == (5, 20, 30, 3)
+    assert (faces[5] == picture(seed=5)).all()
+    assert (faces[4:][0] == picture(seed=4)).all()
+
+
+def test_encoded_images_name_the_one_that_is_wrong(tmp_path):
+    odd = images.EncodedImages(
+        [encoded(".png"), encoded(".png", picture(9, 9))], lambda n: f"set:{n}"
+    )
+    with pytest.raises(DataError, match="set:1: 9x9 pixels, the others have 30x20"):
+        odd[:]
+    missing = images.EncodedImages([tmp_path / "no.jpg"], lambda n: f"set:{n}")
+    with pytest.raises(DataError, match=r"set:0: .*no\.jpg"):
+        missing[:]
+
+
+def test_listing_leaves_hidden_files_out(tmp_path):
+    for name in ("b/2.JPG", "a/1.png", "a/notes.txt", ".trash/3.jpg", "a/.4.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)]
+    assert found == ["a/1.png", "b/2.JPG"]
+
+
+def test_decoding_is_tensorflows_accurate_one():
+    """Training decodes with TensorFlow, evaluation with OpenCV: the same pixels."""
+    from data_pipelines import records
+
+    for seed in range(20):
+        smooth = cv2.resize(
+            picture(8, 8, seed), (112, 112), interpolation=cv2.INTER_CUBIC
+        )
+        data = encoded(".jpg", smooth)
+        ours = images.decode(data)
+        theirs = records.decode_image(data, 112).numpy()
+        assert np.abs(ours.astype(int) - theirs).max() == 0

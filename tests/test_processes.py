@@ -1,0 +1,150 @@
+"""Kills, several processes and several devices, each in processes of their own."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+
+def start(workdir, steps, *options, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "tests.subject", str(workdir), str(steps)]
+    return subprocess.Popen(
+        [*command, *map(str, options)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def steps_on_disk(workdir):
+    folder = workdir / "checkpoints"
+    if not folder.exists():
+        return []
+    return [int(p.parent.name) for p in folder.glob("*/manifest.json")]
+
+
+def kill_until_done(workdir, steps, kills, rng, **options):
+    """Kills a run at random moments, then lets it finish."""
+    for _ in range(kills):
+        process = start(workdir, steps, "--slow", 0.02, **options)
+        reached = max(steps_on_disk(workdir), default=0)
+        # Not before it trains, else every kill would meet the imports.
+        deadline = time.monotonic() + 60
+        while max(steps_on_disk(workdir), default=0) <= reached:
+            if process.poll() is not None or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+    return finish(start(workdir, steps, **options))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return finish(start(tmp_path_factory.mktemp("whole"), 60))
+
+
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, whole):
+    seed = random.SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    killed = kill_until_done(tmp_path, 60, 5, random.Random(seed))
+    assert killed["digest"] == whole["digest"]
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(5, 61, 5))
+
+
+def close(a, b, limit):
+    a, b = np.array(a["weights"]), np.array(b["weights"])
+    return np.linalg.norm(a - b) <= limit * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(("devices", "model"), [(8, 1), (8, 4)])
+def test_eight_devices_train_as_one(tmp_path, whole, devices, model):
+    many = finish(start(tmp_path, 60, "--model", model, devices=devices))
+    assert close(many, whole, 1e-3)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def start_two(workdir, steps, *options, devices=1):
+    port = free_port()
+    return [
+        start(workdir, steps, "--processes", index, 2, port, *options, devices=devices)
+        for index in range(2)
+    ]
+
+
+@pytest.mark.parametrize("model", [1, 2])
+def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
+    tmp_path, whole, model
+):
+    both = [finish(p) for p in start_two(tmp_path, 30, "--model", model, devices=2)]
+    assert both[0]["digest"] == both[1]["digest"]
+    alone = finish(start(tmp_path, 60))
+    assert alone["step"] == 60
+    assert close(alone, whole, 1e-3)
+
+
+def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
+    pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    results = [finish(process) for process in pair]
+    assert results[0]["digest"] == results[1]["digest"]
+    assert 0 < results[0]["step"] == results[1]["step"] < 1000
+    assert steps_on_disk(tmp_path) == [results[0]["step"]]
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path):
+    """Files may grow to no more than a few kilobytes, as on a disk that is full."""
+    finish(start(tmp_path, 10))
+    code = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.argv = ['subject', sys.argv[1], '60']
+from fr_jax.errors import UserError
+from tests.subject import main
+try:
+    main()
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "could not write to" in done.stderr.splitlines()[-1]
+    assert steps_on_disk(tmp_path) == [5, 10] or 10 in steps_on_disk(tmp_path)
+    assert finish(start(tmp_path, 60))["step"] == 60

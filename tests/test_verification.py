@@ -1,0 +1,163 @@
+"""Verification metrics against plain loops, brute force and scikit-learn."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from benchmarks.verification_loops import plain_accuracy, plain_tar_at_far
+from fr_jax.metrics import verification
+
+
+def problem(pairs=200, seed=0, levels=0):
+    rng = np.random.default_rng(seed)
+    same = rng.random(pairs) < 0.5
+    same[:2] = True, False
+    scores = rng.normal(np.where(same, 0.6, 0.2), 0.25).clip(-1, 1)
+    if levels:  # many ties
+        scores = np.round(scores * levels) / levels
+    return scores, same
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("levels", [0, 20])
+def test_fold_metrics_have_the_digits_of_the_plain_loops(seed, levels):
+    scores, same = problem(400, seed, levels)
+    distances = 2 - 2 * scores
+    folds = verification.contiguous_folds(400)
+    ours = verification.fold_accuracy(distances, same, folds)
+    theirs = plain_accuracy(distances, same)
+    assert ours.accuracies.tolist() == theirs[0].tolist()
+    assert ours.thresholds.tolist() == theirs[1].tolist()
+    for far in (0.01, 0.1, 1e-9):
+        rates = verification.fold_tar_at_far(distances, same, folds, far)
+        tar, achieved = plain_tar_at_far(distances, same, far)
+        assert rates.tar.tolist() == tar.tolist()
+        assert rates.far.tolist() == achieved.tolist()
+
+
+def test_a_toy_set_of_known_accuracy():
+    distances = np.array([0.1, 0.2, 1.5, 1.6] * 10)
+    same = np.array([True, True, False, False] * 10)
+    same[-1] = True  # one genuine pair that no threshold can save
+    measured = verification.fold_accuracy(distances, same, np.repeat(np.arange(10), 4))
+    assert measured.accuracies.tolist() == [1.0] * 9 + [0.75]
+    assert measured.correct == 39
+    assert np.all((measured.thresholds > 0.2) & (measured.thresholds < 1.5))
+
+
+def test_one_fold_is_judged_on_itself():
+    scores, same = problem()
+    folds = np.zeros(len(same), int)
+    measured = verification.fold_accuracy(2 - 2 * scores, same, folds)
+    grid = verification.ACCURACY_THRESHOLDS
+    best = max(np.mean((2 - 2 * scores < t) == same) for t in grid)
+    assert measured.accuracies.tolist() == [best]
+
+
+def test_tar_at_far_grid_variant_takes_the_largest_threshold_within_far():
+    scores, same = problem(400)
+    distances = 2 - 2 * scores
+    folds = np.zeros(400, int)
+    rates = verification.fold_tar_at_far(
+        distances, same, folds, 0.05, interpolate=False
+    )
+    allowed = [
+        t for t in verification.FAR_THRESHOLDS if np.mean(distances[~same] < t) <= 0.05
+    ]
+    assert rates.far[0] == np.mean(distances[~same] < max(allowed))
+    assert rates.tar[0] == np.mean(distances[same] < max(allowed))
+
+
+scores_and_labels = st.lists(
+    st.tuples(st.integers(-8, 8).map(lambda n: n / 8), st.booleans()),
+    min_size=2,
+    max_size=60,
+).filter(lambda rows: {label for _, label in rows} == {True, False})
+
+
+@settings(max_examples=200, deadline=None)
+@given(scores_and_labels, st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 1.0]))
+def test_exact_rates_against_brute_force(rows, far):
+    scores, same = (np.array(column) for column in zip(*rows))
+    tar, threshold = verification.tar_at_far(scores, same, far)
+    best = max(
+        np.mean(scores[same] >= t)
+        for t in [*scores, np.inf]
+        if np.sum(scores[~same] >= t) <= far * np.sum(~same) + 1e-9
+    )
+    assert tar == best
+    assert np.mean(scores[same] >= threshold) == tar
+    assert np.sum(scores[~same] >= threshold) <= far * np.sum(~same) + 1e-9
+
+    accuracy, threshold = verification.best_accuracy(scores, same)
+    candidates = [np.mean((scores >= t) == same) for t in scores]
+    assert accuracy == max(candidates)
+    assert threshold == scores[int(np.argmax(candidates))]
+
+    area = verification.area_under_roc(scores, same)
+    assert area == pytest.approx(sklearn_metrics.roc_auc_score(same, scores))
+    error = verification.equal_error_rate(scores, same)
+    far_curve, tar_curve = verification.roc(scores, same)
+    assert (np.diff(far_curve) >= 0).all()
+    assert (np.diff(tar_curve) >= 0).all()
+    gap = np.abs(far_curve - (1 - tar_curve))
+    steps = np.maximum(np.diff(far_curve), np.diff(tar_curve)).max()
+    assert gap.min() <= steps
+    assert min(far_curve[gap.argmin()], 1 - tar_curve[gap.argmin()]) <= error + 1e-9
+
+
+def test_ties_and_extremes():
+    same = np.array([True, False, True, False])
+    flat = np.ones(4)
+    assert verification.best_accuracy(flat, same) == (0.5, 1.0)
+    assert verification.area_under_roc(flat, same) == 0.5
+    assert verification.tar_at_far(flat, same, 0.4)[0] == 0.0
+    perfect = np.array([0.9, 0.1, 0.8, 0.2])
+    assert verification.equal_error_rate(perfect, same) == 0.0
+    assert verification.tar_at_far(perfect, same, 0.0)[0] == 1.0
+
+
+def test_what_cannot_be_measured_is_an_error():
+    with pytest.raises(ValueError, match="1 scores are not finite"):
+        verification.fold_accuracy(
+            np.array([0.1, np.nan]), np.array([True, False]), np.array([0, 1])
+        )
+    with pytest.raises(ValueError, match="pairs of both kinds"):
+        verification.tar_at_far(np.array([0.1]), np.array([True]), 0.1)
+    with pytest.raises(ValueError, match="scores for"):
+        verification.best_accuracy(np.ones(3), np.ones(2, bool))
+
+
+def test_stratified_folds_are_even_in_both_labels_and_seeded():
+    same = np.arange(372) < 186
+    folds = verification.stratified_folds(same, seed=3)
+    for label in (True, False):
+        counts = np.bincount(folds[same == label], minlength=10)
+        assert counts.max() - counts.min() <= 1
+    assert (folds == verification.stratified_folds(same, seed=3)).all()
+    assert (folds != verification.stratified_folds(same, seed=4)).any()
+
+
+def test_contiguous_folds_are_scikit_learns():
+    from sklearn.model_selection import KFold
+
+    for pairs in (20, 23, 6000):
+        expected = np.empty(pairs, int)
+        for fold, (_, rows) in enumerate(KFold(10).split(np.arange(pairs))):
+            expected[rows] = fold
+        assert (verification.contiguous_folds(pairs) == expected).all()
+
+
+def test_wilson_interval():
+    low, high = verification.wilson_interval(90, 100)
+    assert low == pytest.approx(0.8256, abs=1e-3)
+    assert high == pytest.approx(0.9448, abs=1e-3)
+    assert verification.wilson_interval(0, 0) == (0.0, 1.0)
+    assert verification.wilson_interval(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_zero_rows_stay_zero():
+    rows = verification.unit(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    assert rows.tolist() == [[0.0, 0.0], [0.6, 0.8]]
