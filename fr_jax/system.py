@@ -1,10 +1,13 @@
 """System: a published method as a tuple of pure functions."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
+
+from fr_jax.errors import UserError
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -51,6 +54,27 @@ class System(NamedTuple):
     feedback: Callable[[PyTree, dict], tuple[PyTree, bool]] | None = None
     partition: Callable[[PyTree], PyTree] | None = None
     hand_over: Callable[[PyTree], dict[str, Network]] | None = None
+
+
+def check_given(name: str, given: PyTree, expected: PyTree) -> None:
+    """Raises a UserError naming the first array of `given` that is not as expected."""
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+        return {named(path): leaf for path, leaf in leaves}
+
+    found, wanted = shapes(given), shapes(expected)
+    for path in sorted(found.keys() | wanted.keys()):
+        if path not in found or path not in wanted:
+            what = "is missing" if path not in found else "is not of this network"
+            raise UserError(f"weights given as {name!r}: {path} {what}")
+        if found[path].shape != wanted[path].shape:
+            raise UserError(
+                f"weights given as {name!r}: {path} is {found[path].shape}, this "
+                f"network has {wanted[path].shape}; give the same architecture and "
+                f"options"
+            )
 
 
 def partition_named(state: PyTree, specs: Mapping[str, PartitionSpec]) -> PyTree:

@@ -3,6 +3,7 @@
 import os
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test or process has compiled the next one finds.
+_cache = tempfile.TemporaryDirectory(prefix="fr_jax_xla_")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("FR_JAX_TEST_DATA", ROOT.parent / "shared/data"))

@@ -305,10 +305,10 @@ def test_hostile_bins_are_refused_at_once_and_nothing_runs(tmp_path):
     path = tmp_path / "set.bin"
     for number, data in enumerate(hostile(canary)):
         path.write_bytes(data)
-        began = time.perf_counter()
+        began = time.thread_time()
         with pytest.raises(DataError, match=r"set\.bin: ") as caught:
             verification_bin.read(path)
-        assert time.perf_counter() - began < 0.2, number
+        assert time.thread_time() - began < 0.2, number
         assert len(str(caught.value).splitlines()) == 1, number
         assert not canary.exists(), number
 

@@ -1,5 +1,7 @@
 """The one builder: whatever a reader yields becomes TFRecords, through TFDS."""
 
+import contextlib
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -135,6 +137,8 @@ def build(
     for left_over in target.parent.glob(f"incomplete.*_{VERSION}"):
         left_over.rmtree()
     about = {"name": name, "size": size, "licence": licence, "source": source}
-    builder = Faces(faces, about=about, max_bad=max_bad, data_dir=directory)
-    builder.download_and_prepare()
+    tfds.disable_progress_bar()  # the caller has one of its own
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloading
+        builder = Faces(faces, about=about, max_bad=max_bad, data_dir=directory)
+        builder.download_and_prepare()
     return target, builder.bad

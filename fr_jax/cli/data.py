@@ -40,21 +40,19 @@ def convert(arguments: argparse.Namespace) -> int:
     reader = _reader(source)
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    bar = tqdm(reader, f"{source.name}", unit="image", smoothing=0.05)
-    folder, bad = faces.build(
-        bar,
-        arguments.to,
-        arguments.name,
-        size=arguments.size,
-        licence=arguments.licence,
-        source=arguments.origin,
-        max_bad=arguments.max_bad,
-    )
-    rate = bar.format_dict["rate"]
-    print(
-        f"{len(reader) - len(bad):,} images to {folder}"
-        + (f", {rate:,.0f}/s" if rate else "")
-    )
+    with tqdm(reader, source.name, unit="image", smoothing=0.05) as bar:
+        folder, bad = faces.build(
+            bar,
+            arguments.to,
+            arguments.name,
+            size=arguments.size,
+            licence=arguments.licence,
+            source=arguments.origin,
+            max_bad=arguments.max_bad,
+        )
+        seconds = max(bar.format_dict["elapsed"], 1e-9)
+    kept = len(reader) - len(bad)
+    print(f"{kept:,} images to {folder}, {kept / seconds:,.0f} a second")
     if bad:
         print(f"{len(bad)} unusable images skipped:", *bad[:5], sep="\n  ")
     return 0
@@ -121,7 +119,8 @@ def align(arguments: argparse.Namespace) -> int:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     rows = []
-    for path in tqdm(paths, "align", unit="image"):
+    bar = tqdm(paths, "align", unit="image")
+    for path in bar:
         name = path.relative_to(source)
         row = {
             "file": name.as_posix(),

@@ -29,7 +29,13 @@ from fr_jax.errors import UserError
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
-from fr_jax.system import NetState, Network, System, partition_named
+from fr_jax.system import (
+    NetState,
+    Network,
+    System,
+    check_given,
+    partition_named,
+)
 
 # Rows of the classifier are padded to a multiple of this, so that they can be cut over
 # any mesh that anyone has; a checkpoint of 8 devices then fits 1.
@@ -75,8 +81,14 @@ def make(
       augmentation: see `augment.augment`.
 
     Raises:
-      UserError: for a child class outside the classes and unknown names.
+      UserError: for fewer than two classes, a child class that is none of them, and
+        unknown names.
     """
+    if num_classes < 2:
+        raise UserError(
+            f"{num_classes} identity: margin softmax tells people apart; one identity "
+            "alone is not enough"
+        )
     for child in child_classes:
         if not 0 <= child < num_classes:
             raise UserError(f"child class {child} is not in 0..{num_classes - 1}")
@@ -106,7 +118,10 @@ def make(
         del batch
         key_backbone, key_prototypes = jax.random.split(key)
         image = jnp.zeros((1, image_size, image_size, 3))
-        variables = (given or {}).get("init") or model.init(key_backbone, image)
+        variables = model.init(key_backbone, image)
+        if given and "init" in given:
+            check_given("init", given["init"], dict(variables))
+            variables = given["init"]
         shape = (num_classes, options.get("embedding_size", 512))
         rows = jax.random.uniform(key_prototypes, shape, minval=-1, maxval=1)
         padding = -num_classes % _ROW_MULTIPLE

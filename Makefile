@@ -1,0 +1,37 @@
+# `make quickstart` and `make test` need python3 (3.11 or 3.12) and make, nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test test-long lint bench clean
+
+quickstart: .venv/ready
+	rm -rf runs/quickstart
+	$(BIN)/fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/quickstart
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+test-long: .venv/ready
+	$(BIN)/python -m pytest -q -m long
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/ready-bench
+	$(BIN)/python -m benchmarks
+
+.venv/ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "fr_jax needs Python 3.11 or 3.12: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[tensorflow,dev]'
+	@touch $@
+
+.venv/ready-bench: .venv/ready
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info
