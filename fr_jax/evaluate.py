@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from fr_jax import sharding
+from fr_jax import cpu, sharding
 from fr_jax.errors import UserError
 from fr_jax.metrics import verification
 
@@ -126,6 +126,7 @@ class ImageEmbedder:
             views,
             static_argnums=2,
             out_shardings=sharding.batch_sharding(self._mesh),
+            compiler_options=cpu.compiler_options(),
         )
 
     def __call__(

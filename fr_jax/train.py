@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from fr_jax import sharding
+from fr_jax import cpu, sharding
 from fr_jax.checkpoint import Checkpoints
 from fr_jax.errors import TrainingStopped, UserError
 from fr_jax.evaluate import EvaluationSet, ImageEmbedder, judge
@@ -295,6 +295,7 @@ class _Update:
             self._guarded,
             donate_argnums=0,
             out_shardings=(self._places, self._everywhere),
+            compiler_options=cpu.compiler_options(),
         )
         number = jnp.int32(0)
         self._advance = advance.lower(
@@ -377,7 +378,9 @@ class _Update:
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
         """Mean of the system's eval_step over the first batches of a stream."""
         if not hasattr(self, "_eval_step"):
-            self._eval_step = jax.jit(self._system.eval_step)
+            self._eval_step = jax.jit(
+                self._system.eval_step, compiler_options=cpu.compiler_options()
+            )
         sums = collections.Counter()
         for step in range(steps):
             batch = sharding.to_global(

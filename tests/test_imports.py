@@ -17,6 +17,7 @@ ALLOWED = {
     "fr_jax.__main__": {"cli"},
     "fr_jax.errors": set(),
     "fr_jax.augment": set(),
+    "fr_jax.cpu": set(),
     "fr_jax.drawn_faces": set(),
     "fr_jax.journal": set(),
     "fr_jax.optimizers": set(),
@@ -38,9 +39,9 @@ ALLOWED = {
         "momentum",
         "system",
     },
-    "fr_jax.evaluate": {"metrics", "sharding"},
+    "fr_jax.evaluate": {"cpu", "metrics", "sharding"},
     "fr_jax.embedder": {"evaluate", "models", "sharding", "system"},
-    "fr_jax.train": {"checkpoint", "evaluate", "journal", "sharding", "system"},
+    "fr_jax.train": {"checkpoint", "cpu", "evaluate", "journal", "sharding", "system"},
     "fr_jax.cli": None,  # the only glue
 }
 LAZY = {"fr_jax.journal": {"clu", "tensorflow"}}

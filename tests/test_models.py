@@ -73,7 +73,7 @@ def test_initialisation_follows_the_published_code():
 
 def test_strided_convolution_pads_as_pytorch_does():
     """On an even map Flax's SAME would start one pixel later."""
-    conv = layers.conv(1, 3, 2)
+    conv = layers.Conv(1, 3, 2)
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     variables = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
     padded = np.pad(np.arange(16.0).reshape(4, 4), 1)

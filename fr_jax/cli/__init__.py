@@ -173,6 +173,9 @@ def _named(text: str) -> tuple[str, str]:
 def _train(arguments: argparse.Namespace) -> int:
     import jax
 
+    from fr_jax import cpu
+
+    cpu.keep_freed_memory()
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
     if arguments.distributed:
@@ -185,8 +188,10 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from fr_jax import cpu
     from fr_jax.cli import evaluating
 
+    cpu.keep_freed_memory()
     return evaluating.run(arguments)
 
 

@@ -30,7 +30,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = functools.partial(layers.conv, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, dtype=self.dtype)
         out = self.norm(name="bn_in")(x, train)
         out = conv(self.features, 3, name="conv1")(out)
         out = layers.PReLU(name="prelu")(out)
@@ -68,7 +68,7 @@ class IR(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         norm = functools.partial(layers.BatchNorm, groups=self.bn_groups)
-        conv = functools.partial(layers.conv, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
         x = conv(channels[0], 3, name="input_conv")(x)
         x = layers.PReLU(name="input_prelu")(norm(name="input_bn")(x, train))

@@ -35,7 +35,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = functools.partial(layers.conv, init=self.conv_init, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         out = self.norm(name="bn1")(x, train)
         out = conv(self.features, 3, name="conv1")(out)
         out = layers.PReLU(name="prelu")(self.norm(name="bn2")(out, train))
@@ -82,7 +82,7 @@ class IResNet(nn.Module):
             epsilon=self.bn_epsilon,
             groups=self.bn_groups,
         )
-        conv = functools.partial(layers.conv, init=self.conv_init, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
         x = conv(channels[0], 3, name="conv1")(x)
         x = layers.PReLU(name="prelu")(norm(name="bn1")(x, train))

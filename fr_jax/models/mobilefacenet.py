@@ -34,7 +34,7 @@ class ConvUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        x = layers.conv(
+        x = layers.Conv(
             self.features,
             self.kernel,
             self.stride,

@@ -1,0 +1,78 @@
+"""Times contestants in turn, each in a process of its own, and reports ratios.
+
+A shared machine drifts; pairs of neighbouring runs drift together. The ratio of a pair
+is what is quoted, as the median over all rounds.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from tqdm import tqdm
+
+# What `fr_jax.cpu.keep_freed_memory` sets, for an opponent that does not set it.
+KEEP_FREED_MEMORY = (
+    "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:"
+    "glibc.malloc.top_pad=67108864:glibc.malloc.arena_max=1"
+)
+
+
+def contest(
+    module: str, names: list[str], rounds: int, options: Mapping[str, str]
+) -> dict[str, list[float]]:
+    """Returns the seconds of each round of each contestant.
+
+    Every contestant runs as `python -m MODULE NAME`, which ends in a call of `serve`.
+    `options` gives GLIBC_TUNABLES by contestant.
+    """
+    workers = {}
+    for name in names:
+        environment = dict(os.environ)
+        if name in options:
+            environment["GLIBC_TUNABLES"] = options[name]
+        workers[name] = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", module, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        _hear(workers[name], name)  # ready: neighbours do not warm up together
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in tqdm(range(rounds), module, leave=False):
+        for name, worker in workers.items():
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+            seconds[name].append(_hear(worker, name))
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return seconds
+
+
+def _hear(worker, name: str) -> float:
+    line = worker.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{name} died; run it alone to see why")
+    return json.loads(line)
+
+
+def serve(run: Callable[[], object]) -> None:
+    """Warms `run` up, then times it once for every line on standard input."""
+    run()
+    run()
+    print(json.dumps(0.0), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        run()
+        print(json.dumps(time.perf_counter() - began), flush=True)
+
+
+def ratio(other: list[float], ours: list[float]) -> float:
+    """How many times faster we were, as the median of neighbouring pairs."""
+    return statistics.median(a / b for a, b in zip(other, ours))

@@ -1,0 +1,108 @@
+"""The opponent: IResNet-50 and ArcFace written plainly in PyTorch, channels last."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+STAGES = {18: (2, 2, 2, 2), 50: (3, 4, 14, 3)}
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int, features: int, stride: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, features, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(features),
+            nn.PReLU(features),
+            nn.Conv2d(features, features, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(features),
+        )
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != features:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels, features, 1, stride, bias=False),
+                nn.BatchNorm2d(features),
+            )
+
+    def forward(self, x):
+        return self.residual(x) + self.shortcut(x)
+
+
+class IResNet(nn.Module):
+    def __init__(self, depth: int = 50, size: int = 112):
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.PReLU(64),
+        ]
+        channels = 64
+        for stage, blocks in enumerate(STAGES[depth]):
+            features = 64 << stage
+            for index in range(blocks):
+                layers.append(Block(channels, features, 2 if index == 0 else 1))
+                channels = features
+        layers += [nn.BatchNorm2d(channels), nn.Flatten()]
+        layers += [nn.Linear(channels * math.ceil(size / 16) ** 2, 512)]
+        self.layers = nn.Sequential(*layers, nn.BatchNorm1d(512))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class ArcFace(nn.Module):
+    """Backbone, prototypes and the loss of one batch."""
+
+    def __init__(self, classes: int, margin: float = 0.5, scale: float = 64.0):
+        super().__init__()
+        self.backbone = IResNet()
+        self.prototypes = nn.Parameter(torch.randn(classes, 512) * 0.01)
+        self.margin, self.scale = margin, scale
+
+    def forward(self, images, labels):
+        embeddings = functional.normalize(self.backbone(images))
+        cosines = functional.linear(embeddings, functional.normalize(self.prototypes))
+        rows = torch.arange(len(labels))
+        target = cosines[rows, labels].clamp(-1 + 1e-7, 1 - 1e-7)
+        moved = torch.cos(torch.acos(target) + self.margin)
+        logits = cosines.index_put((rows, labels), moved)
+        return functional.cross_entropy(self.scale * logits, labels)
+
+
+def images_of(batch):
+    """uint8 NHWC -> scaled NCHW in channels-last memory."""
+    return torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def training_step(images, labels, classes: int):
+    """Returns a function that trains once on a batch and returns the loss."""
+    torch.manual_seed(0)
+    model = ArcFace(classes).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
+    )
+    labels = torch.from_numpy(labels).long()
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = model(images_of(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def embed(images, batch_size: int):
+    """Returns a function that embeds images and returns the sum of the embeddings."""
+    model = IResNet().to(memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def run() -> float:
+        batches = images.reshape(-1, batch_size, *images.shape[1:])
+        return float(sum(model(images_of(batch)).sum() for batch in batches))
+
+    return run

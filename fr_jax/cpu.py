@@ -1,0 +1,52 @@
+"""Settings that make XLA's CPU backend train at the speed of the hardware.
+
+Each is worth measuring again with a new jaxlib: `python -m benchmarks training_step`.
+"""
+
+import ctypes
+import functools
+import platform
+
+import jax
+
+_MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8  # glibc's malloc.h
+
+
+def keep_freed_memory() -> bool:
+    """Tells the C library to keep the memory that a step frees; returns whether it did.
+
+    XLA asks for a step's scratch memory anew each time. glibc would map it and give it
+    back at once, and the page faults then cost as much time as the arithmetic. Call
+    this before JAX starts its backend: one arena only, because another would be trimmed
+    on its own. Does nothing where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    set_option = ctypes.CDLL(None).mallopt
+    settings = (
+        (_ARENA_MAX, 1),
+        (_MMAP_MAX, 0),
+        (_TRIM_THRESHOLD, -1),
+        (_TOP_PAD, 64 << 20),
+    )
+    done = [set_option(name, value) == 1 for name, value in settings]
+    return all(done)
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Returns options for `jax.jit` on this backend; {} anywhere but on a CPU.
+
+    XLA:CPU sends convolutions to YNNPACK, which runs those of 64 channels on one thread
+    and their weight gradients far from cache. Its older path, through Eigen, does not;
+    YNNPACK keeps the matrix products and the sums, where it is the faster one.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    options = {"xla_cpu_experimental_ynn_fusion_type": kinds}
+    try:
+        jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)
+    except Exception:  # another jaxlib may not know it: then do without
+        return {}
+    return options
