@@ -26,7 +26,8 @@ def contest(
 ) -> dict[str, list[float]]:
     """Returns the seconds of each round of each contestant.
 
-    Every contestant runs as `python -m MODULE NAME`, which ends in a call of `serve`.
+    Every contestant runs as `python -m MODULE NAME`, which ends in a call of `serve`;
+    `module` may hold arguments of its own.
     `options` gives GLIBC_TUNABLES by contestant.
     """
     workers = {}
@@ -35,7 +36,7 @@ def contest(
         if name in options:
             environment["GLIBC_TUNABLES"] = options[name]
         workers[name] = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", module, name],
+            [sys.executable, "-W", "ignore", "-m", *module.split(), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -44,7 +45,7 @@ def contest(
         )
         _hear(workers[name], name)  # ready: neighbours do not warm up together
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in tqdm(range(rounds), module, leave=False):
+    for _ in tqdm(range(rounds), module.split()[0], leave=False):
         for name, worker in workers.items():
             worker.stdin.write("go\n")
             worker.stdin.flush()

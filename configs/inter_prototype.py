@@ -34,9 +34,12 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             "system": {
                 "backbone": "ir_se50",
                 "backbone_options": {
+                    "width": 1.0,
+                    "embedding_size": 512,
                     "dropout": 0.6,
-                    "dtype": "float32",
+                    "dtype": "float32",  # or bfloat16
                     "bn_groups": 1,
+                    "remat": False,
                 },
                 "image_size": 112,
                 "head": "arcface",
@@ -95,6 +98,27 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     elif variant == "cfp":
         config.data.identities = "001:450"
         config.children.stand_ins = 50
+        config.data.batch_size = 32
+        config.system.backbone = "iresnet18"
+        config.system.backbone_options.update(
+            {"width": 0.5, "embedding_size": 256, "dropout": 0.3}
+        )
+        config.system.image_size = 56
+        config.system.head = "cosface"
+        config.system.head_options = ConfigDict({"margin": 0.3, "scale": 32.0})
+        config.system.learning_rate = 0.05
+        config.system.schedule = "cosine"
+        config.system.warmup_epochs = 1.0
+        config.system.augmentation = (
+            ("flip", {}),
+            ("similarity", {}),
+            ("low_resolution", {}),
+            ("colour_jitter", {"probability": 0.5}),
+        )
+        config.train.epochs = 20.0
+        config.train.ema_decay = 0.995
+        config.train.evaluate_every = 985  # five epochs
+        config.train.save_every = 985
     elif variant == "smoke":
         config.data = ConfigDict(
             {
@@ -107,8 +131,8 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         )
         config.children.stand_ins = 10
         config.system.backbone = "iresnet18"
-        config.system.backbone_options = ConfigDict(
-            {"width": 0.25, "embedding_size": 128}
+        config.system.backbone_options.update(
+            {"width": 0.25, "embedding_size": 128, "dropout": 0.0}
         )
         config.system.image_size = 48
         config.system.head = "cosface"

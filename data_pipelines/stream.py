@@ -156,6 +156,9 @@ class RecordStream:
 
         options = tf.data.Options()
         options.deterministic = True
+        # Nothing is left to tune, and an iterator that is dropped waits many seconds
+        # for its tuner's thread.
+        options.autotune.enabled = False
         return (
             tf.data.Dataset.range(step, np.iinfo(np.int64).max)
             .map(batch, num_parallel_calls=self._prefetch)

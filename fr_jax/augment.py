@@ -4,6 +4,7 @@ Images are float32 [B, H, W, 3] with pixels in 0..255, RGB. An example's result 
 on its own key alone, so it is the same whatever batch, device or process it lies in.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -163,8 +164,46 @@ def colour_jitter(
     return jax.vmap(one)(keys, images)
 
 
+def similarity(
+    keys: Array,
+    images: Array,
+    *,
+    degrees: float = 8.0,
+    scale: float = 0.1,
+    shift: float = 0.05,
+) -> Array:
+    """Returns images turned, scaled and shifted at random about their centre.
+
+    The angle is uniform in +-`degrees`, the factor in 1 +- `scale`, the shift in
+    +-`shift` of the side along each axis: what an aligner gets wrong. Bilinear; pixels
+    from outside take the nearest edge.
+    """
+
+    def one(key, image):
+        key_angle, key_scale, key_shift = jax.random.split(key, 3)
+        size = jnp.array(image.shape[:2])
+        angle = jnp.radians(degrees) * jax.random.uniform(key_angle, (), minval=-1)
+        factor = 1 + scale * jax.random.uniform(key_scale, (), minval=-1)
+        moved = shift * size * jax.random.uniform(key_shift, (2,), minval=-1)
+        centre = (size - 1) / 2
+        y, x = jnp.indices(image.shape[:2])
+        y, x = y - centre[0] - moved[0], x - centre[1] - moved[1]
+        cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
+        places = [y * cosine - x * sine + centre[0], y * sine + x * cosine + centre[1]]
+        sample = functools.partial(
+            jax.scipy.ndimage.map_coordinates,
+            coordinates=places,
+            order=1,
+            mode="nearest",
+        )
+        return jax.vmap(sample, in_axes=2, out_axes=2)(image)
+
+    return jax.vmap(one)(keys, images)
+
+
 AUGMENTATIONS: dict[str, Callable[..., Array]] = {
     "flip": flip,
+    "similarity": similarity,
     "crop": crop,
     "low_resolution": low_resolution,
     "colour_jitter": colour_jitter,

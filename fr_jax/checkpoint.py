@@ -8,6 +8,7 @@ whose files agree with its manifest is ever restored.
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,10 @@ class Checkpoints:
     def __init__(
         self, directory: epath.PathLike, *, keep: int = 3, best_metric: str = ""
     ):
-        self._directory = epath.Path(directory)
+        place = os.fspath(directory)
+        if "://" not in place:  # orbax refuses relative paths, and only when it writes
+            place = os.path.abspath(place)
+        self._directory = epath.Path(place)
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best_metric:
             best = checkpoint_managers.BestN(

@@ -51,6 +51,14 @@ def test_the_latest_comes_back_bit_for_bit(saved):
     assert latest(saved.parent / "empty") is None
 
 
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints("runs/one")
+    checkpoints.save(1, tree(1))
+    checkpoints.close()
+    assert latest(tmp_path / "runs/one")[0] == 1
+
+
 def test_only_the_newest_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in range(5):

@@ -277,6 +277,9 @@ TINY = (
 )
 
 
+one_worker = pytest.mark.xdist_group("trained")  # they share the fixture
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "w"
@@ -286,6 +289,7 @@ def trained(tmp_path_factory):
     return workdir
 
 
+@one_worker
 def test_a_run_leaves_everything_behind(trained):
     for name in (
         "config.json",
@@ -307,6 +311,7 @@ def test_a_run_leaves_everything_behind(trained):
     assert len(provenance["people"]["drawn"]) == 8
 
 
+@one_worker
 def test_a_run_goes_on_but_not_with_another_configuration(command, mistake, trained):
     same = ("train", f"--config={CONFIG}:smoke", "--workdir", trained, *TINY)
     code, _, error = command(*same, "--config.train.log_every=1")  # free to change
@@ -319,6 +324,7 @@ def test_a_run_goes_on_but_not_with_another_configuration(command, mistake, trai
     )
 
 
+@one_worker
 def test_init_from_starts_with_the_weights_of_an_embedder(
     command, mistake, trained, tmp_path
 ):

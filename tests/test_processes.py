@@ -14,6 +14,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("processes")  # they share `whole`
+
 
 def start(workdir, steps, *options, devices=1):
     flags = f"--xla_force_host_platform_device_count={devices}"

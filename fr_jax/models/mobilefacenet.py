@@ -79,11 +79,12 @@ class MobileFaceNet(nn.Module):
     """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
 
     The global depthwise convolution takes whatever map is left: 7x7 of 112x112 pixels.
-    Attributes as in `iresnet.IResNet`.
+    Attributes as in `iresnet.IResNet`; the published network has no dropout.
     """
 
     width: float = 1.0
     embedding_size: int = 512
+    dropout: float = 0.0
     bn_groups: int = 1
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
@@ -123,6 +124,7 @@ class MobileFaceNet(nn.Module):
             linear=True,
             name="head_dw",
         )(x, train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
         x = layers.Dense(self.embedding_size, use_bias=False, name="fc")(x)
         return norm(name="bn")(x, train)

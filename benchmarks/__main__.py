@@ -1,0 +1,43 @@
+"""Every figure of speed that this project quotes, as ratios taken in one run.
+
+    python -m benchmarks [training_step] [embedding] [verification] [data] [start]
+
+PyTorch is the opponent (`pip install '.[bench]'`). Contestants run in turn, each in a
+process of its own, and the median ratio of neighbouring runs is what counts.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from pathlib import Path
+
+PARTS = ("training_step", "embedding", "verification", "data", "start")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--to", default="runs/benchmarks.json")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"unknown part {unknown.pop()!r}; there are {', '.join(PARTS)}")
+    found: dict[str, float | str] = {
+        "machine": f"{platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    }
+    for part in arguments.parts or PARTS:
+        measured = importlib.import_module(f"benchmarks.{part}").run(arguments.rounds)
+        for name, value in measured.items():
+            print(f"{name:<56} {value:12,.2f}", flush=True)
+        found |= measured
+    target = Path(arguments.to)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(found, indent=1))
+    print(f"results: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Embedding a set with IResNet-50: `Embedder.embed` against PyTorch inference."""
+
+import sys
+
+import numpy as np
+
+from benchmarks import contest
+
+IMAGES, BATCH = 64, 16
+
+
+def faces() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (IMAGES, 112, 112, 3), np.uint8)
+
+
+def ours():
+    import jax
+    import jax.numpy as jnp
+
+    from fr_jax import cpu, models
+    from fr_jax.embedder import Embedder
+    from fr_jax.models.preprocess import InputSpec
+    from fr_jax.system import Network
+
+    cpu.keep_freed_memory()
+    model = models.create("iresnet50")
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: (
+            rng.normal(0, 0.03, leaf.shape).astype(np.float32)
+            if leaf.ndim > 1
+            else np.ones(leaf.shape, np.float32)
+        ),
+        shapes,
+    )
+    network = Network("iresnet50", {}, variables, InputSpec())
+    embedder = Embedder(network, batch_size=BATCH)
+    images = faces()
+    return lambda: embedder.embed(images)
+
+
+def run(rounds: int) -> dict[str, float]:
+    seconds = contest.contest(
+        "benchmarks.embedding",
+        ["ours", "pytorch", "pytorch_keeping_memory"],
+        rounds,
+        {"pytorch_keeping_memory": contest.KEEP_FREED_MEMORY},
+    )
+    kept = seconds["pytorch_keeping_memory"]
+    return {
+        "embedding/ours_images_per_second": IMAGES / float(np.median(seconds["ours"])),
+        "embedding/times_pytorch": contest.ratio(seconds["pytorch"], seconds["ours"]),
+        "embedding/times_pytorch_keeping_memory": contest.ratio(kept, seconds["ours"]),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ours":
+        contest.serve(ours())
+    else:
+        from benchmarks import torch_iresnet
+
+        contest.serve(torch_iresnet.embed(faces(), BATCH))

@@ -1,0 +1,36 @@
+"""What stands before the first step: imports, and compiling IR-50's and IR-100's."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+_IMPORT = (
+    "import time; a = time.perf_counter(); import {}; print(time.perf_counter() - a)"
+)
+
+
+def seconds(*command: str) -> float:
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=True
+    )
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def run(rounds: int) -> dict[str, float]:
+    found = {}
+    for module in ("fr_jax", "fr_jax.train", "fr_jax.systems.inter_prototype"):
+        times = [seconds("-c", _IMPORT.format(module)) for _ in range(rounds)]
+        found[f"start/import_{module}_seconds"] = float(np.median(times))
+    for backbone in ("iresnet50", "iresnet100"):
+        found[f"start/compile_{backbone}_seconds"] = seconds(
+            "-W", "ignore", "-m", "benchmarks.start", backbone
+        )
+    return found
+
+
+if __name__ == "__main__":
+    from benchmarks import training_step
+
+    print(json.dumps(training_step.ours(sys.argv[1])[1]))

@@ -1,0 +1,139 @@
+"""The whole system on meshes: prototypes cut over devices, classes that do not divide.
+
+Runs itself in a process with eight devices, where it prints what the test compares.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.conftest import ROOT
+
+CLASSES = 37  # neither 2 nor 8 divides it
+LAYOUTS = ((1, 1), (1, 2), (8, 1), (2, 4), (1, 8))  # devices on 'data' and 'model'
+STEPS = 10
+
+
+def trace(layout) -> dict[str, list]:
+    """Losses of ten steps, and after the first: gradients (the momentum buffer)."""
+    from fr_jax import train
+    from fr_jax.streams import ArrayStream
+    from fr_jax.systems import inter_prototype
+
+    mesh = jax.make_mesh(
+        layout,
+        ("data", "model"),
+        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        devices=jax.devices()[: layout[0] * layout[1]],
+    )
+    rng = np.random.default_rng(0)
+    faces = {
+        "image": rng.integers(0, 256, (64, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, CLASSES, 64).astype(np.int32),
+    }
+    system = inter_prototype.make(
+        CLASSES,
+        backbone="mobilefacenet",
+        backbone_options={"width": 0.125, "embedding_size": 16},
+        image_size=16,
+        learning_rate=0.01,
+        schedule="constant",
+        weight_decay=0.0,
+        child_classes=[1, 5, 36],
+        head_options={"scale": 8.0},
+    )
+    stream = ArrayStream(faces, 16, seed=0, mesh=mesh)
+    update = train._Update(system, stream, mesh, 0, {}, train.Guard())
+    loop = update.initial()
+    update.compile(loop)
+    assert loop.state.params["prototypes"].shape == (128, 16)
+    found: dict[str, list] = {"loss": []}
+    for step in range(STEPS):
+        loop, _ = update(loop, update.place(stream.batch_at(step)), step)
+        scalars, loop = update.read(loop)
+        found["loss"].append(scalars["loss"])
+        if step == 0:
+            shards = loop.state.params["prototypes"].sharding
+            assert shards.shard_shape((128, 16)) == (128 // layout[1], 16)
+            gradients = jax.tree.leaves(loop.state.opt_state)
+            found["gradients"] = [
+                np.asarray(g).ravel().tolist() for g in gradients if g.ndim
+            ]
+    prototypes = np.asarray(loop.state.params["prototypes"])
+    assert (prototypes[CLASSES:] == 0).all()  # padding is never trained
+    found["prototypes"] = prototypes.ravel().tolist()
+    return found
+
+
+def distance(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def test_every_layout_of_devices_trains_alike():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.test_inter_prototype_system"],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone, *others = json.loads(done.stdout.splitlines()[-1])
+    assert len(others) == len(LAYOUTS) - 1
+    whole = np.concatenate(alone["gradients"])
+    assert np.linalg.norm(whole) > 0
+    for layout, other in zip(LAYOUTS[1:], others):
+        assert distance(other["loss"][:1], alone["loss"][:1]) < 1e-5, layout
+        gradients = np.concatenate(other["gradients"])
+        assert distance(gradients, whole) < 1e-5, layout
+        assert distance(other["loss"], alone["loss"]) < 1e-3, layout
+        assert distance(other["prototypes"], alone["prototypes"]) < 1e-3, layout
+
+
+def test_gradient_accumulation_is_one_step_on_the_larger_batch():
+    """Two halves with two BatchNorm groups are one batch, update for update."""
+    from fr_jax.systems import inter_prototype
+
+    rng = np.random.default_rng(1)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (8, 16, 16, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, 5, 8).astype(np.int32)),
+        "seed": jnp.arange(8, dtype=jnp.uint32),
+    }
+    results = []
+    for accumulate in (1, 2):
+        system = inter_prototype.make(
+            5,
+            backbone="mobilefacenet",
+            backbone_options={
+                "width": 0.125,
+                "embedding_size": 16,
+                "bn_groups": 2 // accumulate,
+            },
+            image_size=16,
+            learning_rate=0.1,
+            schedule="constant",
+            accumulate=accumulate,
+            augmentation=(),
+            head_options={"scale": 8.0},
+        )
+        state = system.init(jax.random.key(0), batch)
+        step = jax.jit(system.train_step)
+        for part in range(accumulate):
+            rows = slice(part * 8 // accumulate, (part + 1) * 8 // accumulate)
+            piece = {name: value[rows] for name, value in batch.items()}
+            state, _ = step(state, piece, jax.random.key(1))
+        results.append(state.params["prototypes"])
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+
+
+if __name__ == "__main__":
+    print(json.dumps([trace(layout) for layout in LAYOUTS]))
