@@ -34,4 +34,4 @@ bench: .venv/ready-bench
 	@touch $@
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv build *.egg-info

@@ -19,6 +19,12 @@ paper_casia  CASIA-WebFace with the paper's settings (50 epochs, one GPU). Publi
 
 paper_ms1m   MS1MV2 likewise (25 epochs). Published: AgeDB-C20 87.36, FG-NET-C20 85.81,
              LAG 93.12 %. Not run here at this scale.
+    fr-jax data convert $DATA/faces_emore --to $RECORDS --name ms1m
+    fr-jax train --config=configs/inter_prototype.py:paper_ms1m --workdir=runs/ms1m \
+        --config.data.path=$RECORDS/ms1m --config.children.age_file=ms1m.txt
+
+Another head takes other options; both are set together:
+    --config.system.head=adaface --config.system.head_options='{"margin": 0.4}'
 """
 
 from ml_collections import ConfigDict
@@ -51,6 +57,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "warmup_epochs": 0.0,
                 "momentum": 0.9,
                 "weight_decay": 5e-4,
+                "clip_norm": 0.0,  # 0: none
                 "accumulate": 1,
                 "augmentation": (("flip", {}),),
             },
@@ -79,7 +86,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "evaluate_every": 0,
                 "save_every": 2000,
                 "keep": 3,
-                "best_metric": "",
+                "best_metric": "",  # kept besides the newest: 'lfw:600/accuracy'
                 "guard": True,
                 "profile": (),  # (first step, last step)
             },

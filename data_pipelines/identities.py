@@ -30,7 +30,8 @@ def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
         path = Path(wanted[1:])
         if not path.is_file():
             raise DataError(f"{path}: no such list of identities")
-        wanted = path.read_text().split()
+        lines = path.read_text().splitlines()
+        wanted = [line.strip() for line in lines if line.strip()]
     elif isinstance(wanted, str):
         first, colon, last = wanted.partition(":")
         if not colon:

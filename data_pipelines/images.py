@@ -58,8 +58,13 @@ def _probe_jpeg(data: bytes) -> Header:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
+        # Markers without a length, which decoders skip: a size could hide behind them.
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
+            raise DataError(f"damaged JPEG: marker 0x{marker:02X} at byte {at}")
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _JPEG_FRAMES and at + 9 <= size:
+            if frame is not None:
+                raise DataError(f"damaged JPEG: a second frame at byte {at}")
             frame = struct.unpack_from(">HH", data, at + 5)
         if marker == 0xDA:
             if frame is None:
@@ -84,16 +89,19 @@ def _probe_png(data: bytes) -> Header:
     return Header("png", width, height)
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
     """Returns uint8 RGB [H, W, 3] of a JPEG or PNG, as libjpeg's accurate DCT has it.
 
-    An EXIF rotation is not applied: aligned faces are stored as they are shown.
+    An EXIF rotation is applied if `upright`, as photographs need it; aligned faces are
+    stored as they are shown.
 
     Raises:
       DataError: for whatever `probe` refuses and for data that does not decode.
     """
     probe(data)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR
+    if not upright:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise DataError(f"{len(data)} bytes that do not decode as an image")

@@ -8,7 +8,7 @@ records by offset from it, so any batch of any step can be had at once.
 import json
 import os
 import struct
-from pathlib import Path
+import zipfile
 from typing import NamedTuple
 
 import google_crc32c
@@ -70,8 +70,20 @@ def load(folder: epath.Path) -> Index:
             arrays = dict(np.load(file, allow_pickle=False))
         about = json.loads(str(arrays.pop("about")))
         index = Index(**arrays, **about)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{folder / FILE}: damaged index ({error})") from error
+    columns = (index.shard, index.offset, index.length, index.label, index.age)
+    if len({len(column) for column in columns}) > 1 or any(
+        os.path.basename(shard) != shard for shard in index.shards
+    ):
+        raise DataError(f"{folder / FILE}: damaged index (its columns do not agree)")
     for number, shard in enumerate(index.shards):
         ends = (index.offset + index.length)[index.shard == number]
         size = (folder / shard).stat().length if (folder / shard).exists() else -1
@@ -92,13 +104,13 @@ def save(folder: epath.Path, index: Index) -> None:
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
 
-def scan(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns (offset, length) of every record of a TFRecord file, head and tail in.
 
     Raises DataError for a file that ends inside a record or a damaged length.
     """
     offsets, lengths = [], []
-    size, at = path.stat().st_size, 0
+    size, at = path.stat().length, 0
     with path.open("rb") as file:
         while at < size:
             file.seek(at)

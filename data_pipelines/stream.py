@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -55,6 +56,8 @@ class RecordStream:
         rows: tuple[int, int] | None = None,
         prefetch: int = 4,
     ):
+        if batch_size < 1:
+            raise DataError(f"a batch of {batch_size} images; at least 1 is needed")
         self._folder = indexes.find(path)
         self._index = index = indexes.load(self._folder)
         self.batch_size, self._seed = batch_size, seed
@@ -70,6 +73,7 @@ class RecordStream:
         self.labels = np.unique(labels[labels >= 0])
         self.identities = [index.identities[label] for label in self.labels]
         self.num_classes, self.num_examples = len(self.labels), len(kept)
+        self.num_unlabelled = int(np.sum(labels < 0))
         self._records = kept
         self._classes = np.where(labels < 0, -1, np.searchsorted(self.labels, labels))
         self._per_identity = images_per_identity
@@ -78,6 +82,9 @@ class RecordStream:
         if images_per_identity:
             self._prepare_identities()
         self._shards = [_open(self._folder / shard) for shard in index.shards]
+        # Far away, a record costs a round trip: ask for many at once.
+        remote = not os.path.exists(self._folder)
+        self._pool = ThreadPoolExecutor(32) if remote else None
         self._iterator, self._next = iter(()), -1
 
     def _prepare_identities(self) -> None:
@@ -172,9 +179,8 @@ class RecordStream:
         step = int(number)
         numbers = self.numbers(step)[self._rows]
         places = self._records[numbers]
-        serialized = np.array(
-            [self._record(place) for place in places.tolist()], object
-        )
+        read = self._pool.map if self._pool else map
+        serialized = np.array(list(read(self._record, places.tolist())), object)
         seeds = np.random.default_rng([self._seed, 1, step])
         seeds = seeds.integers(2**32, size=self.batch_size, dtype=np.uint32)
         return serialized, self._classes[numbers].astype(np.int32), seeds[self._rows]

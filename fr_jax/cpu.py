@@ -6,6 +6,7 @@ Each is worth measuring again with a new jaxlib: `python -m benchmarks training_
 import ctypes
 import functools
 import platform
+from typing import Any
 
 import jax
 
@@ -34,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, Any]:
     """Returns options for `jax.jit` on this backend; {} anywhere but on a CPU.
 
     XLA:CPU sends convolutions to YNNPACK, which runs those of 64 channels on one thread
@@ -44,7 +45,7 @@ def compiler_options() -> dict[str, str]:
     if jax.default_backend() != "cpu":
         return {}
     kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options = {"xla_cpu_experimental_ynn_fusion_type": kinds}
+    options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": kinds}
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)
     except Exception:  # another jaxlib may not know it: then do without

@@ -114,6 +114,8 @@ class Embedder:
             "provenance": self.provenance,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
+        if jax.process_index():  # every process took part in the canary, one writes
+            return
         (folder / _WEIGHTS).write_bytes(weights)
         (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1))
 

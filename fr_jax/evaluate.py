@@ -44,8 +44,11 @@ class EvaluationSet(NamedTuple):
 
     def first(self, count: int) -> "EvaluationSet":
         """Returns a fixed subset of `count` pairs: the first genuine and impostor ones
-        of every fold, half and half. Named 'name:count'.
+        of every fold, half and half. Named 'name:count'; a set that has no more than
+        that is returned whole.
         """
+        if count >= len(self.same):
+            return self
         folds = np.zeros(len(self.same), int) if self.folds is None else self.folds
         each = count // (2 * (folds.max() + 1))
         chosen = [
@@ -55,16 +58,26 @@ class EvaluationSet(NamedTuple):
         ]
         rows = np.sort(np.concatenate(chosen))
         if each < 1 or len(rows) != 2 * each * (folds.max() + 1):
-            raise UserError(f"{self.name} has no {count} pairs, equally of both kinds")
+            raise UserError(
+                f"{self.name} has no {count} pairs, equally of both kinds in every "
+                "fold; choose a smaller --config.evaluation.subset, or 0 for all"
+            )
         needed, pairs = np.unique(self.pairs[rows], return_inverse=True)
         return self._replace(
             name=f"{self.name}:{count}",
-            images=np.stack([self.images[number] for number in needed]),
+            images=_stacked(self.name, [self.images[number] for number in needed]),
             pairs=pairs.reshape(-1, 2),
             same=self.same[rows],
             folds=None if self.folds is None else self.folds[rows],
             people=self.people and [self.people[number] for number in needed],
         )
+
+
+def _stacked(name: str, images: list[np.ndarray]) -> np.ndarray:
+    sizes = {image.shape for image in images}
+    if len(sizes) > 1:
+        raise UserError(f"{name}: images of {len(sizes)} sizes; align the faces first")
+    return np.stack(images)
 
 
 def mark_seen(
@@ -173,6 +186,13 @@ def judge(
         `ImageEmbedder` with its state bound.
     """
     name, protocol = evaluation_set.name, evaluation_set.protocol
+    genuine = int(np.sum(evaluation_set.same))
+    needed = 10 if protocol == "kfold" else 1
+    if min(genuine, len(evaluation_set.same) - genuine) < needed:
+        raise UserError(
+            f"{name}: {genuine} genuine pairs of {len(evaluation_set.same)}; protocol "
+            f"{protocol!r} needs at least {needed} of each kind"
+        )
     flip = protocol == "insightface"
     raw = embed(evaluation_set.images, flip=flip, progress=name if progress else "")
     faces = raw.astype(np.float64).sum(axis=1)

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from fr_jax import cpu, sharding
 from fr_jax.checkpoint import Checkpoints
-from fr_jax.errors import TrainingStopped, UserError
+from fr_jax.errors import TrainingStopped, UserError, unknown
 from fr_jax.evaluate import EvaluationSet, ImageEmbedder, judge
 from fr_jax.journal import Journal
 from fr_jax.system import System
@@ -118,9 +118,10 @@ def train(
       given: trained variables by name, handed to `system.init`.
       evaluation_sets: judged every `evaluate_every` steps, with `system.embed`.
       validation: a stream for `system.eval_step`, `validation_steps` batches of it.
-      log_every, evaluate_every, save_every: in steps; 0 leaves evaluation out.
-      keep, best_metric: see `Checkpoints`; a metric of an evaluation, e.g.
-        'lfw/accuracy'.
+      log_every, save_every: in steps, at least 1.
+      evaluate_every: in steps; 0 leaves evaluation out.
+      keep, best_metric: see `Checkpoints`; a metric of an evaluation, such as
+        'lfw:600/accuracy', whose best step is kept besides the newest.
       guard: None trusts every update.
       profile: (first, last) step of a profiler trace, written to workdir/profile.
 
@@ -128,6 +129,11 @@ def train(
       TrainingStopped: after too many rollbacks, naming the step.
       UserError: for a batch that the mesh cannot hold, or a checkpoint of another tree.
     """
+    for name, value in {"log_every": log_every, "save_every": save_every}.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; it is a number of steps, at least 1")
+    if best_metric and not evaluate_every:
+        raise UserError(f"best_metric {best_metric!r} needs evaluate_every")
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
@@ -177,10 +183,10 @@ def train(
 
             ends = step == num_steps or interrupted
             logs = ends or step % log_every == 0
-            saves = ends or step % save_every == 0
             evaluates = bool(evaluate_every) and (
                 step == num_steps or step % evaluate_every == 0
             )
+            saves = ends or step % save_every == 0 or (evaluates and bool(best_metric))
             # Two steps late, so that the device never waits for the host, unless
             # something is about to be written.
             late = 0 if logs or saves or evaluates else 2
@@ -220,6 +226,8 @@ def train(
             if evaluates:
                 with clock.paused():
                     evaluated = evaluate(loop.state)
+                    if best_metric and best_metric not in evaluated:
+                        raise UserError(unknown("best_metric", best_metric, evaluated))
                     journal.write(step, evaluated)
                     journal.say(summary(evaluated))
                     if system.feedback:

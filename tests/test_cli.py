@@ -367,6 +367,12 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command):
     train("did you mean '--workdir'", "--workdr=x")
     train("did you mean 'iresnet18'", "--config.system.backbone=iresnet_18")
     train("did you mean 'cosface'", "--config.system.head=cosfase")
+    train("unknown option of head softmax 'margin'", "--config.system.head=softmax")
+    train("unknown dtype 'bfloat'", "--config.system.backbone_options.dtype=bfloat")
+    train("save_every is 0", "--config.train.save_every=0", *TINY)
+    train("cannot be cut into 3", "--config.system.backbone_options.bn_groups=3", *TINY)
+    train("go with --distributed", "--num-processes=2")
+    train("needs evaluate_every", *TINY, "--config.train.best_metric=a/accuracy")
     train("did you mean 'inter_prototype'", "--config.system_name=interprototype")
     train("unknown data source 'disk'", "--config.data.source=disk")
     train("no embedder here", "--init-from", tmp_path)
@@ -381,11 +387,12 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command):
     train("nobody lies between", *here, config=f"{CONFIG}:cfp")
     one = ("--config.data.identities=p1:p1", "--config.children.stand_ins=0")
     train("one identity", *here, *one, config=f"{CONFIG}:cfp")
-    train(
-        "config.system.num_classes is 10572, the data have 6",
-        *here,
-        config=f"{CONFIG}:paper_casia",
-    )
+    casia = {"config": f"{CONFIG}:paper_casia"}
+    train("come from an age file", *here, **casia)
+    plain = ("--config.children.published=",)
+    train("config.system.num_classes is 10572, the data have 6", *here, *plain, **casia)
+    train("unknown config.children.published", *here, plain[0] + "casai", **casia)
+    train("a batch of 0 images", *here, *plain, "--config.data.batch_size=0", **casia)
 
 
 def test_mistakes_on_the_way_in(mistake, command):

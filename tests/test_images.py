@@ -131,3 +131,24 @@ def test_decoding_is_tensorflows_accurate_one():
         ours = images.decode(data)
         theirs = records.decode_image(data, 112).numpy()
         assert np.abs(ours.astype(int) - theirs).max() == 0
+
+
+def test_a_size_cannot_hide_from_the_probe():
+    """A decoder skips markers without a length; what follows them is still read."""
+    data = encoded(image=picture(64, 64))
+    fake = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x10\x01\x01\x11\x00"  # 16x16
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(fake)) + fake
+    for marker in (b"\xff\x01", b"\xff\xd0", b"\xff\x00"):
+        with pytest.raises(DataError, match="damaged JPEG: marker"):
+            images.probe(data[:2] + marker + comment + data[2:])
+    with pytest.raises(DataError, match="a second frame"):
+        images.probe(data[:2] + fake + data[2:])
+
+
+def test_photographs_are_turned_upright_on_request():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
+    data = encoded()
+    turned = data[:2] + segment + data[2:]
+    assert images.decode(turned).shape == (20, 30, 3)
+    assert images.decode(turned, upright=True).shape == (30, 20, 3)

@@ -11,6 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tests.conftest import ROOT
 
@@ -133,6 +134,40 @@ def test_gradient_accumulation_is_one_step_on_the_larger_batch():
             state, _ = step(state, piece, jax.random.key(1))
         results.append(state.params["prototypes"])
     np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+
+
+def test_the_schedule_counts_updates_not_their_parts():
+    """Gradients of two batches make an update: an epoch has half as many."""
+    from fr_jax.errors import UserError
+    from fr_jax.systems import inter_prototype
+
+    options = {"backbone": "mobilefacenet", "image_size": 16}
+    options["backbone_options"] = {"width": 0.125, "embedding_size": 8}
+    system = inter_prototype.make(
+        4,
+        steps_per_epoch=4,
+        epochs=2,
+        schedule="cosine",
+        learning_rate=1.0,
+        accumulate=2,
+        **options,
+    )
+    batch = {
+        "image": jnp.zeros((4, 16, 16, 3), jnp.uint8),
+        "label": jnp.arange(4, dtype=jnp.int32),
+        "seed": jnp.arange(4, dtype=jnp.uint32),
+    }
+    state = jax.jit(system.init)(jax.random.key(0), batch)
+    step, rates = jax.jit(system.train_step), []
+    for _ in range(8):
+        state, metrics = step(state, batch, jax.random.key(0))
+        rates.append(float(metrics["learning_rate"]))
+    expected = [(1 + np.cos(np.pi * update / 4)) / 2 for update in (0, 1, 2, 3)]
+    np.testing.assert_allclose(rates, np.repeat(expected, 2), atol=1e-6)
+    with pytest.raises(UserError, match="counts in epochs: give steps_per_epoch"):
+        inter_prototype.make(4, **options)
+    with pytest.raises(UserError, match="unknown given network 'teacher'"):
+        system.init(jax.random.key(0), batch, {"teacher": {}})
 
 
 if __name__ == "__main__":

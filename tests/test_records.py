@@ -146,9 +146,11 @@ def test_missing_and_damaged_sets(built, tmp_path):
     shard.write_bytes(whole[:-10])
     with pytest.raises(DataError, match="the index counts on"):
         RecordStream(copy, batch_size=24)
-    (copy / indexes.FILE).write_bytes(b"PK junk")
-    with pytest.raises(DataError, match="damaged index"):
-        RecordStream(copy, batch_size=24)
+    index_bytes = (copy / indexes.FILE).read_bytes()
+    for damaged in (b"PK junk", b"", index_bytes[:100], index_bytes[:-40]):
+        (copy / indexes.FILE).write_bytes(damaged)
+        with pytest.raises(DataError, match="damaged index"):
+            RecordStream(copy, batch_size=24)
 
 
 # --- the stream ----------------------------------------------------------------------
@@ -196,7 +198,7 @@ def test_batches_hold_the_pixels_and_labels_of_the_records(built):
 
 
 def test_identities_are_filtered_and_renumbered(built, tmp_path):
-    (tmp_path / "names.txt").write_text("p5\np1\n")
+    (tmp_path / "names.txt").write_text("p5\n\n  p1\n")
     for wanted in (["p1", "p5"], f"@{tmp_path}/names.txt"):
         stream = RecordStream(built, batch_size=8, identities=wanted)
         assert stream.identities == ["p1", "p5"]

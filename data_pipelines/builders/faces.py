@@ -18,6 +18,7 @@ from data_pipelines.images import probe
 from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
+_MAX_LABELS = 10_000_000  # the names of all of them are held in a list
 
 
 class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -61,7 +62,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                     f"{size}x{size}; align the faces first (`fr-jax data align`) or "
                     "state their size with --size"
                 )
-            if not -1 <= face.label < 2**31 - 1:
+            if not -1 <= face.label < _MAX_LABELS:
                 raise DataError(f"{face.source}: label {face.label} is out of range")
             self._labels.append(face.label)
             self._ages.append(face.age)
@@ -84,7 +85,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         super()._download_and_prepare(dl_manager, download_config)
         folder = epath.Path(self.data_dir)
         shards = sorted(path.name for path in folder.glob("*.tfrecord*"))
-        places = [indexes.scan(Path(folder / shard)) for shard in shards]
+        places = [indexes.scan(folder / shard) for shard in shards]
         counts = [len(offsets) for offsets, _ in places]
         names = [
             self._names.get(i, "") for i in range(max(self._names, default=-1) + 1)

@@ -103,9 +103,11 @@ def read(path: str | Path) -> VerificationSet:
 
 
 def _encoded(image: Any) -> bytes:
-    image = _plain(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        return image.tobytes()
+    if isinstance(image, _Array):
+        shape, dtype, data = image._content
+        if dtype == np.uint8 and image.array().ndim == 1:
+            return data  # not a copy: a stream may name one array any number of times
+        raise TypeError(f"an image is an array {dtype} {shape}, not a row of bytes")
     if not isinstance(image, bytes):
         raise TypeError(f"an image is {type(image).__name__}, not bytes")
     return image
@@ -114,7 +116,8 @@ def _encoded(image: Any) -> bytes:
 def _flag(value: Any) -> bool:
     if isinstance(value, np.bool | bool | int) and value in (0, 1):
         return bool(value)
-    raise TypeError(f"a label is {value!r:.40}, not true or false")
+    shown = value if isinstance(value, int | float) else type(value).__name__
+    raise TypeError(f"a label is {shown}, not true or false")
 
 
 def _plain(value: Any) -> Any:
@@ -127,7 +130,8 @@ class _Type:
     def __init__(self, code, align=False, copy=True):
         code = code.decode() if isinstance(code, bytes) else code
         if code not in ("b1", "u1"):
-            raise DataError(f"NumPy type {code!r:.40} in a verification set")
+            shown = code[:20] if isinstance(code, str) else type(code).__name__
+            raise DataError(f"NumPy type {shown} in a verification set")
         self.dtype = np.dtype(code)
 
     def set_state(self, state):
@@ -172,7 +176,8 @@ def _scalar(kind, data):
 def _encode(text, codec):
     """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
     if codec not in ("latin1", b"latin1") or not isinstance(text, str):
-        raise DataError(f"text in the codec {codec!r:.40}")
+        shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
+        raise DataError(f"text in the codec {shown}")
     return text.encode("latin1")
 
 

@@ -33,6 +33,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = _COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         code = 130
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "tensorflow":
+            raise
+        print(
+            "fr-jax: TFRecords need TensorFlow: pip install '.[tensorflow]'",
+            file=sys.stderr,
+        )
+        code = 2
     except Exception as error:
         expected = isinstance(error, UserError | DataError | TrainingStopped | OSError)
         if os.environ.get("FR_JAX_TRACEBACK") or not expected:
@@ -47,11 +55,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _parser()
     arguments, unused = parser.parse_known_args(rest)
     if unused:
-        flags = [
-            word
-            for action in _subparser(parser, arguments.command)._actions
-            for word in action.option_strings
-        ]
+        used = _subparser(parser, arguments.command)
+        used = _subparser(used, getattr(arguments, "action", ""))
+        flags = [word for action in used._actions for word in action.option_strings]
         raise UserError(unknown("argument", unused[0].partition("=")[0], flags))
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} goes with `fr-jax train` alone")
@@ -159,7 +165,7 @@ def _parser() -> _Parser:
 def _subparser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return action.choices[name]
+            return action.choices.get(name, parser)
     return parser
 
 
@@ -178,9 +184,19 @@ def _train(arguments: argparse.Namespace) -> int:
     cpu.keep_freed_memory()
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
+    asked = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.distributed:
-        jax.distributed.initialize(
-            arguments.coordinator, arguments.num_processes, arguments.process_id
+        try:
+            jax.distributed.initialize(*asked)
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"--distributed: {reason}; give --coordinator HOST:PORT, "
+                "--num-processes N and --process-id I"
+            ) from error
+    elif any(flag is not None for flag in asked):
+        raise UserError(
+            "--coordinator, --num-processes and --process-id go with --distributed"
         )
     from fr_jax.cli import training
 

@@ -73,6 +73,8 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
         value = float(value)
     elif isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
+    elif isinstance(default, ConfigDict) and isinstance(value, dict):
+        value = ConfigDict(value)  # such as the options of another head
     if default is not None and type(value) is not type(default):
         raise UserError(
             f"--config.{key}={text}: {type(value).__name__} where "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
 from data_pipelines import DataError, detect, images
@@ -91,7 +92,9 @@ def info(arguments: argparse.Namespace) -> int:
 
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
     shown = [records.decode(indexes.read(folder, index, number)) for number in chosen]
-    sheet = Path(arguments.sheet or Path(arguments.directory) / "contact_sheet.png")
+    sheet = epath.Path(
+        arguments.sheet or epath.Path(arguments.directory) / "contact_sheet.png"
+    )
     figures.contact_sheet(
         [images.decode(face.image) for face in shown],
         sheet,
@@ -131,8 +134,8 @@ def align(arguments: argparse.Namespace) -> int:
         }
         rows.append(row)
         try:
-            image = images.decode(images.read_file(path))
-        except DataError as error:
+            image = images.decode(images.read_file(path), upright=True)
+        except (DataError, OSError) as error:
             row["note"] = str(error)
             continue
         found = detect.detect_or_pad(detector, image)
@@ -146,9 +149,12 @@ def align(arguments: argparse.Namespace) -> int:
             row["note"] = "points far from the template: a profile, or found wrongly"
         face = alignment.crop(image, found[0].points, arguments.size)
         place = (part / name).with_suffix(".jpg")
+        if place.exists():  # a.png beside a.jpg
+            place = part / name.with_name(name.name + ".jpg")
         place.parent.mkdir(parents=True, exist_ok=True)
         bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(place), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        if not cv2.imwrite(str(place), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise DataError(f"{place}: could not be written; is the disk full?")
     if not any(row["score"] for row in rows):
         shutil.rmtree(part, ignore_errors=True)
         raise DataError(f"{source}: no face found in any of {len(paths)} images")

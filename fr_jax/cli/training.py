@@ -37,24 +37,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Trains as asked; returns the exit code."""
     config = configs.load(arguments.config, arguments.overrides)
     workdir = epath.Path(arguments.workdir)
-    _claim(workdir, config)
+    _check_claim(workdir, config)
     mesh = sharding.make_mesh(model=config.train.model_axis)
     data = (
         _drawn(config, mesh)
         if config.data.source == "drawn"
         else _records(config, mesh)
     )
-    system = _system(config, data.facts)
+    options = config.train
+    spe = data.facts["steps_per_epoch"]
+    steps = options.num_steps or round(options.epochs * spe)
+    system = _system(config, data.facts | {"epochs": steps / spe})
     given = dict(arguments.given)
     if arguments.init_from:
         given["init"] = arguments.init_from
     networks = {name: load_embedder(path).network for name, path in given.items()}
-    options = config.train
-    steps = options.num_steps or round(options.epochs * data.facts["steps_per_epoch"])
     if jax.process_index() == 0:
         _describe(config, data, mesh, steps)
-    subset = config.evaluation.subset
-    watched = [s.first(subset) if subset else s for s in data.evaluation_sets]
+    watched = data.evaluation_sets if options.evaluate_every else []
+    if subset := config.evaluation.subset:
+        watched = [evaluation_set.first(subset) for evaluation_set in watched]
+    _claim(workdir, config)
     result = train.train(
         system,
         data.stream,
@@ -73,25 +76,38 @@ def run(arguments: argparse.Namespace) -> int:
         profile=tuple(options.profile) or None,
     )
     if result.interrupted:
-        print(f"saved step {result.step:,} and left; the same command goes on from it")
+        _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
     _hand_over(system, result, data, workdir)
     return 0
 
 
-def _claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes config.json to a new workdir; refuses one of another configuration."""
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line)
+
+
+def _check_claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Refuses a workdir in which another configuration has trained."""
     stored = workdir / "config.json"
-    if stored.exists():
-        if lines := configs.differences(config, stored):
-            more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-            raise UserError(
-                f"{workdir} holds another configuration's run "
-                f"({'; '.join(lines[:5])}{more}); choose another --workdir"
-            )
-    elif jax.process_index() == 0:
+    if not (stored.exists() and (workdir / "checkpoints").exists()):
+        return
+    if lines := configs.differences(config, stored):
+        more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise UserError(
+            f"{workdir} holds another configuration's run "
+            f"({'; '.join(lines[:5])}{more}); choose another --workdir"
+        )
+
+
+def _claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Writes config.json, as a whole or not at all, once everything is known to fit."""
+    stored = workdir / "config.json"
+    if jax.process_index() == 0 and not (workdir / "checkpoints").exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        stored.write_text(configs.to_json(config))
+        part = workdir / "config.json.part"
+        part.write_text(configs.to_json(config))
+        part.rename(stored)
 
 
 def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
@@ -117,6 +133,7 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
         "num_classes": stream.num_classes,
         "steps_per_epoch": stream.num_examples / stream.batch_size,
         "child_classes": _children(config, stream),
+        "unlabelled": stream.num_unlabelled,
     }
     trained = {stream.name: stream.identities}
     provenance = {"people": trained, "licences": {stream.name: stream.licence}}
@@ -135,7 +152,9 @@ def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     facts = {
         "num_classes": options.num_identities,
         "steps_per_epoch": stream.num_examples / stream.batch_size,
-        "child_classes": identities.seeded_labels(options.num_identities, count, 0),
+        "child_classes": identities.seeded_labels(
+            options.num_identities, count, config.children.seed
+        ),
     }
     people = {"drawn": [f"drawn{number}" for number in range(options.num_identities)]}
     provenance = {"people": people, "licences": {"drawn": "none needed"}}
@@ -152,6 +171,9 @@ def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
 def _children(config: ConfigDict, stream: Any) -> list[int]:
     """Classes of the child identities, from an age file or as seeded stand-ins."""
     options = config.children
+    if options.published and options.published not in identities.PUBLISHED_CHILDREN:
+        known = identities.PUBLISHED_CHILDREN
+        raise UserError(unknown("config.children.published", options.published, known))
     if options.stand_ins:
         print(
             f"child identities: {options.stand_ins} of {stream.num_classes:,}, drawn "
@@ -162,11 +184,19 @@ def _children(config: ConfigDict, stream: Any) -> list[int]:
             stream.num_classes, options.stand_ins, options.seed
         )
     if not options.age_file:
+        if options.published:
+            raise UserError(
+                "the paper's child identities come from an age file: give "
+                "--config.children.age_file=FILE, or train without children by "
+                "--config.children.published=''"
+            )
         return []
     labels = identities.child_labels(
         options.age_file, child_filter=options.child_filter, age_below=options.age_below
     )
-    place = {int(label): number for number, label in enumerate(stream.labels)}
+    # By name: the number of a folder is not its place in sorted order.
+    names = stream.identities
+    place = {int(name): number for number, name in enumerate(names) if name.isdigit()}
     children = [place[label] for label in labels if label in place]
     counts = f"{len(labels):,} of {stream.num_classes:,}"
     if options.published:
@@ -192,7 +222,12 @@ def _system(config: ConfigDict, facts: dict[str, Any]) -> System:
         if name not in accepted:
             what = f"argument of {config.system_name}"
             raise UserError(unknown(what, name, accepted))
-    for name, value in (facts | {"epochs": config.train.epochs}).items():
+    if "num_classes" in accepted and facts.get("unlabelled"):
+        raise UserError(
+            f"{facts['unlabelled']:,} of the images have no label, which "
+            f"{config.system_name} learns from; convert a folder of identities instead"
+        )
+    for name, value in facts.items():
         if name in options and options[name] != value:
             raise UserError(
                 f"config.system.{name} is {options[name]}, the data have {value}; "
@@ -223,15 +258,19 @@ def _describe(config, data: Data, mesh, steps: int) -> None:
 
 def _hand_over(system, result, data: Data, workdir: epath.Path) -> None:
     """Leaves the run's networks as embedders, judged on every set as a whole."""
-    for kind, network in system.hand_over(result.state).items():
+    networks = system.hand_over(result.state) if system.hand_over else {}
+    for kind, network in networks.items():
         variables = jax.tree.map(sharding.to_host, network.variables)
         provenance = data.provenance | {"steps": result.step}
         embedder = Embedder(network._replace(variables=variables), provenance)
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedder.save(workdir / name)
-        print(f"{kind} network: {workdir / name}")
+        _say(f"{kind} network: {workdir / name}")
         if kind == "embedding" and data.evaluation_sets:
             judge_all(embedder, data.evaluation_sets, workdir)
     if jax.process_index() == 0:
         figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
-        print(f"figures: {workdir / 'figures'}")
+        roc = workdir / "figures/roc.png"
+        print(f"figure: {workdir / 'figures/training.png'}")
+        if roc.exists():
+            print(f"figure: {roc}")

@@ -276,13 +276,20 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
         paper's lambda_g).
 
     Raises:
-      UserError: for an unknown name. TypeError: for an unknown option.
+      UserError: for an unknown name or option.
     """
     if isinstance(head, str) and head not in HEADS:
         raise UserError(unknown("head", head, HEADS))
     function = HEADS[head] if isinstance(head, str) else head
     penalty_weight = options.pop("penalty_weight", 35.0) if head == "magface" else 0.0
-    inspect.signature(function).bind_partial(**options)
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise UserError(unknown(f"option of head {head}", option, known))
     call = functools.partial(function, **options)
 
     def plain(cosines, labels, norms, memory):

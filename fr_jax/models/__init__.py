@@ -61,5 +61,9 @@ def create(architecture: str, **options: Any) -> nn.Module:
         if option not in fields:
             raise UserError(unknown(f"{architecture} option", option, fields))
     if "dtype" in options:
-        options["dtype"] = jnp.dtype(options["dtype"])
+        kinds = ("float32", "bfloat16", "float16")
+        try:
+            options["dtype"] = jnp.dtype(options["dtype"])
+        except TypeError:
+            raise UserError(unknown("dtype", str(options["dtype"]), kinds)) from None
     return module(**{**preset, **options})

@@ -3,12 +3,14 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fr_jax.errors import UserError
 from fr_jax.models.convolution import convolve
 
 Array = jax.Array
@@ -102,14 +104,13 @@ class BatchNorm(nn.Module):
             return (x * _spread(factor, x.ndim) + offset).astype(x.dtype)
 
         if x.shape[0] % self.groups:
-            raise ValueError(
+            raise UserError(
                 f"a batch of {x.shape[0]} rows cannot be cut into {self.groups} equal "
                 "BatchNorm groups; choose a batch size that bn_groups divides"
             )
         grouped = einops.rearrange(x, "(g b) ... c -> g b ... c", g=self.groups)
-        normal, batch_mean, batch_var = jax.vmap(batch_norm, (0, None, None, None))(
-            grouped, scale, bias, self.epsilon
-        )
+        grouped_norm: Any = jax.vmap(batch_norm, (0, None, None, None))
+        normal, batch_mean, batch_var = grouped_norm(grouped, scale, bias, self.epsilon)
         if not self.is_initializing():
             count = x.size // (self.groups * features)
             unbiased = batch_var * (count / max(count - 1, 1))

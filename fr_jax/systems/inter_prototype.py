@@ -25,7 +25,7 @@ import optax
 from jax.sharding import PartitionSpec
 
 from fr_jax import augment, models, optimizers
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, unknown
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
@@ -45,7 +45,7 @@ _ROW_MULTIPLE = 128
 def make(
     num_classes: int,
     *,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: float | None = None,
     backbone: str = "ir_se50",
     backbone_options: Mapping[str, Any] | None = None,
     image_size: int = 112,
@@ -71,12 +71,14 @@ def make(
     the batch, without margin), target_cosine, learning_rate.
 
     Args:
-      steps_per_epoch: turns the schedule's epochs into steps.
+      steps_per_epoch: batches in an epoch, which turn the schedule's epochs into
+        steps; needed by every schedule but 'constant'.
       backbone, backbone_options: see `models.create`.
       head, head_options: see `losses.margin.make_head`; a function of your own
         (cosines, labels) -> logits will do.
       child_classes: labels of the identities whose prototypes are pushed apart.
       schedule, milestones: see `optimizers.schedule`; milestones in epochs.
+      clip_norm: largest norm of all gradients together; None or 0 leaves them.
       accumulate: steps whose gradients are averaged into one update.
       augmentation: see `augment.augment`.
 
@@ -92,6 +94,13 @@ def make(
     for child in child_classes:
         if not 0 <= child < num_classes:
             raise UserError(f"child class {child} is not in 0..{num_classes - 1}")
+    if steps_per_epoch is None:
+        if schedule != "constant":
+            raise UserError(
+                f"schedule {schedule!r} counts in epochs: give steps_per_epoch, the "
+                "number of batches in one, or schedule='constant'"
+            )
+        steps_per_epoch = 1
     options = dict(backbone_options or {})
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"]).name
@@ -99,23 +108,27 @@ def make(
     spec = InputSpec(size=image_size)
     margin_head = margins.make_head(head, **(head_options or {}))
     children = jnp.array(child_classes, jnp.int32) if len(child_classes) else None
+    updates_per_epoch = steps_per_epoch / accumulate
     rate = optimizers.schedule(
         schedule,
         learning_rate,
-        total_steps=round(epochs * steps_per_epoch),
-        milestones=[round(epoch * steps_per_epoch) for epoch in milestones],
-        warmup_steps=round(warmup_epochs * steps_per_epoch),
+        total_steps=round(epochs * updates_per_epoch),
+        milestones=[round(epoch * updates_per_epoch) for epoch in milestones],
+        warmup_steps=round(warmup_epochs * updates_per_epoch),
     )
     optimizer = optimizers.sgd(
         rate,
         momentum=momentum,
         weight_decay=weight_decay,
-        clip_norm=clip_norm,
+        clip_norm=clip_norm or None,
         accumulate=accumulate,
     )
 
     def init(key, batch, given=None):
         del batch
+        for name in given or {}:
+            if name != "init":
+                raise UserError(unknown("given network", name, ["init"]))
         key_backbone, key_prototypes = jax.random.split(key)
         image = jnp.zeros((1, image_size, image_size, 3))
         variables = model.init(key_backbone, image)
