@@ -118,7 +118,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.system.warmup_epochs = 1.0
         config.system.augmentation = (
             ("flip", {}),
-            ("similarity", {}),
+            ("similarity", {"probability": 1.0}),
             ("low_resolution", {}),
             ("colour_jitter", {"probability": 0.5}),
         )

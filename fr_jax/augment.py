@@ -168,6 +168,7 @@ def similarity(
     keys: Array,
     images: Array,
     *,
+    probability: float = 0.5,
     degrees: float = 8.0,
     scale: float = 0.1,
     shift: float = 0.05,
@@ -184,10 +185,10 @@ def similarity(
         size = jnp.array(image.shape[:2])
         angle = jnp.radians(degrees) * jax.random.uniform(key_angle, (), minval=-1)
         factor = 1 + scale * jax.random.uniform(key_scale, (), minval=-1)
-        moved = shift * size * jax.random.uniform(key_shift, (2,), minval=-1)
+        offset = shift * size * jax.random.uniform(key_shift, (2,), minval=-1)
         centre = (size - 1) / 2
         y, x = jnp.indices(image.shape[:2])
-        y, x = y - centre[0] - moved[0], x - centre[1] - moved[1]
+        y, x = y - centre[0] - offset[0], x - centre[1] - offset[1]
         cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
         places = [y * cosine - x * sine + centre[0], y * sine + x * cosine + centre[1]]
         sample = functools.partial(
@@ -196,7 +197,9 @@ def similarity(
             order=1,
             mode="nearest",
         )
-        return jax.vmap(sample, in_axes=2, out_axes=2)(image)
+        moved = jax.vmap(sample, in_axes=2, out_axes=2)(image)
+        use = jax.random.bernoulli(jax.random.fold_in(key, 3), probability)
+        return jnp.where(use, moved, image)
 
     return jax.vmap(one)(keys, images)
 

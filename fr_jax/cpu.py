@@ -46,8 +46,20 @@ def compiler_options() -> dict[str, Any]:
         return {}
     kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": kinds}
+    return _if_known(options)
+
+
+@functools.cache
+def quick_compilation() -> dict[str, Any]:
+    """Returns options for what runs once, such as drawing the first weights."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return _if_known({"xla_backend_optimization_level": 1})
+
+
+def _if_known(options: dict[str, Any]) -> dict[str, Any]:
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)
-    except Exception:  # another jaxlib may not know it: then do without
+    except Exception:  # another jaxlib may not know them: then do without
         return {}
     return options

@@ -226,13 +226,13 @@ def train(
             if evaluates:
                 with clock.paused():
                     evaluated = evaluate(loop.state)
-                    if best_metric and best_metric not in evaluated:
-                        raise UserError(unknown("best_metric", best_metric, evaluated))
                     journal.write(step, evaluated)
                     journal.say(summary(evaluated))
                     if system.feedback:
                         state, stopped = system.feedback(loop.state, evaluated)
                         loop = update.after_feedback(loop, state, stopped)
+                    if best_metric and best_metric not in evaluated:
+                        raise UserError(unknown("best_metric", best_metric, evaluated))
             if saves or stopped:
                 with clock.paused():
                     fresh = evaluated if evaluates else None
@@ -289,7 +289,11 @@ class _Update:
         return sharding.to_global(self._mesh, batch, self._batch_size)
 
     def initial(self) -> LoopState:
-        create = jax.jit(self._create, out_shardings=self._places)
+        create = jax.jit(
+            self._create,
+            out_shardings=self._places,
+            compiler_options=cpu.quick_compilation(),
+        )
         return create(self._key_init, self._batch, self._given)
 
     def _create(self, key, batch, given):

@@ -280,7 +280,7 @@ TINY = (
 one_worker = pytest.mark.xdist_group("trained")  # they share the fixture
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "w"
     with pytest.raises(SystemExit) as left:

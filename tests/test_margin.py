@@ -257,6 +257,6 @@ def test_heads_of_ones_own_and_unknown_ones():
     )
     with pytest.raises(ValueError, match="did you mean 'arcface'"):
         margin.make_head("arcfase")
-    with pytest.raises(TypeError, match="margn"):
+    with pytest.raises(ValueError, match="did you mean 'margin'"):
         margin.make_head("arcface", margn=0.4)
     assert math.isclose(float(margin.unit(jnp.array([3.0, 4.0]))[0]), 0.6, abs_tol=1e-6)

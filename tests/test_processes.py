@@ -60,7 +60,7 @@ def kill_until_done(workdir, steps, kills, rng, **options):
     return finish(start(workdir, steps, **options))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     return finish(start(tmp_path_factory.mktemp("whole"), 60))
 

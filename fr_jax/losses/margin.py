@@ -282,14 +282,12 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
         raise UserError(unknown("head", head, HEADS))
     function = HEADS[head] if isinstance(head, str) else head
     penalty_weight = options.pop("penalty_weight", 35.0) if head == "magface" else 0.0
-    known = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    for option in options:
-        if option not in known:
-            raise UserError(unknown(f"option of head {head}", option, known))
+    try:
+        inspect.signature(function).bind_partial(**options)
+    except TypeError as error:
+        known = list(inspect.signature(function).parameters)[2:]
+        wrong = next((name for name in options if name not in known), "")
+        raise UserError(unknown(f"option of head {head}", wrong, known)) from error
     call = functools.partial(function, **options)
 
     def plain(cosines, labels, norms, memory):

@@ -102,9 +102,9 @@ def make(
             )
         steps_per_epoch = 1
     options = dict(backbone_options or {})
+    model = models.create(backbone, **options)
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"]).name
-    model = models.create(backbone, **options)
     spec = InputSpec(size=image_size)
     margin_head = margins.make_head(head, **(head_options or {}))
     children = jnp.array(child_classes, jnp.int32) if len(child_classes) else None
