@@ -96,3 +96,22 @@ def test_a_policy_is_its_steps_in_turn_with_keys_of_their_own():
     assert (augment.augment(KEYS, IMAGES, ()) == IMAGES).all()
     with pytest.raises(ValueError, match="did you mean 'flip'"):
         augment.augment(KEYS, IMAGES, (("flop", {}),))
+
+
+def test_similarity_moves_what_is_there():
+    """Nothing where nothing may move; a bright spot goes where the shift says."""
+    still = augment.similarity(
+        KEYS, IMAGES, probability=1.0, degrees=0.0, scale=0.0, shift=0.0
+    )
+    np.testing.assert_allclose(still, IMAGES, atol=1e-2)
+    spot = jnp.zeros((32, 17, 17, 3)).at[:, 8, 8].set(255.0)  # in the centre
+    turned = augment.similarity(KEYS, spot, probability=1.0, scale=0.0, shift=0.0)
+    np.testing.assert_allclose(turned[:, 8, 8], 255.0, atol=0.1)
+    shifted = augment.similarity(
+        KEYS, spot, probability=1.0, degrees=0.0, scale=0.0, shift=0.2
+    )
+    mass = np.asarray(shifted[..., 0])
+    rows = np.arange(17).reshape(1, -1, 1)
+    offset = (mass * rows).sum((1, 2)) / mass.sum((1, 2)) - 8
+    assert np.abs(offset).max() <= 0.2 * 17 + 1e-3
+    assert offset.std() > 1.0

@@ -82,11 +82,11 @@ def judge_all(
     results, curves = {}, {}
     trained = embedder.provenance.get("people", {})
     for evaluation_set in sets:
-        judged = judge(
-            mark_seen(evaluation_set, trained), embedder.views, progress=True
-        )
+        marked = mark_seen(evaluation_set, trained)
+        judged = judge(marked, embedder.views, progress=True)
         results |= judged.results
-        curves[evaluation_set.name] = judged.scores, judged.same
+        name = marked.name + "_seen" if marked.seen else marked.name
+        curves[name] = judged.scores, judged.same
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results, indent=1))

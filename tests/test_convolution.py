@@ -1,0 +1,83 @@
+"""The forms of convolution that a CPU takes, against XLA's plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fr_jax import cpu
+from fr_jax.models import convolution
+
+
+def plain(x, kernel, stride, padding, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
+
+
+def assert_close(got, want):
+    assert got.shape == want.shape
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert error < 2e-6
+
+
+@pytest.mark.parametrize("height", [1, 2, 4, 7])
+@pytest.mark.parametrize("width", [3, 6])
+def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
+    x, kernel, weights = arrays(
+        (2, height, width, 5), (3, 3, 5, 4), (2, height, width, 4)
+    )
+
+    def through(function):
+        out, pull = jax.vjp(function, x, kernel)
+        return out, *pull(weights)
+
+    ours = jax.jit(lambda: through(convolution.winograd))()
+    theirs = jax.jit(lambda: through(lambda x, k: plain(x, k, 1, 1)))()
+    for got, want in zip(ours, theirs, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "groups", "channels"),
+    [
+        (1, 1, 0, 1, 6),
+        (1, 2, 0, 1, 6),
+        (3, 2, 1, 1, 6),
+        (3, 1, 1, 6, 6),
+        (3, 1, 1, 1, 128),  # by Winograd on a CPU
+        (3, 2, 1, 1, 128),
+        (7, 1, 0, 1, 6),
+    ],
+)
+def test_every_form_gives_the_same(size, stride, padding, groups, channels):
+    x, kernel = arrays((2, 7, 7, channels), (size, size, channels // groups, channels))
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    got = jax.jit(lambda: convolution.convolve(x, kernel, **options))()
+    assert_close(got, plain(x, kernel, stride, padding, groups))
+
+
+def test_a_bfloat16_convolution_stays_one():
+    x, kernel = arrays((1, 4, 4, 128), (3, 3, 128, 128))
+    out = convolution.convolve(
+        x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), stride=1, padding=1
+    )
+    assert out.dtype == jnp.bfloat16
+
+
+def test_settings_for_the_cpu_are_known_to_this_jaxlib():
+    """Else steps take twice as long, and nobody is told."""
+    assert cpu.compiler_options()
+    assert cpu.quick_compilation()
+    assert cpu.keep_freed_memory() in (True, False)
