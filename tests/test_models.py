@@ -145,7 +145,9 @@ def test_batch_norm_refuses_a_batch_its_groups_do_not_divide():
 
 
 def test_frozen_scale_gets_no_gradient():
-    model = models.create("iresnet18", width=0.125, embedding_size=8)
+    model = models.create(
+        "iresnet18", stage_sizes=(1, 1), width=0.125, embedding_size=8
+    )
     x = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     variables = random_variables(model, 16)
 
@@ -170,7 +172,7 @@ def test_rematerialisation_changes_no_number():
     x = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
     results = []
     for remat in (False, True):
-        model = models.create("iresnet18", width=0.125, remat=remat)
+        model = models.create("iresnet18", stage_sizes=(1, 1), width=0.125, remat=remat)
         variables = random_variables(model, 32)
 
         def loss(params, model=model, variables=variables):

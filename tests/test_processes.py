@@ -79,7 +79,9 @@ def close(a, b, limit):
     return np.linalg.norm(a - b) <= limit * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize(("devices", "model"), [(8, 1), (8, 4)])
+@pytest.mark.parametrize(
+    ("devices", "model"), [pytest.param(8, 1, marks=pytest.mark.long), (8, 4)]
+)
 def test_eight_devices_train_as_one(tmp_path, whole, devices, model):
     many = finish(start(tmp_path, 60, "--model", model, devices=devices))
     assert close(many, whole, 1e-3)
@@ -99,7 +101,7 @@ def start_two(workdir, steps, *options, devices=1):
     ]
 
 
-@pytest.mark.parametrize("model", [1, 2])
+@pytest.mark.parametrize("model", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
     tmp_path, whole, model
 ):
