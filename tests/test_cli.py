@@ -308,6 +308,7 @@ def test_a_run_leaves_everything_behind(trained):
         "provenance"
     ]
     assert provenance["steps"] == 4
+    assert provenance["note"].startswith("3 seeded people stood in")
     assert len(provenance["people"]["drawn"]) == 8
 
 

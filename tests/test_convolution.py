@@ -1,5 +1,9 @@
 """The forms of convolution that a CPU takes, against XLA's plain one."""
 
+import platform
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +12,7 @@ from jax import lax
 
 from fr_jax import cpu
 from fr_jax.models import convolution
+from tests.conftest import ROOT
 
 
 def plain(x, kernel, stride, padding, groups=1):
@@ -80,4 +85,29 @@ def test_settings_for_the_cpu_are_known_to_this_jaxlib():
     """Else steps take twice as long, and nobody is told."""
     assert cpu.compiler_options()
     assert cpu.quick_compilation()
-    assert cpu.keep_freed_memory() in (True, False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize("keep", [True, False])
+def test_freed_memory_is_kept(keep):
+    """What was freed is had again without a page fault; without the setting it is not.
+
+    In a process of its own, since the setting is for the whole process.
+    """
+    code = f"""
+import resource, numpy as np
+from fr_jax import cpu
+assert not {keep} or cpu.keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(100 << 20, np.uint8).fill(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first = faults()
+print(sum(faults() for _ in range(5)) / 5 / first)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    again = float(done.stdout)
+    assert again < 0.1 if keep else again > 0.5, again

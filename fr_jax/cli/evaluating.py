@@ -92,6 +92,8 @@ def judge_all(
         (folder / "results.json").write_text(json.dumps(results, indent=1))
         figures.roc(curves, folder / "figures/roc.png")
         print(table(results))
+        if note := embedder.provenance.get("note"):
+            print(f"note: {note}")
         print(f"results: {folder / 'results.json'}")
     return curves
 

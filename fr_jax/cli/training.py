@@ -23,6 +23,11 @@ from fr_jax.report import figures
 from fr_jax.streams import ArrayStream
 from fr_jax.system import System
 
+_STAND_INS = (
+    "{} seeded people stood in for child identities: these figures say nothing of "
+    "children"
+)
+
 
 class Data(NamedTuple):
     """What a run trains on, and what is to be known of it."""
@@ -103,7 +108,8 @@ def _check_claim(workdir: epath.Path, config: ConfigDict) -> None:
 def _claim(workdir: epath.Path, config: ConfigDict) -> None:
     """Writes config.json, as a whole or not at all, once everything is known to fit."""
     stored = workdir / "config.json"
-    if jax.process_index() == 0 and not (workdir / "checkpoints").exists():
+    begun = stored.exists() and (workdir / "checkpoints").exists()
+    if jax.process_index() == 0 and not begun:
         workdir.mkdir(parents=True, exist_ok=True)
         part = workdir / "config.json.part"
         part.write_text(configs.to_json(config))
@@ -137,6 +143,8 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     }
     trained = {stream.name: stream.identities}
     provenance = {"people": trained, "licences": {stream.name: stream.licence}}
+    if count := config.children.stand_ins:
+        provenance["note"] = _STAND_INS.format(count)
     sets = [mark_seen(parse_set(text), trained) for text in config.evaluation.sets]
     return Data(stream, facts, provenance, sets)
 
@@ -158,6 +166,8 @@ def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     }
     people = {"drawn": [f"drawn{number}" for number in range(options.num_identities)]}
     provenance = {"people": people, "licences": {"drawn": "none needed"}}
+    if count:
+        provenance["note"] = _STAND_INS.format(count)
     images, pairs, same = drawn_faces.draw_pairs(
         config.train.seed + 1, 600, options.size
     )

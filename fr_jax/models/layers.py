@@ -129,8 +129,8 @@ def batch_norm(
     """Returns x [..., C] normalised over all axes but C, and their mean and variance.
 
     The gradient is the closed form (Ioffe and Szegedy, Batch Normalization, ICML 2015,
-    section 3), which reads x twice and keeps nothing else; none flows into the mean and
-    the variance. Sums are float32 whatever x is.
+    section 3), which keeps x and nothing else of its size; none flows into the mean and
+    the variance. Reverse mode only. Sums are float32 whatever x is.
     """
     return _batch_norm_forward(x, scale, bias, epsilon)[0]
 
@@ -142,7 +142,9 @@ def _batch_norm_forward(x, scale, bias, epsilon):
     var = _sum(jnp.square(wide - _spread(mean, x.ndim))) / count
     inverse = jax.lax.rsqrt(var + epsilon)
     factor = scale * inverse
-    out = wide * _spread(factor, x.ndim) + _spread(bias - mean * factor, x.ndim)
+    # Centred first: a mean far from zero would cost digits.
+    centred = wide - _spread(mean, x.ndim)
+    out = centred * _spread(factor, x.ndim) + _spread(bias, x.ndim)
     return (out.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
@@ -153,17 +155,16 @@ def _batch_norm_backward(epsilon, residuals, gradients):
     (x, scale, mean, inverse), gradient = jax.lax.optimization_barrier(
         (residuals, gradients[0])
     )
-    x, wide = x.astype(jnp.float32), gradient.astype(jnp.float32)
+    wide = gradient.astype(jnp.float32)
+    centred = x.astype(jnp.float32) - _spread(mean, x.ndim)
     count = x.size // x.shape[-1]
     to_bias = _sum(wide)
-    to_scale = inverse * (_sum(wide * x) - mean * to_bias)
+    to_scale = inverse * _sum(wide * centred)
     factor = scale * inverse
-    slope = -factor * inverse * to_scale / count
-    offset = -factor * to_bias / count - mean * slope
     to_x = (
         wide * _spread(factor, x.ndim)
-        + x * _spread(slope, x.ndim)
-        + _spread(offset, x.ndim)
+        - centred * _spread(factor * inverse * to_scale / count, x.ndim)
+        - _spread(factor * to_bias / count, x.ndim)
     )
     return to_x.astype(gradient.dtype), to_scale, to_bias
 
