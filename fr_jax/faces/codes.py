@@ -218,8 +218,8 @@ class Codes(NamedTuple):
       light: [n, 9, 3] spherical-harmonic coefficients of the incoming light, per
         channel, in the order of `light.harmonics`.
       age: [n] years, 1..90.
-      style: [n, STYLE_SIZE] what a person changes between days: hair length, parting, beard,
-        make-up, tan; 0 is as the identity has it, -1..1.
+      style: [n, STYLE_SIZE] what a person changes between days: hair length, parting,
+        beard, make-up, tan; 0 is as the identity has it, -1..1.
       imaging: [n, IMAGING_SIZE], see `IMAGING`.
     """
 
