@@ -56,7 +56,7 @@ def aligned(points: Array, size: int) -> Frame:
     """
     target = template(size)
     mean_p, mean_t = points.mean(axis=0), target.mean(axis=0)
-    p, t = points - mean_p, target - mean_t
+    p, t = points - mean_p[None], target - mean_t[None]
     square = jnp.sum(p * p) + 1e-9
     a = jnp.sum(p * t) / square
     b = jnp.sum(p[:, 0] * t[:, 1] - p[:, 1] * t[:, 0]) / square
