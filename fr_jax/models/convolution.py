@@ -3,9 +3,13 @@
 On accelerators this is XLA's convolution. On a CPU, where XLA's is far from the speed
 of a matrix product, 1x1 kernels become one product and wide 3x3 kernels sixteen, by
 Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks, CVPR 2016, section 4.1). Results agree to float32
-rounding.
+Convolutional Neural Networks, CVPR 2016, section 4.1), and depthwise kernels a sum of
+shifted images. Results agree to float32 rounding.
 """
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -16,28 +20,71 @@ Array = jax.Array
 # Below this many channels, the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 128
 
+_target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
+
+
+@contextlib.contextmanager
+def traced_for(target: str) -> Iterator[None]:
+    """Convolutions traced in here are not for this process's backend.
+
+    `target` is 'any', a form for each platform, of which lowering picks one, or 'plain',
+    XLA's convolution everywhere, which converters to other formats understand.
+    """
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
 
 def convolve(x: Array, kernel: Array, *, stride: int, padding: int, groups: int = 1):
     """Returns images [B, H', W', K] of images [B, H, W, C], kernel [k, k, C/groups, K].
 
     `padding` zeros go on every side; there is no bias.
     """
-    size, _, channels, features = kernel.shape
-    if jax.default_backend() == "cpu" and groups == 1:
-        if size == 1 and padding == 0:
+
+    def plain(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    def on_cpu(x, kernel):
+        size, _, channels, features = kernel.shape
+        exact = x.dtype == jnp.float32
+        if groups == features and channels == 1 and exact:
+            return _shifted_sum(x, kernel[None, :, :, 0], stride, padding)
+        if groups == 1 and size == 1 and padding == 0:
             return jnp.einsum("bhwc,ck->bhwk", x[:, ::stride, ::stride], kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
-        exact = x.dtype == jnp.float32
-        if (size, stride, padding) == (3, 1, 1) and wide and exact:
+        if (groups, size, stride, padding) == (1, 3, 1, 1) and wide and exact:
             return winograd(x, kernel)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+        return plain(x, kernel)
+
+    if _target.get() == "any":
+        return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+    here = jax.default_backend() == "cpu" and not _target.get()
+    return on_cpu(x, kernel) if here else plain(x, kernel)
+
+
+def _shifted_sum(x, kernel, stride, padding):
+    """The depthwise convolution with a kernel [1, k, k, C]: a product a place in it."""
+    size = kernel.shape[1]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    if x.shape[1:3] == (size, size):
+        return jnp.sum(x * kernel, axis=(1, 2), keepdims=True)
+    height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
+    out = jnp.zeros((), x.dtype)
+    for row in range(size):
+        rows = _strided(x, row, height, stride, 1)
+        for column in range(size):
+            seen = _strided(rows, column, width, stride, 2)
+            out += seen * kernel[:, row : row + 1, column : column + 1]
+    return out
 
 
 @jax.custom_vjp
@@ -89,8 +136,12 @@ def _grid(x):
     return 4, 4, x.shape[0], -(-x.shape[1] // 2), -(-x.shape[2] // 2), -1
 
 
+def _strided(x, start, count, stride, axis):
+    return lax.slice_in_dim(x, start, start + stride * (count - 1) + 1, stride, axis)
+
+
 def _every_second(x, start, count, axis):
-    return lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis)
+    return _strided(x, start, count, 2, axis)
 
 
 def _interleave(even, odd, axis):
