@@ -13,31 +13,79 @@ from jax import lax
 
 Array = jax.Array
 
+_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 # Below this many channels, the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 128
 
 
-def convolve(x: Array, kernel: Array, *, stride: int, padding: int, groups: int = 1):
+def convolve(
+    x: Array,
+    kernel: Array,
+    *,
+    stride: int,
+    padding: int | tuple[int, int],
+    groups: int = 1,
+) -> Array:
     """Returns images [B, H', W', K] of images [B, H, W, C], kernel [k, k, C/groups, K].
 
-    `padding` zeros go on every side; there is no bias.
+    `padding` zeros go on every side, or that many before and after each axis; there is
+    no bias.
     """
     size, _, channels, features = kernel.shape
+    before, after = (padding, padding) if isinstance(padding, int) else padding
     if jax.default_backend() == "cpu" and groups == 1:
-        if size == 1 and padding == 0:
+        if size == 1 and before == after == 0:
             return jnp.einsum("bhwc,ck->bhwk", x[:, ::stride, ::stride], kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
         exact = x.dtype == jnp.float32
-        if (size, stride, padding) == (3, 1, 1) and wide and exact:
+        if (size, stride, before, after) == (3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        [(before, after)] * 2,
+        dimension_numbers=_CHANNELS_LAST,
         feature_group_count=groups,
     )
+
+
+def transposed(x: Array, kernel: Array) -> Array:
+    """Returns the transposed convolution [B, 2H+1, 2W+1, K] with stride 2, kernel 3.
+
+    Every pixel of x [B, H, W, C] adds kernel [3, 3, C, K], turned by 180 degrees, times
+    its value, at twice its place. The kernel is turned as it is for a convolution over
+    x with zeros between its pixels, which is what this equals. On a CPU, where XLA has
+    no fast form of that and a slow gradient, it is done as four convolutions of x, one
+    for even and odd rows and columns of the result.
+    """
+    if jax.default_backend() != "cpu":
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            [(2, 2)] * 2,
+            lhs_dilation=(2, 2),
+            dimension_numbers=_CHANNELS_LAST,
+        )
+    # Row 2j gets taps 0 and 2 of rows j - 1 and j of x, row 2j + 1 tap 1 of row j.
+    even, odd = (slice(None, None, 2), (1, 1)), (slice(1, 2), (0, 0))
+
+    def part(rows, columns):
+        return lax.conv_general_dilated(
+            x,
+            kernel[rows[0], columns[0]],
+            (1, 1),
+            [rows[1], columns[1]],
+            dimension_numbers=_CHANNELS_LAST,
+        )
+
+    def merge(even, odd, axis):
+        both = _interleave(even, _pad(odd, axis, 0, 1), axis)
+        return lax.slice_in_dim(both, 0, both.shape[axis] - 1, axis=axis)
+
+    rows = [merge(part(row, even), part(row, odd), 2) for row in (even, odd)]
+    return merge(*rows, 1)
 
 
 @jax.custom_vjp
