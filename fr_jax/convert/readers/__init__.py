@@ -62,8 +62,9 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
             )
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: cut to nothing meanwhile
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: {reason}") from None
     data = memoryview(mapped)
     try:
         kind, parts = _parts(data)

@@ -159,14 +159,14 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
     shape: list[int] = []
     integers: list[int] = []
     data: tuple[int, Span] | None = None  # field and place of the numbers
+    pieces = 0
     for number, value, at in reader.fields(span):
         if number == 1:
             shape += reader.numbers(value)
         elif number == 2:
             kind = value
         elif number in (4, 9, 10):  # float_data, raw_data, double_data
-            if data:
-                raise Refusal("a tensor in two pieces", at)
+            pieces += 1
             data = number, reader.span(value)
         elif number == 7:
             integers += reader.numbers(value)
@@ -180,6 +180,8 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
             )
         elif number in (3, 5, 6, 11):
             raise Refusal(f"TensorProto field {number}", at, "export it as float32")
+    if pieces + bool(integers) > 1:
+        raise Refusal(f"{shown(name)} is in {pieces} pieces", span.start)
     dtype = _TYPES.get(kind)
     if dtype is None:
         raise Refusal(

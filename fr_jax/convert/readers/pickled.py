@@ -15,10 +15,17 @@ from typing import Any, NamedTuple
 
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 
-MAX_OPCODES = 500_000
-MAX_TEXT = 1 << 16
+MAX_OPCODES = 300_000
 MAX_KEY = 1024
+_MAX_TEXT = 1 << 16  # of one text
+_MAX_TEXTS = 8 << 20  # of all texts
 _MAX_LINE = 256
+_MAX_INTEGER = 32  # bytes: twice what NumPy's random states hold
+_MAX_NAMES = 256  # a pickle names what it calls once, and then recalls it
+_UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
+    struct.Struct, ("B", "<H", "<I", "<Q", "<i")
+)
+_FLOAT64 = struct.Struct(">d")
 
 
 class Maker(NamedTuple):
@@ -31,6 +38,8 @@ class Maker(NamedTuple):
 class Inert(dict):
     """An object beside the tensors. It keeps its items and does nothing."""
 
+    __slots__ = ()
+
 
 class Interpreter:
     """Reads one pickle.
@@ -41,6 +50,7 @@ class Interpreter:
       end: where it ends at the latest.
       find: (module, name) -> what that name stands for; raises `Refusal`.
       load: persistent id -> object; raises `Refusal`.
+      limit: how many opcodes are read.
     """
 
     def __init__(
@@ -50,12 +60,16 @@ class Interpreter:
         end: int,
         find: Callable[[str, str], Any],
         load: Callable[[Any], Any] | None = None,
+        limit: int = MAX_OPCODES,
     ):
         self._data = data
         self.at = at
         self._end = end
         self.find = find
         self.load = load
+        self._limit = limit
+        self._text_left = _MAX_TEXTS
+        self._names_left = _MAX_NAMES
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # stacks under the marks
         self._memo: dict[int, Any] = {}
@@ -68,24 +82,28 @@ class Interpreter:
         """
         at = self.at
         try:
-            for _ in range(MAX_OPCODES):
+            for _ in range(self._limit):
                 at = self.at
-                code = self.take(1)[0]
+                if at >= self._end:
+                    raise Refusal("a pickle without an end")
+                self.at = at + 1
+                code = self._data[at]
                 if code == pickle.STOP[0]:
                     if len(self._stack) != 1 or self._below:
                         raise Refusal("a pickle that ends with more than one object")
                     return self._stack[0]
-                if code not in _OPCODES:
+                act = _OPCODES.get(code)
+                if act is None:
                     raise Refusal(
                         f"pickle opcode {bytes([code])!r}, which no state dict needs",
                         remedy=RESAVE,
                     )
-                _OPCODES[code](self)
+                act(self)
         except Refusal as refusal:
             if refusal.offset is None:
                 refusal.offset = at
             raise
-        raise Refusal(f"a pickle of over {MAX_OPCODES:,} opcodes", self.at, RESAVE)
+        raise Refusal(f"a pickle of over {self._limit:,} opcodes", self.at, RESAVE)
 
     def take(self, count: int) -> memoryview:
         """Returns the next bytes."""
@@ -94,9 +112,9 @@ class Interpreter:
         self.at += count
         return self._data[self.at - count : self.at]
 
-    def number(self, layout: str) -> Any:
-        """Returns the next number, in a layout of `struct`."""
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def number(self, layout: struct.Struct) -> Any:
+        """Returns the next number."""
+        return layout.unpack(self.take(layout.size))[0]
 
     def line(self) -> str:
         """Returns the text up to the next newline."""
@@ -114,6 +132,13 @@ class Interpreter:
         if not self._stack:
             raise Refusal("takes from an empty stack")
         return self._stack.pop()
+
+    def pop_many(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise Refusal("takes from an empty stack")
+        values = self._stack[-count:]
+        del self._stack[-count:]
+        return values
 
     def top(self, kinds: type | tuple[type, ...]) -> Any:
         """Returns the top of the stack, left there, if it is of these types."""
@@ -138,10 +163,11 @@ class Interpreter:
         else:
             self.pop_mark()
 
-    def text(self, layout: str, encoding: str = "utf-8") -> None:
+    def text(self, layout: struct.Struct, encoding: str = "utf-8") -> None:
         """Pushes text whose length comes first."""
         raw = self.take(self.number(layout))
-        if len(raw) > MAX_TEXT:  # a log, a NumPy array: beside the tensors
+        self._text_left -= len(raw)
+        if len(raw) > _MAX_TEXT or self._text_left < 0:  # a log, a NumPy array
             self.push(Inert())
             return
         try:
@@ -149,7 +175,7 @@ class Interpreter:
         except UnicodeDecodeError:
             raise Refusal("text that is not UTF-8") from None
 
-    def skip(self, layout: str) -> None:
+    def skip(self, layout: struct.Struct) -> None:
         """Pushes nothing in place of bytes, which stand beside the tensors only."""
         self.take(self.number(layout))
         self.push(None)
@@ -188,7 +214,7 @@ class Interpreter:
 
     def new(self) -> None:
         """NEWOBJ_EX: class, arguments, keywords."""
-        keywords, arguments = self.pop(), self.pop()
+        arguments, keywords = self.pop_many(2)
         if not isinstance(keywords, dict) or keywords:
             raise Refusal("makes an object with keywords", remedy=RESAVE)
         self.call(arguments)
@@ -201,14 +227,17 @@ class Interpreter:
     def find_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise Refusal("a name that is not text")
+        self._names_left -= 1
+        if self._names_left < 0:
+            raise Refusal(f"asks for over {_MAX_NAMES} names", remedy=RESAVE)
         self._stack.append(self.find(module, name))
 
     def protocol(self) -> None:
-        if (version := self.number("B")) > pickle.HIGHEST_PROTOCOL:
+        if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
             raise Refusal(f"pickle protocol {version}")
 
     def frame(self) -> None:
-        length = self.number("<Q")
+        length = self.number(_UINT64)
         if length > self._end - self.at:
             raise Refusal(f"a frame of {length:,} bytes")
 
@@ -219,9 +248,9 @@ class Interpreter:
         self._stack.append({"00": False, "01": True}.get(line, int(line)))
 
     def long(self) -> None:
-        self._stack.append(
-            int.from_bytes(self.take(self.number("B")), "little", signed=True)
-        )
+        if (length := self.number(_UINT8)) > _MAX_INTEGER:
+            raise Refusal(f"an integer of {length} bytes", remedy=RESAVE)
+        self._stack.append(int.from_bytes(self.take(length), "little", signed=True))
 
     def persistent(self) -> None:
         if self.load is None:
@@ -230,11 +259,7 @@ class Interpreter:
 
 
 def _tuple(length: int) -> Callable[[Interpreter], None]:
-    def make(on: Interpreter) -> None:
-        values = [on.pop() for _ in range(length)]
-        on.push(tuple(values[::-1]))
-
-    return make
+    return lambda on: on.push(tuple(on.pop_many(length)))
 
 
 def _constant(value: Any) -> Callable[[Interpreter], None]:
@@ -263,21 +288,21 @@ _OPCODES: dict[int, Callable[[Interpreter], None]] = {
         pickle.NEWTRUE: _constant(True),
         pickle.NEWFALSE: _constant(False),
         pickle.INT: Interpreter.integer,
-        pickle.BININT: lambda on: on.push(on.number("<i")),
-        pickle.BININT1: lambda on: on.push(on.number("B")),
-        pickle.BININT2: lambda on: on.push(on.number("<H")),
+        pickle.BININT: lambda on: on.push(on.number(_INT32)),
+        pickle.BININT1: lambda on: on.push(on.number(_UINT8)),
+        pickle.BININT2: lambda on: on.push(on.number(_UINT16)),
         pickle.LONG1: Interpreter.long,
-        pickle.BINFLOAT: lambda on: on.push(on.number(">d")),
-        pickle.BINUNICODE: lambda on: on.text("<I"),
-        pickle.SHORT_BINUNICODE: lambda on: on.text("B"),
-        pickle.BINUNICODE8: lambda on: on.text("<Q"),
+        pickle.BINFLOAT: lambda on: on.push(on.number(_FLOAT64)),
+        pickle.BINUNICODE: lambda on: on.text(_UINT32),
+        pickle.SHORT_BINUNICODE: lambda on: on.text(_UINT8),
+        pickle.BINUNICODE8: lambda on: on.text(_UINT64),
         # Python 2's text and bytes alike, so any byte may stand there.
-        pickle.BINSTRING: lambda on: on.text("<i", "latin1"),
-        pickle.SHORT_BINSTRING: lambda on: on.text("B", "latin1"),
-        pickle.BINBYTES: lambda on: on.skip("<I"),
-        pickle.SHORT_BINBYTES: lambda on: on.skip("B"),
-        pickle.BINBYTES8: lambda on: on.skip("<Q"),
-        pickle.BYTEARRAY8: lambda on: on.skip("<Q"),
+        pickle.BINSTRING: lambda on: on.text(_INT32, "latin1"),
+        pickle.SHORT_BINSTRING: lambda on: on.text(_UINT8, "latin1"),
+        pickle.BINBYTES: lambda on: on.skip(_UINT32),
+        pickle.SHORT_BINBYTES: lambda on: on.skip(_UINT8),
+        pickle.BINBYTES8: lambda on: on.skip(_UINT64),
+        pickle.BYTEARRAY8: lambda on: on.skip(_UINT64),
         pickle.EMPTY_LIST: lambda on: on.push([]),
         pickle.LIST: lambda on: on.push(on.pop_mark()),
         pickle.APPEND: lambda on: _append(on, [on.pop()]),
@@ -293,15 +318,15 @@ _OPCODES: dict[int, Callable[[Interpreter], None]] = {
         pickle.TUPLE3: _tuple(3),
         pickle.EMPTY_DICT: lambda on: on.push({}),
         pickle.DICT: _as_items,
-        pickle.SETITEM: lambda on: on.items([on.pop(), on.pop()][::-1]),
+        pickle.SETITEM: lambda on: on.items(on.pop_many(2)),
         pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
-        pickle.BINPUT: lambda on: on.put(on.number("B")),
-        pickle.LONG_BINPUT: lambda on: on.put(on.number("<I")),
+        pickle.BINPUT: lambda on: on.put(on.number(_UINT8)),
+        pickle.LONG_BINPUT: lambda on: on.put(on.number(_UINT32)),
         pickle.MEMOIZE: Interpreter.memoize,
-        pickle.BINGET: lambda on: on.get(on.number("B")),
-        pickle.LONG_BINGET: lambda on: on.get(on.number("<I")),
+        pickle.BINGET: lambda on: on.get(on.number(_UINT8)),
+        pickle.LONG_BINGET: lambda on: on.get(on.number(_UINT32)),
         pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
-        pickle.STACK_GLOBAL: lambda on: on.find_name(*[on.pop(), on.pop()][::-1]),
+        pickle.STACK_GLOBAL: lambda on: on.find_name(*on.pop_many(2)),
         pickle.REDUCE: lambda on: on.call(on.pop()),
         pickle.NEWOBJ: lambda on: on.call(on.pop()),
         pickle.NEWOBJ_EX: Interpreter.new,

@@ -1,36 +1,48 @@
 """Which of the dicts in a checkpoint is the network's state dict."""
 
+import collections
 from collections.abc import Mapping
 from typing import Any
 
-from fr_jax.convert.readers.refusal import RESAVE, Refusal
+from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.torch_objects import Tensor
 
 _MAX_DEPTH = 8
+_MAX_PARTS = 256
+_MAX_PLACE = 256
 
 
 def state_dicts(found: Any) -> dict[str, dict[str, Tensor]]:
     """Returns every dict of named tensors in a checkpoint, by its place ("" the root).
 
     Optimizer states are left out: their keys are numbers, or under a name with "optim".
+
+    Raises:
+      Refusal: for more places, or longer ones, than a checkpoint has.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     seen: set[int] = set()
-    waiting = [("", found, 0)]
+    waiting: collections.deque[tuple[Any, tuple[str, ...]]] = collections.deque()
+    waiting.append((found, ()))
     while waiting:
-        place, node, depth = waiting.pop(0)
-        if not isinstance(node, dict) or id(node) in seen or depth > _MAX_DEPTH:
+        node, keys = waiting.popleft()
+        if not isinstance(node, dict) or id(node) in seen or len(keys) > _MAX_DEPTH:
             continue
         seen.add(id(node))
-        named = {key: value for key, value in node.items() if isinstance(key, str)}
-        tensors = {k: value for k, value in named.items() if isinstance(value, Tensor)}
+        named = [(key, value) for key, value in node.items() if isinstance(key, str)]
+        tensors = {key: value for key, value in named if isinstance(value, Tensor)}
         if tensors:
+            place = ".".join(keys)
+            if len(parts) == _MAX_PARTS or place in parts:
+                raise Refusal("holds too many dicts of tensors", remedy=RESAVE)
+            if len(place) > _MAX_PLACE or not place.isprintable():
+                raise Refusal(f"a state dict is named {shown(place)}", remedy=RESAVE)
             parts[place] = tensors
-        waiting += [
-            (f"{place}.{key}" if place else key, value, depth + 1)
-            for key, value in named.items()
-            if "optim" not in key.lower() and isinstance(value, dict)
-        ]
+        waiting.extend(
+            (value, (*keys, key))
+            for key, value in named
+            if isinstance(value, dict) and "optim" not in key.lower()
+        )
     return parts
 
 

@@ -15,7 +15,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Arrays may take this much more memory than the file has bytes: half types widen to
 # float32, and few tensors are honest repetitions of one number.
 _GROWTH = 4
-_SMALL = 1 << 20
+_SMALL = 16 << 20
 
 
 class Stored(NamedTuple):

@@ -3,13 +3,14 @@
 from typing import Any
 
 from fr_jax.convert.readers import torch_objects
-from fr_jax.convert.readers.pickled import Interpreter
+from fr_jax.convert.readers.pickled import MAX_OPCODES, Interpreter
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.torch_objects import Part, Storage
 from fr_jax.convert.readers.zip_archive import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_SHORT = 100  # opcodes, of the pickles that hold a number or a few
 
 
 def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool]:
@@ -96,18 +97,18 @@ def read_legacy(data: memoryview) -> Any:
 
     at = 0
 
-    def pickled(load=None) -> Any:
+    def pickled(load=None, limit=MAX_OPCODES) -> Any:
         nonlocal at
-        machine = Interpreter(data, at, len(data), torch_objects.find, load)
+        machine = Interpreter(data, at, len(data), torch_objects.find, load, limit)
         found = machine.run()
         at = machine.at
         return found
 
-    if pickled() != MAGIC:
+    if pickled(limit=_SHORT) != MAGIC:
         raise Refusal("not PyTorch's magic number", 0)
-    if (protocol := pickled()) != _PROTOCOL:
+    if (protocol := pickled(limit=_SHORT)) != _PROTOCOL:
         raise Refusal(f"PyTorch's serialisation protocol {shown(protocol)}", 0)
-    system = pickled()
+    system = pickled(limit=_SHORT)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refusal("written on a big-endian machine", 0, RESAVE)
     found = pickled(load)

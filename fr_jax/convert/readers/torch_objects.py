@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from fr_jax.convert.readers.pickled import Inert, Maker
+from fr_jax.convert.readers.pickled import MAX_KEY, Inert, Maker
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, Stored
 
@@ -51,6 +51,8 @@ class Tensor(NamedTuple):
         """Returns where the numbers are, once the storage has its place."""
         storage = self.part.storage
         assert storage.offset is not None  # all are placed before tensors are asked for
+        if big_endian and self.dtype.kind == "V":
+            raise Refusal(f"big-endian {self.dtype}", storage.offset, RESAVE)
         start = storage.offset + self.part.first * storage.dtype.itemsize
         step = self.dtype.itemsize
         return Stored(
@@ -99,7 +101,7 @@ def _ordered_dict(arguments: tuple) -> dict:
         for pair in pairs
     ):
         raise Refusal("an OrderedDict of something other than pairs")
-    made = {name: value for name, value in pairs if len(name) <= 1024}
+    made = {name: value for name, value in pairs if len(name) <= MAX_KEY}
     pairs.clear()  # a stream may name one list any number of times
     return made
 

@@ -22,9 +22,9 @@ _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1 | 1 << 6 | 1 << 13
 _SIZES_FOLLOW = 1 << 3
 _WIDE = 0xFFFFFFFF  # "see the zip64 field"
-# A deflated entry may unfold this much; trained weights hardly shrink at all.
-_GROWTH = 16
-_SMALL = 1 << 20
+# Deflated entries may unfold to this much; trained weights hardly shrink at all.
+_GROWTH = 4
+_SMALL = 16 << 20
 
 
 class Entry(NamedTuple):
@@ -58,6 +58,12 @@ class Archive:
             starts.append((header, entry.offset + entry.stored))
         if at != start + length:
             raise Refusal(f"{start + length - at} stray bytes in the directory", at)
+        unfolded = sum(entry.size for entry in self.entries.values())
+        if unfolded > _GROWTH * len(data) + _SMALL:
+            raise Refusal(
+                f"the archive would unfold from {len(data):,} to {unfolded:,} bytes",
+                remedy="save it without compression",
+            )
         starts.sort()
         for (_, end), (header, _) in zip(starts, [*starts[1:], (start, 0)]):
             if end > header:
@@ -162,13 +168,6 @@ class Archive:
 
 
 def _inflated(content: memoryview, entry: Entry) -> bytes:
-    if entry.size > _GROWTH * entry.stored + _SMALL:
-        raise Refusal(
-            f"{shown(entry.name)} would unfold from {entry.stored:,} to {entry.size:,} "
-            "bytes",
-            entry.offset,
-            "save it without compression",
-        )
     decoder = zlib.decompressobj(-15)
     try:
         unfolded = decoder.decompress(content, entry.size + 1)
@@ -189,8 +188,10 @@ def _name(raw: bytes, at: int) -> str:
         raise Refusal(f"an entry is named {shown(raw)}", at) from None
     # A folder's own entry ends in a slash.
     parts = name.removesuffix("/").split("/")
-    if not name.isprintable() or not all(
-        re.fullmatch(r"[^\\:]+", part) and part not in (".", "..") for part in parts
+    if (
+        re.search(r"^[A-Za-z]:|\\", name)
+        or not name.isprintable()
+        or not all(part and part not in (".", "..") for part in parts)
     ):
         raise Refusal(f"an entry is named {shown(name)}", at)
     return name
