@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake in what was asked for; the message has the value and the remedy."""
 
 
+class CheckFailed(RuntimeError):
+    """Something was made, checked, found wrong, and not kept."""
+
+
 class TrainingStopped(RuntimeError):
     """A run that stopped itself because it could not go on."""
 

@@ -28,8 +28,8 @@ _target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default=
 def traced_for(target: str) -> Iterator[None]:
     """Convolutions traced in here are not for this process's backend.
 
-    `target` is 'any', a form for each platform, of which lowering picks one, or 'plain',
-    XLA's convolution everywhere, which converters to other formats understand.
+    `target` is 'any', a form for each platform, of which lowering picks one, or
+    'plain', XLA's convolution everywhere, which converters to other formats know.
     """
     token = _target.set(target)
     try:
