@@ -19,6 +19,7 @@ class TrainingStopped(RuntimeError):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Returns an error text: what is unknown, the nearest known name, all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    longer = [known for known in names if name and known.startswith(name)]
+    near = longer or difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}{hint} (there are: {', '.join(names)})"

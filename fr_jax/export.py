@@ -11,6 +11,7 @@ Every format takes uint8 RGB faces [N, 112, 112, 3], any N, and gives unit embed
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -33,6 +34,10 @@ Graph = Callable[[Any], Any]
 _SHAPE = (FACE_SIDE, FACE_SIDE, 3)
 _PLATFORMS = ("cpu", "cuda", "tpu")
 _COUNTS = (1, 3)  # batch sizes that are tried
+# A batch size that divides no other side of a tensor: LiteRT's converter is given it,
+# since it spreads every scale and bias to a whole map where the size is not known, and
+# wherever it then appears any size is put in its place.
+_STAND_IN = 8191
 
 
 def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
@@ -135,7 +140,7 @@ def _save_tensorflow(
     module.__call__ = tf.function(
         function, autograph=False, input_signature=[specification]
     )
-    with _without_tensorflows_remarks():
+    with _without_remarks():
         tf.saved_model.save(
             module, str(folder), signatures={"serving_default": module.__call__}
         )
@@ -147,26 +152,27 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
     from tensorflow.lite.tools import flatbuffer_utils
 
     saved = folder / "savedmodel"
-    # Of one face: a batch of unknown size would spread every scale and bias to a whole
-    # map first. That the network holds for any number of faces is put in afterwards.
-    _save_tensorflow(_graph(embedder, "plain"), saved, 1, ("cpu",))
-    with _without_tensorflows_remarks():
+    _save_tensorflow(_graph(embedder, "plain"), saved, _STAND_IN, ("cpu",))
+    with _without_remarks():
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         model = flatbuffer_utils.read_model_from_bytearray(converter.convert())
     shutil.rmtree(saved)
     (graph,) = model.subgraphs
     for tensor in graph.tensors:
-        constant = model.buffers[tensor.buffer].data is not None
-        if not constant and tensor.shape is not None and len(tensor.shape):
-            tensor.shapeSignature = [-1, *tensor.shape[1:]]
+        if tensor.shape is not None and any(tensor.shape % _STAND_IN == 0):
+            free = tensor.shape % _STAND_IN == 0
+            tensor.shapeSignature = np.where(free, -1, tensor.shape)
+            tensor.shape = np.where(free, tensor.shape // _STAND_IN, tensor.shape)
+    operators = schema.BuiltinOperator
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex].builtinCode
-        if code == schema.BuiltinOperator.RESHAPE:
-            wanted = model.buffers[graph.tensors[operator.inputs[1]].buffer]
-            shape = np.frombuffer(bytes(wanted.data), np.int32).copy()
-            shape[0] = -1
-            wanted.data = np.frombuffer(shape.tobytes(), np.uint8)
-            operator.builtinOptions = None  # it would say the shape a second time
+        if code in (operators.RESHAPE, operators.SLICE):
+            # Their last input says the shape; the options of one say it again.
+            buffer = model.buffers[graph.tensors[operator.inputs[-1]].buffer]
+            shape = np.frombuffer(bytes(buffer.data), np.int32)
+            shape = np.where(shape % _STAND_IN == 0, -1, shape).astype(np.int32)
+            buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
+            operator.builtinOptions = None
     (folder / "model.tflite").write_bytes(
         flatbuffer_utils.convert_object_to_bytearray(model)
     )
@@ -178,10 +184,10 @@ def _load_tflite(folder: Path) -> Graph:
     except ModuleNotFoundError:
         import tensorflow as tf
 
-        with _without_tensorflows_remarks():
-            Interpreter = tf.lite.Interpreter
+        Interpreter = tf.lite.Interpreter
 
-    interpreter = Interpreter(str(folder / "model.tflite"))
+    with _without_remarks():
+        interpreter = Interpreter(str(folder / "model.tflite"))
     (wants,), (gives,) = (
         interpreter.get_input_details(),
         interpreter.get_output_details(),
@@ -207,12 +213,13 @@ def _write_onnx(embedder: Embedder, folder: Path) -> None:
             "needs: python -m venv onnx; onnx/bin/pip install '.[onnx]'; "
             "onnx/bin/fr-jax export ..."
         ) from None
-    jax2onnx.to_onnx(
-        _graph(embedder, "plain"),
-        inputs=[jax.ShapeDtypeStruct(("n", *_SHAPE), jnp.uint8)],
-        return_mode="file",
-        output_path=str(folder / "model.onnx"),
-    )
+    with _without_remarks():
+        jax2onnx.to_onnx(
+            _graph(embedder, "plain"),
+            inputs=[jax.ShapeDtypeStruct(("n", *_SHAPE), jnp.uint8)],
+            return_mode="file",
+            output_path=str(folder / "model.onnx"),
+        )
 
 
 def _load_onnx(folder: Path) -> Graph:
@@ -226,10 +233,16 @@ def _load_onnx(folder: Path) -> Graph:
 
 
 @contextlib.contextmanager
-def _without_tensorflows_remarks():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _without_remarks():
+    """Keeps to itself what TensorFlow and onnx_ir say about themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 FORMATS = {

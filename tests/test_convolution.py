@@ -60,7 +60,10 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         (1, 1, 0, 1, 6),
         (1, 2, 0, 1, 6),
         (3, 2, 1, 1, 6),
-        (3, 1, 1, 6, 6),
+        (3, 1, 1, 6, 6),  # depthwise: a sum of shifted images
+        (3, 2, 1, 6, 6),
+        (3, 2, (0, 1), 6, 6),
+        (7, 1, 0, 6, 6),
         (3, 1, 1, 1, 128),  # by Winograd on a CPU
         (3, 2, 1, 1, 128),
         (7, 1, 0, 1, 6),

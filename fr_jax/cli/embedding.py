@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     embedder = load_embedder(arguments.embedder)
     faces = read(Path(arguments.source), embedder.network.input_spec.size)
     raw = []
-    with tqdm(total=len(faces.names), desc="embed", unit="image") as bar:
+    with tqdm(total=len(faces.names), desc="embed", unit="image", mininterval=1) as bar:
         size = embedder.batch_size
         batches = (
             faces.images[start : start + size] for start in range(0, bar.total, size)
