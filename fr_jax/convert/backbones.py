@@ -191,17 +191,30 @@ _VGG_CLASSIFIER = {"fc6": 0, "fc7": 3, "fc8": 6}
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)
 _IMAGENET_SCALE = (58.395, 57.12, 57.375)
 _FLATTENED = (("fc/kernel", "flattened"),)
+_UNIT_NORMS = ((r"(\w+)/conv", r"\1/bn"), (r"(\w+/\w+)/conv", r"\1/bn"))
 _IR = {
     "grid": square_grid("output_layer.3.weight", "output_layer.0.weight"),
     "layouts": _FLATTENED,
+    "norms": (
+        (r"input_conv", r"input_bn"),
+        (r"(\w+)/conv2", r"\1/bn_out"),
+        (r"(\w+)/short_conv", r"\1/short_bn"),
+    ),
     "beside": (r"head\..*",),
 }
 _IRESNET = {
-    "signature": ("layer1.0.prelu.weight", "layer1.0.bn3.weight"),
+    "signature": ("layer1.0.prelu.weight", "layer1.0.bn1.weight"),
     "names": _IRESNET_NAMES,
     "grid": square_grid("fc.weight", "bn2.weight"),
     "layouts": _FLATTENED,
+    "norms": (
+        (r"conv1", r"bn1"),
+        (r"(\w+)/conv1", r"\1/bn2"),
+        (r"(\w+)/conv2", r"\1/bn3"),
+        (r"(\w+)/down_conv", r"\1/down_bn"),
+    ),
 }
+_ADAFACE = {**_IR, "norms": (*_IR["norms"], (r"(\w+)/conv1", r"\1/bn_middle"))}
 
 BACKBONES: dict[str, Dialect] = {
     "arcface_torch": Dialect(
@@ -221,8 +234,8 @@ BACKBONES: dict[str, Dialect] = {
         prefixes=("module.features.", "features.module."),
         **_IRESNET,
     ),
-    # InsightFace_Pytorch's own files want BGR, by an accident of its extractor; those of
-    # others who train with it want what their extractor wrote.
+    # InsightFace_Pytorch's own files want BGR, by an accident of its extractor; those
+    # of others who train with it want what their extractor wrote.
     "insightface_pytorch": Dialect(
         source="TreB1eN/InsightFace_Pytorch; leebebeto/Inter-Prototype",
         signature=("body.0.res_layer.2.weight", "output_layer.4.weight"),
@@ -248,7 +261,7 @@ BACKBONES: dict[str, Dialect] = {
         names=_ADAFACE_NAMES,
         describe=lambda state: _ir("adaface_ir", ir.ADAFACE_STAGES, state),
         input_spec=pixels(colour="BGR", flip_sum=True),
-        **_IR,
+        **_ADAFACE,
     ),
     "insightface_pytorch_mobilefacenet": Dialect(
         source="TreB1eN/InsightFace_Pytorch",
@@ -261,6 +274,7 @@ BACKBONES: dict[str, Dialect] = {
         describe=_sized("mobilefacenet", "conv1.conv.weight", "linear.weight"),
         input_spec=pixels(colour="BGR"),
         grid=_kernel_grid("conv_6_dw.conv.weight"),
+        norms=_UNIT_NORMS,
         colour_known=False,
     ),
     "inter_prototype_mobilefacenet": Dialect(
@@ -274,6 +288,7 @@ BACKBONES: dict[str, Dialect] = {
         describe=_sized("mobilefacenet", "model.0.conv.weight", "linear.0.weight"),
         input_spec=pixels(),
         grid=_kernel_grid("model.9.conv.weight"),
+        norms=_UNIT_NORMS,
         colour_known=False,
     ),
     "foamliu_mobilefacenet": Dialect(
@@ -284,6 +299,7 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(scale=128.0),
         grid=_kernel_grid("gdconv.depthwise.weight"),
         layouts=(("fc/kernel", "one_cell"),),
+        norms=(*_UNIT_NORMS, (r"fc", r"bn")),
         terms="Apache-2.0; trained on a data set since withdrawn: research only",
     ),
     "sphere": Dialect(

@@ -31,6 +31,8 @@ class Dialect(NamedTuple):
       grid: tensors -> sides of the map before the dense layer that flattens it.
       layouts: (pattern of ours, key of `layouts.PATTERNS`) where a tensor does not lie
         as its kind usually does.
+      norms: (pattern of our convolution, our BatchNorm behind it), which exporters fold
+        into one.
       beside: patterns of names that may stand beside the network's own.
       prefixes: ends of prefixes that give the dialect away where another one has the
         same names; without one it is not recognised but may be asked for.
@@ -48,6 +50,7 @@ class Dialect(NamedTuple):
     absent: tuple[str, ...] = ()
     grid: Callable[[StateDict], Grid] = lambda state: (1, 1)
     layouts: tuple[tuple[str, str], ...] = ()
+    norms: tuple[tuple[str, str], ...] = ()
     beside: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     settled: Callable[[StateDict], bool] = lambda state: False

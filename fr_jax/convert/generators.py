@@ -1,7 +1,10 @@
 """The dialects of DR-GAN, one for each program that has written weights, and of FRA.
 
-No trained file of any of them was at hand: names and shapes are those documented for the
-programs, and where a golden output exists (kayamin, FRA) the numbers are theirs too.
+No trained file of any of them was at hand. Those of kayamin and of FRA agree with
+golden outputs of the programs; the others follow what is known of names, shapes and
+layers, and suppose: that zhangjunh's strided convolutions are padded behind, that
+milankinen names the BatchNorms of Conv53 and Conv53_W as all others, and that both join
+feature, pose and noise in this order.
 """
 
 import math
@@ -219,7 +222,7 @@ GENERATORS: dict[str, Dialect] = {
             "G_dec_convLayers.0.weight",
             "G_dec_fc.weight",
             normalise_fusion=False,
-            norm_before_crop=True,
+            bn_before_crop=True,
         ),
         input_spec=_faces("G_enc_convLayers.0.weight", "BGR"),
         grid=_seed_grid("G_dec_convLayers.0.weight", "G_dec_fc.weight"),
@@ -228,7 +231,7 @@ GENERATORS: dict[str, Dialect] = {
     "kayamin_dr_gan_discriminator": Dialect(
         source="kayamin/DR-GAN",
         kind="discriminator",
-        signature=("convLayers.0.weight", "convLayers.44.running_mean", "fc.weight"),
+        signature=("convLayers.0.weight", "convLayers.43.weight", "fc.weight"),
         names=(
             *_units("trunk/", dr_gan.TRUNK, _kayamin("convLayers", _KAYAMIN_TRUNK)),
             ("fc", "fc"),
@@ -270,7 +273,7 @@ GENERATORS: dict[str, Dialect] = {
             "dec.fc.weight",
             alignment="zero_row",
             confidence_sigmoid=False,
-            last_norm=True,
+            last_bn=True,
             output="elu",
         ),
         input_spec=_faces("enc.conv_layers.0.layers.0.weight", "RGB"),
@@ -311,7 +314,7 @@ GENERATORS: dict[str, Dialect] = {
             "enc.coefficient.Conv53_W.weight",
             alignment="symmetric",
             confidence_elu=True,
-            last_norm=True,
+            last_bn=True,
         ),
         input_spec=_faces("enc.conv.Conv11.weight", "RGB"),
         grid=_seed_grid("dec.x_h.FConv52.weight", "dec.fc.weight"),
@@ -333,8 +336,8 @@ GENERATORS: dict[str, Dialect] = {
         input_spec=_faces("conv.Conv11.weight", "RGB"),
         colour_known=False,
     ),
-    # The recogniser in the authors' TensorFlow checkpoint. Its decoder and discriminator
-    # are not documented name by name; they are left unused.
+    # The recogniser in the authors' TensorFlow checkpoint, its variables by name. Those
+    # of decoder and discriminator are not all known, and are left unused.
     "authors_dr_gan_encoder": Dialect(
         source="tranluan/DR-GAN",
         signature=("g_k01_conv/w", "g_k_bn4_2/gamma"),

@@ -3,8 +3,8 @@
 import einops
 import numpy as np
 
-# Name: (theirs, ours). `h` and `w` are the sides of the map that a dense layer flattens,
-# channels first there and last here.
+# Name: (theirs, ours). `h` and `w` are the sides of the map that a dense layer
+# flattens, channels first there and last here.
 PATTERNS = {
     "vector": ("...", "..."),
     "convolution": ("o i h w", "h w i o"),

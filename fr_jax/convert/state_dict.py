@@ -113,8 +113,10 @@ def from_state_dict(
     described |= options or {}
     model = models.create(architecture, **described)
 
+    shapes = _leaf_shapes(model, spec)
+    _unfold(state, shapes, known, getattr(model, "bn_epsilon", 1e-5))
     leaves, problems, used = {}, [], set()
-    for path, shape in _leaf_shapes(model, spec).items():
+    for path, shape in shapes.items():
         name = _torch_name(path, known)
         used.add(name)
         layout = _layout(path, len(shape), known)
@@ -237,6 +239,39 @@ def _leaf_shapes(model: nn.Module, spec: InputSpec) -> dict[Path, tuple[int, ...
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
+def _unfold(
+    state: dict[str, np.ndarray],
+    shapes: Mapping[Path, tuple[int, ...]],
+    dialect: Dialect,
+    epsilon: float,
+) -> None:
+    """Gives back, in `state`, every BatchNorm that was folded into a convolution.
+
+    Such a convolution has a bias that it has not in the dialect, or that stays with it,
+    and nothing behind it. The BatchNorm that takes its place adds that bias.
+    """
+    for path, shape in shapes.items():
+        module = "/".join(path[1:-1])
+        norms = [
+            match.expand(norm)
+            for pattern, norm in dialect.norms
+            if (match := re.fullmatch(pattern, module)) and path[-1] == "kernel"
+        ]
+        if not norms:
+            continue
+        bias = _torch_name((*path[:-1], "bias"), dialect)
+        scale = _torch_name((path[0], *norms[0].split("/"), "scale"), dialect)
+        norm = scale.removesuffix(".weight")
+        if bias not in state or any(name.startswith(f"{norm}.") for name in state):
+            continue
+        ones, zeros = np.ones(shape[-1:], np.float32), np.zeros(shape[-1:], np.float32)
+        keeps_bias = (*path[:-1], "bias") in shapes
+        state[scale] = ones
+        state[f"{norm}.bias"] = zeros if keeps_bias else state.pop(bias)
+        state[f"{norm}.running_mean"] = zeros
+        state[f"{norm}.running_var"] = ones - np.float32(epsilon)
+
+
 def _torch_name(path: Path, dialect: Dialect) -> str:
     module, leaf = "/".join(path[1:-1]), _LEAVES.get(path[-1], path[-1])
     for pattern, name in dialect.names:
@@ -264,6 +299,8 @@ def _leaf(
         leaf = from_torch(array, layout, grid)
     except einops.EinopsError:
         leaf = None
+    if leaf is not None and len(shape) == 1 and array.shape[1:] == (1, 1):
+        leaf = leaf.reshape(len(leaf))  # as ONNX has the slopes of PReLU
     if leaf is None or leaf.shape != shape:
         expected = to_torch(np.broadcast_to(np.float32(0), shape), layout, grid).shape
         raise ValueError(f"has shape {array.shape}, not {expected}")

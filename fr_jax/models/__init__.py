@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fr_jax.errors import UserError, unknown
 from fr_jax.models import (
     dr_gan,
+    dr_gan_discriminator,
     fra,
     ir,
     iresnet,
@@ -77,7 +78,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "vgg16": (vgg.VGG16, {}),
     "dr_gan_encoder": (dr_gan.Encoder, {}),
     "dr_gan_generator": (dr_gan.Generator, {}),
-    "dr_gan_discriminator": (dr_gan.Discriminator, {}),
+    "dr_gan_discriminator": (dr_gan_discriminator.Discriminator, {}),
     "fra": (fra.FRA, {}),
 }
 

@@ -140,12 +140,12 @@ def _transposed_by_parity(x, kernel):
             dimension_numbers=_CHANNELS_LAST,
         )
 
-    def merge(even, odd, axis):
-        both = _interleave(even, _pad(odd, axis, 0, 1), axis)
+    def merge(evens, odds, axis):
+        both = _interleave(evens, _pad(odds, axis, 0, 1), axis)
         return lax.slice_in_dim(both, 0, both.shape[axis] - 1, axis=axis)
 
     rows = [merge(part(row, even), part(row, odd), 2) for row in (even, odd)]
-    return merge(*rows, 1)
+    return merge(rows[0], rows[1], 1)
 
 
 @jax.custom_vjp

@@ -1,4 +1,4 @@
-"""DR-GAN: an encoder of identity, a decoder to a wanted pose, and their judge.
+"""DR-GAN's generator: an encoder of identity and a decoder to a wanted pose.
 
 Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
 Recognition (CVPR 2017, "the paper"), and Representation Learning by Rotating Your Faces
@@ -56,12 +56,13 @@ DECODER = (
 )
 FEATURES = TRUNK[-1][1]
 
-# How a stride of 2 lies on the pixels: zeros before and after each axis of the map that a
-# convolution halves; first of the 2H + 1 rows that a transposed one makes to be kept, and
-# how many rows of zeros then fill up to 2H.
+# How a stride of 2 lies on the pixels: zeros before and after each axis of the map that
+# a convolution halves; the first that is kept of the 2H + 1 rows that a transposed one
+# makes, and how many rows of zeros then fill up to 2H.
 _HALVING = {"same": (0, 1), "symmetric": (1, 1), "zero_row": (0, 1)}
 _DOUBLING = {"same": (0, 0), "symmetric": (1, 0), "zero_row": (1, 1)}
-_INIT = nn.initializers.normal(0.02)
+_OUTPUTS = {"tanh": jnp.tanh, "elu": nn.elu}
+INIT = nn.initializers.normal(0.02)
 
 
 def fuse(
@@ -98,7 +99,7 @@ class Unit(nn.Module):
     transposed: bool = False
     conv_bias: bool = False
     alignment: str = "same"
-    norm_before_crop: bool = False
+    bn_before_crop: bool = False
     normalised: bool = True
     elu: bool = True
     dtype: jnp.dtype = jnp.float32
@@ -106,7 +107,7 @@ class Unit(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         shared: dict[str, Any] = {
-            "init": _INIT,
+            "init": INIT,
             "use_bias": self.conv_bias,
             "dtype": self.dtype,
             "name": "conv",
@@ -116,22 +117,15 @@ class Unit(nn.Module):
             x = layers.TransposedConv(self.features, **shared)(x)
         else:  # with stride 1 a transposed convolution is one with its kernel turned
             zeros = 1 if self.stride == 1 else _HALVING[self.alignment]
-            bias_init = nn.initializers.zeros
-            x = layers.Conv(
-                self.features,
-                3,
-                self.stride,
-                padding=zeros,
-                bias_init=bias_init,
-                **shared,
-            )(x)
-        if doubles and not self.norm_before_crop:
+            shared |= {"padding": zeros, "bias_init": nn.initializers.zeros}
+            x = layers.Conv(self.features, 3, self.stride, **shared)(x)
+        if doubles and not self.bn_before_crop:
             x = self._crop(x)
         if self.normalised:
             x = self.norm(name="bn")(x, train)
         if self.elu:
             x = nn.elu(x)
-        return self._crop(x) if doubles and self.norm_before_crop else x
+        return self._crop(x) if doubles and self.bn_before_crop else x
 
     def _crop(self, x: Array) -> Array:
         first, zeros = _DOUBLING[self.alignment]
@@ -209,7 +203,7 @@ class Encoder(nn.Module):
         heads = ("branch", "channel", "none")
         if self.confidence_head not in heads:
             raise UserError(unknown("confidence_head", self.confidence_head, heads))
-        unit = _unit(self)
+        unit = unit_of(self)
         own_channel = self.confidence_head == "channel"
         before, last = Trunk(
             unit,
@@ -218,14 +212,14 @@ class Encoder(nn.Module):
             final_elu=self.final_elu,
             name="trunk",
         )(images, train)
-        pooled = _pool(last)
+        pooled = pool(last)
         features = pooled[:, :-1] if own_channel else pooled
         confidence = jnp.ones((len(images), 1))
         if own_channel:
             confidence = pooled[:, -1:]
         elif self.confidence_head == "branch":
             branch = unit(1, elu=self.confidence_elu, name="confidence")
-            confidence = _pool(branch(before, train))
+            confidence = pool(branch(before, train))
         if self.confidence_sigmoid and self.confidence_head != "none":
             confidence = nn.sigmoid(confidence)
         features = nn.Dropout(self.dropout, deterministic=not train)(features)
@@ -241,11 +235,11 @@ class Decoder(nn.Module):
         layer doubles (the authors' program), for 96 pixels.
       pose_features: the pose code goes through a linear layer of this size and an ELU,
         as the authors do with a yaw; 0 takes it as it is.
-      seed_norm: dropout, BatchNorm and ELU on the first map (the authors' program).
-      norm_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
-      last_norm: a BatchNorm before the output function.
+      seed_bn: BatchNorm and ELU on the first map (the authors' program).
+      bn_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
+      last_bn: a BatchNorm before the output function.
       output: 'tanh', or 'elu', whose images leave [-1, 1].
-      dropout: rate on the first map, where `seed_norm`.
+      dropout: rate on the first map.
       The others are those of `Encoder`.
     """
 
@@ -254,11 +248,11 @@ class Decoder(nn.Module):
     channels: int = 3
     decoder_seed: int = 6
     pose_features: int = 0
-    seed_norm: bool = False
+    seed_bn: bool = False
     conv_bias: bool = False
     alignment: str = "same"
-    norm_before_crop: bool = False
-    last_norm: bool = False
+    bn_before_crop: bool = False
+    last_bn: bool = False
     output: str = "tanh"
     dropout: float = 0.0
     bn_groups: int = 1
@@ -278,8 +272,10 @@ class Decoder(nn.Module):
                 f"images of {self.size} pixels from a seed of {self.decoder_seed}: the "
                 "size must be 16 or 32 times the seed, as 96 is of 6 or 3"
             )
+        if self.output not in _OUTPUTS:
+            raise UserError(unknown("output", self.output, _OUTPUTS))
         dense = functools.partial(
-            layers.Dense, init=_INIT, bias_init=nn.initializers.zeros
+            layers.Dense, init=INIT, bias_init=nn.initializers.zeros
         )
         if self.pose_features:
             pose = nn.elu(dense(self.pose_features, name="pose")(pose))
@@ -291,10 +287,10 @@ class Decoder(nn.Module):
         x = dense(side * side * depth, name="fc")(x)
         x = einops.rearrange(x, "b (h w c) -> b h w c", h=side, w=side)
         unit = functools.partial(
-            _unit(self), transposed=True, norm_before_crop=self.norm_before_crop
+            unit_of(self), transposed=True, bn_before_crop=self.bn_before_crop
         )
-        if self.seed_norm:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if self.seed_bn:
             norm = layers.BatchNorm(groups=self.bn_groups, name="fc_bn")
             x = nn.elu(norm(x, train))
         for name, depth, stride in DECODER[:-1]:
@@ -302,10 +298,10 @@ class Decoder(nn.Module):
                 stride = 2
             x = unit(round(depth * self.width), stride=stride, name=name)(x, train)
         last = DECODER[-1][0]
-        x = unit(self.channels, normalised=self.last_norm, elu=False, name=last)(
+        x = unit(self.channels, normalised=self.last_bn, elu=False, name=last)(
             x, train
         ).astype(jnp.float32)
-        return {"tanh": jnp.tanh, "elu": nn.elu}[self.output](x)
+        return _OUTPUTS[self.output](x)
 
 
 class Generator(nn.Module):
@@ -328,15 +324,15 @@ class Generator(nn.Module):
     channels: int = 3
     decoder_seed: int = 6
     pose_features: int = 0
-    seed_norm: bool = False
+    seed_bn: bool = False
     conv_bias: bool = False
     final_elu: bool = True
     confidence_head: str = "branch"
     confidence_elu: bool = False
     confidence_sigmoid: bool = True
     alignment: str = "same"
-    norm_before_crop: bool = False
-    last_norm: bool = False
+    bn_before_crop: bool = False
+    last_bn: bool = False
     output: str = "tanh"
     dropout: float = 0.0
     bn_groups: int = 1
@@ -403,74 +399,10 @@ class Generator(nn.Module):
         return tuple(jax.ShapeDtypeStruct((rows, *s), jnp.float32) for s in shapes)
 
 
-class Discriminator(nn.Module):
-    """Images [B, H, W, C] in [-1, 1] -> {head: logits [B, n]}.
-
-    Attributes:
-      heads: (name, n) in the order of the last layer's columns: 'identity', 'real' (1),
-        'pose' and so on. The CVPR form, in which a fake is one identity more, is the
-        softmax over 'identity' and 'real' together.
-      branch_heads: every head has its own two last convolutions (the authors' program).
-      cosine_identity: with branches, 'identity' gives the cosines between feature and
-        class weights, for a margin loss.
-      extra_channel: the last convolution has a channel more, which is not used.
-      dropout: rate on the features; branches spare that of 'identity'.
-      The others are those of `Encoder`.
-    """
-
-    heads: tuple[tuple[str, int], ...] = (("identity", 200), ("real", 1), ("pose", 9))
-    width: float = 1.0
-    conv_bias: bool = False
-    final_elu: bool = True
-    alignment: str = "same"
-    extra_channel: bool = False
-    branch_heads: bool = False
-    cosine_identity: bool = False
-    dropout: float = 0.0
-    bn_groups: int = 1
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        trunk = functools.partial(
-            Trunk,
-            _unit(self),
-            width=self.width,
-            extra=int(self.extra_channel),
-            final_elu=self.final_elu,
-        )
-        dense = functools.partial(
-            layers.Dense, init=_INIT, bias_init=nn.initializers.zeros
-        )
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
-        depth = round(FEATURES * self.width)
-        if not self.branch_heads:
-            _, last = trunk(name="trunk")(images, train)
-            columns = dense(sum(size for _, size in self.heads), name="fc")(
-                dropout(_pool(last)[:, :depth])
-            )
-            logits, start = {}, 0
-            for name, size in self.heads:
-                logits[name] = columns[:, start : start + size]
-                start += size
-            return logits
-        _, shared = trunk(plan=TRUNK[:-2], name="trunk")(images, train)
-        logits = {}
-        for name, size in self.heads:
-            _, last = trunk(plan=TRUNK[-2:], name=f"tail_{name}")(shared, train)
-            feature = _pool(last)[:, :depth]
-            if name != "identity":
-                logits[name] = dense(size, name=f"fc_{name}")(dropout(feature))
-            elif self.cosine_identity:
-                kernel = self.param("fc_identity", _INIT, (depth, size))
-                logits[name] = _unit_length(feature, 1) @ _unit_length(kernel, 0)
-            else:
-                logits[name] = dense(size, name=f"fc_{name}")(feature)
-        return logits
-
-
-def _unit(module: Any) -> Any:
-    """A `Unit` with what it shares with all of a network."""
+def unit_of(module: Any) -> Any:
+    """Returns `Unit` with what it shares with all units of a network."""
+    if module.alignment not in _HALVING:
+        raise UserError(unknown("alignment", module.alignment, _HALVING))
     return functools.partial(
         Unit,
         norm=functools.partial(layers.BatchNorm, groups=module.bn_groups),
@@ -486,10 +418,6 @@ def _fields_of(module: nn.Module, part: type[nn.Module]) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names}
 
 
-def _pool(x: Array) -> Array:
+def pool(x: Array) -> Array:
+    """Returns the mean [B, C] of every map, float32."""
     return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-
-
-def _unit_length(x: Array, axis: int) -> Array:
-    square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

@@ -8,6 +8,7 @@ that the face would have in the pose of the landmarks.
 
 import functools
 import math
+from typing import Any
 
 import einops
 import flax.linen as nn
@@ -22,16 +23,16 @@ LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=Fals
 
 SIZE = 112  # the decoder's up-sampling makes pictures of this size and no other
 _ENCODER = (4, 16, 64, 128, 256, 512)
-# (features, kernel, stride, padding, factor by which the map is enlarged before). The
-# first has its stride and padding from the published program: of its 3x3 map only the
-# middle sees the code, the rest are constants.
-_DECODER = (
-    (256, 2, 3, 2, 4),
-    (128, 3, 1, 0, 3),
-    (64, 3, 1, 1, 2),
-    (16, 3, 1, 1, 2),
-    (4, 3, 1, 1, 2),
-    (1, 3, 1, 1, 2),
+# (factor by which the map is enlarged first, features, convolution). That the first has
+# a stride and padding is the published program's: of its 3x3 map only the middle sees
+# the code, the rest are constants.
+_DECODER: tuple[tuple[int, int, dict[str, Any]], ...] = (
+    (4, 256, {"kernel": 2, "stride": 3, "padding": 2}),
+    (3, 128, {"kernel": 3, "padding": 0}),
+    (2, 64, {"kernel": 3}),
+    (2, 16, {"kernel": 3}),
+    (2, 4, {"kernel": 3}),
+    (2, 1, {"kernel": 3}),
 )
 
 
@@ -62,7 +63,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and two linear layers, each behind a LayerNorm and added to its input."""
+    """Attention and a pair of linear layers, each normalised before and added after."""
 
     heads: int
     dropout: float
@@ -156,19 +157,12 @@ class FRA(nn.Module):
             x = layers.Conv(features, 3, use_bias=True, name=f"encoder_layer{index}")(x)
             x = layers.max_pool(nn.relu(drop(x)))
         code = einops.rearrange(x, "b 1 1 c -> b c")
-        for index, (features, kernel, stride, padding, factor) in enumerate(
-            _DECODER, 1
-        ):
+        for index, (factor, features, conv) in enumerate(_DECODER, 1):
+            x = einops.repeat(x, "b h w c -> b (h n) (w m) c", n=factor, m=factor)
             last = index == len(_DECODER)
-            x = einops.repeat(x, "b h w c -> b (h a) (w b2) c", a=factor, b2=factor)
-            x = layers.Conv(
-                1 if last else max(round(features * self.width), 1),
-                kernel,
-                stride,
-                padding=padding,
-                use_bias=True,
-                name=f"decoder_layer{index}",
-            )(x)
+            features = 1 if last else max(round(features * self.width), 1)
+            name = f"decoder_layer{index}"
+            x = layers.Conv(features, **conv, use_bias=True, name=name)(x)
             x = x if last else nn.relu(drop(x))
 
         joined = jnp.concatenate([code, embeddings], axis=1)

@@ -229,7 +229,7 @@ def _spread(vector: Array, ndim: int) -> Array:
 
 
 class Dense(nn.Module):
-    """A float32 linear layer, kernel and bias drawn as PyTorch draws them by default."""
+    """A float32 linear layer, by default drawn as PyTorch draws its kernel and bias."""
 
     features: int
     use_bias: bool = True

@@ -1,6 +1,6 @@
 """MobileFaceNet in the style of MobileNet-V2: clipped ReLUs in place of PReLU.
 
-Chen et al., MobileFaceNets (CCBR 2018), as foamliu/MobileFaceNet builds it: the inverted
+Chen et al., MobileFaceNets (CCBR 2018), as foamliu/MobileFaceNet builds it: inverted
 residuals of Sandler et al., MobileNetV2 (CVPR 2018), between the stem and the global
 depthwise convolution of MobileFaceNet.
 """

@@ -43,15 +43,15 @@ class InputSpec(NamedTuple):
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "InputSpec":
         """Returns the spec stored as `_asdict()`; ValueError for anything else."""
-        as_stored = {  # JSON knows no tuples
+        as_stored: dict[str, Any] = {  # JSON knows no tuples
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
         }
         try:
             spec = cls(**as_stored)
             height, width, channels = spec.shape
-            mean, scale = (np.atleast_1d(spec.mean), np.atleast_1d(spec.scale))
-            fits = 1 <= min(height, width) and max(height, width) <= spec.size
+            mean, scale = np.atleast_1d(spec.mean), np.atleast_1d(spec.scale)
+            fits = min(height, width) > 0 and max(height, width) <= spec.size
             known = {mean.size, scale.size} <= {1, channels} and scale.all()
         except (KeyError, TypeError, ValueError):
             fits = known = False
