@@ -106,7 +106,7 @@ def torch_zip(
 ) -> bytes:
     """What torch.save writes; `body` are the opcodes of the object."""
     entries = {"data.pkl": pickled(body), "byteorder": b"little", "version": b"3\n"}
-    entries |= {name.replace("__", "/"): data for name, data in further.items()}
+    entries |= further
     entries |= {f"data/{key}": data for key, data in storages.items()}
     return zipped({f"{folder}/{name}": data for name, data in entries.items()})
 

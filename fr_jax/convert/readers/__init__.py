@@ -54,7 +54,8 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     path = Path(path)
     try:
         if not path.is_file():
-            raise UserError(f"{path}: no such file")
+            kind = "is a folder, no weight file" if path.is_dir() else "no such file"
+            raise UserError(f"{path}: {kind}")
         if not 0 < path.stat().st_size <= MAX_BYTES:
             raise UserError(
                 f"{path}: {path.stat().st_size:,} bytes; files of 1 byte to "
@@ -71,6 +72,8 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
         place = choose(parts) if part is None else part
+        if not parts[place]:
+            raise Refusal("holds no tensors", remedy=_KNOWN)
         tensors = arrays(parts[place], len(data))
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "

@@ -80,7 +80,9 @@ def _table(header: bytes) -> dict[str, Any]:
         return made
 
     try:
-        table = json.loads(header, object_pairs_hook=unique)
+        table = json.loads(header.decode(), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise Refusal("the header is not UTF-8", 8 + error.start) from None
     except json.JSONDecodeError as error:
         raise Refusal(f"the header is not JSON: {error.msg}", 8 + error.pos) from None
     except (RecursionError, ValueError) as error:  # nested deeply, or a long number
