@@ -187,7 +187,7 @@ CALLS = {
     ),
     "pairs, over and over": (
         b"](" + b"(\x8c\1aNt" * 5_000 + b"eq\x010"
-        b"ccollections\nOrderedDict\nq\0" + b"h\0h\1\x85R0" * 3_000 + b"N",
+        b"ccollections\nOrderedDict\nq\x000" + b"h\0h\1\x85R0" * 3_000 + b"N",
         "holds no tensors by name",
     ),
     "a long integer": (b"\x8a\xff" + b"\x7f" * 255, "an integer of 255 bytes"),

@@ -150,6 +150,12 @@ def npz_of(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> byt
     return buffer.getvalue()
 
 
+def npy_of(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
 SAFE_TYPES = {
     "float32": "F32",
     "float64": "F64",
@@ -251,10 +257,14 @@ _TELLING = [
 ]
 
 
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with a few bytes changed, or spans removed, repeated or overwritten."""
+def damaged(data: bytes, rng: np.random.Generator, changes: int = 4) -> bytes:
+    """A copy with bytes changed, or spans removed, repeated or overwritten.
+
+    Args:
+      changes: at most how many.
+    """
     changed = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(1, changes + 1)):
         at, until = sorted(rng.integers(len(changed) + 1, size=2))
         until = min(until, at + 64)
         match rng.integers(7):
