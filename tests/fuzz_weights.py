@@ -5,7 +5,7 @@
 Needs the extra "fuzz". Inputs grow out of small honest files; readers of archives are
 fuzzed from outside (checksums left out) and from inside (one entry of a whole archive).
 Any exception but the reader's own error, or an input that takes five seconds or a GiB,
-ends the run, and the input is kept.
+ends the run, and the input is kept in runs/fuzz.
 """
 
 import argparse
@@ -199,7 +199,9 @@ def fuzz(name: str, runs: int) -> None:
         return rearranged(data, rng)[:max_size]
 
     options = [f"-runs={runs}", "-max_len=8192", "-timeout=5", "-rss_limit_mb=1024"]
-    artifacts = f"-artifact_prefix={Path.cwd()}/fuzz_{name}_"
+    kept = Path("runs/fuzz").absolute()
+    kept.mkdir(parents=True, exist_ok=True)
+    artifacts = f"-artifact_prefix={kept}/{name}_"
     atheris.Setup(
         [sys.argv[0], *options, artifacts, "-verbosity=0", str(corpus)],
         once,

@@ -12,6 +12,7 @@ import pytest
 
 from fr_jax.convert import read_weights
 from fr_jax.errors import UserError
+from tests import fuzz_weights
 from tests import weight_files as made
 
 RNG = np.random.default_rng(0)
@@ -238,10 +239,15 @@ def test_checksums_that_torch_left_out_are_not_missed(read):
 
 
 def test_what_is_no_file(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        read_weights(tmp_path / "missing.pth")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match=rf"^{tmp_path}/missing: no such file$"):
+        read_weights(tmp_path / "missing")
+    with pytest.raises(UserError, match=rf"^{tmp_path}: is a folder, no weight file$"):
         read_weights(tmp_path)
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(1 << 40)  # holes: nothing is written
+    with pytest.raises(UserError, match=r"large: 1,099,511,627,776 bytes; 1 byte to"):
+        read_weights(large)
 
 
 # --- written by PyTorch itself ------------------------------------------------------
@@ -365,6 +371,15 @@ def spoiled(form: str, data: bytes, rng: np.random.Generator) -> bytes:
         entries = {name: archive.read(name) for name in archive.namelist()}
     name = next(iter(entries))
     return made.zipped(entries | {name: made.damaged(entries[name], rng)})
+
+
+@pytest.mark.parametrize("reader", fuzz_weights.READERS)
+def test_what_the_fuzzer_starts_from_is_read(reader, tmp_path):
+    read, seeds = fuzz_weights.READERS[reader]
+    rng = np.random.default_rng(0)
+    for seed in seeds():
+        read(tmp_path, seed)
+        fuzz_weights.rearranged(seed, rng)
 
 
 @pytest.mark.parametrize("form", made.OF)

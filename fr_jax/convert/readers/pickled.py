@@ -23,7 +23,7 @@ _MAX_TEXT = 1 << 16  # of one text
 _MAX_TEXTS = 4 << 20  # of all texts
 _MAX_LINE = 256
 _MAX_INTEGER = 32  # bytes: twice what NumPy's random states hold
-_MAX_NAMES = 256  # a pickle names what it calls once, and then recalls it
+_MAX_NAMES = 10_000  # Python's pickler writes each once; others may repeat them
 _UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
     struct.Struct, ("B", "<H", "<I", "<Q", "<i")
 )
@@ -33,7 +33,6 @@ _FLOAT64 = struct.Struct(">d")
 class Maker(NamedTuple):
     """What a name in a pickle stands for: our own function of a tuple of arguments."""
 
-    name: str
     make: Callable[[tuple], Any]
 
 
@@ -67,10 +66,9 @@ class Interpreter:
         self._data = data
         self.at = at
         self._end = end
-        self.find = find
-        self.load = load
-        allowed = min(_FEW + len(data) // _BYTES_EACH, _MOST)
-        self._limit = limit or allowed
+        self._find = find
+        self._load = load
+        self._limit = limit or min(_FEW + len(data) // _BYTES_EACH, _MOST)
         self._text_left = _MAX_TEXTS
         self._names_left = _MAX_NAMES
         self._stack: list[Any] = []
@@ -235,8 +233,8 @@ class Interpreter:
             raise Refusal("a name that is not text")
         self._names_left -= 1
         if self._names_left < 0:
-            raise Refusal(f"asks for over {_MAX_NAMES} names", remedy=RESAVE)
-        self._stack.append(self.find(module, name))
+            raise Refusal(f"asks for over {_MAX_NAMES:,} names", remedy=RESAVE)
+        self._stack.append(self._find(module, name))
 
     def protocol(self) -> None:
         if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
@@ -259,9 +257,9 @@ class Interpreter:
         self._stack.append(int.from_bytes(self.take(length), "little", signed=True))
 
     def persistent(self) -> None:
-        if self.load is None:
+        if self._load is None:
             raise Refusal("asks for an object outside the pickle")
-        self._stack.append(self.load(self.pop()))
+        self._stack.append(self._load(self.pop()))
 
 
 def _tuple(length: int) -> Callable[[Interpreter], None]:

@@ -15,7 +15,7 @@ from fr_jax.convert.readers.tensors import Stored, contiguous, size
 
 MAX_HEADER = 100_000_000
 # A value of JSON takes far more memory than its text: a header may have this many.
-_MAX_VALUES = 500_000
+_MAX_VALUES = 250_000
 _TYPES = {
     name: np.dtype(dtype)
     for name, dtype in {

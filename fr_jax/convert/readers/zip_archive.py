@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fr_jax.convert.readers.refusal import Refusal, shown
 
-MAX_ENTRIES = 20_000
+MAX_ENTRIES = 10_000
 _END = struct.Struct("<4s4H2IH")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR_64 = struct.Struct("<4sIQI")
