@@ -389,7 +389,7 @@ def test_damage_is_content_or_a_user_error(form, tmp_path):
     path = tmp_path / "weights"
     rng = np.random.default_rng(0)
     refused = 0
-    ends = time.thread_time() + 1.5
+    ends = time.thread_time() + 1
     tried = 0
     while time.thread_time() < ends:
         tried += 1
@@ -399,5 +399,5 @@ def test_damage_is_content_or_a_user_error(form, tmp_path):
         except UserError as error:
             refused += 1
             assert str(error).isprintable()
-    assert tried > 500
+    assert tried > 300
     assert refused > tried / 4
