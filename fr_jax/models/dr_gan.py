@@ -214,7 +214,7 @@ class Encoder(nn.Module):
         )(images, train)
         pooled = pool(last)
         features = pooled[:, :-1] if own_channel else pooled
-        confidence = jnp.ones((len(images), 1))
+        confidence = jnp.ones((images.shape[0], 1))
         if own_channel:
             confidence = pooled[:, -1:]
         elif self.confidence_head == "branch":
