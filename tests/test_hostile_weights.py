@@ -88,8 +88,8 @@ CALLS = {
         "asks for 'collections.OrderedDict.__init__",
     ),
     "an attribute of a trainer's class": (
-        made.named("pytorch_lightning.callbacks", "os.system") + b")R",
-        "asks for 'pytorch_lightning.callbacks.os.system'",
+        made.named("pytorch_lightning.callbacks", "os.Popen") + b")R",
+        "asks for 'pytorch_lightning.callbacks.os.Popen'",
     ),
     "a function of a trainer": (
         made.named("pytorch_lightning.utilities", "os") + b")R",
