@@ -294,6 +294,8 @@ def storages():
     legacy = made.torch_legacy(made.state({"a": ONE}, b"N"), {"0": (3, ONE.tobytes())})
     yield "legacy cut short", legacy[:-1], "3 are due and 11 bytes left"
     yield "legacy with more", legacy + b"more", "4 stray bytes after the last storage"
+    twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
+    yield "legacy, a storage twice", twice + legacy[-20:], "is not wanted, or twice"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
     yield "legacy of 2^62", lying, "has 4,611,686,018,427,387,904 elements, 3 are due"
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
