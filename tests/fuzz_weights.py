@@ -60,7 +60,7 @@ def weights(folder: Path, data: bytes) -> None:
     from fr_jax.convert import read_weights
 
     path = folder / "weights"
-    path.write_bytes(data)
+    made.write(path, data)
     read_weights(path)
 
 
@@ -68,7 +68,7 @@ def verification_set(folder: Path, data: bytes) -> None:
     from data_pipelines.readers import verification_bin
 
     path = folder / "set.bin"
-    path.write_bytes(data)
+    made.write(path, data)
     verification_bin.read(path)
 
 
@@ -77,8 +77,8 @@ def pack(folder: Path, data: bytes) -> None:
     from data_pipelines.readers import recordio
 
     index, _, records = data.partition(b"\n\n")
-    (folder / "train.idx").write_bytes(index)
-    (folder / "train.rec").write_bytes(records)
+    made.write(folder / "train.idx", index)
+    made.write(folder / "train.rec", records)
     opened = recordio.RecordIO(folder)
     collections.deque(opened, maxlen=0)
     collections.deque(opened.scan(), maxlen=0)

@@ -88,8 +88,8 @@ CALLS = {
         "asks for 'collections.OrderedDict.__init__",
     ),
     "an attribute of a trainer's class": (
-        made.named("pytorch_lightning.callbacks", "os.system") + b")R",
-        "asks for 'pytorch_lightning.callbacks.os.system'",
+        made.named("pytorch_lightning.callbacks", "os.Popen") + b")R",
+        "asks for 'pytorch_lightning.callbacks.os.Popen'",
     ),
     "a function of a trainer": (
         made.named("pytorch_lightning.utilities", "os") + b")R",
@@ -158,6 +158,10 @@ CALLS = {
     "an empty stack": (b"0", "takes from an empty stack"),
     "below a mark": (b"N(000", "takes from an empty stack"),
     "a tuple from below a mark": (b"NN(\x86", "takes from an empty stack"),
+    "a call from below a mark": (
+        made.named("torch", "Size") + b"()\x85R",
+        "takes from an empty stack",
+    ),
     "no mark": (b"Nt", "a mark that is not there"),
     "marks": (b"(" * FLOOD, "a pickle of over .* opcodes"),
     "a mark left over": (b"N(N", "does not end with one object"),
@@ -290,6 +294,8 @@ def storages():
     legacy = made.torch_legacy(made.state({"a": ONE}, b"N"), {"0": (3, ONE.tobytes())})
     yield "legacy cut short", legacy[:-1], "3 are due and 11 bytes left"
     yield "legacy with more", legacy + b"more", "4 stray bytes after the last storage"
+    twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
+    yield "legacy, a storage twice", twice + legacy[-20:], "is not wanted, or twice"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
     yield "legacy of 2^62", lying, "has 4,611,686,018,427,387,904 elements, 3 are due"
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
@@ -431,7 +437,7 @@ def numpy_archives():
         npy(header(shape=b"(25000000,)"), bytes(10**8)), zipfile.ZIP_DEFLATED
     )
     yield "a bomb", bomb, "would unfold from"
-    lying = archive(bytes(10**6), zipfile.ZIP_DEFLATED)
+    lying = archive(bytes(10**8), zipfile.ZIP_DEFLATED)
     at = lying.index(b"PK\1\2")
     lying = bytearray(lying)
     lying[at + 24 : at + 28] = lying[22:26] = struct.pack("<I", 1000)

@@ -393,7 +393,7 @@ def test_damage_is_content_or_a_user_error(form, tmp_path):
     tried = 0
     while time.thread_time() < ends:
         tried += 1
-        path.write_bytes(spoiled(form, data, rng))
+        made.write(path, spoiled(form, data, rng))
         try:
             read_weights(path)
         except UserError as error:

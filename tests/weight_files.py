@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -244,6 +245,12 @@ def without_checksums(archive: bytes) -> bytes:
                 at = data.find(known)
                 data[at : at + 4] = bytes(4)
     return bytes(data)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Puts a new file in place of one; to overwrite it waits for the disk on ext4."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 # --- damage -------------------------------------------------------------------------
