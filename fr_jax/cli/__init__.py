@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and leaves with its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it greets on every start
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # it warns of detector files
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)  # orbax and TFDS tell what only they need
     try:
