@@ -111,7 +111,9 @@ class Embedder:
         flat: dict[Any, Any] = flax.traverse_util.flatten_dict(
             dict(self.network.variables)
         )
-        arrays = {"/".join(name): np.asarray(leaf) for name, leaf in flat.items()}
+        arrays: dict[str, Any] = {
+            "/".join(name): np.asarray(leaf) for name, leaf in flat.items()
+        }
         arrays |= {f"canary/{name}": v for name, v in self._canary().items()}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)

@@ -136,7 +136,7 @@ def _save_tensorflow(
         native_serialization_platforms=platforms,
     )
     specification = tf.TensorSpec((count, *_SHAPE), tf.uint8, name="images")
-    module = tf.Module()
+    module: Any = tf.Module()
     module.__call__ = tf.function(
         function, autograph=False, input_signature=[specification]
     )
@@ -155,7 +155,7 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
     _save_tensorflow(_graph(embedder, "plain"), saved, _STAND_IN, ("cpu",))
     with _without_remarks():
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
-        model = flatbuffer_utils.read_model_from_bytearray(converter.convert())
+        model: Any = flatbuffer_utils.read_model_from_bytearray(converter.convert())
     shutil.rmtree(saved)
     (graph,) = model.subgraphs
     for tensor in graph.tensors:
@@ -180,7 +180,9 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
 
 def _load_tflite(folder: Path) -> Graph:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+            Interpreter,
+        )
     except ModuleNotFoundError:
         import tensorflow as tf
 
@@ -205,7 +207,7 @@ def _load_tflite(folder: Path) -> Graph:
 
 def _write_onnx(embedder: Embedder, folder: Path) -> None:
     try:
-        import jax2onnx
+        import jax2onnx  # pyright: ignore[reportMissingImports]
         import onnxruntime  # noqa: F401 - needed for the check
     except ModuleNotFoundError as error:
         raise UserError(
