@@ -488,6 +488,23 @@ def test_the_codes_of_a_generator_may_be_given():
         convert.from_state_dict(state, options={"poses": 3, "noise": 20})
 
 
+def test_the_encoder_of_a_generator_is_an_embedder():
+    found = convert.from_state_dict(small("kayamin_dr_gan_generator")[0])
+    encoder = convert.encoder_of(found)
+    assert (encoder.kind, encoder.architecture) == ("embedding", "dr_gan_encoder")
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+
+    @jax.jit
+    def both(whole, part):
+        whole = found.model.apply(whole, images, method="encode")[0]
+        return whole, encoder.model.apply(part, images)
+
+    assert_near(*map(np.asarray, both(found.variables, encoder.variables)))
+    with pytest.raises(UserError, match="an? vgg16 has no encoder"):
+        convert.encoder_of(convert.from_state_dict(small("vgg_face")[0]))
+
+
 REFERENCES = {
     "adaface": lambda net, x: published.ir(
         net, x, (2, 2, 2, 2), middle_norm=True, squeeze="se_block"

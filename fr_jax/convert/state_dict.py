@@ -41,6 +41,7 @@ class Converted(NamedTuple):
     """A published network: `model.apply(variables, x)` takes scaled NHWC float32.
 
     Attributes:
+      variables: NumPy arrays, views of the state dict's wherever a view will do.
       input_spec: what the network sees; `colour_known` says whether its colour order is
         that of every network of this dialect, or the likeliest of two.
       dialect: key of `DIALECTS`, where source and licence stand.
