@@ -214,7 +214,7 @@ class Encoder(nn.Module):
         )(images, train)
         pooled = pool(last)
         features = pooled[:, :-1] if own_channel else pooled
-        confidence = jnp.ones((len(images), 1))
+        confidence = jnp.ones((images.shape[0], 1))
         if own_channel:
             confidence = pooled[:, -1:]
         elif self.confidence_head == "branch":
@@ -356,12 +356,12 @@ class Generator(nn.Module):
           images: [P * n, H, W, C] in [-1, 1], the n of a person one after the other.
           pose, noise, illumination: [P, length] each, which tells P.
         """
-        people = len(pose)
-        if len(images) % people:
+        people, count = pose.shape[0], images.shape[0]
+        if count % people:
             raise UserError(
-                f"{len(images)} images cannot be cut into equal sets for {people} poses"
+                f"{count} images cannot be cut into equal sets for {people} poses"
             )
-        each = len(images) // people
+        each = count // people
         feature, confidence = self.encode(images, train)
         confidence = einops.rearrange(confidence, "(p n) 1 -> p n 1", p=people)
         if each > 1 or not self.normalise_fusion:
