@@ -176,6 +176,7 @@ def import_weights(
     colour: str | None = None,
     part: str | None = None,
     prefix: str | None = None,
+    encoder: bool = False,
     batch_size: int | None = None,
 ) -> Embedder:
     """Returns the embedder that a published weight file makes.
@@ -185,6 +186,7 @@ def import_weights(
       colour: 'RGB' or 'BGR', where the file wants another order than its dialect has.
       part, prefix: which of several networks; see `convert.read_weights` and
         `convert.from_state_dict`.
+      encoder: take the recogniser inside a DR-GAN generator.
 
     Raises:
       UserError: for a file that is refused, or tensors that are no known network.
@@ -194,6 +196,7 @@ def import_weights(
     file = convert.read_weights(os.fspath(path), part)
     try:
         found = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
+        found = convert.encoder_of(found) if encoder else found
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     spec = found.input_spec

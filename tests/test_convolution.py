@@ -68,6 +68,12 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         (3, 1, 1, 1, 128),  # by Winograd on a CPU
         (3, 2, 1, 1, 128),
         (7, 1, 0, 1, 6),
+        (3, 2, 1, 6, 6),
+        (7, 1, 0, 6, 6),  # depthwise, the whole map
+        (5, 1, 0, 6, 6),
+        (3, 2, (0, 1), 1, 6),
+        (3, 1, (0, 1), 6, 6),
+        (3, 1, (0, 1), 1, 128),
     ],
 )
 def test_every_form_gives_the_same(size, stride, padding, groups, channels):
@@ -91,6 +97,27 @@ def test_gradients_of_a_depthwise_convolution(stride):
         )
     )()
     theirs = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
+    for got, want in zip(ours, theirs, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_a_transposed_convolution_and_its_gradients(height):
+    """One over x with zeros between its pixels."""
+    x, kernel, weights = arrays(
+        (2, height, 3, 4), (3, 3, 4, 5), (2, 2 * height + 1, 7, 5)
+    )
+
+    def stretched(x, kernel):
+        apart = lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 0)])
+        return plain(apart, kernel, 1, 2)
+
+    def through(function):
+        out, pull = jax.vjp(function, x, kernel)
+        return out, *pull(weights)
+
+    ours = jax.jit(lambda: through(convolution.transposed))()
+    theirs = jax.jit(lambda: through(stretched))()
     for got, want in zip(ours, theirs, strict=True):
         assert_close(got, want)
 

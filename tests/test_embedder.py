@@ -284,7 +284,7 @@ def test_networks_that_embed_nothing_are_kept_too(tmp_path):
     options = {"width": 0.05, "size": 32, "decoder_seed": 2, "poses": 3, "noise": 4}
     model = models.create("dr_gan_generator", **options)
     spec = InputSpec(size=32)
-    variables = random_variables(model, spec)
+    variables = random_variables(model, 32)
     generator = Network("dr_gan_generator", options, variables, spec, "generator")
     Embedder(generator).save(tmp_path / "g")
     loaded = fr_jax.load_embedder(tmp_path / "g")  # its canary agrees
@@ -309,3 +309,16 @@ def test_a_save_that_fails_leaves_what_was_there(saved, tmp_path, monkeypatch):
     other.save(tmp_path / "e")
     loaded = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
     assert loaded.network.input_spec.colour == "BGR"
+
+
+def test_the_recogniser_inside_a_generator(tmp_path):
+    options = {"width": 0.05, "poses": 3, "noise": 50}
+    model = models.create("dr_gan_generator", **options)
+    dialect = "kayamin_dr_gan_generator"
+    state = to_state_dict(random_variables(model, 96), dialect)
+    np.savez(tmp_path / "g.npz", **state)
+    with pytest.raises(UserError, match="gives no embeddings"):
+        fr_jax.import_weights(tmp_path / "g.npz").embed(FACES)
+    encoder = fr_jax.import_weights(tmp_path / "g.npz", encoder=True)
+    assert encoder.network.architecture == "dr_gan_encoder"
+    assert encoder.embed(FACES[:2]).shape == (2, 16)

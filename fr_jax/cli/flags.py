@@ -75,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
     add("--colour", choices=("RGB", "BGR"), help="default: what the dialect has")
     add("--part", help="which of several dicts of tensors in a checkpoint")
     add("--prefix", help="which of several networks among the tensors")
+    add(
+        "--encoder",
+        action="store_true",
+        help="the recogniser inside a DR-GAN generator",
+    )
     add("--licence", default="", help="of the weights")
     add("--source", dest="origin", default="", help="where the file comes from")
     add(

@@ -19,6 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
         colour=arguments.colour,
         part=arguments.part,
         prefix=arguments.prefix,
+        encoder=arguments.encoder,
     )
     stated = {
         "licence": arguments.licence,

@@ -1,6 +1,7 @@
 """Published networks into Flax variables, and back; weight files into tensors."""
 
 from fr_jax.convert.dialect import Dialect
+from fr_jax.convert.encoder import encoder_of
 from fr_jax.convert.readers import WeightFile, read_weights
 from fr_jax.convert.state_dict import (
     DIALECTS,
@@ -14,6 +15,7 @@ __all__ = [
     "Converted",
     "Dialect",
     "WeightFile",
+    "encoder_of",
     "from_state_dict",
     "read_weights",
     "to_state_dict",

@@ -41,6 +41,7 @@ class Converted(NamedTuple):
     """A published network: `model.apply(variables, x)` takes scaled NHWC float32.
 
     Attributes:
+      variables: NumPy arrays, views of the state dict's wherever a view will do.
       input_spec: what the network sees; `colour_known` says whether its colour order is
         that of every network of this dialect, or the likeliest of two.
       dialect: key of `DIALECTS`, where source and licence stand.
@@ -134,7 +135,7 @@ def from_state_dict(
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         shown = "; ".join(problems[:_SHOWN])
-        raise UserError(f"not a {found.dialect} network: {shown}{more}")
+        raise UserError(f"no {found.dialect} network: {shown}{more}")
     return Converted(
         model,
         flax.traverse_util.unflatten_dict(leaves),
@@ -188,8 +189,11 @@ def _recognise(state: StateDict, dialect: str | None, prefix: str | None) -> _Fo
         for before in _prefixes(DIALECTS[name], state)
         if dialect in (None, name) and prefix in (None, before)
     ]
-    if not candidates and dialect:  # let the caller name what is missing
-        return _Found(dialect, prefix or "")
+    if not candidates and dialect:
+        own = [(prefix or "") + name for name in DIALECTS[dialect].signature]
+        if state.keys().isdisjoint(own):
+            raise UserError(f"no {dialect} network: no {' or '.join(own)}")
+        return _Found(dialect, prefix or "")  # the caller names what is missing
     if not candidates:
         names = ", ".join(sorted(state)[:4])
         raise UserError(

@@ -356,12 +356,12 @@ class Generator(nn.Module):
           images: [P * n, H, W, C] in [-1, 1], the n of a person one after the other.
           pose, noise, illumination: [P, length] each, which tells P.
         """
-        people = len(pose)
-        if len(images) % people:
+        people, count = pose.shape[0], images.shape[0]
+        if count % people:
             raise UserError(
-                f"{len(images)} images cannot be cut into equal sets for {people} poses"
+                f"{count} images cannot be cut into equal sets for {people} poses"
             )
-        each = len(images) // people
+        each = count // people
         feature, confidence = self.encode(images, train)
         confidence = einops.rearrange(confidence, "(p n) 1 -> p n 1", p=people)
         if each > 1 or not self.normalise_fusion:

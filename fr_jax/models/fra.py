@@ -98,7 +98,7 @@ class VisionTransformer(nn.Module):
         tokens = layers.Dense(self.width, name="input_layer")(patches)
         normal = nn.initializers.normal(1.0)
         first = self.param("cls_token", normal, (1, 1, self.width))
-        first = jnp.broadcast_to(first, (len(tokens), 1, self.width))
+        first = jnp.broadcast_to(first, (tokens.shape[0], 1, self.width))
         x = jnp.concatenate([first, tokens], axis=1)
         rows = self.positions or x.shape[1]
         table = self.param("pos_embedding", normal, (1, rows, self.width))

@@ -50,7 +50,7 @@ class InputSpec(NamedTuple):
         try:
             spec = cls(**as_stored)
             height, width, channels = spec.shape
-            mean, scale = np.atleast_1d(spec.mean), np.atleast_1d(spec.scale)
+            mean, scale = (np.asarray(x, float) for x in (spec.mean, spec.scale))
             fits = min(height, width) > 0 and max(height, width) <= spec.size
             known = {mean.size, scale.size} <= {1, channels} and scale.all()
         except (KeyError, TypeError, ValueError):
