@@ -264,18 +264,32 @@ def test_mistakes_with_compare(mistake, embedder, people, tmp_path):
 
 
 def test_export_and_its_mistakes(command, mistake, embedder, tmp_path, monkeypatch):
+    """The programs themselves are tested in test_export."""
+
+    def write(network, folder):
+        (folder / "model.jax").write_text("a program")
+
+    def as_if(load):
+        monkeypatch.setitem(exporting.FORMATS, "jax", (write, load))
+
     words = ("export", embedder, "--to", tmp_path / "out", "--format")
     mistake("did you mean 'savedmodel'", *words, "saved_model")
-    code, out, _ = command(*words, "jax")
-    assert code == 0
-    assert "embeds with cosine" in out
-    mistake("exists; choose another folder", *words, "jax")
-    elsewhere = ("export", embedder, "--to", tmp_path / "elsewhere", "--format")
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    mistake("pip install '.[tensorflow]'", *elsewhere, "savedmodel")
-    swapped = (exporting._write_jax, lambda folder: lambda images: np.ones((3, 8)))
-    monkeypatch.setitem(exporting.FORMATS, "jax", swapped)
-    code, _, error = command(*elsewhere, "jax")
+    mistake("pip install '.[onnx]'", *words, "onnx")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "tensorflow", None)
+        mistake("pip install '.[tensorflow]'", *words, "savedmodel")
+    assert not list(tmp_path.iterdir())
+    as_if(lambda folder: lambda images: np.ones((len(images), 8)))
+    code, _, error = command(*words, "jax")
     assert code == 1
     assert error.startswith("fr-jax: jax: the exported network embeds with cosine")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert not list(tmp_path.iterdir())
+    as_if(lambda folder: fr_jax.load_embedder(embedder).embed)
+    code, out, _ = command(*words, "jax")
+    assert code == 0
+    assert "embeds with cosine 1.000000" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "embedder.json",
+        "model.jax",
+    ]
+    mistake("exists; choose another folder", *words, "jax")

@@ -312,7 +312,7 @@ def test_a_save_that_fails_leaves_what_was_there(saved, tmp_path, monkeypatch):
 
 
 def test_the_recogniser_inside_a_generator(tmp_path):
-    options = {"width": 0.05, "poses": 3, "noise": 50}
+    options = {"width": 0.05, "poses": 3, "noise": 50, "confidence_head": "none"}
     model = models.create("dr_gan_generator", **options)
     dialect = "kayamin_dr_gan_generator"
     state = to_state_dict(random_variables(model, 96), dialect)
