@@ -274,9 +274,10 @@ def test_export_and_its_mistakes(command, mistake, embedder, tmp_path, monkeypat
 
     words = ("export", embedder, "--to", tmp_path / "out", "--format")
     mistake("did you mean 'savedmodel'", *words, "saved_model")
-    mistake("pip install '.[onnx]'", *words, "onnx")
     with monkeypatch.context() as without:
+        without.setitem(sys.modules, "jax2onnx", None)
         without.setitem(sys.modules, "tensorflow", None)
+        mistake("pip install '.[onnx]'", *words, "onnx")
         mistake("pip install '.[tensorflow]'", *words, "savedmodel")
     assert not list(tmp_path.iterdir())
     as_if(lambda folder: lambda images: np.ones((len(images), 8)))
