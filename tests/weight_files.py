@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -106,7 +107,7 @@ def torch_zip(
 ) -> bytes:
     """What torch.save writes; `body` are the opcodes of the object."""
     entries = {"data.pkl": pickled(body), "byteorder": b"little", "version": b"3\n"}
-    entries |= {name.replace("__", "/"): data for name, data in further.items()}
+    entries |= further
     entries |= {f"data/{key}": data for key, data in storages.items()}
     return zipped({f"{folder}/{name}": data for name, data in entries.items()})
 
@@ -147,6 +148,12 @@ def npz_of(arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> byt
     buffer = io.BytesIO()
     save = np.savez_compressed if compressed else np.savez
     save(buffer, **dict(arrays))
+    return buffer.getvalue()
+
+
+def npy_of(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
     return buffer.getvalue()
 
 
@@ -240,6 +247,12 @@ def without_checksums(archive: bytes) -> bytes:
     return bytes(data)
 
 
+def write(path: Path, data: bytes) -> None:
+    """Puts a new file in place of one; to overwrite it waits for the disk on ext4."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
 # --- damage -------------------------------------------------------------------------
 
 # Where readers go wrong: limits of integers, and what opens or closes a structure.
@@ -251,10 +264,14 @@ _TELLING = [
 ]
 
 
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """A copy with a few bytes changed, or spans removed, repeated or overwritten."""
+def damaged(data: bytes, rng: np.random.Generator, changes: int = 4) -> bytes:
+    """A copy with bytes changed, or spans removed, repeated or overwritten.
+
+    Args:
+      changes: at most how many.
+    """
     changed = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(1, changes + 1)):
         at, until = sorted(rng.integers(len(changed) + 1, size=2))
         until = min(until, at + 64)
         match rng.integers(7):

@@ -7,9 +7,9 @@ Convolutional Neural Networks, CVPR 2016, section 4.1), and depthwise kernels a 
 shifted images. Results agree to float32 rounding.
 """
 
-import functools
-import itertools
-import operator
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,22 @@ Array = jax.Array
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 # Below this many channels, the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 128
+
+_target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
+
+
+@contextlib.contextmanager
+def traced_for(target: str) -> Iterator[None]:
+    """Convolutions traced in here are not for this process's backend.
+
+    `target` is 'any', a form for each platform, of which lowering picks one, or
+    'plain', XLA's convolution everywhere, which converters to other formats know.
+    """
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
 
 
 def convolve(
@@ -35,44 +51,57 @@ def convolve(
     `padding` zeros go on every side, or that many before and after each axis; there is
     no bias.
     """
-    size, _, channels, features = kernel.shape
     before, after = (padding, padding) if isinstance(padding, int) else padding
-    on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and groups == features == x.shape[-1] and x.dtype == jnp.float32:
-        x = jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
-        return _depthwise(x, kernel, stride)
-    if on_cpu and groups == 1:
-        if size == 1 and before == after == 0:
-            return jnp.einsum("bhwc,ck->bhwk", x[:, ::stride, ::stride], kernel[0, 0])
-        wide = min(channels, features) >= _WINOGRAD_CHANNELS
+
+    def plain(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(before, after)] * 2,
+            dimension_numbers=_CHANNELS_LAST,
+            feature_group_count=groups,
+        )
+
+    def on_cpu(x, kernel):
+        size, _, channels, features = kernel.shape
         exact = x.dtype == jnp.float32
-        if (size, stride, before, after) == (3, 1, 1, 1) and wide and exact:
+        if groups == features and channels == 1 and exact:
+            return _shifted_sum(x, kernel[None, :, :, 0], stride, (before, after))
+        if groups == 1 and size == 1 and before == after == 0:
+            seen = x
+            for axis in (1, 2):
+                seen = lax.slice_in_dim(seen, 0, None, stride, axis)
+            return jnp.einsum("bhwc,ck->bhwk", seen, kernel[0, 0])
+        wide = min(channels, features) >= _WINOGRAD_CHANNELS
+        if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(before, after)] * 2,
-        dimension_numbers=_CHANNELS_LAST,
-        feature_group_count=groups,
-    )
+        return plain(x, kernel)
+
+    return _by_platform(on_cpu, plain, x, kernel)
 
 
-def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
-    """Every channel by its own kernel [k, k, 1, C]; x is padded."""
-    size = len(kernel)
-    rows, columns = ((side - size) // stride + 1 for side in x.shape[1:3])
-    if rows == columns == 1:
-        images = x[:, :size, :size] * kernel.reshape(1, size, size, -1)
-        return jnp.sum(images, axis=(1, 2), keepdims=True)
+def _by_platform(on_cpu, elsewhere, *arrays):
+    if _target.get() == "any":
+        return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
+    here = jax.default_backend() == "cpu" and not _target.get()
+    return (on_cpu if here else elsewhere)(*arrays)
 
-    def shifted(i, j):
-        below, right = i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1
-        return x[:, i:below:stride, j:right:stride]
 
-    taps = itertools.product(range(size), repeat=2)
-    products = (shifted(i, j) * kernel[i : i + 1, j : j + 1] for i, j in taps)
-    return functools.reduce(operator.add, products)
+def _shifted_sum(x, kernel, stride, padding):
+    """The depthwise convolution with a kernel [1, k, k, C]: a product a place in it."""
+    size = kernel.shape[1]
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    if x.shape[1:3] == (size, size):
+        return jnp.sum(x * kernel, axis=(1, 2), keepdims=True)
+    height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
+    out = jnp.zeros((), x.dtype)
+    for row in range(size):
+        rows = _strided(x, row, height, stride, 1)
+        for column in range(size):
+            seen = _strided(rows, column, width, stride, 2)
+            out += seen * kernel[:, row : row + 1, column : column + 1]
+    return out
 
 
 def transposed(x: Array, kernel: Array) -> Array:
@@ -84,15 +113,21 @@ def transposed(x: Array, kernel: Array) -> Array:
     no fast form of that and a slow gradient, it is done as four convolutions of x, one
     for even and odd rows and columns of the result.
     """
-    if jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, 1),
-            [(2, 2)] * 2,
-            lhs_dilation=(2, 2),
-            dimension_numbers=_CHANNELS_LAST,
-        )
+    return _by_platform(_transposed_by_parity, _transposed, x, kernel)
+
+
+def _transposed(x, kernel):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        [(2, 2)] * 2,
+        lhs_dilation=(2, 2),
+        dimension_numbers=_CHANNELS_LAST,
+    )
+
+
+def _transposed_by_parity(x, kernel):
     # Row 2j gets taps 0 and 2 of rows j - 1 and j of x, row 2j + 1 tap 1 of row j.
     even, odd = (slice(None, None, 2), (1, 1)), (slice(1, 2), (0, 0))
 
@@ -162,8 +197,12 @@ def _grid(x):
     return 4, 4, x.shape[0], -(-x.shape[1] // 2), -(-x.shape[2] // 2), -1
 
 
+def _strided(x, start, count, stride, axis):
+    return lax.slice_in_dim(x, start, start + stride * (count - 1) + 1, stride, axis)
+
+
 def _every_second(x, start, count, axis):
-    return lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis)
+    return _strided(x, start, count, 2, axis)
 
 
 def _interleave(even, odd, axis):

@@ -8,6 +8,7 @@ data is refused with the byte and the remedy.
 
 import hashlib
 import mmap
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     initialisers, BatchNorm folded in as the exporter left it.
 
     Args:
+      path: of a PyTorch (zip or legacy), safetensors, npz or ONNX file.
       part: another dict of the checkpoint, by its place: "generator", "model.backbone".
 
     Raises:
@@ -53,24 +55,13 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        if not 0 < path.stat().st_size <= MAX_BYTES:
-            raise UserError(
-                f"{path}: {path.stat().st_size:,} bytes; files of 1 byte to "
-                f"{MAX_BYTES >> 30} GiB are read"
-            )
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:  # ValueError: cut to nothing meanwhile
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: {reason}") from None
-    data = memoryview(mapped)
-    try:
+        data = _mapped(path)
         kind, parts = _parts(data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
         place = choose(parts) if part is None else part
+        if not parts[place]:
+            raise Refusal("holds no tensors", remedy=_KNOWN)
         tensors = arrays(parts[place], len(data))
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
@@ -78,6 +69,24 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     others = tuple(other for other in parts if other != place)
     digest = hashlib.sha256(data).hexdigest()
     return WeightFile(tensors, kind, digest, str(path), place, others)
+
+
+def _mapped(path: Path) -> memoryview:
+    """Returns the bytes of a file without reading them all at once."""
+    if not path.is_file():
+        kind = "is a folder, no weight file" if path.is_dir() else "no such file"
+        raise UserError(f"{path}: {kind}")
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not 0 < size <= MAX_BYTES:
+                raise Refusal(
+                    f"{size:,} bytes",
+                    remedy=f"1 byte to {MAX_BYTES >> 30} GiB are read",
+                )
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def _parts(data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:

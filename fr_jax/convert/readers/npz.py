@@ -10,10 +10,15 @@ from fr_jax.convert.readers.zip_archive import Archive
 
 # NumPy writes the keys sorted; Python 2 wrote an L after numbers.
 _HEADER = re.compile(
-    rb"\{'descr': '([<>|=]?)([a-zA-Z])(\d{0,9})', *'fortran_order': (True|False), *"
-    rb"'shape': \(((?:\d{1,15}L?,? ?){0,32})\),? *\} *\n?"
+    rb"\{'descr': (?:'([!-&(-~]{1,40})'|\[.*\]), *'fortran_order': (True|False), *"
+    rb"'shape': \(((?:\d{1,15}L?(?:, ?|(?=\)))){0,32})\),? *\} *\n?",
+    re.ASCII,
 )
-_KINDS = b"fiubc"
+_TYPES = {
+    kind + length: np.dtype(kind + length)
+    for kind, lengths in {"f": "248", "i": "1248", "u": "1248", "b": "1"}.items()
+    for length in lengths
+}
 _MAX_HEADER = 10_000
 
 
@@ -40,30 +45,22 @@ def _array(archive: Archive, name: str) -> Stored:
     header = bytes(data[start : start + min(length, _MAX_HEADER)])
     match = _HEADER.fullmatch(header)
     if len(header) != length or not match:
-        kind = re.search(rb"'descr': ?'?([^',]{1,20})", header)
-        described = f" of type {shown(kind[1])}" if kind else ""
+        raise Refusal(f"{shown(name)} has a header that NumPy does not write", offset)
+    described, fortran, lengths = match.groups()
+    described = "fields" if described is None else described.decode()
+    dtype = _TYPES.get(described.lstrip("|=<>"))
+    if dtype is None:
         raise Refusal(
-            f"{shown(name)} is an array{described}, not of plain numbers",
+            f"{shown(name)} is an array of {described}, not of numbers",
             offset,
-            "save it with np.savez from arrays of float32",
+            "save arrays of float32 (bfloat16 has no type there, objects are pickles)",
         )
-    order, kind, itemsize, fortran, lengths = match.groups()
-    try:
-        dtype = np.dtype((order + kind + itemsize).decode())
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind.encode() not in _KINDS:
-        raise Refusal(
-            f"{shown(name)} is an array of {shown(kind + itemsize)}, not of numbers",
-            offset,
-            "save it with np.savez from arrays of float32 (bfloat16 has no .npy type)",
-        )
+    dtype = dtype.newbyteorder(">" if described.startswith(">") else "<")
     shape = tuple(int(number) for number in re.findall(rb"\d+", lengths))
     start += length
     if size(shape, dtype.itemsize) != len(data) - start:
         raise Refusal(
-            f"{shown(name)} holds {len(data) - start:,} bytes, not {dtype} "
-            f"{shown(str(shape))}",
+            f"{shown(name)} holds {len(data) - start:,} bytes, not {dtype} {shape}",
             offset,
         )
     if fortran == b"True":

@@ -15,7 +15,8 @@ import numpy as np
 from fr_jax.convert.readers.refusal import Refusal, shown
 from fr_jax.convert.readers.tensors import Stored, contiguous, size
 
-MAX_FIELDS = 200_000
+# A node takes about 20 fields; of a larger file more are read.
+_FEW, _MOST, _BYTES_EACH = 20_000, 200_000, 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _TYPES = {
     1: np.dtype("<f4"),
@@ -81,7 +82,8 @@ class _Reader:
 
     def __init__(self, data: memoryview):
         self.data = data
-        self._left = MAX_FIELDS
+        self._limit = min(_FEW + len(data) // _BYTES_EACH, _MOST)
+        self._left = self._limit
 
     def fields(self, span: Span) -> Iterator[tuple[int, Any, int]]:
         """Yields (field number, int or Span, byte where it starts)."""
@@ -126,7 +128,7 @@ class _Reader:
     def spend(self, at: int) -> None:
         self._left -= 1
         if self._left < 0:
-            raise Refusal(f"over {MAX_FIELDS:,} protobuf fields", at)
+            raise Refusal(f"over {self._limit:,} protobuf fields", at)
 
     def span(self, value: Any) -> Span:
         if not isinstance(value, Span):
@@ -199,7 +201,7 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
     typed = {4: 1, 10: 11}.get(data[0] if data else 9, kind)
     if length != due or typed != kind:
         raise Refusal(
-            f"{shown(name)} holds {length:,} bytes, not {dtype} {shown(str(shape))}",
+            f"{shown(name)} holds {length:,} bytes, not {dtype} {tuple(shape)}",
             span.start,
         )
     return name, contiguous(content, dtype, start, tuple(shape))

@@ -2,9 +2,9 @@
 
 Written after the standard library's `pickletools`. Nothing is imported and nothing
 that a file names is called: a name stands for a `Maker` of ours, or the file is
-refused. What a file can make of memory is bounded by its own bytes and `MAX_OPCODES`:
-no opcode makes more than a few hundred bytes of its own, lengths are checked before
-they are used, and results are never compared, hashed, copied or shown whole.
+refused. What a file can make of time and memory is bounded by its size: opcodes are
+counted, each makes no more than a few hundred bytes of its own, lengths are checked
+before they are used, and results are never compared, hashed, copied or shown whole.
 """
 
 import pickle
@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 
-MAX_OPCODES = 300_000
+# A tensor takes 35 opcodes, its optimizer's state as many again. Files with few bytes
+# for each are small ones; larger floods cost no more than files of their size do.
+_FEW, _MOST, _BYTES_EACH = 50_000, 500_000, 32
 MAX_KEY = 1024
 _MAX_TEXT = 1 << 16  # of one text
-_MAX_TEXTS = 8 << 20  # of all texts
+_MAX_TEXTS = 4 << 20  # of all texts
 _MAX_LINE = 256
 _MAX_INTEGER = 32  # bytes: twice what NumPy's random states hold
-_MAX_NAMES = 256  # a pickle names what it calls once, and then recalls it
+_MAX_NAMES = 10_000  # Python's pickler writes each once; others may repeat them
 _UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
     struct.Struct, ("B", "<H", "<I", "<Q", "<i")
 )
@@ -31,7 +33,6 @@ _FLOAT64 = struct.Struct(">d")
 class Maker(NamedTuple):
     """What a name in a pickle stands for: our own function of a tuple of arguments."""
 
-    name: str
     make: Callable[[tuple], Any]
 
 
@@ -50,7 +51,7 @@ class Interpreter:
       end: where it ends at the latest.
       find: (module, name) -> what that name stands for; raises `Refusal`.
       load: persistent id -> object; raises `Refusal`.
-      limit: how many opcodes are read.
+      limit: how many opcodes are read; by default what a file of this size may have.
     """
 
     def __init__(
@@ -60,18 +61,19 @@ class Interpreter:
         end: int,
         find: Callable[[str, str], Any],
         load: Callable[[Any], Any] | None = None,
-        limit: int = MAX_OPCODES,
+        limit: int | None = None,
     ):
         self._data = data
         self.at = at
         self._end = end
-        self.find = find
-        self.load = load
-        self._limit = limit
+        self._find = find
+        self._load = load
+        self._limit = limit or min(_FEW + len(data) // _BYTES_EACH, _MOST)
         self._text_left = _MAX_TEXTS
         self._names_left = _MAX_NAMES
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # stacks under the marks
+        self._marks: list[int] = []
+        self._floor = 0  # the last mark: what lies below cannot be reached
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
@@ -89,8 +91,8 @@ class Interpreter:
                 self.at = at + 1
                 code = self._data[at]
                 if code == pickle.STOP[0]:
-                    if len(self._stack) != 1 or self._below:
-                        raise Refusal("a pickle that ends with more than one object")
+                    if len(self._stack) != 1 or self._marks:
+                        raise Refusal("a pickle that does not end with one object")
                     return self._stack[0]
                 act = _OPCODES.get(code)
                 if act is None:
@@ -129,39 +131,43 @@ class Interpreter:
         self._stack.append(value)
 
     def pop(self) -> Any:
-        if not self._stack:
+        if len(self._stack) <= self._floor:
             raise Refusal("takes from an empty stack")
         return self._stack.pop()
 
     def pop_many(self, count: int) -> list[Any]:
-        if len(self._stack) < count:
+        start = len(self._stack) - count
+        if start < self._floor:
             raise Refusal("takes from an empty stack")
-        values = self._stack[-count:]
-        del self._stack[-count:]
+        values = self._stack[start:]
+        del self._stack[start:]
         return values
 
-    def top(self, kinds: type | tuple[type, ...]) -> Any:
+    def top(self, kinds: type | tuple[type, ...] = object) -> Any:
         """Returns the top of the stack, left there, if it is of these types."""
-        if not self._stack or not isinstance(self._stack[-1], kinds):
+        if len(self._stack) <= self._floor or not isinstance(self._stack[-1], kinds):
             raise Refusal("changes something that is not there")
         return self._stack[-1]
 
     def mark(self) -> None:
-        self._below.append(self._stack)
-        self._stack = []
+        self._floor = len(self._stack)
+        self._marks.append(self._floor)
 
     def pop_mark(self) -> list[Any]:
         """Returns what was pushed since the last mark."""
-        if not self._below:
+        if not self._marks:
             raise Refusal("looks for a mark that is not there")
-        values, self._stack = self._stack, self._below.pop()
+        start = self._marks.pop()
+        values = self._stack[start:]
+        del self._stack[start:]
+        self._floor = self._marks[-1] if self._marks else 0
         return values
 
     def pop_item(self) -> None:
-        if self._stack or not self._below:
-            self.pop()
-        else:
+        if self._marks and len(self._stack) == self._floor:
             self.pop_mark()
+        else:
+            self.pop()
 
     def text(self, layout: struct.Struct, encoding: str = "utf-8") -> None:
         """Pushes text whose length comes first."""
@@ -181,9 +187,7 @@ class Interpreter:
         self.push(None)
 
     def put(self, index: int) -> None:
-        if not self._stack:
-            raise Refusal("remembers from an empty stack")
-        self._memo[index] = self._stack[-1]
+        self._memo[index] = self.top()
 
     def memoize(self) -> None:
         self.put(len(self._memo))
@@ -229,8 +233,8 @@ class Interpreter:
             raise Refusal("a name that is not text")
         self._names_left -= 1
         if self._names_left < 0:
-            raise Refusal(f"asks for over {_MAX_NAMES} names", remedy=RESAVE)
-        self._stack.append(self.find(module, name))
+            raise Refusal(f"asks for over {_MAX_NAMES:,} names", remedy=RESAVE)
+        self._stack.append(self._find(module, name))
 
     def protocol(self) -> None:
         if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
@@ -253,9 +257,9 @@ class Interpreter:
         self._stack.append(int.from_bytes(self.take(length), "little", signed=True))
 
     def persistent(self) -> None:
-        if self.load is None:
+        if self._load is None:
             raise Refusal("asks for an object outside the pickle")
-        self._stack.append(self.load(self.pop()))
+        self._stack.append(self._load(self.pop()))
 
 
 def _tuple(length: int) -> Callable[[Interpreter], None]:

@@ -15,7 +15,7 @@ from fr_jax.convert.readers.tensors import Stored, contiguous, size
 
 MAX_HEADER = 100_000_000
 # A value of JSON takes far more memory than its text: a header may have this many.
-_MAX_VALUES = 500_000
+_MAX_VALUES = 250_000
 _TYPES = {
     name: np.dtype(dtype)
     for name, dtype in {
@@ -80,7 +80,9 @@ def _table(header: bytes) -> dict[str, Any]:
         return made
 
     try:
-        table = json.loads(header, object_pairs_hook=unique)
+        table = json.loads(header.decode(), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise Refusal("the header is not UTF-8", 8 + error.start) from None
     except json.JSONDecodeError as error:
         raise Refusal(f"the header is not JSON: {error.msg}", 8 + error.pos) from None
     except (RecursionError, ValueError) as error:  # nested deeply, or a long number

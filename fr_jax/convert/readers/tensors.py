@@ -4,14 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from fr_jax.convert.readers.refusal import Refusal, shown
 
 MAX_DIMENSIONS = 32
 MAX_NAME = 1024
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Arrays may take this much more memory than the file has bytes: half types widen to
 # float32, and few tensors are honest repetitions of one number.
 _GROWTH = 4

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fr_jax.convert.readers import torch_objects
-from fr_jax.convert.readers.pickled import MAX_OPCODES, Interpreter
+from fr_jax.convert.readers.pickled import Interpreter
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.torch_objects import Part, Storage
 from fr_jax.convert.readers.zip_archive import Archive
@@ -97,7 +97,7 @@ def read_legacy(data: memoryview) -> Any:
 
     at = 0
 
-    def pickled(load=None, limit=MAX_OPCODES) -> Any:
+    def pickled(load=None, limit=None) -> Any:
         nonlocal at
         machine = Interpreter(data, at, len(data), torch_objects.find, load, limit)
         found = machine.run()

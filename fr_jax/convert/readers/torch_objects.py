@@ -155,7 +155,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("torch.storage", "UntypedStorage"): Type(np.dtype(np.uint8)),
     **{("torch", name): Type(np.dtype(dtype)) for name, dtype in _DTYPES.items()},
     **{
-        ("torch._utils", name): Maker(name, make)
+        ("torch._utils", name): Maker(make)
         for name, make in {
             "_rebuild_tensor": _rebuild,
             "_rebuild_tensor_v2": _rebuild,
@@ -164,15 +164,16 @@ _NAMES: dict[tuple[str, str], Any] = {
             "_rebuild_parameter_with_state": _parameter,
         }.items()
     },
-    ("torch", "Size"): Maker("torch.Size", _size),
-    ("collections", "OrderedDict"): Maker("OrderedDict", _ordered_dict),
+    ("torch", "Size"): Maker(_size),
+    ("collections", "OrderedDict"): Maker(_ordered_dict),
 }
 
 # Settings and counters that trainers save beside the tensors. They become empty dicts:
 # the classes themselves are never looked up.
 _INERT = re.compile(
     r"torch\.device|_codecs\.encode|collections\.(defaultdict|Counter)"
-    r"|(builtins|__builtin__)\.(set|frozenset|bytearray|complex|slice|range|long)"
+    r"|(builtins|__builtin__)\.(list|dict|tuple|set|frozenset|bytearray|str|bool|int"
+    r"|long|float|complex|slice|range|object)"
     r"|numpy\.(dtype|ndarray)|numpy\._?core\.(multiarray|numeric)"
     r"\.(scalar|_reconstruct|_frombuffer)"
     r"|numpy\.(float|int|uint)\d+|numpy\.bool_?"
@@ -193,7 +194,7 @@ def find(module: str, name: str) -> Any:
         return found
     full = f"{module}.{name}"
     if "." not in name and len(full) < 200 and _INERT.fullmatch(full):
-        return Maker(full, lambda arguments: Inert())
+        return Maker(lambda arguments: Inert())
     if module.startswith("torch.nn."):
         raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
     raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fr_jax.convert.readers.refusal import Refusal, shown
 
-MAX_ENTRIES = 20_000
+MAX_ENTRIES = 10_000
 _END = struct.Struct("<4s4H2IH")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR_64 = struct.Struct("<4sIQI")
@@ -142,7 +142,7 @@ class Archive:
             )
         if method == _STORED and size != stored:
             raise Refusal(f"{shown(name)} has two sizes, {stored:,} and {size:,}", at)
-        offset = self._local(header, fields, bytes(self._data[at + 46 : extra_at]))
+        offset = self._local(header, fields, name)
         if offset + stored > self._directory:
             raise Refusal(f"{shown(name)}, {stored:,} bytes, exceeds the file", at)
         return (
@@ -151,13 +151,13 @@ class Archive:
             next_at,
         )
 
-    def _local(self, at: int, central: tuple, name: bytes) -> int:
+    def _local(self, at: int, central: tuple, name: str) -> int:
         """Returns where an entry's data start, if its own header agrees."""
         fields = self._unpack(_LOCAL, at, self._directory, b"PK\3\4")
         _, flags, method, _, _, checksum, *sizes, name_length, extra_length = fields
         start = at + _LOCAL.size
         agrees = (flags, method) == central[2:4]
-        agrees &= name == self._data[start : start + name_length]
+        agrees &= name.encode() == self._data[start : start + name_length]
         if not flags & _SIZES_FOLLOW:
             agrees &= checksum == central[6]
             for here, there in zip(sizes, central[7:9]):
