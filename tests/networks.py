@@ -7,11 +7,10 @@ from fr_jax import models
 from fr_jax.models.preprocess import InputSpec
 
 
-def random_variables(model, size: int | tuple[int, int], seed: int = 0):
+def random_variables(model, size: int | InputSpec, seed: int = 0):
     """Returns NumPy variables of a model: sensible scales, drawn without JAX."""
+    spec = InputSpec(size=size) if isinstance(size, int) else size
     rng = np.random.default_rng(seed)
-    height, width = (size, size) if isinstance(size, int) else size
-    spec = InputSpec(size=max(height, width), crop=(height, width))
     inputs = models.example_inputs(model, spec)
     shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
 

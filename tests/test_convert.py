@@ -9,6 +9,7 @@ import pytest
 
 from fr_jax import convert, cpu, models
 from fr_jax.errors import UserError
+from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.systems import inter_prototype
 from tests import published_networks as published
 from tests.conftest import PARITY
@@ -278,7 +279,10 @@ SMALL = {
 def small(dialect):
     """(state dict, variables) of the dialect's small network."""
     architecture, options, size = SMALL[dialect]
-    variables = random_variables(models.create(architecture, **options), size)
+    spec = size
+    if not isinstance(size, int):
+        spec = InputSpec(size=max(size), crop=size)
+    variables = random_variables(models.create(architecture, **options), spec)
     return convert.to_state_dict(variables, dialect), variables
 
 
@@ -572,7 +576,6 @@ def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
     import cv2
 
     from data_pipelines.readers import verification_bin
-    from fr_jax.models.preprocess import prepare
 
     stored = convert.read_weights(real("weights/mobilefacenet.pt"))
     converted = convert.from_state_dict(stored.tensors)

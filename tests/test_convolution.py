@@ -68,11 +68,7 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         (3, 1, 1, 1, 128),  # by Winograd on a CPU
         (3, 2, 1, 1, 128),
         (7, 1, 0, 1, 6),
-        (3, 2, 1, 6, 6),
-        (7, 1, 0, 6, 6),  # depthwise, the whole map
-        (5, 1, 0, 6, 6),
         (3, 2, (0, 1), 1, 6),
-        (3, 1, (0, 1), 6, 6),
         (3, 1, (0, 1), 1, 128),
     ],
 )
@@ -81,24 +77,6 @@ def test_every_form_gives_the_same(size, stride, padding, groups, channels):
     options = {"stride": stride, "padding": padding, "groups": groups}
     got = jax.jit(lambda: convolution.convolve(x, kernel, **options))()
     assert_close(got, plain(x, kernel, stride, padding, groups))
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_of_a_depthwise_convolution(stride):
-    x, kernel, weights = arrays((2, 7, 6, 5), (3, 3, 1, 5), (2, 7, 6, 5))
-
-    def pull(function):
-        out, pull = jax.vjp(function, x, kernel)
-        return pull(weights[:, : out.shape[1], : out.shape[2]])
-
-    ours = jax.jit(
-        lambda: pull(
-            lambda x, k: convolution.convolve(x, k, stride=stride, padding=1, groups=5)
-        )
-    )()
-    theirs = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
-    for got, want in zip(ours, theirs, strict=True):
-        assert_close(got, want)
 
 
 @pytest.mark.parametrize("height", [1, 2, 5])
@@ -118,6 +96,24 @@ def test_a_transposed_convolution_and_its_gradients(height):
 
     ours = jax.jit(lambda: through(convolution.transposed))()
     theirs = jax.jit(lambda: through(stretched))()
+    for got, want in zip(ours, theirs, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_a_depthwise_convolution(stride):
+    x, kernel, weights = arrays((2, 7, 6, 5), (3, 3, 1, 5), (2, 7, 6, 5))
+
+    def pull(function):
+        out, pull = jax.vjp(function, x, kernel)
+        return pull(weights[:, : out.shape[1], : out.shape[2]])
+
+    ours = jax.jit(
+        lambda: pull(
+            lambda x, k: convolution.convolve(x, k, stride=stride, padding=1, groups=5)
+        )
+    )()
+    theirs = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
     for got, want in zip(ours, theirs, strict=True):
         assert_close(got, want)
 
