@@ -272,7 +272,8 @@ def load_embedder(
             spec,
             description["kind"],
         )
-        embedder = Embedder(network, description["provenance"], batch_size=batch_size)
+        known = dict(description["provenance"])
+        embedder = Embedder(network, known, batch_size=batch_size)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

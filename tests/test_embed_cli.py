@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -194,8 +195,6 @@ def test_compare_two_aligned_faces(command, embedder, people):
 
 
 def test_compare_takes_thresholds_from_results(command, embedder, people, tmp_path):
-    import shutil
-
     contents = [path.read_bytes() for path in sorted(people.rglob("*.jpg"))] * 4
     (tmp_path / "set.bin").write_bytes(pickle.dumps((contents, [True, False] * 12)))
     network = tmp_path / "net"
@@ -294,3 +293,13 @@ def test_export_and_its_mistakes(command, mistake, embedder, tmp_path, monkeypat
         "model.jax",
     ]
     mistake("exists; choose another folder", *words, "jax")
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal(command, embedder, tmp_path):
+    shutil.copytree(embedder, tmp_path / "net")
+    path = tmp_path / "net/embedder.json"
+    description = json.loads(path.read_text())
+    description["provenance"]["licence"] = "free\x1b[2J\nfile  other.pth"
+    path.write_text(json.dumps(description))
+    _, out, _ = command("info", tmp_path / "net")
+    assert r"free\x1b[2J\nfile" in out

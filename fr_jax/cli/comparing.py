@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         key.removesuffix(_THRESHOLD): value
         for key, value in results.items()
         if key.endswith(_THRESHOLD)
+        and key.removesuffix(_THRESHOLD) + "/accuracy" in results
     }
     for name, threshold in thresholds.items():
         accuracy = 100 * results[f"{name}/accuracy"]

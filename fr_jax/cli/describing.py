@@ -53,7 +53,9 @@ def describe(embedder: Embedder) -> str:
         "colour": None if known.get("colour_known", True) else _COLOUR,
         "dialects": _alternatives(known),
     }
-    return "\n".join(f"{name:<13} {text}" for name, text in rows.items() if text)
+    return "\n".join(
+        f"{name:<13} {_printable(text)}" for name, text in rows.items() if text
+    )
 
 
 _COLOUR = "order not certain: files of this dialect differ, and --colour states it"
@@ -83,8 +85,9 @@ def known_results(path: str) -> Results:
     places = [folder, folder.parent] if folder.name == "embedder" else [folder]
     for place in places:
         try:
-            return json.loads((place / "results.json").read_text())
-        except (OSError, ValueError):
+            found = json.loads((place / "results.json").read_text())
+            return {key: float(value) for key, value in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             continue
     return {}
 
@@ -101,6 +104,11 @@ def _data_sets(known: dict[str, Any]) -> str:
 def _alternatives(known: dict[str, Any]) -> str:
     others = known.get("alternatives", ())
     return f"{', '.join(others)} have the same names" if others else ""
+
+
+def _printable(text: Any) -> str:
+    """Escapes what could steer a terminal: names come from strangers' files."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def _shortened(names: Any, most: int = 4) -> str:
