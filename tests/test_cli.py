@@ -19,35 +19,6 @@ from tests.test_readers import write_pack
 CONFIG = str(ROOT / "configs/inter_prototype.py")
 
 
-@pytest.fixture
-def command(capsys):
-    """Runs a command; returns its exit code, output and errors."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            main([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return left.value.code, out, error
-
-    return run
-
-
-@pytest.fixture
-def mistake(command):
-    """Runs a command that must end with code 2 and at most two lines."""
-
-    def run(match, *words):
-        code, _, error = command(*words)
-        told = [line for line in error.splitlines() if line.startswith("fr-jax: ")]
-        assert code == 2, error
-        assert match in error
-        assert len(told) == 1
-        assert "Traceback" not in error
-        assert len(error.splitlines()[error.splitlines().index(told[0]) :]) <= 2
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder of six people with three faces of 112 x 112 each."""
