@@ -44,7 +44,7 @@ def template(size: int) -> np.ndarray:
     of 8 in 128 at both sides; other sizes are the 112 picture scaled.
     """
     if size % 112 and size % 128 == 0:
-        return _TEMPLATE * (size / 128) + np.float32([8 * size / 128, 0])
+        return _TEMPLATE * (size / 128) + np.array([[8 * size / 128, 0]], np.float32)
     return _TEMPLATE * (size / 112)
 
 
