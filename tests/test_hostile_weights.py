@@ -380,6 +380,10 @@ def archives():
     shared = changed(second + 42, good[central + 42 : central + 46])
     yield "one content, two names", shared, "described in two ways"
     yield "zip64 missing", changed(second + 42, b"\xff" * 4), "a zip64 field is missing"
+    extra = good[: second + 30] + struct.pack("<H", 60_000) + good[second + 32 : end]
+    extra += bytes(60_000) + good[end : end + 12]
+    extra += struct.pack("<I", end + 60_000 - central) + good[end + 16 :]
+    yield "empty fields by the thousand", extra, "a header of 60,060 bytes"
     yield "something behind", good + b"more", "bytes after the end"
     damage = good.replace(b"12345678", b"12345679")
     wanted = made.storage("0", "Byte", 8)
