@@ -1,9 +1,6 @@
 """Drawn faces: pictures, points, gradients, and the same pixels everywhere."""
 
 import functools
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +10,6 @@ import pytest
 
 from fr_jax import cpu, faces
 from fr_jax.faces import camera, imaging, light, paint
-from tests.conftest import ROOT
 
 SIZE = 64
 ROWS = 6  # of every batch here: one program a frame is compiled
@@ -227,33 +223,6 @@ def test_rows_do_not_depend_on_their_neighbours():
     np.testing.assert_array_equal(draw(codes).image[:2], draw(fewer).image)
 
 
-def test_one_device_draws_as_eight():
-    code = """
-import jax, hashlib, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Mesh
-from fr_jax import faces, sharding
-codes = faces.sample_codes(jax.random.key(2), 8)
-codes = jax.device_put(codes, sharding.batch_sharding(sharding.make_mesh()))
-image = np.asarray(faces.render(codes, 32, quality="fast").image)
-print(len(jax.devices()), hashlib.sha256(image.tobytes()).hexdigest())
-"""
-    found = []
-    for devices in (1, 8):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        count, digest = done.stdout.split()
-        assert int(count) == devices
-        found.append(digest)
-    assert found[0] == found[1]
-
-
 def test_losses_of_imaging_do_what_they_say():
     sharp = jax.random.uniform(jax.random.key(0), (3, 16, 16))
     channels = list(sharp)
@@ -290,6 +259,7 @@ def test_codes_of_another_size_are_refused():
         faces.expression("smug")
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_faces():
     """Beside codes and pictures, a batch needs what one face needs."""
     render = jax.jit(functools.partial(faces.render, size=16, quality="fast"))
