@@ -277,6 +277,7 @@ def hostile(canary):
     yield b"(S'touch " + str(canary).encode() + b"'\nios\nsystem\n."
     yield b"c_codecs\nencode\n(Vabc\nVrot13\ntR."
     yield b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0rot13\x86R."
+    yield b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x06\0\0\0\x1datin1\x86R."
     yield b"\x80\x04\x8c\x02os\x8c\x06system\x93."
     yield b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R."
     yield b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\n(I0\ntS'b'\ntR."
@@ -322,7 +323,7 @@ def test_hostile_bins_are_refused_at_once_and_nothing_runs(tmp_path):
         with pytest.raises(DataError, match=r"set\.bin: ") as caught:
             verification_bin.read(path)
         assert time.thread_time() - began < 1, number
-        assert len(str(caught.value).splitlines()) == 1, number
+        assert str(caught.value).isprintable(), number  # and so one line
         assert not canary.exists(), number
 
 

@@ -176,7 +176,7 @@ def _scalar(kind, data):
 def _encode(text, codec):
     """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
     if codec not in ("latin1", b"latin1") or not isinstance(text, str):
-        shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
+        shown = ascii(codec[:20]) if isinstance(codec, str) else type(codec).__name__
         raise DataError(f"text in the codec {shown}")
     return text.encode("latin1")
 
