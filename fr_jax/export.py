@@ -208,7 +208,8 @@ def _load_tflite(folder: Path) -> Graph:
 def _write_onnx(embedder: Embedder, folder: Path) -> None:
     try:
         import jax2onnx  # pyright: ignore[reportMissingImports]
-        import onnxruntime  # noqa: F401 - needed for the check
+        # Needed for the check.
+        import onnxruntime  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError(
             f"ONNX needs {error.name}, whose versions exclude those that training "
@@ -225,7 +226,7 @@ def _write_onnx(embedder: Embedder, folder: Path) -> None:
 
 
 def _load_onnx(folder: Path) -> Graph:
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session = onnxruntime.InferenceSession(
         str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
