@@ -46,6 +46,15 @@ def nested(levels: int) -> bytes:
     return b"))\x86" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(levels))
 
 
+def maze(levels: int, keys: int) -> bytes:
+    """A dict that holds the next one under many keys, and so on: keys^levels paths."""
+    body = b"}"
+    for level in range(levels):
+        entries = b"".join(made.text(f"{n}") + b"h%c" % level for n in range(keys))
+        body += b"q%c0}(" % level + entries + b"u"
+    return body
+
+
 # Opcodes of the object in a PyTorch file, and the reason to be given.
 CALLS = {
     "os.system": (opcodes(Runs(os.system, COMMAND)), "asks for 'posix.system'"),
@@ -183,6 +192,7 @@ CALLS = {
     ),
     "a billion laughs": (nested(40), "holds no tensors by name"),
     "a billion laughs as key": (b"}" + nested(40) + b"Ns", "holds no tensors by name"),
+    "a maze of dicts": (maze(8, 20), "holds no tensors by name"),
     "a billion laughs as storage": (nested(40) + b"Q", "a persistent id that names no"),
     "a billion laughs as shape": (
         made.call(
@@ -370,6 +380,10 @@ def archives():
     shared = changed(second + 42, good[central + 42 : central + 46])
     yield "one content, two names", shared, "described in two ways"
     yield "zip64 missing", changed(second + 42, b"\xff" * 4), "a zip64 field is missing"
+    extra = good[: second + 30] + struct.pack("<H", 60_000) + good[second + 32 : end]
+    extra += bytes(60_000) + good[end : end + 12]
+    extra += struct.pack("<I", end + 60_000 - central) + good[end + 16 :]
+    yield "empty fields by the thousand", extra, "a header of 60,060 bytes"
     yield "something behind", good + b"more", "bytes after the end"
     damage = good.replace(b"12345678", b"12345679")
     wanted = made.storage("0", "Byte", 8)

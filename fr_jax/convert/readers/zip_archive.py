@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fr_jax.convert.readers.refusal import Refusal, shown
 
 MAX_ENTRIES = 10_000
+_MAX_NAME, _MAX_EXTRA = 1024, 256  # bytes of an entry in the directory
 _END = struct.Struct("<4s4H2IH")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR_64 = struct.Struct("<4sIQI")
@@ -127,6 +128,8 @@ class Archive:
         next_at = at + _CENTRAL.size + name_length + extra_length + comment_length
         if next_at > end:
             raise Refusal("a header of the zip archive lies outside it", at)
+        if name_length > _MAX_NAME or extra_length > _MAX_EXTRA:
+            raise Refusal(f"a header of {next_at - at:,} bytes", at)
         extra_at = at + _CENTRAL.size + name_length
         name = _name(bytes(self._data[at + _CENTRAL.size : extra_at]), at)
         size, stored, header = _widened(
@@ -200,7 +203,7 @@ def _name(raw: bytes, at: int) -> str:
 def _widened(extra: bytes, fields: tuple[int, ...], at: int) -> list[int]:
     """Returns sizes and offset, with those that do not fit 32 bits from `extra`."""
     wide = b""
-    while len(extra) >= 4:
+    while len(extra) >= 4 and not wide:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == 1:
             wide = extra[4 : 4 + length]

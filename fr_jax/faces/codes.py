@@ -1,0 +1,265 @@
+"""The codes of a drawn face: what may be chosen, in which units, and how it is drawn.
+
+Lengths are decimetres in the head's frame: x to the right of the image, y up, z towards
+the viewer, origin between the ears. An identity is a standard normal vector; `traits`
+turns it into named measures, so every direction of it means something.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+# name: (mean, spread); a trait is mean + spread * tanh-limited normal number.
+TRAITS: dict[str, tuple[float, float]] = {
+    # one number for what goes together in men and women, one for geographic origin
+    "sex": (0.0, 1.0),
+    "melanin": (0.0, 1.0),
+    # head
+    "head_width": (1.0, 0.09),
+    "head_height": (1.0, 0.075),
+    "face_length": (0.0, 0.0825),
+    "jaw_width": (0.0, 0.105),
+    "jaw_drop": (0.0, 0.075),
+    "chin_width": (0.15, 0.0525),
+    "chin_height": (0.0, 0.075),
+    "chin_out": (0.02, 0.0675),
+    "cheekbone": (0.03, 0.045),
+    "cheek_fat": (0.0, 0.075),
+    "forehead_out": (0.0, 0.06),
+    "forehead_slope": (0.0, 0.075),
+    "brow_ridge": (0.02, 0.03),
+    "temple": (0.0, 0.045),
+    # nose
+    "nose_length": (0.0, 0.0675),
+    "nose_width": (0.0, 0.045),
+    "nose_height": (0.0, 0.0675),
+    "nose_bridge": (0.0, 0.06),
+    "nose_hump": (0.0, 0.0375),
+    "nose_tip_up": (0.0, 0.06),
+    "nose_tip_size": (0.0, 0.03),
+    # eyes
+    "eye_spacing": (0.0, 0.042),
+    "eye_height": (0.0, 0.0375),
+    "eye_width": (0.0, 0.0255),
+    "eye_open": (0.0, 0.021),
+    "eye_tilt": (0.012, 0.033),
+    "eye_depth": (0.0, 0.045),
+    "eye_fold": (0.0, 1.0),
+    "iris_hue": (0.0, 1.0),
+    "iris_light": (0.0, 1.0),
+    # brows
+    "brow_height": (0.0, 0.042),
+    "brow_thick": (0.0, 0.675),
+    "brow_arch": (0.025, 0.033),
+    "brow_tilt": (0.0, 0.045),
+    "brow_length": (0.0, 0.045),
+    "brow_dark": (0.0, 0.3),
+    "brow_gap": (0.0, 0.03),
+    # mouth
+    "mouth_width": (0.0, 0.0525),
+    "mouth_height": (0.0, 0.042),
+    "mouth_out": (0.0, 0.045),
+    "upper_lip": (0.0, 0.525),
+    "lower_lip": (0.0, 0.525),
+    "mouth_corner": (0.0, 0.0225),
+    "cupid": (0.0, 0.75),
+    "lip_red": (0.0, 0.75),
+    "philtrum": (0.0, 0.75),
+    # ears
+    "ear_size": (0.0, 0.09),
+    "ear_out": (0.0, 0.075),
+    # skin
+    "skin_red": (0.0, 0.35),
+    "skin_yellow": (0.0, 0.3),
+    "cheek_red": (0.0, 0.6),
+    "eye_ring": (0.0, 0.6),
+    "freckles": (0.0, 1.0),
+    "skin_shine": (0.0, 0.5),
+    "fold": (0.0, 0.6),
+    "mole1_x": (0.0, 0.6),
+    "mole1_y": (-0.2, 0.5),
+    "mole1_size": (0.0, 1.0),
+    "mole2_x": (0.0, 0.6),
+    "mole2_y": (-0.2, 0.5),
+    "mole2_size": (0.0, 1.0),
+    # hair
+    "hair_dark": (0.0, 1.0),
+    "hair_red": (0.0, 1.0),
+    "hair_line": (0.0, 0.09),
+    "hair_peak": (0.0, 0.05),
+    "hair_temple": (0.0, 0.10),
+    "hair_length": (0.0, 1.0),
+    "hair_volume": (0.0, 0.5),
+    "hair_side": (0.0, 1.0),
+    "hair_curl": (0.0, 1.0),
+    "hair_fringe": (0.0, 1.0),
+    "hair_loss": (0.0, 1.0),
+    "grey": (0.0, 1.0),
+    "beard": (0.0, 1.0),
+    "moustache": (0.0, 1.0),
+    "asymmetry": (0.0, 0.02),
+}
+PATTERN_SIZE = 18  # of the fine skin pattern
+IDENTITY_SIZE = len(TRAITS) + PATTERN_SIZE
+
+MOVEMENTS = (
+    "jaw_open",  # 0..1
+    "smile",  # corners up and out, -1..1
+    "corners_down",  # 0..1
+    "lips_press",  # 0..1, thinner lips
+    "lips_round",  # 0..1, narrower mouth
+    "upper_lip_up",  # 0..1, shows teeth
+    "brows_inner",  # up, -1..1
+    "brows_outer",  # up, -1..1
+    "brows_together",  # 0..1
+    "eyes_wide",  # -1 half closed, -2 closed, 1 wide
+    "cheeks_up",  # 0..1
+    "nose_wrinkle",  # 0..1
+    "gaze_x",  # to the right of the image, -1..1
+    "gaze_y",  # up, -1..1
+)
+EXPRESSION_SIZE = len(MOVEMENTS)
+
+_EXPRESSIONS: dict[str, dict[str, float]] = {
+    "neutral": {},
+    "happy": {
+        "smile": 1.0,
+        "jaw_open": 0.22,
+        "upper_lip_up": 0.55,
+        "cheeks_up": 0.9,
+        "eyes_wide": -0.35,
+    },
+    "sad": {
+        "corners_down": 0.8,
+        "brows_inner": 0.8,
+        "brows_outer": -0.35,
+        "eyes_wide": -0.45,
+        "gaze_y": -0.3,
+        "lips_press": 0.2,
+    },
+    "angry": {
+        "brows_together": 1.0,
+        "brows_inner": -0.9,
+        "brows_outer": 0.25,
+        "eyes_wide": 0.3,
+        "lips_press": 0.8,
+        "corners_down": 0.35,
+        "nose_wrinkle": 0.3,
+    },
+    "afraid": {
+        "brows_inner": 0.9,
+        "brows_outer": 0.5,
+        "brows_together": 0.5,
+        "eyes_wide": 0.9,
+        "jaw_open": 0.35,
+        "smile": -0.2,
+        "corners_down": 0.3,
+    },
+    "disgusted": {
+        "nose_wrinkle": 1.0,
+        "upper_lip_up": 0.7,
+        "brows_inner": -0.5,
+        "brows_together": 0.5,
+        "eyes_wide": -0.6,
+        "cheeks_up": 0.6,
+        "corners_down": 0.5,
+    },
+    "surprised": {
+        "brows_inner": 1.0,
+        "brows_outer": 1.0,
+        "eyes_wide": 1.0,
+        "jaw_open": 0.95,
+        "lips_round": 0.5,
+    },
+}
+EXPRESSIONS = tuple(_EXPRESSIONS)
+
+IMAGING = (
+    "blur",  # standard deviation in pixels of a 112-pixel face, 0..4
+    "noise",  # standard deviation, 0..0.2
+    "jpeg",  # 0 none .. 1 quality 5
+    "resolution",  # pixels that remain of 112, as a share, 0.1..1
+    "exposure",  # stops, -2..2
+    "contrast",  # 0.5..1.5, 1 is neutral
+    "saturation",  # 0..1.5, 1 is neutral; 0 is grey
+    "glasses",  # 0..1 coverage of the frame
+    "glasses_dark",  # 0..1, of the lenses
+    "glasses_shape",  # 0 round .. 1 square
+    "mask",  # 0..1, medical mask
+    "hand",  # 0..1, hand before the face
+    "hand_x",  # where, -1..1
+    "hand_y",
+    "back_hue",  # background colour, texture and brightness, 0..1
+    "back_light",
+    "back_busy",
+    "cloth_hue",
+    "cloth_light",
+    "grain",  # seed of noise and background, 0..1
+)
+IMAGING_SIZE = len(IMAGING)
+
+STYLE = ("hair_length", "hair_side", "beard", "make_up", "tan")
+STYLE_SIZE = len(STYLE)
+
+
+class Codes(NamedTuple):
+    """What n faces are drawn from; every field has n rows.
+
+    Attributes:
+      identity: [n, IDENTITY_SIZE], standard normal.
+      expression: [n, EXPRESSION_SIZE], see `MOVEMENTS`; presets: `expression(name)`.
+      pose: [n, 3] yaw -90..90 (positive: nose to the right of the image), pitch -45..45
+        (positive: up), roll -45..45 (positive: clockwise in the image), degrees.
+      camera: [n, 3] distance in decimetres (4..100), shift right and shift down of the
+        head in a loose frame, in shares of the frame (-0.5..0.5).
+      light: [n, 9, 3] spherical-harmonic coefficients of the incoming light, per
+        channel, in the order of `light.harmonics`.
+      age: [n] years, 1..90.
+      style: [n, STYLE_SIZE] what a person changes between days: hair length, parting,
+        beard, make-up, tan; 0 is as the identity has it, -1..1.
+      imaging: [n, IMAGING_SIZE], see `IMAGING`.
+    """
+
+    identity: Array
+    expression: Array
+    pose: Array
+    camera: Array
+    light: Array
+    age: Array
+    style: Array
+    imaging: Array
+
+
+SIZES = {
+    "identity": (IDENTITY_SIZE,),
+    "expression": (EXPRESSION_SIZE,),
+    "pose": (3,),
+    "camera": (3,),
+    "light": (9, 3),
+    "age": (),
+    "style": (STYLE_SIZE,),
+    "imaging": (IMAGING_SIZE,),
+}
+
+
+def traits(identity: Array) -> dict[str, Array]:
+    """Returns the named measures of one identity vector [IDENTITY_SIZE], scalars."""
+    # Nobody is four standard deviations from everybody else.
+    limited = 2.5 * jnp.tanh(identity / 2.5)
+    return {
+        name: mean + spread * limited[place]
+        for place, (name, (mean, spread)) in enumerate(TRAITS.items())
+    }
+
+
+def expression(name: str) -> Array:
+    """Returns one of KDEF's seven expressions, [EXPRESSION_SIZE].
+
+    Raises:
+      KeyError: for another name.
+    """
+    known = _EXPRESSIONS[name]
+    return jnp.array([known.get(movement, 0.0) for movement in MOVEMENTS])

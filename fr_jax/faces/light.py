@@ -1,0 +1,119 @@
+"""Light as nine spherical-harmonic coefficients per channel.
+
+Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps,
+SIGGRAPH 2001: the light that a matt surface returns is, to one per cent, a quadratic
+polynomial of its normal.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+# Convolution with the cosine lobe over pi, by order: what a white surface returns.
+_LOBE = jnp.array([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
+
+
+def harmonics_of(direction) -> list[Array]:
+    """Returns the nine real harmonics, a map each, of a unit vector's three maps."""
+    x, y, z = direction
+    return [
+        0.282095 * jnp.ones_like(x),
+        0.488603 * y,
+        0.488603 * z,
+        0.488603 * x,
+        1.092548 * x * y,
+        1.092548 * y * z,
+        0.315392 * (3 * z * z - 1),
+        1.092548 * x * z,
+        0.546274 * (x * x - y * y),
+    ]
+
+
+def harmonics(direction: Array) -> Array:
+    """Returns the nine real harmonics [..., 9] of unit vectors [..., 3] (x, y, z)."""
+    parts = harmonics_of((direction[..., 0], direction[..., 1], direction[..., 2]))
+    return jnp.stack(parts, axis=-1)
+
+
+def lamp(direction: Array, colour: Array) -> Array:
+    """Returns the coefficients [..., 9, 3] of a distant lamp.
+
+    Args:
+      direction: [..., 3], towards the lamp; of any length.
+      colour: [..., 3], the light that a white surface facing it returns.
+    """
+    unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
+    return jnp.pi * jnp.einsum("...k,...c->...kc", harmonics(unit), colour)
+
+
+def ambient(colour: Array) -> Array:
+    """Returns the coefficients [..., 9, 3] of equal light from everywhere."""
+    rest = jnp.zeros((*colour.shape[:-1], 8, 3))
+    return jnp.concatenate([colour[..., None, :] / 0.282095, rest], axis=-2)
+
+
+def main_lamp(light: Array) -> tuple[Array, Array]:
+    """Returns the direction [3] and colour [3] of the lamp that explains `light` best.
+
+    From the first order of the harmonics, whose length is that of a lamp of the same
+    colour; what is left is taken for ambient.
+    """
+    first = light[1:4] / (jnp.pi * 0.488603)  # rows y, z, x; columns channels
+    total = first.mean(axis=1)
+    strength = jnp.sqrt(jnp.sum(jnp.square(total)) + 1e-8)
+    direction = jnp.array([total[2], total[0], total[1]]) / strength
+    along = jnp.array([direction[1], direction[2], direction[0]]) @ first
+    return direction, jnp.maximum(along, 0.0)
+
+
+def shade(
+    light: Array, lamp: tuple, normal, ray, surface: Any, seen: Array | float
+) -> list[Array]:
+    """Returns three channels of light that a surface sends to the camera.
+
+    Args:
+      light: [9, 3]; lamp: of `main_lamp`.
+      normal, ray: maps of unit vectors in the camera's frame.
+      surface: colour, shine (of Blinn's highlight) and dim (light kept out by folds).
+      seen: how much of the lamp is, 0..1.
+    """
+    direction, strength = lamp
+    weights = light * _LOBE[:, None]
+    harmonic = harmonics_of(normal)
+    facing = jnp.maximum(sum(n * k for n, k in zip(normal, direction)), 0.0)
+    half = [k - w for k, w in zip(direction, ray)]
+    inverse = jax.lax.rsqrt(sum(h * h for h in half) + 1e-6)
+    gloss = jnp.maximum(sum(n * h for n, h in zip(normal, half)) * inverse, 0.0)
+    gloss = jnp.power(gloss + 1e-4, 18.0) * seen * surface.shine
+    sent = []
+    for c in range(3):
+        returned: Array = sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore
+        shadowed = returned - strength[c] * facing * (1 - seen)
+        returned = jnp.maximum(jnp.maximum(shadowed, 0.05 * returned), 0.01)
+        sent.append(surface.colour[c] * returned * surface.dim + gloss * strength[c])
+    return sent
+
+
+def presets() -> Array:
+    """Returns twenty lights [20, 9, 3] in the manner of Multi-PIE.
+
+    Number 0 is room light alone, 1 to 18 one flash each from the left to the right and
+    from above, 19 room light and the frontal flash.
+    """
+    angles = [(azimuth, 0.0) for azimuth in range(-90, 91, 15)]
+    angles += [(azimuth, 45.0) for azimuth in (-60, -30, 0, 30, 60)]
+    azimuth, height = jnp.deg2rad(jnp.array(angles)).T
+    directions = jnp.stack(
+        [
+            jnp.sin(azimuth) * jnp.cos(height),
+            jnp.sin(height),
+            jnp.cos(azimuth) * jnp.cos(height),
+        ],
+        axis=1,
+    )
+    room = ambient(jnp.array([0.5, 0.48, 0.45]))
+    flashes = lamp(directions, jnp.full((18, 3), 0.75)) + 0.35 * room[None]
+    return jnp.concatenate([room[None], flashes, (room + flashes[6])[None]])
