@@ -125,16 +125,13 @@ def test_the_discriminator_gives_its_golden_logits(reference, golden):
 
 TABLES = {
     "ada_ir_18": "adaface_ir18",
-    "ada_ir_50": "adaface_ir50",
     "ada_ir_101": "adaface_ir101",
     "ada_ir_se_50": "adaface_ir_se50",
-    "arc_iresnet34": "iresnet34",
     "arc_iresnet100": "iresnet100",
     "cos_sphere64": "sphere64",
     "foamliu_mbf": "mobilefacenet_v2",
     "fra_arcface": "fra",
     "ip_ir50": "ir50",
-    "ip_ir100": "ir100",
 }
 
 
@@ -581,7 +578,7 @@ def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
     converted = convert.from_state_dict(stored.tensors)
     assert converted.dialect == "foamliu_mobilefacenet"
     assert converted.unused == ()
-    encoded = verification_bin.read(real("lfw.bin")).images[:300]
+    encoded = verification_bin.read(real("lfw.bin")).images[:200]
     faces = np.stack(
         [cv2.imdecode(np.frombuffer(face, np.uint8), 1)[..., ::-1] for face in encoded]
     )
@@ -589,13 +586,16 @@ def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     pixels = ((faces.astype(np.float32) - 127.5) / 128).transpose(0, 3, 1, 2)
-    expected = [session.run(None, {name: pixels[n : n + 1]})[0] for n in range(300)]
+    expected = [session.run(None, {name: pixels[n : n + 1]})[0] for n in range(200)]
     expected = np.concatenate(expected)
 
     spec = converted.input_spec
-    embed = jax.jit(lambda v, x: converted.model.apply(v, prepare(x, spec)))
+    embed = jax.jit(
+        lambda v, x: converted.model.apply(v, prepare(x, spec)),
+        compiler_options=cpu.quick_compilation(),
+    )
     found = np.concatenate(
-        [embed(converted.variables, faces[n : n + 50]) for n in range(0, 300, 50)]
+        [embed(converted.variables, faces[n : n + 50]) for n in range(0, 200, 50)]
     )
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     assert (np.sum(found * expected, axis=1) / lengths).min() >= 0.99999

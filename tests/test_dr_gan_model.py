@@ -1,7 +1,9 @@
-"""DR-GAN's networks: fusion, the programs' variants, and what training changes."""
+"""DR-GAN's networks: fusion, the programs' variants, and what training changes.
+
+Their gradients follow the published ones in test_traces.
+"""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -204,21 +206,18 @@ def test_the_authors_identity_head_gives_cosines():
     assert np.abs(found).max() > 0.1
 
 
-def train(model, variables, *arrays, key=0):
-    return model.apply(
-        variables,
-        *arrays,
-        train=True,
-        mutable=["batch_stats"],
-        rngs={"dropout": jax.random.key(key)},
-    )
-
-
 def test_training_the_generator_moves_statistics_and_drops():
     model = models.create("dr_gan_generator", **SMALL, dropout=0.4)
     variables = random_variables(model, 32)
     arrays = inputs(people=4, each=2)
-    run = compiled(lambda key: train(model, variables, *arrays, key=key))
+
+    @compiled
+    def run(key):
+        rngs = {"dropout": jax.random.key(key)}
+        return model.apply(
+            variables, *arrays, train=True, mutable=["batch_stats"], rngs=rngs
+        )
+
     (first, updated), (again, _), (other, _) = (run(key) for key in (0, 0, 1))
     assert np.array_equal(first["image"], again["image"])
     assert not np.array_equal(first["image"], other["image"])
@@ -228,23 +227,3 @@ def test_training_the_generator_moves_statistics_and_drops():
         for key in path:
             old = old[key.key]
         assert not np.array_equal(old, new), path
-
-
-def test_training_the_discriminator_reaches_every_parameter():
-    heads = (("identity", 5), ("real", 1), ("pose", 3))
-    model = models.create("dr_gan_discriminator", width=0.0625, heads=heads)
-    variables = random_variables(model, 32)
-    images, _, _ = inputs(people=4)
-
-    def loss(params):
-        logits, updated = train(model, {**variables, "params": params}, images)
-        return sum(jnp.sum(jnp.sin(3 * x) * x) for x in logits.values()), updated
-
-    gradient, updated = compiled(jax.grad(loss, has_aux=True))(variables["params"])
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        assert np.isfinite(leaf).all(), path
-        assert (leaf != 0).any(), path
-    moved = jax.tree.map(
-        np.array_equal, updated["batch_stats"], variables["batch_stats"]
-    )
-    assert not any(jax.tree.leaves(moved))
