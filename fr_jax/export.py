@@ -208,6 +208,7 @@ def _load_tflite(folder: Path) -> Graph:
 def _write_onnx(embedder: Embedder, folder: Path) -> None:
     try:
         import jax2onnx  # pyright: ignore[reportMissingImports]
+
         # Needed for the check.
         import onnxruntime  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
