@@ -12,6 +12,7 @@ from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.systems import inter_prototype
 from tests import published_networks as published
+from tests import weight_files
 from tests.conftest import PARITY
 from tests.networks import random_variables
 
@@ -604,3 +605,36 @@ def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
     assert initialisers.dialect == "foamliu_mobilefacenet"
     again = embed(initialisers.variables, faces[:50])
     assert_near(again, found[:50])
+
+
+@pytest.mark.parametrize("form", ["safetensors", "npz", "legacy", "zip", "torch"])
+@pytest.mark.parametrize(
+    "name",
+    ["arc_iresnet18", "ip_mbf", "fra_cosface", "drgan_multi_generator"]
+    + [
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("arc_iresnet50", "mag_iresnet100", "ip_irse50", "cos_sphere20")
+    ],
+)
+def test_golden_networks_come_out_of_files_as_they_went_in(
+    name, form, golden, tmp_path
+):
+    """The same bits under the same names: so golden outputs hold through files too."""
+    state, _ = golden(name)
+    path = tmp_path / "weights"
+    if form == "torch":
+        torch = pytest.importorskip("torch")
+        tensors = {key: torch.from_numpy(np.array(a)) for key, a in state.items()}
+        torch.save({"state_dict": tensors, "epoch": 3}, path)
+    else:
+        write = {
+            "safetensors": weight_files.safetensors_of,
+            "npz": weight_files.npz_of,
+            "legacy": weight_files.legacy_of,
+            "zip": weight_files.zip_of,
+        }[form]
+        path.write_bytes(write({key: np.array(a) for key, a in state.items()}))
+    read = convert.read_weights(path).tensors
+    assert set(read) == set(state)
+    for key, array in state.items():
+        np.testing.assert_array_equal(read[key], array, err_msg=key)
