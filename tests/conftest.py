@@ -55,14 +55,21 @@ def reference():
     return reference_inputs
 
 
+def read_npz(path):
+    """Returns the arrays of an .npz, which is closed again."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 @pytest.fixture(scope="session")
 def golden(reference):
     """Returns a function: name -> (state dict, arrays of the golden file)."""
-    import numpy as np
 
     def load(name: str):
         state = reference.random_state_dict(PARITY / "keys" / f"{name}.keys.txt")
-        return state, np.load(PARITY / "golden" / f"{name}.npz")
+        return state, read_npz(PARITY / "golden" / f"{name}.npz")
 
     return load
 

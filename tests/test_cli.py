@@ -11,7 +11,7 @@ from fr_jax.cli import main
 from fr_jax.embedder import Embedder
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
-from tests.conftest import ROOT
+from tests.conftest import ROOT, read_npz
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
 from tests.test_readers import write_pack
@@ -311,7 +311,7 @@ def test_init_from_starts_with_the_weights_of_an_embedder(
         *words, "--workdir", tmp_path / "w", "--config.system.learning_rate=0.0"
     )
     assert code == 0
-    weights = [np.load(w / "embedder/weights.npz") for w in (trained, tmp_path / "w")]
+    weights = [read_npz(w / "embedder/weights.npz") for w in (trained, tmp_path / "w")]
     name = "params/conv1/kernel"
     np.testing.assert_array_equal(weights[0][name], weights[1][name])
     mistake(

@@ -12,6 +12,7 @@ import fr_jax
 from fr_jax import export as exporting
 from fr_jax import models
 from fr_jax.convert import to_state_dict
+from tests.conftest import read_npz
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
 
@@ -62,8 +63,8 @@ def test_import_keeps_where_it_comes_from(command, mistake, weight_file, tmp_pat
     for expected in wanted:
         assert expected in out
     parameters = sum(
-        leaf.size for leaf in np.load(weight_file).values() if leaf.ndim
-    ) - sum(len(v) for k, v in np.load(weight_file).items() if "running" in k)
+        leaf.size for leaf in read_npz(weight_file).values() if leaf.ndim
+    ) - sum(len(v) for k, v in read_npz(weight_file).items() if "running" in k)
     assert f"{parameters:,}" in out
     code, out, _ = command(*words, *facts)
     assert code == 0

@@ -17,6 +17,7 @@ from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec, prepare, resize
 from fr_jax.system import Network
+from tests.conftest import read_npz
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
 
@@ -274,7 +275,7 @@ def test_weight_files_that_are_not_understood(weight_file, tmp_path):
     refused("text.pth: byte 0", tmp_path / "text.pth")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     refused("other.npz: no known network has tensors a", tmp_path / "other.npz")
-    state = dict(np.load(weight_file))
+    state = read_npz(weight_file)
     del state["backbone.layer2.0.bn2.bias"]
     np.savez(tmp_path / "less.npz", **state)
     refused("missing layer2.0.bn2.bias", tmp_path / "less.npz")

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fr_jax import convert
-from tests.conftest import PARITY
+from tests.conftest import PARITY, read_npz
 
 pytestmark = pytest.mark.long
 
@@ -57,7 +57,7 @@ def triplet(anchor, positive, negative):
 
 def test_fra_trains_as_published(reference, golden):
     state, _ = golden("fra_magface")
-    trace = np.load(PARITY / "golden/trace_fra.npz")
+    trace = read_npz(PARITY / "golden/trace_fra.npz")
     found = convert.from_state_dict(state, options={"dropout": 0.0, "vit_dropout": 0.0})
     params = found.variables["params"]
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
@@ -96,7 +96,7 @@ def test_fra_trains_as_published(reference, golden):
 
 
 def test_dr_gan_trains_as_published(reference):
-    trace = np.load(PARITY / "golden/trace_dr_gan.npz")
+    trace = read_npz(PARITY / "golden/trace_dr_gan.npz")
     heads = [["identity", 5], ["real", 1], ["pose", 3]]
     changed = {
         "G_dec_fc.weight": (11520, 373),
