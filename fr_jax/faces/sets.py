@@ -280,7 +280,9 @@ def _grid(image: Array, middle: int, last: int) -> tuple[Array, Array, Array]:
     return image // (middle * last), image // last % middle, image % last
 
 
-def _labelled(codes: Codes, expression=-1, light=-1, session=-1) -> Labelled:
+def _labelled(
+    codes: Codes, expression: Any = -1, light: Any = -1, session: Any = -1
+) -> Labelled:
     return Labelled(codes, *(jnp.int32(n) for n in (expression, light, session)))
 
 
@@ -355,6 +357,17 @@ def draw(
 
 def _fetch(drawn: tuple, rows: int) -> Drawn:
     return Drawn(*jax.tree.map(lambda field: np.asarray(field)[:rows], drawn))
+
+
+def face_boxes(landmarks68: np.ndarray) -> np.ndarray:
+    """Returns boxes [n, 4] (x, y, width, height) around 68 landmarks [n, 68, 2].
+
+    From the chin to a quarter of their height above the brows, where detectors put the
+    upper edge.
+    """
+    low, high = landmarks68.min(axis=1), landmarks68.max(axis=1)
+    low = low - (high - low) * (0.0, 0.25)
+    return np.concatenate([low, high - low], axis=1)
 
 
 def arrays(
