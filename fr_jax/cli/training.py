@@ -13,14 +13,15 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines import identities
-from fr_jax import drawn_faces, momentum, sharding, systems, train
+from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
 from fr_jax.evaluate import EvaluationSet, mark_seen
+from fr_jax.faces import batches, pairs, sets
 from fr_jax.report import figures
-from fr_jax.streams import ArrayStream
+from fr_jax.streams import ArrayStream, GeneratedStream
 from fr_jax.system import System
 
 _STAND_INS = (
@@ -44,11 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     workdir = epath.Path(arguments.workdir)
     _check_claim(workdir, config)
     mesh = sharding.make_mesh(model=config.train.model_axis)
-    data = (
-        _drawn(config, mesh)
-        if config.data.source == "drawn"
-        else _records(config, mesh)
-    )
+    if config.data.source not in _SOURCES:
+        raise UserError(unknown("data source", config.data.source, _SOURCES))
+    data = _SOURCES[config.data.source](config, mesh)
     options = config.train
     spe = data.facts["steps_per_epoch"]
     steps = options.num_steps or round(options.epochs * spe)
@@ -118,10 +117,6 @@ def _claim(workdir: epath.Path, config: ConfigDict) -> None:
 
 def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     """TFRecords of aligned faces, and the evaluation sets that are named."""
-    if config.data.source != "records":
-        raise UserError(
-            unknown("data source", config.data.source, ["drawn", "records"])
-        )
     from data_pipelines.stream import RecordStream  # needs TensorFlow
 
     options = config.data
@@ -149,33 +144,76 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     return Data(stream, facts, provenance, sets)
 
 
-def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
-    """Drawn faces, made here: nothing is downloaded and TensorFlow is not needed."""
-    options = config.data
-    arrays = drawn_faces.draw_set(
-        config.train.seed, options.num_identities, options.num_images, options.size
+def _rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """Drawn people, each image made once and kept in memory."""
+    options, seed = config.data, config.train.seed
+    arrays = sets.arrays(
+        _face_set(config),
+        seed=seed,
+        people=options.num_identities,
+        images=options.num_images,
+        size=options.size,
+        progress="drawing people" if jax.process_index() == 0 else "",
     )
-    stream = ArrayStream(arrays, options.batch_size, seed=config.train.seed, mesh=mesh)
-    count = config.children.stand_ins
+    young = arrays["age"] < config.children.age_below
+    count = np.bincount(arrays["label"][young], minlength=options.num_identities)
+    children = np.flatnonzero(count >= max(config.children.child_filter, 1))
+    stream = ArrayStream(arrays, options.batch_size, seed=seed, mesh=mesh)
+    return _of_nobody(config, stream, children)
+
+
+def _generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """Drawn people, every batch new: no image comes twice and none is kept."""
+    options, seed = config.data, config.train.seed
+    make_batch = batches.make(
+        _face_set(config),
+        options.num_identities,
+        options.batch_size,
+        seed=seed,
+        images_per_identity=options.images_per_identity,
+        size=options.size,
+        mesh=mesh,
+    )
+    stream = GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
+    people = np.arange(options.num_identities)
+    owners = sets.child_owners(seed, people, options.child_share)
+    return _of_nobody(config, stream, np.flatnonzero(owners))
+
+
+def _face_set(config: ConfigDict) -> sets.FaceSet:
+    options = config.data
+    if options.child_share:
+        return sets.ages(options.child_share, options.max_yaw)
+    return sets.default(options.max_yaw)
+
+
+def _of_nobody(config: ConfigDict, stream: Any, children: np.ndarray) -> Data:
+    """Data of drawn people, to be judged on others of the same kind."""
+    options, seed = config.data, config.train.seed
     facts = {
         "num_classes": options.num_identities,
-        "steps_per_epoch": stream.num_examples / stream.batch_size,
-        "child_classes": identities.seeded_labels(
-            options.num_identities, count, config.children.seed
-        ),
+        "steps_per_epoch": options.num_identities
+        * options.num_images
+        / stream.batch_size,
+        "child_classes": children.tolist(),
     }
-    people = {"drawn": [f"drawn{number}" for number in range(options.num_identities)]}
-    provenance = {"people": people, "licences": {"drawn": "none needed"}}
-    if count:
-        provenance["note"] = _STAND_INS.format(count)
-    images, pairs, same = drawn_faces.draw_pairs(
-        config.train.seed + 1, 600, options.size
+    names = [sets.person_name(seed, n) for n in range(options.num_identities)]
+    provenance = {"people": {"drawn": names}, "licences": {"drawn": "none needed"}}
+    drawn = pairs.draw(
+        seed,
+        people=options.num_strangers,
+        images=3,
+        face_set=sets.default(options.max_yaw),
+        size=options.size,
+        progress="drawing strangers" if jax.process_index() == 0 else "",
     )
-    strangers = EvaluationSet(
-        "strangers", images, pairs, same, np.arange(600) * 10 // 600
-    )
-    sets = [strangers, *(parse_set(text) for text in config.evaluation.sets)]
-    return Data(stream, facts, provenance, sets)
+    strangers = EvaluationSet("strangers", **drawn._asdict())
+    given = [parse_set(text) for text in config.evaluation.sets]
+    return Data(stream, facts, provenance, [strangers, *given])
+
+
+# Drawn ones need no TensorFlow, and nothing is downloaded.
+_SOURCES = {"records": _records, "rendered": _rendered, "generated": _generated}
 
 
 def _children(config: ConfigDict, stream: Any) -> list[int]:
@@ -259,7 +297,8 @@ def _describe(config, data: Data, mesh, steps: int) -> None:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     print(
         f"{config.system_name}: {data.facts['num_classes']:,} people, "
-        f"{data.stream.num_examples:,} images; {steps:,} steps of "
+        f"{round(data.facts['steps_per_epoch'] * data.stream.batch_size):,} images; "
+        f"{steps:,} steps of "
         f"{data.stream.batch_size} on {mesh.size} {jax.default_backend()} device(s) "
         f"({shape})",
         file=sys.stderr,

@@ -93,10 +93,11 @@ def draw(
     face_set: sets.FaceSet | None = None,
     size: int = 112,
     full: bool = False,
+    progress: str = "",
 ) -> Drawn:
     """Returns drawn pairs, of `sets.default()` unless told otherwise.
 
-    Raises UserError as `number` does.
+    `progress` labels a progress bar; '' shows none. Raises UserError as `number` does.
     """
     numbered = number(seed, people, images)
     drawn = sets.draw(
@@ -107,6 +108,7 @@ def draw(
         size=size,
         full=full,
     )
+    drawn = sets.shown(drawn, len(numbered.people), progress)
     return Drawn(
         np.concatenate([some.image for some in drawn]),
         numbered.pairs,

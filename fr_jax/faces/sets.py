@@ -19,13 +19,14 @@ The sets, after those that five systems were published on:
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from tqdm import tqdm
 
 from fr_jax.errors import UserError
 from fr_jax.faces import light
@@ -379,6 +380,7 @@ def arrays(
     first: int = 0,
     size: int = 112,
     full: bool = False,
+    progress: str = "",
 ) -> dict[str, np.ndarray]:
     """Returns a set drawn once, for an `ArrayStream`: image, label, age; by person.
 
@@ -388,17 +390,29 @@ def arrays(
     Args:
       people: how many, numbered from `first`; labels are 0 .. people - 1.
       images: of each; the set's own number if it has one.
+      progress: label of a progress bar; '' shows none.
 
     Raises:
       UserError: for no people or no images, or another number than the set has.
     """
     label, image = rows(face_set, people, images)
-    drawn = list(draw(face_set, seed, first + label, image, size=size, full=full))
+    drawn = draw(face_set, seed, first + label, image, size=size, full=full)
+    drawn = list(shown(drawn, len(label), progress))
     return {
         "image": np.concatenate([some.image for some in drawn]),
         "label": label,
         "age": np.concatenate([some.labelled.codes.age for some in drawn]),
     }
+
+
+def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
+    """Yields what is drawn, with a progress bar over `count` images if labelled."""
+    with tqdm(
+        total=count, desc=label, unit="image", disable=not label, leave=False
+    ) as bar:
+        for some in drawn:
+            bar.update(len(some.image))
+            yield some
 
 
 def rows(face_set: FaceSet, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:
