@@ -1,11 +1,13 @@
 """What a camera does to a picture: background, blur, resolution, noise, compression."""
 
+import einops
 import jax
 import jax.numpy as jnp
 
 from fr_jax.faces.codes import IMAGING
 
 Array = jax.Array
+Colour = list[Array]
 
 
 def named(codes: Array) -> dict[str, Array]:
@@ -27,9 +29,10 @@ def seed(i: dict[str, Array]) -> Array:
 
 
 def background(i: dict[str, Array], x: Array, y: Array) -> list[Array]:
-    """Returns the colour behind the head, for places in shares of the frame."""
+    """Returns the colour behind the head, for places in decimetres."""
     key = jax.random.fold_in(seed(i), 1)
     a = jax.random.uniform(key, (6, 5), minval=-1.0)
+    x, y = 0.3 * x, 0.3 * y
     waves = jnp.zeros_like(x)
     for k in range(6):
         scale = 1.5 + 2.2 * k
@@ -47,13 +50,18 @@ def background(i: dict[str, Array], x: Array, y: Array) -> list[Array]:
     ]
 
 
-def _lens(i: dict[str, Array], size: int) -> Array:
+def pool(channel: Array, samples: int) -> Array:
+    """Returns the mean of each pixel's samples, [S, S]."""
+    return einops.reduce(channel, "(h a) (w b) -> h w", "mean", a=samples, b=samples)
+
+
+def _lens(i: dict[str, Array], size: int, scale: Array) -> Array:
     """Returns the matrix [size, size] that blurs and coarsens one axis."""
     place = jnp.arange(size, dtype=jnp.float32)
-    sigma = i["blur"] * size / 112 + 0.05
+    sigma = i["blur"] * scale + 0.05
     gauss = jnp.exp(-0.5 * jnp.square((place[:, None] - place[None, :]) / sigma))
     gauss = gauss / gauss.sum(axis=1, keepdims=True)
-    share = jnp.clip(i["resolution"], 0.08, 1.0)
+    share = jnp.clip(i["resolution"] / jnp.minimum(scale, 1.0), 0.08, 1.0)
     low = place[:, None] / share  # where a coarse pixel begins
     cover = jnp.clip(
         jnp.minimum(place[None, :] + 1, low + 1 / share)
@@ -78,8 +86,8 @@ def _cosines() -> Array:
     return matrix.at[0].divide(jnp.sqrt(2.0))
 
 
-def compress(image: Array, loss: Array) -> Array:
-    """Returns image [S, S, 3] after quantising the cosines of 8x8 blocks.
+def compress(image: Colour, loss: Array) -> Colour:
+    """Returns three channels [S, S] after quantising the cosines of 8x8 blocks.
 
     Steps grow with frequency like JPEG's tables (ITU T.81, annex K, to a straight
     line); rounding passes gradients.
@@ -87,47 +95,56 @@ def compress(image: Array, loss: Array) -> Array:
     Args:
       loss: 0 none .. 1 as JPEG at quality 5.
     """
-    size = image.shape[0]
-    pad = -size % 8
-    padded = jnp.pad(image, ((0, pad), (0, pad), (0, 0)), mode="edge")
-    to_ycc = jnp.array(
-        [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]]
-    )
-    ycc = padded @ to_ycc.T
-    blocks = (size + pad) // 8
-    ycc = ycc.reshape(blocks, 8, blocks, 8, 3)
-    cosines = _cosines()
-    spectrum = jnp.einsum("ij,ajbkc,lk->aiblc", cosines, ycc, cosines)
-    frequency = jnp.arange(8)[:, None] + jnp.arange(8)[None, :]
-    luma = 12.0 + 7.5 * frequency
-    chroma = 17.0 + 14.0 * frequency
-    table = jnp.stack([luma, chroma, chroma], axis=-1)[None, :, None]  # [1,8,1,8,3]
-    steps = table * (0.05 + 9.95 * jnp.square(loss)) / 255
-    scaled = spectrum / steps
-    rounded = scaled + jax.lax.stop_gradient(jnp.round(scaled) - scaled)
-    spectrum = jnp.where(loss > 0.01, rounded * steps, spectrum)
-    ycc = jnp.einsum("ij,aiblc,lk->ajbkc", cosines, spectrum, cosines)
-    back = ycc.reshape(size + pad, size + pad, 3) @ jnp.linalg.inv(to_ycc).T
-    return back[:size, :size]
+    size = image[0].shape[0]
+    blocks = -(-size // 8)
+    cosines = jnp.kron(jnp.eye(blocks), _cosines())  # of all blocks along one axis
+    pad = 8 * blocks - size
+    frequency = jnp.tile(jnp.arange(8), blocks)
+    frequency = frequency[:, None] + frequency[None, :]
+    r, g, b = (jnp.pad(c, ((0, pad), (0, pad)), mode="edge") for c in image)
+    luma = 0.299 * r + 0.587 * g + 0.114 * b
+    planes = []
+    for plane, coarsest, slope in (
+        (luma, 12.0, 7.5),
+        (0.564 * (b - luma), 17.0, 14.0),
+        (0.713 * (r - luma), 17.0, 14.0),
+    ):
+        steps = (coarsest + slope * frequency) * (0.05 + 9.95 * jnp.square(loss)) / 255
+        spectrum = cosines @ plane @ cosines.T
+        scaled = spectrum / steps
+        rounded = scaled + jax.lax.stop_gradient(jnp.round(scaled) - scaled)
+        spectrum = jnp.where(loss > 0.01, rounded * steps, spectrum)
+        planes.append((cosines.T @ spectrum @ cosines)[:size, :size])
+    luma, blue, red = planes
+    r, b = luma + red / 0.713, luma + blue / 0.564
+    return [r, (luma - 0.299 * r - 0.114 * b) / 0.587, b]
 
 
-def expose(image: Array, i: dict[str, Array]) -> Array:
-    """Returns display values [S, S, 3] of squared light, exposed and coloured."""
-    light = jnp.maximum(image * jnp.exp2(i["exposure"]), 0.0)
-    light = light / (1 + 0.18 * light) * 1.12  # film's shoulder
-    display = jnp.sqrt(light + 1e-5)
-    display = (display - 0.5) * i["contrast"] + 0.5
-    grey = display @ jnp.array([0.299, 0.587, 0.114])
-    return grey[..., None] + i["saturation"] * (display - grey[..., None])
+def expose(image: Colour, i: dict[str, Array]) -> Colour:
+    """Returns display values of squared light, exposed and coloured."""
+    display = []
+    for channel in image:
+        light = jnp.maximum(channel * jnp.exp2(i["exposure"]), 0.0)
+        light = light / (1 + 0.18 * light) * 1.12  # film's shoulder
+        display.append((jnp.sqrt(light + 1e-5) - 0.5) * i["contrast"] + 0.5)
+    grey = 0.299 * display[0] + 0.587 * display[1] + 0.114 * display[2]
+    return [grey + i["saturation"] * (channel - grey) for channel in display]
 
 
-def record(display: Array, i: dict[str, Array]) -> Array:
-    """Returns the picture [S, S, 3] in 0..1 as a camera keeps it."""
-    lens = _lens(i, display.shape[0])
-    display = jnp.einsum("ij,jkc,lk->ilc", lens, display, lens)
-    bits = jax.random.bits(jax.random.fold_in(seed(i), 2), display.shape, jnp.uint32)
+def record(display: Colour, i: dict[str, Array], scale: Array) -> Array:
+    """Returns the picture [S, S, 3] in 0..1 as a camera keeps it.
+
+    Channels stay apart until the end: to stack them would make XLA compute all that
+    comes before three times.
+
+    Args:
+      scale: size of the face, 1 as in an aligned picture of 112 pixels.
+    """
+    size = display[0].shape[0]
+    lens = _lens(i, size, scale)
+    bits = jax.random.bits(jax.random.fold_in(seed(i), 2), (3, size, size), jnp.uint32)
     # Four bytes summed are nearly normal, at a tenth of the cost.
-    total = sum((bits >> shift) & 255 for shift in (0, 8, 16, 24))
-    noise = (total.astype(jnp.float32) - 510.0) / 147.8
-    display = display + i["noise"] * noise
-    return jnp.clip(compress(display, i["jpeg"]), 0.0, 1.0)
+    total = jnp.stack([(bits >> shift) & 255 for shift in (0, 8, 16, 24)]).sum(axis=0)
+    noise = i["noise"] * (total.astype(jnp.float32) - 510.0) / 147.8
+    seen = [lens @ channel @ lens.T + noise[c] for c, channel in enumerate(display)]
+    return jnp.clip(jnp.stack(compress(seen, i["jpeg"]), axis=-1), 0.0, 1.0)

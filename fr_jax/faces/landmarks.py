@@ -6,102 +6,75 @@ of the image to the right.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fr_jax.faces import shape
 from fr_jax.faces.shape import Features
 
 Array = jax.Array
 
-_JAW = (
-    # u, v, how much of the chin's movement the point follows; from the ear to the chin
-    (1.22, 0.08, 0.0),
-    (1.20, -0.12, 0.0),
-    (1.14, -0.34, 0.1),
-    (1.04, -0.55, 0.3),
-    (0.88, -0.73, 0.6),
-    (0.68, -0.86, 0.8),
-    (0.46, -0.94, 1.0),
-    (0.24, -0.99, 1.0),
-    (0.0, -1.01, 1.0),
+# From the ear to the chin: u, v, how much of the chin's movement the point follows.
+_JAW = np.array(
+    [
+        (1.22, 0.08, 0.0),
+        (1.20, -0.12, 0.0),
+        (1.14, -0.34, 0.1),
+        (1.04, -0.55, 0.3),
+        (0.88, -0.75, 0.6),
+        (0.68, -0.89, 0.8),
+        (0.46, -0.97, 1.0),
+        (0.24, -1.02, 1.0),
+        (0.0, -1.04, 1.0),
+    ],
+    np.float32,
 )
+# Along the parts, -1 to 1; eyes and brows of the right half, 1 outwards.
+_BROW = np.array([-0.95, -0.5, 0.0, 0.5, 0.95], np.float32)
+_LID = np.array([-1, -0.4, 0.4, 1, 0.4, -0.4], np.float32)
+_LID_UPPER = np.array([1, 1, 1, 1, 0, 0], bool)
+_NOSE_BASE = np.array([-0.85, -0.42, 0.0, 0.42, 0.85], np.float32)
+_LIPS = np.array(
+    [-1, -0.6, -0.22, 0, 0.22, 0.6, 1, 0.6, 0.25, 0, -0.25, -0.6]
+    + [-0.85, -0.3, 0, 0.3, 0.85, 0.3, 0, -0.3],
+    np.float32,
+)
+_LIPS_UPPER = np.array([1] * 7 + [0] * 5 + [1] * 5 + [0] * 3, bool)
+_LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
 
 
 def places(f: Features) -> Array:
     """Returns map coordinates [68, 2] of one face."""
-    moved = f.chin_v + 0.865
-    jaw = [(u, v + share * moved) for u, v, share in _JAW]
-    brow = [
-        (
-            f.brow_u + x * f.brow_width,
-            f.brow_v
-            + f.brow_arch * (1 - x * x)
-            + f.brow_inner * (0.5 - 0.5 * x)
-            + f.brow_outer * (0.5 + 0.5 * x)
-            + f.brow_thick * (0.6 - 0.3 * x),
-        )
-        for x in (0.95, 0.5, 0.0, -0.5, -0.95)
-    ]
-
-    def eye(x: float, upper: bool):
-        arch = 1 - x * x
-        height = f.eye_up * arch**0.72 if upper else -f.eye_down * arch**0.85
-        return (f.eye_u + x * f.eye_width, f.eye_v + f.eye_tilt * x + height)
-
-    outer, inner = eye(1.0, True), eye(-1.0, True)
-    eyes = [
-        outer,
-        eye(0.4, True),
-        eye(-0.4, True),
-        inner,
-        eye(-0.4, False),
-        eye(0.4, False),
-    ]
-    top = f.eye_v + 0.0
-    bridge = [(0.0, top + k / 3 * (f.nose_v - top)) for k in range(4)]
-    n = f.nose_width
-    base = [
-        (-0.85 * n, f.nose_base + 0.02),
-        (-0.42 * n, f.nose_base),
-        (0.0, f.nose_base - 0.01),
-        (0.42 * n, f.nose_base),
-        (0.85 * n, f.nose_base + 0.02),
-    ]
-
-    def lip(x: float, edge: int):
-        """edge: 0 top, 1 above the gap, 2 below it, 3 bottom."""
-        arch = max(1 - x * x, 0.0)
-        line = f.mouth_v + f.mouth_curve * (x * x - 0.35)
-        up = line + f.mouth_open_up * arch
-        low = line - f.mouth_open_down * arch**0.5
-        if edge == 0:
-            up = up + f.upper_lip * arch**0.75 * 1.15
-            if x == 0:
-                up = up - f.upper_lip * f.cupid
-        if edge == 3:
-            low = low - f.lower_lip * arch**0.6
-        return (x * f.mouth_width, up if edge < 2 else low)
-
-    lips = [lip(x, 0) for x in (-1, -0.6, -0.22, 0, 0.22, 0.6, 1)]
-    lips += [lip(x, 3) for x in (0.6, 0.25, 0, -0.25, -0.6)]
-    lips += [lip(x, 1) for x in (-0.85, -0.3, 0, 0.3, 0.85)]
-    lips += [lip(x, 2) for x in (0.3, 0, -0.3)]
-
-    def mirror(points):
-        return [(-u, v) for u, v in points]
-
-    right_eye = [eyes[k] for k in (3, 2, 1, 0, 5, 4)]
-    points = (
-        mirror(jaw)
-        + jaw[-2::-1]
-        + mirror(brow)
-        + brow[::-1]
-        + bridge
-        + base
-        + mirror(eyes)
-        + right_eye
-        + lips
+    jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v + 0.885)], axis=1)
+    brow = jnp.stack(
+        [
+            f.brow_u + _BROW * f.brow_width,
+            f.brow_line(_BROW) + f.brow_thick * (0.6 - 0.3 * _BROW),
+        ],
+        axis=1,
     )
-    return jnp.array([[jnp.float32(u), jnp.float32(v)] for u, v in points])
+    upper, lower = f.lids(_LID)
+    eye = jnp.stack(
+        [f.eye_u + _LID * f.eye_width, jnp.where(_LID_UPPER, upper, lower)], axis=1
+    )
+    share = np.arange(4, dtype=np.float32) / 3
+    bridge = jnp.stack([0 * share, f.eye_v + share * (f.nose_v - f.eye_v)], axis=1)
+    base = jnp.stack(
+        [
+            _NOSE_BASE * f.nose_width,
+            f.nose_base - 0.01 + 0.04 * jnp.square(_NOSE_BASE),
+        ],
+        axis=1,
+    )
+    up, top, bottom, low = f.lips(_LIPS)
+    upper = jnp.where(_LIPS_OUTER, up, top)
+    lower = jnp.where(_LIPS_OUTER, low, bottom)
+    lips = jnp.stack(
+        [_LIPS * f.mouth_width, jnp.where(_LIPS_UPPER, upper, lower)], axis=1
+    )
+    mirror = np.array([-1, 1], np.float32)
+    left_eye = eye[np.array([3, 2, 1, 0, 5, 4])] * mirror
+    parts = [jaw * mirror, jaw[-2::-1], brow[::-1] * mirror, brow]
+    return jnp.concatenate([*parts, bridge, base, left_eye, eye, lips])
 
 
 def on_skin(skin: Array, uv: Array) -> Array:
@@ -118,7 +91,7 @@ def five(f: Features, skin: Array, sixty_eight: Array) -> Array:
         [
             jnp.stack([-f.eye_u, f.eye_v]),
             jnp.stack([f.eye_u, f.eye_v]),
-            jnp.stack([0.0 * f.eye_u, f.nose_v]),
+            jnp.stack([0.0 * f.eye_u, f.nose_v + 0.02]),
         ]
     )
     first = on_skin(skin, eyes)

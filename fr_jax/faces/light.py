@@ -5,6 +5,8 @@ SIGGRAPH 2001: the light that a matt surface returns is, to one per cent, a quad
 polynomial of its normal.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -53,15 +55,6 @@ def ambient(colour: Array) -> Array:
     return jnp.concatenate([colour[..., None, :] / 0.282095, rest], axis=-2)
 
 
-def irradiance(light: Array, harmonic: list[Array]) -> list[Array]:
-    """Returns three channels of returned light for nine maps of harmonics."""
-    weights = light * _LOBE[:, None]
-    return [
-        sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore[misc]
-        for c in range(3)
-    ]
-
-
 def main_lamp(light: Array) -> tuple[Array, Array]:
     """Returns the direction [3] and colour [3] of the lamp that explains `light` best.
 
@@ -74,6 +67,34 @@ def main_lamp(light: Array) -> tuple[Array, Array]:
     direction = jnp.array([total[2], total[0], total[1]]) / strength
     along = jnp.array([direction[1], direction[2], direction[0]]) @ first
     return direction, jnp.maximum(along, 0.0)
+
+
+def shade(
+    light: Array, lamp: tuple, normal, ray, surface: Any, seen: Array | float
+) -> list[Array]:
+    """Returns three channels of light that a surface sends to the camera.
+
+    Args:
+      light: [9, 3]; lamp: of `main_lamp`.
+      normal, ray: maps of unit vectors in the camera's frame.
+      surface: colour, shine (of Blinn's highlight) and dim (light kept out by folds).
+      seen: how much of the lamp is, 0..1.
+    """
+    direction, strength = lamp
+    weights = light * _LOBE[:, None]
+    harmonic = harmonics_of(normal)
+    facing = jnp.maximum(sum(n * k for n, k in zip(normal, direction)), 0.0)
+    half = [k - w for k, w in zip(direction, ray)]
+    inverse = jax.lax.rsqrt(sum(h * h for h in half) + 1e-6)
+    gloss = jnp.maximum(sum(n * h for n, h in zip(normal, half)) * inverse, 0.0)
+    gloss = jnp.power(gloss + 1e-4, 18.0) * seen * surface.shine
+    sent = []
+    for c in range(3):
+        returned: Array = sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore
+        shadowed = returned - strength[c] * facing * (1 - seen)
+        returned = jnp.maximum(jnp.maximum(shadowed, 0.05 * returned), 0.01)
+        sent.append(surface.colour[c] * returned * surface.dim + gloss * strength[c])
+    return sent
 
 
 def presets() -> Array:

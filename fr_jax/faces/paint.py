@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fr_jax.faces import occluders
 from fr_jax.faces.codes import PATTERN_SIZE
 from fr_jax.faces.shape import Features, Measures, child_and_old
 
@@ -22,18 +23,52 @@ class Paint(NamedTuple):
     """Surface properties; maps of the image's shape."""
 
     colour: Colour  # three channels, squares of display values
-    shine: Array  # strength of the reflection
-    dim: Array  # light that folds keep out, 0..1
-    hair: Array  # coverage by hair
+    shine: Array | float  # strength of the reflection
+    dim: Array | float  # light that folds let in, 0..1
+
+
+class Tones(NamedTuple):
+    """Colours of one person, three scalars each, and what grows and is put on."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    beard: Array
+    make_up: Array
+
+
+def tones(t: Measures, age: Array, style: Array) -> Tones:
+    """Returns a person's colours at an age, in a style [STYLE_SIZE]."""
+    return Tones(
+        _skin_tone(t, style), _hair_tone(t, age), _eye_tone(t), style[2], style[3]
+    )
+
+
+def matt(colour: Colour, dim: Array | float) -> Paint:
+    """Returns a surface of one colour without shine."""
+    return Paint(colour, 0.0, dim)
+
+
+def over(base: Colour, cover: Array, colour) -> Colour:
+    """Returns `base` with `colour` laid over it, by channel."""
+    return [b + cover * (c - b) for b, c in zip(base, colour)]
+
+
+def wear_mask(surface: Paint, u: Array, v: Array, f: Features, worn: Array) -> Paint:
+    """Returns the surface under a medical mask that is `worn` 0..1."""
+    cover = worn * occluders.mask_cover(u, v, f)
+    pleats = 1 - 0.12 * jnp.square(jnp.sin(24 * v))
+    cloth = [c * pleats for c in (0.42, 0.60, 0.68)]
+    return Paint(
+        over(surface.colour, cover, cloth),
+        surface.shine * (1 - cover),
+        surface.dim + cover * (1 - surface.dim),
+    )
 
 
 def _soft(distance: Array, width) -> Array:
     """Coverage where `distance` > 0, soft over `width`."""
     return jax.nn.sigmoid(4.0 * distance / width)
-
-
-def _over(base: Colour, cover: Array, colour) -> Colour:
-    return [b + cover * (c - b) for b, c in zip(base, colour)]
 
 
 def _bump(x, width):
@@ -44,9 +79,9 @@ def _mix(share, first, second) -> list:
     return [a + share * (b - a) for a, b in zip(first, second)]
 
 
-def skin_tone(t: Measures, style: Array) -> list:
+def _skin_tone(t: Measures, style: Array) -> list:
     """Returns the skin's colour, three scalars."""
-    share = jax.nn.sigmoid(1.3 * t["melanin"] - 0.9 + 0.5 * style[4])
+    share = jax.nn.sigmoid(1.4 * t["melanin"] - 1.35 + 0.5 * style[4])
     tone = [
         a * (1 - share) ** 2 + 2 * b * share * (1 - share) + c * share**2
         for a, b, c in zip(
@@ -62,7 +97,7 @@ def skin_tone(t: Measures, style: Array) -> list:
     return [jnp.square(c) for c in tone]
 
 
-def hair_tone(t: Measures, age: Array) -> list:
+def _hair_tone(t: Measures, age: Array) -> list:
     """Returns the hair's colour, three scalars."""
     dark = jax.nn.sigmoid(1.6 * t["hair_dark"] + 1.1 * t["melanin"] + 0.7)
     fair = _mix(
@@ -74,7 +109,7 @@ def hair_tone(t: Measures, age: Array) -> list:
     return [jnp.square(c) for c in tone]
 
 
-def eye_tone(t: Measures) -> list:
+def _eye_tone(t: Measures) -> list:
     """Returns the iris's colour, three scalars."""
     light = jax.nn.sigmoid(2.5 * t["iris_hue"] - 2.2 * t["melanin"] - 1.6)
     blue = _mix(
@@ -122,44 +157,48 @@ def paint(
     v: Array,
     hair_height: Array,
     f: Features,
+    tones: Tones,
     t: Measures,
     e: Measures,
     pattern: Array,
     age: Array,
-    style: Array,
     pixel: Array,
 ) -> Paint:
     """Returns the surface properties at map places.
 
     Args:
       u, v, hair_height: of `trace.head`.
-      pattern: [PATTERN_SIZE], the identity's last numbers.
-      pixel: a pixel's width in map coordinates, a scalar.
+      pattern: of `lattice`.
+      pixel: a pixel's width in decimetres, a scalar.
     """
     child, old = child_and_old(age)
     male = jax.nn.sigmoid(2.5 * t["sex"])
     side = jnp.abs(u)
     soft = jnp.maximum(1.6 * pixel, 0.012)
-    skin = skin_tone(t, style)
-    hair = hair_tone(t, age)
+    skin, hair = tones.skin, tones.hair
     grown = 1 - child
     smile = jnp.maximum(e["smile"], 0)
     middle = f.mouth_v
+    make_up = jnp.maximum(tones.make_up, 0) * (1 - male)
 
     # skin
-    fine = _sample(lattice(pattern), u, v)
+    fine = _sample(pattern, u, v)
     cheek = _bump(side - 0.50, 0.22) * _bump(v + 0.24, 0.20)
     nose = _bump(side, 0.14) * _bump(v - f.nose_v, 0.12)
     blush = (0.10 + 0.06 * t["cheek_red"]) * cheek + 0.10 * nose + 0.025 * fine
-    blush += 0.12 * style[3] * jnp.maximum(cheek, 0)
+    blush += 0.12 * make_up * cheek
     tone = 1 + 0.05 * fine - 0.03 * _grain(jnp.round(u * 40), jnp.round(v * 40), 1.0)
     ring = _bump(side - f.eye_u, 0.17) * _bump(v - (f.eye_v - 0.12), 0.06)
     tone = tone * (1 - (0.10 + 0.10 * t["eye_ring"] * 0.6 + 0.1 * old) * ring)
     freckles = jnp.maximum(t["freckles"] - 0.9 - 0.5 * t["melanin"], 0)
-    spots = jnp.maximum(
-        _sample(lattice(pattern[::-1] * 1.5), u * 3 % 1.2, v * 3 % 1.2), 0
+    cell_u, cell_v = jnp.floor(u / 0.045), jnp.floor(v / 0.045)
+    away = jnp.hypot(
+        u / 0.045 - cell_u - 0.5 - 0.25 * _grain(cell_u, cell_v, 11.0),
+        v / 0.045 - cell_v - 0.5 - 0.25 * _grain(cell_u, cell_v, 13.0),
     )
-    tone = tone * (1 - 0.35 * jnp.minimum(freckles, 1) * spots * (cheek + nose))
+    size = 0.28 * _grain(cell_u, cell_v, 17.0)
+    spots = _soft(size - away, 0.3 + 0.5 * soft / 0.045)
+    tone = tone * (1 - 0.5 * jnp.minimum(freckles, 1) * spots * (cheek + nose))
     for which in ("mole1", "mole2"):
         size = 0.020 * jnp.clip(t[which + "_size"], 0, 1.5)
         away = jnp.hypot(u - t[which + "_x"], v - t[which + "_y"])
@@ -210,14 +249,22 @@ def paint(
     )
     wing = _bump(side - 1.12 * n, 0.022) * _bump(v - f.nose_v + 0.05, 0.055)
     under = _bump(u, 0.75 * n) * _bump(v - f.nose_base - 0.005, 0.025)
-    dim = dim * (1 - 0.75 * hole) * (1 - 0.3 * wing) * (1 - 0.22 * under)
+    dim = dim * (1 - 0.75 * hole) * (1 - 0.4 * wing) * (1 - 0.45 * under)
+    # where little light comes: sockets, the sides of the nose, hollows
+    socket = _bump(side - f.eye_u + 0.05, 0.20) * _bump(v - f.eye_v - 0.05, 0.10)
+    dim = dim * (1 - 0.38 * socket)
+    flank = _bump(side - 0.135, 0.05) * _bump(v - (f.nose_v + f.eye_v) / 2, 0.19)
+    dim = dim * (1 - 0.26 * flank)
+    hollow = _bump(side - 0.72, 0.16) * _bump(v + 0.52, 0.26)
+    dim = dim * (1 - 0.22 * hollow)
+    dim = dim * (1 - 0.30 * jax.nn.sigmoid((-0.98 - v) * 12))
     # under the lip and the chin
-    dim = dim * (1 - 0.16 * _bump(u, 0.15) * _bump(v - (middle - 0.135 - f.drop), 0.03))
+    dim = dim * (1 - 0.32 * _bump(u, 0.16) * _bump(v - (middle - 0.135 - f.drop), 0.03))
 
     # beard
     pace = male * jax.nn.sigmoid((age - 19) / 1.5)
-    full = pace * jax.nn.sigmoid(3 * (t["beard"] + 1.2 * style[2]) - 2.6)
-    lip = pace * jax.nn.sigmoid(3 * (t["moustache"] + style[2]) - 2.2)
+    full = pace * jax.nn.sigmoid(3 * (t["beard"] + 1.2 * tones.beard) - 2.6)
+    lip = pace * jax.nn.sigmoid(3 * (t["moustache"] + tones.beard) - 2.2)
     shadow = pace * (0.12 + 0.2 * jax.nn.sigmoid(2 * t["beard"]))
     jaw = _soft(
         -0.36
@@ -239,35 +286,27 @@ def paint(
     stubble = shadow * jnp.clip(jaw + chin_hair + above, 0, 1)
     strands = 1 + 0.25 * _grain(jnp.round(u * 60), jnp.round(v * 25), 3.0)
     face_hair = [c * strands for c in hair]
-    colour = _over(colour, 0.45 * stubble, _mix(0.6, skin, hair))
-    colour = _over(colour, 0.92 * beard, face_hair)
+    colour = over(colour, 0.45 * stubble, _mix(0.6, skin, hair))
+    colour = over(colour, 0.92 * beard, face_hair)
 
     # brows
     x = (side - f.brow_u) / f.brow_width
-    inner = jnp.clip(0.5 - 0.5 * x, 0, 1)
-    centre = (
-        f.brow_v
-        + f.brow_arch * (1 - x * x)
-        + f.brow_inner * inner
-        + f.brow_outer * (1 - inner)
-        - 0.02 * inner * inner
-    )
     thick = f.brow_thick * (1 - 0.45 * jnp.clip(x + 0.2, 0, 1))
-    brow = _soft(thick - jnp.abs(v - centre), 0.03) * _soft(1 - jnp.abs(x), 0.18)
+    brow = _soft(thick - jnp.abs(v - f.brow_line(x)), 0.03) * _soft(
+        1 - jnp.abs(x), 0.18
+    )
     brow = (
         brow
         * (0.80 + t["brow_dark"] - 0.35 * child)
         * (0.9 + 0.25 * _grain(jnp.round(u * 70), jnp.round(v * 30), 5.0))
     )
     brow_colour = [0.75 * a + 0.08 * b for a, b in zip(hair, skin)]
-    colour = _over(colour, jnp.clip(brow, 0, 1), brow_colour)
+    colour = over(colour, jnp.clip(brow, 0, 1), brow_colour)
 
     # eyes: x grows outwards
     x = (side - f.eye_u) / f.eye_width
-    arch = jnp.maximum(1 - x * x, 0.0)
+    upper, lower = f.lids(x)
     line = f.eye_v + f.eye_tilt * x
-    upper = line + f.eye_up * jnp.power(arch + 1e-4, 0.72)
-    lower = line - f.eye_down * jnp.power(arch + 1e-4, 0.85)
     inside = jnp.abs(x) < 1
     opening = jnp.where(inside, jnp.minimum(upper - v, v - lower), -0.1)
     ball = _soft(opening, soft)
@@ -294,14 +333,14 @@ def paint(
     iris = _soft(f.iris - gaze, soft)
     pupil = _soft(0.42 * f.iris - gaze, soft)
     rim = _bump(gaze - f.iris, 0.012)
-    white = [0.72, 0.70, 0.68]
-    eye = _over(
+    white = [0.60, 0.58, 0.56]
+    eye = over(
         [w * jnp.ones_like(u) for w in white],
         iris,
-        [c * (1 + 1.5 * _bump(gaze - 0.6 * f.iris, 0.02)) for c in eye_tone(t)],
+        [c * (1 + 1.5 * _bump(gaze - 0.6 * f.iris, 0.02)) for c in tones.iris],
     )
-    eye = _over(eye, 0.5 * rim, [0.02, 0.02, 0.02])
-    eye = _over(eye, pupil, [0.004, 0.004, 0.004])
+    eye = over(eye, 0.5 * rim, [0.02, 0.02, 0.02])
+    eye = over(eye, pupil, [0.004, 0.004, 0.004])
     shade = 1 - 0.5 * _bump(jnp.maximum(upper - v, 0), 0.03)
     corner = _soft(jnp.abs(x) - 0.9, 0.25)
     eye = [c * shade * (1 - 0.3 * corner) for c in eye]
@@ -312,14 +351,13 @@ def paint(
         ),
         soft,
     )
-    eye = _over(eye, 0.85 * glint, [0.9, 0.9, 0.9])
-    colour = _over(colour, ball, eye)
+    eye = over(eye, 0.85 * glint, [0.9, 0.9, 0.9])
+    colour = over(colour, ball, eye)
     dim = dim * (1 - ball) + ball
     lash = jnp.clip(lid * (0.75 + 0.5 * (1 - male)) + 0.3 * lid_low, 0, 1)
-    colour = _over(colour, lash, [0.02 + 0.12 * s for s in skin])
+    colour = over(colour, lash, [0.02 + 0.12 * s for s in skin])
     shadow_lid = _bump(side - f.eye_u, 0.18) * _bump(v - f.eye_v - 0.10, 0.05)
-    make_up = jnp.maximum(style[3], 0) * (1 - male)
-    colour = _over(
+    colour = over(
         colour,
         0.5 * make_up * shadow_lid,
         [c * k for c, k in zip(skin, (0.45, 0.35, 0.5))],
@@ -327,25 +365,18 @@ def paint(
 
     # mouth
     x = u / f.mouth_width
-    arch = jnp.maximum(1 - x * x, 0.0)
-    line = middle + f.mouth_curve * (x * x - 0.35)
-    top = line + f.mouth_open_up * arch
-    bottom = line - f.mouth_open_down * jnp.sqrt(arch + 1e-5)
-    notch = 1 - f.cupid * _bump(u, 0.05)
-    up = top + f.upper_lip * jnp.power(arch + 1e-5, 0.75) * notch * 1.15
-    low = bottom - f.lower_lip * jnp.power(arch + 1e-5, 0.6)
+    line = f.mouth_line(x)
+    up, top, bottom, low = f.lips(x)
     within = jnp.abs(x) < 1
     lips = _soft(jnp.where(within, jnp.minimum(up - v, v - low), -0.1), 1.5 * soft)
-    red = jax.nn.sigmoid(
-        t["lip_red"] + 2.5 * jnp.maximum(style[3], 0) * (1 - male) - 0.3 * male
-    )
+    red = jax.nn.sigmoid(t["lip_red"] + 2.5 * make_up - 0.3 * male)
     lip = [
-        skin[0] * (0.78 + 0.05 * red),
-        skin[1] * (0.58 - 0.22 * red),
-        skin[2] * (0.62 - 0.2 * red),
+        skin[0] * (0.66 + 0.06 * red),
+        skin[1] * (0.42 - 0.18 * red),
+        skin[2] * (0.47 - 0.18 * red),
     ]
     lip = [c * (1 - 0.12 * _soft(v - line, 0.03)) for c in lip]
-    colour = _over(colour, 0.9 * lips, lip)
+    colour = over(colour, 0.9 * lips, lip)
     gap = _soft(jnp.where(within, jnp.minimum(top - v, v - bottom), -0.1) + 0.003, soft)
     opened = jnp.clip((f.mouth_open_up + f.mouth_open_down) / 0.03, 0, 1)
     teeth = _soft(v - (top - 0.055), soft) * _soft(0.82 - jnp.abs(x), 0.15) * opened
@@ -353,14 +384,14 @@ def paint(
     tooth = 1 - 0.25 * jnp.square(jnp.sin(u * 62.0))
     mouth = [0.05 + 0 * u, 0.015 + 0 * u, 0.015 + 0 * u]
     white_teeth = [0.78 - 0.1 * old, 0.74 - 0.14 * old, 0.66 - 0.18 * old]
-    mouth = _over(
+    mouth = over(
         mouth,
         jnp.clip(teeth + 0.6 * teeth_low * opened, 0, 1),
         [c * tooth for c in white_teeth],
     )
-    colour = _over(colour, gap * opened, mouth)
+    colour = over(colour, gap * opened, mouth)
     seam = jnp.where(within, _bump(v - line, 0.010 + 0.5 * pixel), 0.0) * (1 - opened)
-    dim = dim * (1 - 0.6 * seam)
+    dim = dim * (1 - 0.75 * seam)
     corner = _bump(side - f.mouth_width, 0.02) * _bump(v - line, 0.02)
     dim = dim * (1 - 0.4 * corner)
 
@@ -372,15 +403,13 @@ def paint(
 
     # hair
     cover = _soft(hair_height, 0.035)
-    # Strands run from the parting, so noise is stretched along them.
-    round_ = jnp.arctan2(u, v - 1.1 - 0.0) if False else u
-    strand = _grain(jnp.round(round_ * 55 + 4 * jnp.sin(4 * v)), jnp.round(v * 5), 7.0)
+    strand = _grain(jnp.round(u * 55 + 4 * jnp.sin(4 * v)), jnp.round(v * 5), 7.0)
     wave = 0.5 * jnp.sin(36 * u + 6 * jnp.sin(5 * v + 3 * u))
     lock = 1 + 0.22 * strand + 0.20 * wave
     hair_colour = [c * jnp.clip(lock, 0.3, 2) + 0.002 for c in hair]
-    colour = _over(colour, cover, hair_colour)
+    colour = over(colour, cover, hair_colour)
     dim = dim + cover * (1 - dim)
     dim = dim * (1 - 0.35 * jnp.where(hair_height < 0, _bump(hair_height, 0.02), 0))
     shine = (0.10 + 0.04 * t["skin_shine"]) * (1 - cover) * (1 - 0.7 * beard)
     shine = shine + 0.10 * lips * (1 - cover) + 0.05 * cover
-    return Paint(colour, shine, jnp.clip(dim, 0.05, 1), cover)
+    return Paint(colour, shine, jnp.clip(dim, 0.05, 1))

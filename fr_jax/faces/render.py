@@ -1,13 +1,23 @@
-"""From codes to pictures: `render`, and the camera."""
+"""From codes to pictures."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from fr_jax.faces import imaging, landmarks, light, paint, shape, trace
-from fr_jax.faces.codes import PATTERN_SIZE, Codes, traits
+from fr_jax.faces import (
+    camera,
+    imaging,
+    landmarks,
+    light,
+    occluders,
+    paint,
+    shape,
+    trace,
+)
+from fr_jax.faces.codes import PATTERN_SIZE, SIZES, Codes, traits
 
 Array = jax.Array
 Vector = tuple[Array, Array, Array]
@@ -23,6 +33,7 @@ class Rendering(NamedTuple):
         through it.
       landmarks5: [n, 5, 2] eyes, nose tip, corners of the mouth, image-left first.
       mask: [n, S, S] coverage of the head (skin and hair), 0..1.
+      alpha: [n, S, S] coverage of head, neck and shoulders, 0..1.
       depth: [n, S, S] distance from the head's centre towards the camera in decimetres,
         -10 where there is no head.
     """
@@ -31,234 +42,183 @@ class Rendering(NamedTuple):
     landmarks68: Array
     landmarks5: Array
     mask: Array
+    alpha: Array
     depth: Array
 
 
-# ArcFace's template for 112 pixels.
-_TEMPLATE = (
-    (38.2946, 51.6963),
-    (73.5318, 51.5014),
-    (56.0252, 71.7366),
-    (41.5493, 92.3655),
-    (70.7299, 92.2041),
-)
-_LOOSE = 0.26  # of a loose frame's side is a decimetre at the head's centre
+class _Quality(NamedTuple):
+    samples: int  # per pixel and axis
+    steps: int  # of a ray
+    shadows: bool
 
 
-def rotation(pose: Array) -> Array:
-    """Returns the matrix [3, 3] head -> camera of (yaw, pitch, roll) in degrees."""
-    yaw, pitch, roll = jnp.deg2rad(pose)
-    cy, sy, cp, sp, cr, sr = (
-        jnp.cos(yaw),
-        jnp.sin(yaw),
-        jnp.cos(pitch),
-        jnp.sin(pitch),
-        jnp.cos(roll),
-        jnp.sin(roll),
-    )
-    turn = jnp.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]])
-    nod = jnp.array([[1.0, 0.0, 0.0], [0.0, cp, sp], [0.0, -sp, cp]])
-    tilt = jnp.array([[cr, sr, 0.0], [-sr, cr, 0.0], [0.0, 0.0, 1.0]])
-    return tilt @ nod @ turn
+_QUALITIES = {"full": _Quality(2, 16, True), "fast": _Quality(1, 14, False)}
 
 
-def _similarity(points: Array, template: Array) -> Array:
-    """Returns (a, b, x, y) of the least-squares similarity points -> template.
+class _Scene(NamedTuple):
+    """One face ready to be drawn: all that is cheap to have for many at once."""
 
-    Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, without
-    reflection; [x'; y'] = [[a, -b], [b, a]] [x; y] + [tx; ty].
+    skin: Array
+    hair: Array
+    turn: Array  # [3, 3] head -> camera
+    frame: camera.Frame
+    features: shape.Features
+    tones: paint.Tones
+    lattice: Array
+    sixty_eight: Array
+    five: Array
+
+
+def render(
+    codes: Codes, size: int = 112, frame: str = "aligned", quality: str = "full"
+) -> Rendering:
+    """Returns pictures of faces, with where everything is in them.
+
+    Pure and differentiable by every code; rows do not depend on each other.
+
+    Args:
+      size: side of the pictures in pixels.
+      frame: 'aligned' in ArcFace's template (`camera.template`), or 'loose': head and
+        shoulders, moved by `codes.camera`.
+      quality: 'full' has four samples a pixel and shadows, 'fast' one sample and none.
+
+    Raises:
+      ValueError: for codes of wrong shapes, an unknown frame or quality, and a yaw,
+        pitch, roll, distance or age out of range where the values are known.
     """
-    mean_p, mean_t = points.mean(axis=0), template.mean(axis=0)
-    p, t = points - mean_p, template - mean_t
-    square = jnp.sum(p * p) + 1e-9
-    a = jnp.sum(p * t) / square
-    b = jnp.sum(p[:, 0] * t[:, 1] - p[:, 1] * t[:, 0]) / square
-    x = mean_t[0] - (a * mean_p[0] - b * mean_p[1])
-    y = mean_t[1] - (b * mean_p[0] + a * mean_p[1])
-    return jnp.stack([a, b, x, y])
+    check(codes)
+    if frame not in ("aligned", "loose") or quality not in _QUALITIES:
+        raise ValueError(
+            f"frame {frame!r}, quality {quality!r}: frames are 'aligned' and 'loose', "
+            "qualities 'full' and 'fast'"
+        )
+    if size < 16:
+        raise ValueError(f"size {size}: a face needs 16 pixels at least")
+    return _render(codes, size, frame, quality)
 
 
-def _screen(points: Array, distance: Array) -> Array:
-    """Returns where points [n, 3] are seen in the plane z = 0, [n, 2], y down."""
-    scale = distance / (distance - points[:, 2])
-    return jnp.stack([points[:, 0] * scale, -points[:, 1] * scale], axis=1)
+def check(codes: Codes) -> None:
+    """Raises ValueError for codes that are none; values only where they are known."""
+    rows = codes.age.shape[0] if jnp.ndim(codes.age) else -1
+    for name, shape_ in SIZES.items():
+        found = jnp.shape(getattr(codes, name))
+        if found != (rows, *shape_):
+            raise ValueError(f"codes.{name} has shape {found}, not [n, *{shape_}]")
+    ranges: dict[str, tuple[Any, float, float]] = {
+        "yaw": (codes.pose[:, 0], -90, 90),
+        "pitch": (codes.pose[:, 1], -45, 45),
+        "roll": (codes.pose[:, 2], -45, 45),
+        "camera distance": (codes.camera[:, 0], 4, 100),
+        "age": (codes.age, 1, 90),
+    }
+    for name, (values, low, high) in ranges.items():
+        if isinstance(values, Tracer):
+            continue
+        outside = (values < low - 1e-3) | (values > high + 1e-3) | ~jnp.isfinite(values)
+        if outside.any():
+            row = int(outside.argmax())
+            raise ValueError(
+                f"{name} {float(values[row]):.1f} (row {row}) is not in {low}..{high}"
+            )
 
 
-def _glasses(origin, direction, f, t, i) -> tuple[Array, Array, Array]:
-    """Returns distance, cover of the frame and cover of the lenses, in a plane."""
-    plane = 1.02
-    distance = (plane - origin[2]) / jnp.where(
-        jnp.abs(direction[2]) < 0.05, -0.05, direction[2]
+@functools.partial(jax.jit, static_argnames=("size", "frame", "quality"))
+def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
+    scenes = jax.vmap(functools.partial(_prepare, size=size, frame=frame))(codes)
+    # One face at a time: its maps fit a core's cache, and memory does not grow with n.
+    draw = functools.partial(_draw, size=size, quality=_QUALITIES[quality])
+    return jax.lax.map(lambda pair: draw(*pair), (codes, scenes))
+
+
+def _prepare(codes: Codes, size: int, frame: str) -> _Scene:
+    t = traits(codes.identity)
+    e = shape.movements(codes.expression)
+    f = shape.features(t, e, codes.age)
+    skin, hair = shape.radius_maps(t, e, f, codes.age, codes.style)
+    turn = camera.rotation(codes.pose)
+    on_head = landmarks.on_skin(skin, landmarks.places(f))
+    five = landmarks.five(f, skin, on_head)
+    sixty_eight, five = (
+        camera.seen(points @ turn.T, codes.camera[0]) for points in (on_head, five)
     )
-    x, y = (o + distance * d for o, d in zip(origin[:2], direction[:2]))
-    bend = 0.18 * jnp.square(x)  # frames are curved around the face
-    distance = distance + bend / jnp.maximum(jnp.abs(direction[2]), 0.2)
-    x, y = (o + distance * d for o, d in zip(origin[:2], direction[:2]))
-    eye = 0.93 * f.eye_u
-    px, py = (jnp.abs(x) - eye) / 0.25, (y - f.eye_v + 0.02) / 0.19
-    power = 2.2 + 4 * i["glasses_shape"]
-    ring = jnp.power(
-        jnp.power(jnp.abs(px) + 1e-3, power) + jnp.power(jnp.abs(py) + 1e-3, power),
-        1 / power,
+    if frame == "aligned":
+        to_pixels = camera.aligned(five, size)
+    else:
+        to_pixels = camera.loose(codes.camera[1:], size)
+    return _Scene(
+        skin,
+        hair,
+        turn,
+        to_pixels,
+        f,
+        paint.tones(t, codes.age, codes.style),
+        paint.lattice(codes.identity[-PATTERN_SIZE:]),
+        camera.to_pixels(to_pixels, sixty_eight),
+        camera.to_pixels(to_pixels, five),
     )
-    frame = jax.nn.sigmoid((0.11 - jnp.abs(ring - 1)) * 25)
-    bridge = jax.nn.sigmoid(
-        (0.025 - jnp.abs(y - f.eye_v - 0.04)) * 150
-    ) * jax.nn.sigmoid((eye - 0.25 - jnp.abs(x)) * 60)
-    lens = jax.nn.sigmoid((1 - ring) * 25)
-    ahead = jax.nn.sigmoid(-direction[2] * 30 - 3.0)
-    return distance, jnp.maximum(frame, bridge) * ahead, lens * ahead
 
 
-def _hand(x: Array, y: Array, i: dict[str, Array], skin: list) -> tuple[Array, list]:
-    """Returns cover and colour of a hand before the face; places in decimetres."""
-    cx, cy = 0.7 * i["hand_x"], 0.35 - 0.8 * i["hand_y"]
-    px, py = x - cx, y - cy
-    inside = 0.36 - jnp.hypot(px, 0.85 * (py - 0.35))
-    shade = inside
-    for k in range(4):
-        lean = (k - 1.5) * 0.16
-        along = jnp.clip(-py - 0.0, 0.0, 0.62 - 0.06 * abs(k - 1.5))
-        away = 0.085 - jnp.hypot(px - lean * (1 + 0.35 * along), py + along)
-        inside = jnp.maximum(inside, away)
-        shade = jnp.maximum(shade, away * 2)
-    light = 0.55 + 0.45 * jnp.clip(shade / 0.15, 0, 1)
-    return jax.nn.sigmoid(inside * 60) * i["hand"], [c * light for c in skin]
-
-
-def _one(codes: Codes, size: int, frame: str, steps: int, shadows: bool) -> Rendering:
+def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Rendering:
     t = traits(codes.identity)
     e = shape.movements(codes.expression)
     i = imaging.named(codes.imaging)
-    f = shape.features(t, e, codes.age)
-    skin, hair = shape.radius_maps(t, e, f, codes.age, codes.style)
+    distance, turn, f = codes.camera[0], scene.turn, scene.features
+    x, y, width = camera.grid(scene.frame, size, quality.samples)
+    ray = camera.rays(x, y, distance)
+    eye = (jnp.float32(0.0), jnp.float32(0.0), distance)
 
-    turn = rotation(codes.pose)
-    uv = landmarks.places(f)
-    on_head = landmarks.on_skin(skin, uv)
-    five = landmarks.five(f, skin, on_head)
-    distance = codes.camera[0]
-    points68 = _screen(on_head @ turn.T, distance)
-    points5 = _screen(five @ turn.T, distance)
-    if frame == "aligned":
-        template = (jnp.array(_TEMPLATE) + 0.5) * (size / 112) - 0.5
-        a, b, tx, ty = _similarity(points5, template)
-    else:
-        a, b = jnp.float32(_LOOSE * size), jnp.float32(0.0)
-        tx = (0.5 + codes.camera[1]) * size - 0.5
-        ty = (0.5 + codes.camera[2]) * size - 0.5
-    to_pixels = jnp.array([[a, b], [-b, a]])
-    origin_px = jnp.stack([tx, ty])
-    points68 = points68 @ to_pixels + origin_px
-    points5 = points5 @ to_pixels + origin_px
-
-    # rays
-    column = jnp.arange(size, dtype=jnp.float32)
-    px, py = column[None, :] - tx, column[:, None] - ty
-    square = a * a + b * b
-    x, y = (a * px + b * py) / square, (-b * px + a * py) / square
-    scale = jax.lax.rsqrt(square)  # decimetres of a pixel
-    y_up = -y
-    length = jax.lax.rsqrt(x * x + y_up * y_up + distance * distance)
-    world = (x * length, y_up * length, -distance * length)
-    camera = (jnp.float32(0.0), jnp.float32(0.0), distance)
-
-    def to_head(vector):
+    def to_head(vector) -> Any:
         return tuple(sum(turn[r, c] * vector[r] for r in range(3)) for c in range(3))
 
-    origin, direction = to_head(camera), to_head(world)
-    hit = trace.head(skin, hair, origin, direction, steps=steps)
-    cover = jnp.clip(1.3 - hit.miss / (1.2 * scale), 0.0, 1.0)
+    def to_camera(vector) -> Any:
+        return tuple(sum(turn[r, c] * vector[c] for c in range(3)) for r in range(3))
 
-    # what is lit
+    origin, direction = to_head(eye), to_head(ray)
+    hit = trace.head(scene.skin, scene.hair, origin, direction, steps=quality.steps)
+    head = jnp.clip(1.3 - hit.miss / (1.2 * width), 0.0, 1.0)
     surface = paint.paint(
-        hit.u,
-        hit.v,
-        hit.hair,
-        f,
-        t,
-        e,
-        codes.identity[-PATTERN_SIZE:],
-        codes.age,
-        codes.style,
-        scale,
+        hit.u, hit.v, hit.hair, f, scene.tones, t, e, scene.lattice, codes.age, width
     )
-    normal = tuple(sum(turn[r, c] * hit.normal[c] for c in range(3)) for r in range(3))
-    lamp, lamp_colour = light.main_lamp(codes.light)
+    surface = paint.wear_mask(surface, hit.u, hit.v, f, i["mask"])
+    lamp = light.main_lamp(codes.light)
+    visible = jnp.float32(1.0)
+    if quality.shadows:
+        to_lamp = to_head(lamp[0])
+        visible = trace.visible(scene.skin, scene.hair, hit.point, hit.normal, to_lamp)
+    face = light.shade(codes.light, lamp, to_camera(hit.normal), ray, surface, visible)
 
-    def lit(normal, colour, dim, shine, seen):
-        harmonic = light.harmonics_of(normal)
-        lights = light.irradiance(codes.light, harmonic)
-        facing = jnp.maximum(sum(n * k for n, k in zip(normal, lamp)), 0.0)
-        half = [k - w for k, w in zip(lamp, world)]
-        inverse = jax.lax.rsqrt(sum(h * h for h in half) + 1e-6)
-        gloss = jnp.maximum(sum(n * h for n, h in zip(normal, half)) * inverse, 0.0)
-        gloss = jnp.power(gloss + 1e-4, 18.0) * seen * shine
-        out = []
-        for c in range(3):
-            direct = lamp_colour[c] * facing * (1 - seen)
-            returned = jnp.maximum(lights[c] - direct, 0.05 * lights[c])
-            returned = jnp.maximum(returned, 0.01) * dim
-            out.append(colour[c] * returned + gloss * lamp_colour[c])
-        return out
+    # Shoulders and neck, which do not turn with the head, over the background.
+    image = imaging.background(i, x, y)
+    narrow = 1 - 0.25 * shape.child_and_old(codes.age)[0]
+    torso = trace.ellipsoid(eye, ray, (0.0, -2.72, -0.45), (2.0 * narrow, 1.28, 0.9))
+    neck = trace.ellipsoid(eye, ray, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55))
+    cloth = imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
+    torso_cover = jnp.clip(0.5 - torso.miss / (1.5 * width), 0, 1)
+    matt = paint.matt(cloth, 1.0)
+    coat = light.shade(codes.light, lamp, torso.normal, ray, matt, 1.0)
+    neck_cover = jnp.clip(0.5 - neck.miss / (1.2 * width), 0, 1)
+    neck_cover = neck_cover * (neck.t < torso.t + 0.02)
+    under = -0.65 - neck.t * ray[1]  # below the chin's shadow
+    matt = paint.matt(scene.tones.skin, jnp.clip(under / 0.75, 0.25, 1))
+    throat = light.shade(codes.light, lamp, neck.normal, ray, matt, 1.0)
+    before = jnp.where(neck_cover > 0.5, neck.t, 1e3)
+    head = head * (hit.t < before + 0.02)
+    image = paint.over(image, torso_cover, coat)
+    image = paint.over(image, neck_cover, throat)
+    image = paint.over(image, head, face)
 
-    seen = jnp.ones_like(x)
-    if shadows:
-        to_lamp = to_head(lamp)
-        seen = trace.visible(skin, hair, hit.point, hit.normal, to_lamp)
-    face = lit(normal, surface.colour, surface.dim, surface.shine, seen)
+    t_frame, rim, lens = occluders.glasses(origin, direction, f, i["glasses_shape"])
+    worn = i["glasses"] * ((t_frame < hit.t + 0.1) | (head < 0.5))
+    image = paint.over(image, 0.9 * lens * worn * i["glasses_dark"], [0.011] * 3)
+    image = paint.over(image, rim * worn, [0.015] * 3)
+    hand, shade = occluders.hand(x, y, (i["hand_x"], i["hand_y"]))
+    lit = shade * jnp.maximum(0.28 * codes.light[0].mean(), 0.1)
+    image = paint.over(image, hand * i["hand"], [c * lit for c in scene.tones.skin])
 
-    # neck and shoulders, behind them the background
-    tone = [c * (1 + 0 * x) for c in paint.skin_tone(t, codes.style)]
-    cloth = [
-        c * (1 + 0 * x) for c in imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
-    ]
-    image = imaging.background(i, px / size, py / size)
-    child, _ = shape.child_and_old(codes.age)
-    narrow = 1 - 0.25 * child
-    t_torso, miss, n_torso = trace.ellipsoid(
-        camera, world, (0.0, -2.72, -0.45), (2.0 * narrow, 1.28, 0.9)
-    )
-    over = jnp.clip(0.5 - miss / (1.5 * scale), 0, 1)
-    torso = lit(n_torso, cloth, jnp.ones_like(x), 0.0 * x, jnp.ones_like(x))
-    image = [b + over * (c - b) for b, c in zip(image, torso)]
-    t_neck, miss, n_neck = trace.ellipsoid(
-        camera, world, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55)
-    )
-    near = jnp.clip(
-        (jnp.abs(-0.55 - (camera[1] + t_neck * world[1])) - 0.1) / 0.75, 0.25, 1
-    )
-    over = jnp.clip(0.5 - miss / (1.2 * scale), 0, 1) * (t_neck < t_torso + 0.02)
-    neck = lit(n_neck, tone, near, 0.0 * x, jnp.ones_like(x))
-    image = [b + over * (c - b) for b, c in zip(image, neck)]
-    behind = jnp.where(over > 0.5, t_neck, 1e3)
-    cover = cover * (
-        hit.t < jnp.minimum(behind, jnp.where(miss > 0, 1e3, behind)) + 0.02
-    )
-    image = [b + cover * (c - b) for b, c in zip(image, face)]
-
-    t_frame, frame_cover, lens = _glasses(origin, direction, f, t, i)
-    before = (t_frame < hit.t + 0.1) | (cover < 0.5)
-    frame_cover = frame_cover * before * i["glasses"]
-    lens = lens * before * i["glasses"] * i["glasses_dark"]
-    image = [b * (1 - 0.9 * lens) + 0.01 * lens for b in image]
-    image = [b + frame_cover * (0.015 - b) for b in image]
-    hand, hand_colour = _hand(
-        x, y, i, [c * jnp.maximum(codes.light[0].mean() * 0.28, 0.1) for c in tone]
-    )
-    image = [b + hand * (c - b) for b, c in zip(image, hand_colour)]
-
-    display = imaging.expose(jnp.stack(image, axis=-1), i)
-    picture = imaging.record(display, i)
-    depth = jnp.where(cover > 0.5, distance - hit.t * -world[2], -10.0)
-    return Rendering(picture, points68, points5, cover, depth)
-
-
-@functools.partial(jax.jit, static_argnames=("size", "frame", "full"))
-def render(
-    codes: Codes, size: int = 112, frame: str = "aligned", full: bool = True
-) -> Rendering:
-    draw = functools.partial(
-        _one, size=size, frame=frame, steps=18 if full else 12, shadows=full
-    )
-    return jax.lax.map(draw, codes)
+    pool = functools.partial(imaging.pool, samples=quality.samples)
+    scale = 1 / (width * quality.samples * camera.SCALE)
+    picture = imaging.record(imaging.expose([pool(c) for c in image], i), i, scale)
+    head = pool(head)
+    alpha = jnp.maximum(head, pool(jnp.maximum(torso_cover, neck_cover)))
+    depth = jnp.where(head > 0.5, distance - pool(hit.t * -ray[2]), -10.0)
+    return Rendering(picture, scene.sixty_eight, scene.five, head, alpha, depth)

@@ -58,7 +58,7 @@ def sample_light(key: Array) -> Array:
         lights = lights + light.lamp(towards, jnp.maximum(strength, 0) * tint[::-1])
     # A camera sets itself to what it sees.
     mean = jnp.maximum(lights[0].mean() * 0.282095, 0.1)
-    return lights * (0.72 / (0.35 + 0.65 * (mean + 0.25)))
+    return lights * (0.95 / (0.35 + 0.65 * (mean + 0.25)))
 
 
 def sample_expression(key: Array) -> Array:
@@ -118,14 +118,14 @@ def _sample_imaging(key: Array) -> Array:
         return (u[name] < share).astype(jnp.float32)
 
     values = {
-        "blur": 0.7 * jnp.abs(z["blur"]) * u["blur"] + 0.2,
-        "noise": 0.03 * u["noise"] ** 2,
-        "jpeg": 0.45 * u["jpeg"] ** 2,
-        "resolution": jnp.where(u["resolution"] < 0.6, 1.0, u["resolution"]),
+        "blur": 0.6 * jnp.abs(z["blur"]) * u["blur"] + 0.1,
+        "noise": 0.02 * u["noise"] ** 2,
+        "jpeg": 0.35 * u["jpeg"] ** 2,
+        "resolution": jnp.where(u["resolution"] < 0.75, 1.0, 0.5 * u["resolution"]),
         "exposure": 0.3 * z["exposure"],
-        "contrast": 1 + 0.12 * z["contrast"],
+        "contrast": 1.12 + 0.12 * z["contrast"],
         "saturation": jnp.where(
-            u["saturation"] < 0.08, 0.0, 0.95 + 0.2 * z["saturation"]
+            u["saturation"] < 0.08, 0.0, 1.15 + 0.2 * z["saturation"]
         ),
         "glasses": sometimes("glasses", 0.12),
         "glasses_dark": sometimes("glasses_dark", 0.15) * 0.9,

@@ -53,6 +53,33 @@ class Features(NamedTuple):
     chin_v: Array
     drop: Array  # of everything below the mouth, by the open jaw
 
+    def brow_line(self, x):
+        """Returns v of a brow's middle; x is -1 at its inner end, 1 at the outer."""
+        inner = jnp.clip(0.5 - 0.5 * x, 0, 1)
+        raised = self.brow_inner * inner + self.brow_outer * (1 - inner)
+        return self.brow_v + self.brow_arch * (1 - x * x) + raised - 0.02 * inner**2
+
+    def lids(self, x):
+        """Returns v of the upper and the lower lid; x is 1 in the outer corner."""
+        arch = jnp.maximum(1 - x * x, 0.0) + 1e-4
+        line = self.eye_v + self.eye_tilt * x
+        return line + self.eye_up * arch**0.72, line - self.eye_down * arch**0.85
+
+    def mouth_line(self, x):
+        """Returns v of the seam of the lips; x is -1 and 1 in the corners."""
+        # The lips stand out in the middle, so a straight seam is curved in the map.
+        return self.mouth_v + self.mouth_curve * (x * x - 0.35) - 0.03 * x * x
+
+    def lips(self, x):
+        """Returns v of the upper lip's edges and of the lower one's, from above."""
+        arch = jnp.maximum(1 - x * x, 0.0) + 1e-5
+        line = self.mouth_line(x)
+        top = line + self.mouth_open_up * arch
+        bottom = line - self.mouth_open_down * jnp.sqrt(arch)
+        notch = 1 - self.cupid * _bump(x * self.mouth_width, 0.05)
+        up = top + 1.15 * self.upper_lip * arch**0.75 * notch
+        return up, top, bottom, bottom - self.lower_lip * arch**0.6
+
 
 def movements(expression: Array) -> Measures:
     """Returns the named movements of one expression [EXPRESSION_SIZE]."""
@@ -71,15 +98,15 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     drop = 0.13 * jnp.maximum(e["jaw_open"], 0.0)
     wide = e["eyes_wide"]
     open_ = (
-        (0.060 + t["eye_open"])
+        (0.066 + t["eye_open"])
         * (1 + 0.15 * child - 0.22 * old)
         * jnp.clip(1 + 0.45 * wide, 0.05, 1.6)
     )
     eye_v = 0.142 + t["eye_height"] - 0.05 * child
     lips = jnp.clip(1 - 0.6 * e["lips_press"], 0.3, 1) * (1 - 0.35 * old)
     wider = 1 + 0.2 * e["smile"] - 0.3 * e["lips_round"]
-    mouth_v = -0.555 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
-    part = 0.5 * drop
+    mouth_v = -0.525 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
+    brow_v = jnp.maximum(0.185 + t["brow_height"] - 0.02 * male, 0.12)
     return Features(
         eye_u=0.372 + t["eye_spacing"],
         eye_v=eye_v,
@@ -87,18 +114,18 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
         eye_up=open_,
         eye_down=0.65 * open_ - 0.012 * jnp.maximum(e["cheeks_up"], 0.0),
         eye_tilt=t["eye_tilt"] - 0.015 * old,
-        iris=0.068 * (1 + 0.1 * child),
+        iris=0.071 * (1 + 0.1 * child),
         gaze_u=0.05 * e["gaze_x"],
         gaze_v=0.035 * e["gaze_y"],
         brow_u=0.375 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
-        brow_v=eye_v + 0.195 + t["brow_height"] - 0.02 * male,
+        brow_v=eye_v + brow_v,
         brow_width=0.205 + t["brow_length"],
-        brow_thick=0.030 * jnp.exp(t["brow_thick"] + 0.3 * (male - 0.5) - 0.5 * child),
+        brow_thick=0.036 * jnp.exp(t["brow_thick"] + 0.3 * (male - 0.5) - 0.5 * child),
         brow_arch=t["brow_arch"] + 0.012 * (0.5 - male),
-        brow_inner=0.075 * e["brows_inner"] - 0.05 * e["brows_together"],
+        brow_inner=0.06 * e["brows_inner"] - 0.03 * e["brows_together"],
         brow_outer=0.07 * e["brows_outer"] + t["brow_tilt"] - 0.03 * old,
-        nose_v=-0.235 - t["nose_length"] + t["nose_tip_up"] * 0.6 + 0.05 * child,
-        nose_base=-0.355 - t["nose_length"] - 0.02 * old + 0.05 * child,
+        nose_v=-0.200 - t["nose_length"] + t["nose_tip_up"] * 0.6 + 0.05 * child,
+        nose_base=-0.335 - t["nose_length"] - 0.02 * old + 0.05 * child,
         nose_width=(0.155 + t["nose_width"] + 0.025 * t["melanin"] * 0.5)
         * (1 - 0.12 * child + 0.06 * old)
         * (1 + 0.08 * jnp.maximum(e["smile"], 0)),
@@ -113,7 +140,7 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
         upper_lip=0.042 * jnp.exp(t["upper_lip"] + 0.18 * t["melanin"]) * lips,
         lower_lip=0.058 * jnp.exp(t["lower_lip"] + 0.15 * t["melanin"]) * lips,
         cupid=0.35 + 0.2 * t["cupid"],
-        chin_v=-0.865 + part * 0 - drop - t["face_length"],
+        chin_v=-0.885 - drop - t["face_length"],
         drop=drop,
     )
 
@@ -170,14 +197,14 @@ def radius_maps(
     d = unproject(*jnp.broadcast_arrays(u, v))
     x, y, z = d
     width, height = t["head_width"], t["head_height"]
-    cranium = _ellipsoid(d, (0.0, 0.27, -0.12), (0.755 * width, 0.96 * height, 0.97))
-    jaw_width = 0.60 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
+    cranium = _ellipsoid(d, (0.0, 0.27, -0.12), (0.725 * width, 0.96 * height, 0.97))
+    jaw_width = 0.545 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
     jaw = _ellipsoid(
         d,
-        (0.0, -0.25 - 0.5 * t["face_length"] - 0.4 * f.drop, 0.20),
+        (0.0, -0.27 - 0.5 * t["face_length"] - 0.4 * f.drop, 0.20),
         (
             jaw_width,
-            0.74 + 0.5 * t["face_length"] + 0.6 * f.drop,
+            0.76 + 0.5 * t["face_length"] + 0.6 * f.drop,
             0.66 + 0.3 * t["mouth_out"],
         ),
     )
@@ -186,12 +213,10 @@ def radius_maps(
     side = jnp.abs(u)
 
     # Sums of products of one function of u and one of v are matrix products.
-    columns, rows = [], []
+    bumps = []
 
-    def add(height, centre_u, width_u, centre_v, width_v, paired=True):
-        place = side if paired else u
-        columns.append(height * _bump(place - centre_u, width_u)[0])
-        rows.append(_bump(v - centre_v, width_v)[:, 0])
+    def add(height, centre_u, width_u, centre_v, width_v):
+        bumps.append((height, centre_u, width_u, centre_v, width_v))
 
     fat = t["cheek_fat"] + 0.05 * child
     smile = jnp.maximum(e["smile"], 0) + 0.6 * jnp.maximum(e["cheeks_up"], 0)
@@ -208,7 +233,7 @@ def radius_maps(
     add(-0.085 - t["eye_depth"], f.eye_u - 0.03, 0.155, f.eye_v + 0.01, 0.105)
     add(-0.045, 0.13, 0.07, f.eye_v, 0.12)
     add(0.050, f.eye_u, 0.095, f.eye_v - 0.005, 0.066)
-    add(t["cheekbone"] + 0.03 + 0.012 * smile, 0.58, 0.2, -0.10, 0.15)
+    add(t["cheekbone"] + 0.012 + 0.012 * smile, 0.58, 0.2, -0.10, 0.15)
     add(0.035 * smile, 0.43, 0.14, -0.24, 0.13)
     add(fat + 0.01, 0.52, 0.24, -0.42, 0.22)
     add(-0.035 * old, 0.60, 0.14, -0.38, 0.16)
@@ -252,14 +277,14 @@ def radius_maps(
     add((0.055 + 0.6 * t["nose_bridge"]) * small, 0.0, 0.075, top, 0.13)
     middle = (f.nose_v + top) / 2
     add(
-        (0.13 + t["nose_bridge"] * 0.6 + t["nose_height"] * 0.6 + t["nose_hump"])
+        (0.11 + t["nose_bridge"] * 0.6 + t["nose_height"] * 0.6 + t["nose_hump"])
         * small,
         0.0,
         0.085,
         middle,
         0.12,
     )
-    tip = 0.20 + t["nose_height"] + 0.03 * old
+    tip = 0.165 + t["nose_height"] + 0.03 * old
     add(tip * small, 0.0, 0.085 + t["nose_tip_size"], f.nose_v, 0.095)
     add(0.055 * small, 0.0, 0.12 + 0.5 * t["nose_tip_size"], f.nose_v - 0.03, 0.07)
     add(0.095 * small, 0.70 * n, 0.40 * n, f.nose_v - 0.055, 0.062)
@@ -272,15 +297,28 @@ def radius_maps(
         0.12,
     )
     # ears
-    ear = (0.17 + t["ear_out"]) * (1 + 0.15 * old)
+    ear = (1 - 0.8 * _long(t, style)) * (0.17 + t["ear_out"]) * (1 + 0.15 * old)
     ear_long = 0.23 * (1 + 2 * t["ear_size"] + 0.1 * old)
-    add(ear, 1.50, 0.10, 0.02, ear_long)
-    add(-0.4 * ear, 1.42, 0.06, 0.0, 0.10)
-    skin = base + jnp.einsum("kv,ku->vu", jnp.stack(rows), jnp.stack(columns))
+    add(1.3 * ear, 1.52, 0.11, 0.02, ear_long)
+    add(-0.5 * ear, 1.40, 0.07, -0.02, 0.12)
+    heights, centre_u, width_u, centre_v, width_v = (
+        jnp.stack([jnp.float32(value) for value in column])[:, None]
+        for column in zip(*bumps)
+    )
+    columns = heights * _bump(side - centre_u, width_u)
+    skin = base + _bump(v[:, 0] - centre_v, width_v).T @ columns
     growth = -0.20 * child
     skin = skin * (1 + growth * (1 - y) * 0.5)
     hair = _hair(t, f, age, style, u, v, side, (x, y, z), male)
     return skin, hair
+
+
+def _long(t: Measures, style: Array) -> Array:
+    """Returns how long the hair is, 0 cropped .. 1 to the shoulders."""
+    male = jax.nn.sigmoid(2.5 * t["sex"])
+    return jax.nn.sigmoid(
+        2.5 * (t["hair_length"] + 0.8 * style[0]) - 4.0 * (male - 0.5) - 0.3
+    )
 
 
 def _hair(t, f, age, style, u, v, side, d, male) -> Array:
@@ -288,44 +326,42 @@ def _hair(t, f, age, style, u, v, side, d, male) -> Array:
     _, y, z = d
     child, _ = child_and_old(age)
     loss = (
-        jax.nn.sigmoid(2.0 * t["hair_loss"] - 2.5)
+        jax.nn.sigmoid(2.0 * t["hair_loss"] - 2.0)
         * male
         * jax.nn.sigmoid((age - 38) / 7)
     )
-    line = 0.86 + t["hair_line"] + 0.12 * loss - 0.03 * child
-    long_ = jax.nn.sigmoid(
-        2.2 * (t["hair_length"] + 0.8 * style[0]) - 3.2 * (male - 0.5) - 0.3
-    )
-    parting = t["hair_side"] + style[1]
-    # The edge of the hair: a curve around the face, down to the sideburns.
-    temple = 0.92 + t["hair_temple"] * 0.5
+    long_ = _long(t, style)
+    parting = jnp.tanh(t["hair_side"] + style[1])
+    # Over the forehead: an arch, with a peak, bays, a fringe.
+    line = 0.80 + t["hair_line"] + 0.14 * loss - 0.03 * child
     edge = (
         line
+        - 0.30 * jnp.square(side)
         + t["hair_peak"] * _bump(u, 0.14) * (1 - loss)
-        + (0.25 * loss + t["hair_temple"] * 0.4) * _bump(side - 0.5, 0.22)
-        - 1.05 * jnp.square(side / temple) * jnp.where(side < temple, 1, 1) * 0.45
+        + (0.22 * loss + 0.5 * t["hair_temple"]) * _bump(side - 0.55, 0.2)
     )
-    fringe = jax.nn.sigmoid(3 * (t["hair_fringe"] - 1.0)) * (1 - loss)
-    edge = edge - fringe * (0.36 + 0.1 * parting * u) * _bump(side, 0.55)
-    above = (v - edge) / 0.10
-    beside = (side - temple) / 0.07
-    low = -0.28 - 1.1 * long_
-    # Behind the ears hair goes down to the neck.
-    back = (side - 1.62) / 0.08
-    down = jax.nn.softplus((v - low) / 0.08) * 0 + (v - low) / 0.08
-    behind = jnp.minimum(jnp.maximum(beside * long_ * 1.2, back), down + 3 * back)
-    burns = jnp.minimum(beside, (v + 0.12 + 0.9 * long_) / 0.06)
-    cover = jnp.maximum(jnp.maximum(above, burns), behind)
+    fringe = jax.nn.sigmoid(3 * (t["hair_fringe"] - 0.8)) * (1 - loss)
+    edge = edge - fringe * (0.30 + 0.12 * parting * jnp.tanh(3 * u)) * _bump(side, 0.7)
+    above = (v - edge) / 0.09
+    # Beside the face: down to the sideburn before the ear, or over the ear if long.
+    temple = 0.98 + 0.4 * t["hair_temple"] - 0.08 * long_
+    beside = (side - temple - 0.10 * jnp.maximum(0.5 - v, 0)) / 0.07
+    burn = -0.14 - 0.1 * jnp.tanh(t["beard"]) * male
+    before = jnp.minimum(beside, jnp.minimum((1.34 - side) / 0.05, (v - burn) / 0.05))
+    over_ear = jnp.minimum(beside, (v - 0.30) / 0.06)
+    nape = jnp.minimum((side - 1.64) / 0.08, (v + 0.45 + 0.6 * long_) / 0.12)
+    curtain = jnp.minimum(beside, (v + 0.95 + 0.55 * long_) / 0.22)
+    curtain = jnp.minimum(curtain, (long_ - 0.45) * 12)
+    cover = jnp.maximum(jnp.maximum(above, before), jnp.maximum(over_ear, nape))
+    cover = jnp.maximum(cover, curtain)
     crown = _bump(jnp.hypot(u * 0.9, v - 1.45), 0.55)
     cover = cover - 6 * loss * crown * jax.nn.sigmoid(2 * t["hair_loss"])
-    volume = (0.085 + 0.035 * jnp.tanh(t["hair_volume"])) * (1 - 0.6 * loss)
-    volume = volume * (1 + 0.8 * long_ * jnp.maximum(0.0, 1 - jnp.abs(y)))
-    volume = volume + 0.05 * parting * jnp.tanh(3 * u) * jnp.maximum(y, 0) * 0.5
-    # Long hair falls beside the neck.
-    fall = long_ * jax.nn.sigmoid((0.15 - y) / 0.12) * jax.nn.sigmoid((0.55 - z) / 0.1)
-    fall = fall * (0.25 + 0.45 * jnp.maximum(-y, 0))
-    volume = volume + fall
-    curl = jnp.maximum(t["hair_curl"], 0.0)
-    waves = jnp.sin(17 * u + 5 * t["hair_side"]) * jnp.sin(15 * v)
-    volume = volume * (1 + 0.22 * curl * waves)
-    return volume * jnp.tanh(cover)
+    # Thin at the edge, thick on top; parted hair lies higher on one side.
+    volume = 0.075 + 0.04 * jnp.tanh(t["hair_volume"]) + 0.03 * long_
+    volume = volume * (1 - 0.6 * loss) * (1 + 0.25 * parting * jnp.tanh(3 * u))
+    fall = long_ * jax.nn.sigmoid((0.1 - y) / 0.15) * jax.nn.sigmoid((0.5 - z) / 0.1)
+    volume = volume + fall * (0.10 + 0.40 * jnp.maximum(-y, 0))
+    curl = jnp.maximum(jnp.tanh(t["hair_curl"]), 0.0)
+    waves = jnp.sin(15 * u + 5 * t["hair_side"]) * jnp.sin(13 * v)
+    volume = volume * (1 + 0.30 * curl * waves + 0.15 * curl)
+    return volume * jnp.tanh(0.7 * cover)

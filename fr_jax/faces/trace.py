@@ -10,7 +10,6 @@ from fr_jax.faces import shape
 Array = jax.Array
 Vector = tuple[Array, Array, Array]
 
-_BOUND = 2.1  # no hair reaches farther from the head's centre
 _FAR = 1e3
 
 
@@ -82,7 +81,7 @@ def head(
     dot = sum(o * d for o, d in zip(origin, direction))
     square = sum(o * o for o in origin)
     closest = -dot
-    reach = _BOUND**2 - (square - dot * dot)
+    reach = jnp.square(jnp.max(radius)) - (square - dot * dot)
     half = jnp.sqrt(jnp.maximum(reach, 0.0))
     t, exit_ = closest - half, closest + half
     t, exit_, o, d = jax.lax.stop_gradient((t, exit_, origin, direction))
@@ -97,12 +96,12 @@ def head(
         nearest = jnp.where(better, outside, nearest)
         nearest_t = jnp.where(better, t, nearest_t)
         # The surface is steep at the nose, so a full step may pass through it.
-        ahead = jnp.where(outside > 0.3, outside * 0.9, outside * 0.62)
+        ahead = jnp.where(outside > 0.3, outside * 0.9, outside * 0.72)
+        # Past an edge that it nearly touched, a ray must get on.
+        ahead = jnp.where(outside > 0, jnp.maximum(ahead, 0.025), ahead)
         return jnp.minimum(t + ahead, exit_), nearest, nearest_t
 
-    t, nearest, nearest_t = jax.lax.fori_loop(
-        0, steps, step, (t, nearest, nearest_t), unroll=True
-    )
+    t, nearest, nearest_t = jax.lax.fori_loop(0, steps, step, (t, nearest, nearest_t))
     t = jax.lax.stop_gradient(nearest_t)
 
     gu = (jnp.roll(radius, -1, axis=1) - jnp.roll(radius, 1, axis=1)) / 2
@@ -138,10 +137,33 @@ def head(
     return Hit(t, outside * inverse, point, normal, u, v, height)  # type: ignore
 
 
-def ellipsoid(
-    origin: Vector, direction: Vector, centre, radii
-) -> tuple[Array, Array, Vector]:
-    """Returns distance, miss (< 0 inside the outline) and normal of an ellipsoid."""
+def visible(
+    skin: Array, hair: Array, point: Vector, normal: Vector, lamp: Vector
+) -> Array:
+    """Returns how much of a lamp each point sees, 0..1, soft at the shadow's edge."""
+    quads = _quads(skin + jnp.maximum(hair, 0.0))
+    start = tuple(p + 0.03 * n for p, n in zip(point, normal))
+
+    def step(_, carry):
+        seen, reach = carry
+        length, u, v = _place(tuple(s + reach * d for s, d in zip(start, lamp)))
+        free = length - _look_up(quads, u, v, 1)[0]
+        seen = jnp.minimum(seen, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
+        return seen, reach * 1.42 + 0.02
+
+    return jax.lax.fori_loop(0, 8, step, (jnp.ones_like(point[0]), 0.05))[0]
+
+
+class Solid(NamedTuple):
+    """Where rays meet a solid; `miss` is negative inside of its outline."""
+
+    t: Array
+    miss: Array
+    normal: Vector
+
+
+def ellipsoid(origin: Vector, direction: Vector, centre, radii) -> Solid:
+    """Returns where rays meet an ellipsoid."""
     o = [(a - c) / r for a, c, r in zip(origin, centre, radii)]
     d = [b / r for b, r in zip(direction, radii)]
     a = sum(b * b for b in d)
@@ -153,20 +175,4 @@ def ellipsoid(
     n = [(p + t * q) / r for p, q, r in zip(o, d, radii)]
     inverse = jax.lax.rsqrt(sum(p * p for p in n) + 1e-9)
     smallest = jnp.min(jnp.stack([jnp.asarray(r) for r in radii]))
-    return t, miss * smallest, tuple(p * inverse for p in n)  # type: ignore
-
-
-def visible(
-    skin: Array, hair: Array, point: Vector, normal: Vector, lamp: Vector
-) -> Array:
-    """Returns how much of a lamp each point sees, 0..1, soft at the shadow's edge."""
-    quads = _quads(skin + jnp.maximum(hair, 0.0))
-    start = tuple(p + 0.03 * n for p, n in zip(point, normal))
-    seen = jnp.ones_like(point[0])
-    reach = 0.05
-    for _ in range(8):
-        length, u, v = _place(tuple(s + reach * d for s, d in zip(start, lamp)))
-        free = length - _look_up(quads, u, v, 1)[0]
-        seen = jnp.minimum(seen, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
-        reach = reach * 1.42 + 0.02
-    return seen
+    return Solid(t, miss * smallest, tuple(p * inverse for p in n))  # type: ignore

@@ -1,0 +1,156 @@
+"""Drawn faces before judges who know nothing of them: a detector, a real embedder.
+
+    python -m benchmarks.faces_judged --weights DIR [--lfw lfw.bin] [--to DIR]
+
+The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither was trained
+on drawings. Faces are loose 200x200 renders with |yaw| <= 45, aligned by what the
+detector finds, as photographs are.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from data_pipelines import align, detect
+from data_pipelines.readers import verification_bin
+from fr_jax import faces
+
+
+def conditions(key, identity, **fixed):
+    """Codes of photographs of these people, |yaw| <= 45, nobody covered."""
+    codes = faces.sample_codes(key, len(identity), identity=identity)
+    pose = codes.pose.at[:, 0].set(45 * jnp.tanh(codes.pose[:, 0] / 45))
+    imaging = codes.imaging
+    for name in ("mask", "hand"):
+        imaging = imaging.at[:, faces.IMAGING.index(name)].set(0.0)
+    return codes._replace(pose=pose, imaging=imaging, **fixed)
+
+
+def render(codes, size=200, frame="loose", quality="full", chunk=50):
+    """Returns uint8 images and the five points, rendered in chunks."""
+    images, points = [], []
+    for start in tqdm(range(0, len(codes.age), chunk), unit=f" x {chunk} faces"):
+        part = jax.tree.map(lambda a: a[start : start + chunk], codes)  # noqa: B023
+        drawn = faces.render(part, size, frame, quality)
+        images.append(np.asarray(drawn.image * 255 + 0.5).astype(np.uint8))
+        points.append(np.asarray(drawn.landmarks5))
+    return np.concatenate(images), np.concatenate(points)
+
+
+def embed(network, images):
+    """Returns unit embeddings, flip-summed, of uint8 RGB faces [n, 112, 112, 3]."""
+    found = []
+    for start in range(0, len(images), 50):
+        batch = images[start : start + 50].astype(np.float32)
+        total = 0
+        for view in (batch, batch[:, :, ::-1]):
+            scaled = (view - 127.5) / 128
+            network.setInput(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
+            total = total + network.forward().reshape(len(batch), -1)
+        found.append(total)
+    embeddings = np.concatenate(found)
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
+def separation(first, second):
+    """Returns AUC and cosines of row i with row i, against row i with row i + 1."""
+    same = np.sum(first * second, axis=1)
+    other = np.sum(first * np.roll(second, 1, axis=0), axis=1)
+    truth = np.r_[np.ones(len(same)), np.zeros(len(other))]
+    return roc_auc_score(truth, np.r_[same, other]), same, other
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--lfw", type=Path)
+    parser.add_argument("--people", type=int, default=200)
+    parser.add_argument("--to", type=Path, default=Path("runs/faces_judged"))
+    arguments = parser.parse_args()
+    detector = detect.YuNet(arguments.weights / "face_detection_yunet_2026may.onnx")
+    network = cv2.dnn.readNetFromONNX(str(arguments.weights / "MobileFaceNet.onnx"))
+    results: dict[str, float] = {}
+
+    people = faces.sample_identities(jax.random.key(1), arguments.people)
+    age = jnp.full((arguments.people,), 25.0)
+    sets = {
+        "first": conditions(jax.random.key(2), people),
+        "second": conditions(jax.random.key(3), people),
+        "young": conditions(jax.random.key(4), people, age=age),
+        "old": conditions(jax.random.key(5), people, age=age + 30),
+    }
+    embeddings, off, seen = {}, [], []
+    for name, codes in sets.items():
+        images, truth = render(codes)
+        aligned = []
+        for image, points in zip(images, truth):
+            found = detector(image)
+            seen.append(bool(found))
+            if found:
+                eyes = np.linalg.norm(points[0] - points[1])
+                away = np.linalg.norm(found[0].points - points, axis=1)
+                off.append(away / eyes)
+                points = found[0].points
+            aligned.append(align.crop(image, points))
+        embeddings[name] = embed(network, np.stack(aligned))
+    results["detected"] = float(np.mean(seen))
+    results["points_median"] = float(np.median(off))
+    for k, part in enumerate(("eye_left", "eye_right", "nose", "mouth_l", "mouth_r")):
+        results[f"points_median/{part}"] = float(np.median(np.array(off)[:, k]))
+    cosines = {}
+    for name, (a, b) in {
+        "conditions": ("first", "second"),
+        "30_years": ("young", "old"),
+    }.items():
+        results[f"auc/{name}"], same, other = separation(embeddings[a], embeddings[b])
+        cosines[name] = same, other
+        results[f"cosine/{name}/genuine"] = float(same.mean())
+        results[f"cosine/{name}/impostor"] = float(other.mean())
+        results[f"cosine/{name}/impostor_std"] = float(other.std())
+    if arguments.lfw:
+        images, issame = lfw(arguments.lfw)
+        pairs = embed(network, images)
+        cosine = np.sum(pairs[::2] * pairs[1::2], axis=1)
+        cosines["lfw"] = cosine[issame], cosine[~issame]
+        for name, values in zip(("genuine", "impostor"), cosines["lfw"]):
+            results[f"cosine/lfw/{name}"] = float(values.mean())
+        results["cosine/lfw/impostor_std"] = float(cosines["lfw"][1].std())
+    arguments.to.mkdir(parents=True, exist_ok=True)
+    (arguments.to / "results.json").write_text(json.dumps(results, indent=1))
+    histograms(cosines, arguments.to / "cosines.png")
+    for name, value in results.items():
+        print(f"{name:32s} {value:.4f}")
+
+
+def lfw(path: Path, pairs: int = 600):
+    """Returns the images and answers of evenly spaced pairs of a .bin file."""
+    found = verification_bin.read(path)
+    places = np.linspace(0, len(found.same) - 1, pairs).astype(int)
+    jpegs = [found.images[2 * p + k] for p in places for k in (0, 1)]
+    images = [cv2.imdecode(np.frombuffer(j, np.uint8), 1)[..., ::-1] for j in jpegs]
+    return np.stack(images), np.asarray(found.same)[places]
+
+
+def histograms(cosines, path: Path) -> None:
+    """Draws the cosines of each set of pairs."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(cosines), figsize=(4 * len(cosines), 3))
+    for axis, (name, (same, other)) in zip(np.atleast_1d(axes), cosines.items()):
+        for values, label in ((same, "genuine"), (other, "impostor")):
+            axis.hist(values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label)
+        axis.set(title=name, xlabel="cosine")
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
