@@ -179,7 +179,7 @@ def _parser() -> _Parser:
     add("--frame", help="aligned (default) or loose")
     add("--seed", type=int, default=0, help="of the people and of their pictures")
     add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="from 0/N on")
-    add("--fast", action="store_true", help="no shadows, coarser geometry")
+    add("--quality", default="full", help="full (default), or fast: no shadows")
     add("--max-yaw", type=float, metavar="DEGREES", help="default: 90")
     add("--child-share", type=float, help="of the people of --set ages; default: 1")
     add("--shots", type=int, help="of --set video; default: 8")

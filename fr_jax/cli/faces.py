@@ -17,7 +17,12 @@ from fr_jax.faces import pairs, sets, video
 from fr_jax.faces.codes import EXPRESSIONS, Codes
 
 _NAMES = (*sets.SETS, "pairs", "video")
-_FORMATS, _FRAMES = ("folder", "records"), ("aligned", "loose")
+_CHOICES = {
+    "set": _NAMES,
+    "format": ("folder", "records"),
+    "frame": ("aligned", "loose"),
+    "quality": ("full", "fast"),
+}
 _WHOLE = ("pairs", "video")  # are folders, and not drawn in shards
 _IMAGES = 20  # of each person, where a set has no number of its own
 _GROUP = 6  # people in a video
@@ -66,7 +71,7 @@ def render(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for flag, known in (("set", _NAMES), ("format", _FORMATS), ("frame", _FRAMES)):
+    for flag, known in _CHOICES.items():
         if getattr(arguments, flag) not in (None, *known):
             raise UserError(unknown(f"--{flag}", getattr(arguments, flag), known))
     for flag, low, high in (
@@ -184,7 +189,7 @@ def _faces(
         plan.images[done:],
         size=arguments.size,
         frame=arguments.frame or "aligned",
-        full=not arguments.fast,
+        quality=arguments.quality,
     )
     for number, some in enumerate(drawn):
         boxes = sets.face_boxes(some.landmarks68)
@@ -258,7 +263,7 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
 
 _DECIDE = (
     *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
-    *("fast", "max_yaw", "child_share"),
+    *("quality", "max_yaw", "child_share"),
 )
 
 
@@ -272,7 +277,7 @@ def _video(arguments: argparse.Namespace) -> int:
         "people": arguments.identities or _GROUP,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    film = video.Film(arguments.seed, **options, full=not arguments.fast)
+    film = video.Film(arguments.seed, **options, quality=arguments.quality)
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size

@@ -30,7 +30,7 @@ def make(
     seed: int = 0,
     images_per_identity: int = 0,
     size: int = 112,
-    full: bool = False,
+    quality: str = "fast",
     mesh: Mesh | None = None,
 ) -> Callable[[Array], dict[str, Array]]:
     """Returns a pure function: key -> image uint8 [B, S, S, 3], label int32 [B].
@@ -73,7 +73,7 @@ def make(
         known = sets.label_rows(
             face_set, jax.random.key(seed), label.astype(jnp.uint32), image
         )
-        picture, *_ = sets.draw_rows(known.codes, mesh=mesh, size=size, full=full)
+        picture, *_ = sets.draw_rows(known.codes, mesh=mesh, size=size, quality=quality)
         return {"image": picture, "label": label.astype(jnp.int32)}
 
     return make_batch

@@ -92,7 +92,7 @@ def draw(
     images: int,
     face_set: sets.FaceSet | None = None,
     size: int = 112,
-    full: bool = False,
+    quality: str = "fast",
     progress: str = "",
 ) -> Drawn:
     """Returns drawn pairs, of `sets.default()` unless told otherwise.
@@ -106,7 +106,7 @@ def draw(
         numbered.people,
         numbered.images,
         size=size,
-        full=full,
+        quality=quality,
     )
     drawn = sets.shown(drawn, len(numbered.people), progress)
     return Drawn(

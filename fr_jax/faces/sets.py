@@ -299,9 +299,14 @@ def label_rows(
     return jax.vmap(face_set.label)(_person_keys(seed_key, people), images)
 
 
-@functools.partial(jax.jit, static_argnames=("mesh", "size", "frame", "full"))
+@functools.partial(jax.jit, static_argnames=("mesh", "size", "frame", "quality"))
 def draw_rows(
-    codes: Codes, *, mesh: Mesh, size: int, frame: str = "aligned", full: bool = True
+    codes: Codes,
+    *,
+    mesh: Mesh,
+    size: int,
+    frame: str = "aligned",
+    quality: str = "full",
 ) -> tuple[Array, Array, Array]:
     """Returns images uint8 [n, S, S, 3], five and 68 landmarks of n codes.
 
@@ -310,7 +315,7 @@ def draw_rows(
     """
 
     def local(codes):
-        drawn = render(codes, size, frame, full)
+        drawn = render(codes, size, frame, quality)
         image = jnp.round(drawn.image * 255).astype(jnp.uint8)
         return image, drawn.landmarks5, drawn.landmarks68
 
@@ -328,7 +333,7 @@ def draw(
     *,
     size: int = 112,
     frame: str = "aligned",
-    full: bool = True,
+    quality: str = "full",
 ) -> Iterator[Drawn]:
     """Yields faces in runs of at most `CHUNK` for each device, in the order asked for.
 
@@ -336,7 +341,7 @@ def draw(
 
     Args:
       people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
-      size, frame, full: as `render` takes them.
+      size, frame, quality: as `render` takes them.
     """
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
@@ -348,7 +353,9 @@ def draw(
         some = numbers[:, start : start + chunk]
         padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
         known = label_rows(face_set, seed_key, *padded)
-        drawn = draw_rows(known.codes, mesh=mesh, size=size, frame=frame, full=full)
+        drawn = draw_rows(
+            known.codes, mesh=mesh, size=size, frame=frame, quality=quality
+        )
         if pending is not None:
             yield _fetch(pending, rows)
         pending, rows = (*drawn, known), some.shape[1]
@@ -379,7 +386,7 @@ def arrays(
     images: int = 0,
     first: int = 0,
     size: int = 112,
-    full: bool = False,
+    quality: str = "fast",
     progress: str = "",
 ) -> dict[str, np.ndarray]:
     """Returns a set drawn once, for an `ArrayStream`: image, label, age; by person.
@@ -396,7 +403,7 @@ def arrays(
       UserError: for no people or no images, or another number than the set has.
     """
     label, image = rows(face_set, people, images)
-    drawn = draw(face_set, seed, first + label, image, size=size, full=full)
+    drawn = draw(face_set, seed, first + label, image, size=size, quality=quality)
     drawn = list(shown(drawn, len(label), progress))
     return {
         "image": np.concatenate([some.image for some in drawn]),

@@ -70,7 +70,7 @@ class Film:
         frames: int = 40,
         together: int = 3,
         size: tuple[int, int] = (640, 360),
-        full: bool = True,
+        quality: str = "full",
     ):
         if min(shots, frames) < 1:
             raise UserError(f"{shots} shots of {frames} frames: at least 1 of 1")
@@ -85,7 +85,7 @@ class Film:
         self._frames, self.size = shots * frames, size
         self._key, self._each = jax.random.key(seed), frames
         self._draw = functools.partial(
-            _frame, people=people, together=together, size=size, full=full
+            _frame, people=people, together=together, size=size, quality=quality
         )
 
     def __len__(self) -> int:
@@ -109,8 +109,8 @@ def _fetch(shot: int, drawn: tuple) -> Frame:
     return Frame(image, shot, *truth)
 
 
-@functools.partial(jax.jit, static_argnames=("people", "together", "size", "full"))
-def _frame(key: Array, shot: Array, within: Array, *, people, together, size, full):
+@functools.partial(jax.jit, static_argnames=("people", "together", "size", "quality"))
+def _frame(key: Array, shot: Array, within: Array, *, people, together, size, quality):
     width, height = size
     key_shot = jax.random.fold_in(key, shot)
     keys = jax.random.split(key_shot, 8)
@@ -124,7 +124,7 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, fu
     )(cast, jax.random.permutation(keys[3], together))
 
     tile = round(_TILE * height / 8) * 8
-    drawn = render(codes, tile, "loose", full)
+    drawn = render(codes, tile, "loose", quality)
     scale = side * height / tile  # [P]
     corner = centre * jnp.array([width, height]) - scale[:, None] * tile / 2
     x, y = (
@@ -132,14 +132,14 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, fu
         for length in (width, height)
     )
     named = imaging.named(scene.imaging)
-    behind = imaging.background(named, *jnp.meshgrid(x, y))
-    image = imaging.expose(jnp.stack(behind, axis=-1), named)
-    image = jnp.clip(image, 0, 1)
+    # As large as behind a single head: a frame is four decimetres of wall high.
+    behind = imaging.background(named, *jnp.meshgrid(4 * x, 4 * y))
+    image = jnp.clip(jnp.stack(imaging.expose(behind, named), axis=-1), 0, 1)
     heads = jnp.zeros((together, height, width))
     for place in range(together):  # from the farthest to the nearest
         who = jnp.argsort(side)[place]
         layers = jnp.concatenate(
-            [drawn.image[who], drawn.mask[who, ..., None], drawn.mask[who, ..., None]],
+            [drawn.image[who], drawn.alpha[who, ..., None], drawn.mask[who, ..., None]],
             axis=-1,
         )
         body = jnp.repeat(layers[-1:].at[..., 4].set(0.0), round(_BODY * tile), axis=0)
@@ -219,7 +219,7 @@ def _actor(key, key_shot, scene, time, together, person, lane):
         pose=jnp.stack(
             [60 * moved[0] + 30 * (u[5] - 0.5), 12 * moved[1], 8 * moved[2]]
         ),
-        camera=jnp.array([25.0, 0.0, 0.0]),
+        camera=jnp.array([25.0, 0.0, -0.07]),  # below the neck all is shirt
         light=scene.light,
         age=jnp.clip(
             28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1)), 16, 60
