@@ -18,7 +18,7 @@ ALLOWED = {
     "fr_jax.errors": set(),
     "fr_jax.augment": set(),
     "fr_jax.cpu": set(),
-    "fr_jax.drawn_faces": set(),
+    "fr_jax.faces": {"cpu", "faces", "sharding"},
     "fr_jax.journal": set(),
     "fr_jax.optimizers": set(),
     "fr_jax.sharding": set(),

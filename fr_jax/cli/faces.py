@@ -158,9 +158,8 @@ def _ages(plan: Plan, seed: int) -> np.ndarray:
     found = []
     for start in range(0, len(plan.people), 10_000):
         some = slice(start, start + 10_000)
-        numbers = (x[some].astype(np.uint32) for x in (plan.people, plan.images))
-        known = sets.label_rows(plan.face_set, jax.random.key(seed), *numbers)
-        found.append(np.asarray(known.codes.age).astype(int))
+        known = sets.label(plan.face_set, seed, plan.people[some], plan.images[some])
+        found.append(known.codes.age.astype(int))
     return np.concatenate(found)
 
 

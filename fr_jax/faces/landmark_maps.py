@@ -4,6 +4,8 @@ Hashemifar et al., Face Representation Augmentation, ESWA 2023: a dot for each p
 the box around them enlarged to the whole picture.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +14,7 @@ Array = jax.Array
 SIZE = 112
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def landmark_maps(landmarks: Array, size: int) -> Array:
     """Returns pictures uint8 [n, 112, 112, 1] of 0 and 1.
 

@@ -28,6 +28,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from tqdm import tqdm
 
+from fr_jax import cpu
 from fr_jax.errors import UserError
 from fr_jax.faces import light
 from fr_jax.faces.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
@@ -287,16 +288,33 @@ def _labelled(
     return Labelled(codes, *(jnp.int32(n) for n in (expression, light, session)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def label_rows(
     face_set: FaceSet, seed_key: Array, people: Array, images: Array
 ) -> Labelled:
-    """Returns codes and labels of faces, without drawing them.
+    """Returns codes and labels of faces, without drawing them; traceable.
 
     Args:
       people, images: [n] uint32 numbers of the person and of the image, below 2**31.
     """
     return jax.vmap(face_set.label)(_person_keys(seed_key, people), images)
+
+
+def label(face_set: FaceSet, seed: int, people: Any, images: Any) -> Labelled:
+    """Returns codes and labels of faces, without drawing them, as NumPy arrays.
+
+    Args:
+      people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
+    """
+    people, images = (np.asarray(numbers, np.uint32) for numbers in (people, images))
+    known = _labeller()(face_set, jax.random.key(seed), people, images)
+    return jax.tree.map(np.asarray, known)
+
+
+@functools.cache
+def _labeller() -> Callable[..., Labelled]:
+    # Hundreds of random numbers compile slowly and take no time.
+    options = cpu.quick_compilation()
+    return jax.jit(label_rows, static_argnums=0, compiler_options=options)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "size", "frame", "quality"))
@@ -352,7 +370,7 @@ def draw(
     for start in range(0, numbers.shape[1], chunk):
         some = numbers[:, start : start + chunk]
         padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
-        known = label_rows(face_set, seed_key, *padded)
+        known = _labeller()(face_set, seed_key, *padded)
         drawn = draw_rows(
             known.codes, mesh=mesh, size=size, frame=frame, quality=quality
         )

@@ -24,6 +24,7 @@ Array = jax.Array
 RATE = 25.0  # frames a second
 _TILE = 0.5  # of the frame's height is the side of a drawn person, before scaling
 _BODY = 1.5  # tiles that a body goes on below its own
+_NECK = 0.17  # of a tile is half a neck wide
 
 
 class Frame(NamedTuple):
@@ -126,7 +127,7 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
     tile = round(_TILE * height / 8) * 8
     drawn = render(codes, tile, "loose", quality)
     scale = side * height / tile  # [P]
-    corner = centre * jnp.array([width, height]) - scale[:, None] * tile / 2
+    corner = centre * jnp.array([[width, height]]) - scale[:, None] * tile / 2
     x, y = (
         (jnp.arange(length, dtype=jnp.float32) - length / 2) / height
         for length in (width, height)
@@ -142,8 +143,7 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
             [drawn.image[who], drawn.alpha[who, ..., None], drawn.mask[who, ..., None]],
             axis=-1,
         )
-        body = jnp.repeat(layers[-1:].at[..., 4].set(0.0), round(_BODY * tile), axis=0)
-        layers = jnp.concatenate([layers, body])
+        layers = jnp.concatenate([layers, _body(layers[-1])])
         layers = jax.image.scale_and_translate(
             layers,
             (height, width, 5),
@@ -169,6 +169,20 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
         codes.pose,
         heads.sum(axis=(1, 2)) / whole,
     )
+
+
+def _body(last: Array) -> Array:
+    """Returns what goes on below a drawn person's last row [T, 5]: shirt, soon."""
+    tile = len(last)
+    middle, half = tile // 2, round(_NECK * tile)
+    across = jnp.clip((jnp.arange(tile) - middle + half) / (2 * half), 0.0, 1.0)
+    left, right = last[None, middle - half], last[None, middle + half]
+    shirt = left + across[:, None] * (right - left)
+    inside = jnp.abs(jnp.arange(tile) - middle) < half
+    shirt = jnp.where(inside[:, None], shirt, last)
+    down = jnp.clip(jnp.arange(round(_BODY * tile)) / (0.06 * tile), 0.0, 1.0)
+    body = last[None] + down[:, None, None] * (shirt - last)[None]
+    return body.at[..., 4].set(0.0)
 
 
 class _Scene(NamedTuple):
@@ -219,7 +233,7 @@ def _actor(key, key_shot, scene, time, together, person, lane):
         pose=jnp.stack(
             [60 * moved[0] + 30 * (u[5] - 0.5), 12 * moved[1], 8 * moved[2]]
         ),
-        camera=jnp.array([25.0, 0.0, -0.07]),  # below the neck all is shirt
+        camera=jnp.array([25.0, 0.0, 0.0]),
         light=scene.light,
         age=jnp.clip(
             28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1)), 16, 60
