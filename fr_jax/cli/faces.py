@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
 from data_pipelines import pairs as published
@@ -27,6 +28,7 @@ _WHOLE = ("pairs", "video")  # are folders, and not drawn in shards
 _IMAGES = 20  # of each person, where a set has no number of its own
 _GROUP = 6  # people in a video
 _GAPS = (20, 30)  # years, of the lists of child-adult pairs
+_VERSION = "1.0.0"  # of the builder, which is not to be loaded for a check
 _LICENCE = "none needed: nobody is shown"
 
 
@@ -56,8 +58,9 @@ def render(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.set == "video":
         return _video(arguments)
-    plan = _plan(arguments)
     write = _records if arguments.format == "records" else _folder
+    _check_room(arguments)
+    plan = _plan(arguments)
     with tqdm(total=len(plan.people), unit="image", smoothing=0.05) as bar:
         place = write(arguments, plan, bar)
         rate = (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
@@ -106,6 +109,39 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("say how many people: --identities N")
 
 
+def _check_room(arguments: argparse.Namespace) -> None:
+    first, last = _numbers(arguments)
+    images = (last - first) * _count(arguments)
+    if arguments.format == "folder":
+        face_files.check_free(Path(arguments.to))
+        face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
+        return
+    target = _records_folder(arguments)
+    if target.exists():
+        raise UserError(f"{target} exists; choose another --to or --name, or remove it")
+    if "://" not in arguments.to:
+        # TFDS writes every record twice, first to buckets.
+        place = Path(arguments.to)
+        face_files.check_space(place, 2 * images, arguments.size, row=1100)
+
+
+def _numbers(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Returns the first person of the shard, and the first one after it."""
+    part, shards = arguments.shard
+    first, last = (arguments.identities * n // shards for n in (part, part + 1))
+    return first, last
+
+
+def _count(arguments: argparse.Namespace) -> int:
+    """Returns how many images each person has."""
+    its_own = sets.SETS[arguments.set]().images if arguments.set in sets.SETS else 0
+    return arguments.images_per_identity or its_own or _IMAGES
+
+
+def _records_folder(arguments: argparse.Namespace) -> epath.Path:
+    return epath.Path(arguments.to) / _records_name(arguments) / _VERSION
+
+
 _ONLY_WITH = {
     "images_per_identity": ("default", "usynthface", "ages", "pairs"),
     "frame": (*sets.SETS, "pairs"),
@@ -126,14 +162,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     }
     name = "default" if arguments.set == "pairs" else arguments.set
     face_set = sets.SETS[name](**options)
-    count = arguments.images_per_identity or face_set.images or _IMAGES
+    count = _count(arguments)
     seed, people = arguments.seed, arguments.identities
     if arguments.set == "pairs":
         numbered = pairs.number(seed, people, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
         return Plan(face_set, numbered.people, numbered.images, None, lists)
-    part, shards = arguments.shard
-    first, last = (people * place // shards for place in (part, part + 1))
+    first, last = _numbers(arguments)
     label, images = sets.rows(face_set, last - first, count)
     plan = Plan(face_set, first + label, images, None, {})
     if name != "ages" or arguments.format == "records":
@@ -222,21 +257,12 @@ def _faces(
 
 def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes TFRecords; started again, it begins anew."""
-    name = arguments.name or arguments.set
-    part, shards = arguments.shard
-    if shards > 1 and not arguments.name:
-        name += f"_{part}_of_{shards}"
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    target = Path(arguments.to) / name / faces.VERSION
-    if target.exists():
-        raise UserError(f"{target} exists; choose another --to or --name, or remove it")
-    # TFDS writes every record twice, first to buckets.
-    face_files.check_space(target, 2 * len(plan.people), arguments.size, row=1100)
     place, _ = faces.build(
         (face for face, _ in _faces(arguments, plan, bar)),
         arguments.to,
-        name,
+        _records_name(arguments),
         size=arguments.size,
         licence=_LICENCE,
         source=f"drawn: {arguments.set}, seed {arguments.seed}",
@@ -245,11 +271,15 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(place)
 
 
+def _records_name(arguments: argparse.Namespace) -> str:
+    part, shards = arguments.shard
+    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
+    return arguments.name or arguments.set + suffix
+
+
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; started again, it goes on."""
     target = Path(arguments.to)
-    face_files.check_free(target)
-    face_files.check_space(target, len(plan.people), arguments.size, row=3300)
     given = vars(arguments)
     options = {name: given[name] for name in _DECIDE}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
