@@ -326,7 +326,7 @@ def test_init_from_starts_with_the_weights_of_an_embedder(
     )
 
 
-def test_mistakes_with_training(mistake, tmp_path, folder, command):
+def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawing):
     def train(match, *words, config=f"{CONFIG}:smoke"):
         mistake(
             match, "train", f"--config={config}", "--workdir", tmp_path / "w", *words

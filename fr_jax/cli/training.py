@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from fr_jax.report import figures
 from fr_jax.streams import ArrayStream, GeneratedStream
 from fr_jax.system import System
 
+_OF_A_STRANGER = 3  # images, for three genuine pairs
 _STAND_INS = (
     "{} seeded people stood in for child identities: these figures say nothing of "
     "children"
@@ -31,12 +33,15 @@ _STAND_INS = (
 
 
 class Data(NamedTuple):
-    """What a run trains on, and what is to be known of it."""
+    """What a run trains on, and what is to be known of it.
 
-    stream: Any
+    `open` makes the stream and the sets to judge on; drawn ones take their time, so it
+    is called when all else is known to be right.
+    """
+
+    open: Callable[[], tuple[Any, list[EvaluationSet]]]
     facts: dict[str, Any]  # arguments of `make` that only the data can give
     provenance: dict[str, Any]
-    evaluation_sets: list[EvaluationSet]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -58,13 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     networks = {name: load_embedder(path).network for name, path in given.items()}
     if jax.process_index() == 0:
         _describe(config, data, mesh, steps)
-    watched = data.evaluation_sets if options.evaluate_every else []
+    stream, evaluation_sets = data.open()
+    watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
     _claim(workdir, config)
     result = train.train(
         system,
-        data.stream,
+        stream,
         workdir,
         num_steps=steps,
         seed=options.seed,
@@ -82,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
-    _hand_over(system, result, data, workdir)
+    _hand_over(system, result, data.provenance, evaluation_sets, workdir)
     return 0
 
 
@@ -141,24 +147,28 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     if count := config.children.stand_ins:
         provenance["note"] = _STAND_INS.format(count)
     sets = [mark_seen(parse_set(text), trained) for text in config.evaluation.sets]
-    return Data(stream, facts, provenance, sets)
+    return Data(lambda: (stream, sets), facts, provenance)
 
 
 def _rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     """Drawn people, each image made once and kept in memory."""
-    options, seed = config.data, config.train.seed
-    arrays = sets.arrays(
-        _face_set(config),
-        seed=seed,
-        people=options.num_identities,
-        images=options.num_images,
-        size=options.size,
-        progress="drawing people" if jax.process_index() == 0 else "",
-    )
-    young = arrays["age"] < config.children.age_below
-    count = np.bincount(arrays["label"][young], minlength=options.num_identities)
-    children = np.flatnonzero(count >= max(config.children.child_filter, 1))
-    stream = ArrayStream(arrays, options.batch_size, seed=seed, mesh=mesh)
+    options, seed, face_set = config.data, config.train.seed, _face_set(config)
+    label, image = sets.rows(face_set, options.num_identities, options.num_images)
+    age = sets.label(face_set, seed, label, image).codes.age
+    young = np.bincount(label[age < config.children.age_below], minlength=label[-1] + 1)
+    children = np.flatnonzero(young >= max(config.children.child_filter, 1))
+
+    def stream():
+        arrays = sets.arrays(
+            face_set,
+            seed=seed,
+            people=options.num_identities,
+            images=options.num_images,
+            size=options.size,
+            progress="drawing people" if jax.process_index() == 0 else "",
+        )
+        return ArrayStream(arrays, options.batch_size, seed=seed, mesh=mesh)
+
     return _of_nobody(config, stream, children)
 
 
@@ -174,9 +184,12 @@ def _generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
         size=options.size,
         mesh=mesh,
     )
-    stream = GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
     people = np.arange(options.num_identities)
     owners = sets.child_owners(seed, people, options.child_share)
+
+    def stream():
+        return GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
+
     return _of_nobody(config, stream, np.flatnonzero(owners))
 
 
@@ -187,29 +200,35 @@ def _face_set(config: ConfigDict) -> sets.FaceSet:
     return sets.default(options.max_yaw)
 
 
-def _of_nobody(config: ConfigDict, stream: Any, children: np.ndarray) -> Data:
+def _of_nobody(
+    config: ConfigDict, stream: Callable[[], Any], children: np.ndarray
+) -> Data:
     """Data of drawn people, to be judged on others of the same kind."""
     options, seed = config.data, config.train.seed
+    images = options.num_identities * options.num_images
     facts = {
         "num_classes": options.num_identities,
-        "steps_per_epoch": options.num_identities
-        * options.num_images
-        / stream.batch_size,
+        "steps_per_epoch": images / options.batch_size,
         "child_classes": children.tolist(),
     }
     names = [sets.person_name(seed, n) for n in range(options.num_identities)]
     provenance = {"people": {"drawn": names}, "licences": {"drawn": "none needed"}}
-    drawn = pairs.draw(
-        seed,
-        people=options.num_strangers,
-        images=3,
-        face_set=sets.default(options.max_yaw),
-        size=options.size,
-        progress="drawing strangers" if jax.process_index() == 0 else "",
-    )
-    strangers = EvaluationSet("strangers", **drawn._asdict())
     given = [parse_set(text) for text in config.evaluation.sets]
-    return Data(stream, facts, provenance, [strangers, *given])
+    pairs.number(seed, options.num_strangers, _OF_A_STRANGER)  # or says what is wrong
+
+    def open_():
+        drawn = pairs.draw(
+            seed,
+            people=options.num_strangers,
+            images=_OF_A_STRANGER,
+            face_set=sets.default(options.max_yaw),
+            size=options.size,
+            progress="drawing strangers" if jax.process_index() == 0 else "",
+        )
+        strangers = EvaluationSet("strangers", **drawn._asdict())
+        return stream(), [strangers, *given]
+
+    return Data(open_, facts, provenance)
 
 
 # Drawn ones need no TensorFlow, and nothing is downloaded.
@@ -295,28 +314,28 @@ def _plain(value: Any) -> Any:
 
 def _describe(config, data: Data, mesh, steps: int) -> None:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    batch_size = config.data.batch_size
     print(
         f"{config.system_name}: {data.facts['num_classes']:,} people, "
-        f"{round(data.facts['steps_per_epoch'] * data.stream.batch_size):,} images; "
-        f"{steps:,} steps of "
-        f"{data.stream.batch_size} on {mesh.size} {jax.default_backend()} device(s) "
-        f"({shape})",
+        f"{round(data.facts['steps_per_epoch'] * batch_size):,} images; "
+        f"{steps:,} steps of {batch_size} on {mesh.size} {jax.default_backend()} "
+        f"device(s) ({shape})",
         file=sys.stderr,
     )
 
 
-def _hand_over(system, result, data: Data, workdir: epath.Path) -> None:
+def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
     """Leaves the run's networks as embedders, judged on every set as a whole."""
     networks = system.hand_over(result.state) if system.hand_over else {}
     for kind, network in networks.items():
         variables = jax.tree.map(sharding.to_host, network.variables)
-        provenance = data.provenance | {"steps": result.step}
-        embedder = Embedder(network._replace(variables=variables), provenance)
+        origin = provenance | {"steps": result.step}
+        embedder = Embedder(network._replace(variables=variables), origin)
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedder.save(workdir / name)
         _say(f"{kind} network: {workdir / name}")
-        if kind == "embedding" and data.evaluation_sets:
-            judge_all(embedder, data.evaluation_sets, workdir)
+        if kind == "embedding" and evaluation_sets:
+            judge_all(embedder, evaluation_sets, workdir)
     if jax.process_index() == 0:
         figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
         roc = workdir / "figures/roc.png"
