@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-long lint bench clean
+.PHONY: quickstart test test-long lint bench fuzz clean
 
 quickstart: .venv/ready
 	rm -rf runs/quickstart
@@ -21,6 +21,11 @@ lint: .venv/ready
 
 bench: .venv/ready-bench
 	$(BIN)/python -m benchmarks
+
+# 100,000 inputs for every reader of foreign files: an hour on two cores.
+fuzz: .venv/ready
+	$(BIN)/pip install -q -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz_weights
 
 .venv/ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \

@@ -1,9 +1,10 @@
 """Every figure of speed that this project quotes, as ratios taken in one run.
 
-    python -m benchmarks [training_step] [embedding] [verification] [data] [start]
+    python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
+        [start]
 
-PyTorch is the opponent (`pip install '.[bench]'`). Contestants run in turn, each in a
-process of its own, and the median ratio of neighbouring runs is what counts.
+PyTorch is the opponent, and onnxruntime (`pip install '.[bench]'`). Contestants run in
+turn, each in a process of its own; the median ratio of neighbouring runs counts.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import platform
 from pathlib import Path
 
-PARTS = ("training_step", "embedding", "verification", "data", "start")
+PARTS = ("training_step", "embedding", "imported", "verification", "data", "start")
 
 
 def main() -> None:

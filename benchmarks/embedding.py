@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks import contest
 
-IMAGES, BATCH = 64, 16
+IMAGES, BATCH = 64, 8
 
 
 def faces() -> np.ndarray:

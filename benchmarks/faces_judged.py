@@ -2,8 +2,8 @@
 
     python -m benchmarks.faces_judged --weights DIR [--lfw lfw.bin] [--to DIR]
 
-The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither was trained
-on drawings. Faces are loose 200x200 renders with |yaw| <= 45, aligned by what the
+The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither learnt
+from drawings. Faces are loose 200x200 renders with |yaw| <= 45, aligned by what the
 detector finds, as photographs are.
 """
 

@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     # Resolved on first use, so that `import fr_jax` loads neither JAX nor Flax.
-    if name == "load_embedder":
-        from fr_jax.embedder import load_embedder
+    if name in ("load_embedder", "import_weights"):
+        from fr_jax import embedder
 
-        return load_embedder
+        return getattr(embedder, name)
     raise AttributeError(f"module 'fr_jax' has no attribute {name!r}")

@@ -1,6 +1,13 @@
 """Judging a network on verification sets: embed every face once, then measure."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 import jax
@@ -132,8 +139,9 @@ class ImageEmbedder:
 
         def views(state, image, flip):
             seen = [image, image[:, :, ::-1]] if flip else [image]
-            embedded = [embed(state, {"image": view})["embedding"] for view in seen]
-            return jnp.stack(embedded, axis=1)  # [B, V, D]
+            together = jnp.stack(seen, axis=1).reshape(-1, *image.shape[1:])
+            embedded = embed(state, {"image": together})["embedding"]
+            return embedded.reshape(len(image), len(seen), -1)  # [B, V, D]
 
         self._views = jax.jit(
             views,
@@ -150,22 +158,33 @@ class ImageEmbedder:
         `progress` labels a progress bar; '' shows none.
         """
         size = self.batch_size
-        local = slice(*sharding.local_rows(self._mesh, size))
         starts = range(0, len(images), size)
         bar = tqdm(starts, progress, unit="batch", disable=not progress, leave=False)
-        pending, done = None, []
-        for start in bar:
-            batch = np.asarray(images[start : start + size])
-            short = size - len(batch)
-            batch = np.pad(batch, ((0, short), (0, 0), (0, 0), (0, 0)))
-            batch = sharding.to_global(self._mesh, {"image": batch[local]}, size)
-            ahead = self._views(state, batch["image"], flip)
-            if pending is not None:  # fetched while the next one is being computed
-                done.append(sharding.to_host(pending))
-            pending = ahead
-        if pending is None:
+        batches = (np.asarray(images[start : start + size]) for start in bar)
+        found = list(self.each(state, batches, flip=flip))
+        if not found:
             raise UserError("no images to embed")
-        return np.concatenate([*done, sharding.to_host(pending)])[: len(images)]
+        return np.concatenate(found)
+
+    def each(
+        self, state: Any, batches: Iterable[np.ndarray], *, flip: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Yields raw embeddings float32 [n, V, D] of batches uint8 [n, H, W, 3].
+
+        The next batch is drawn, and may be decoded, while one is being computed.
+        """
+        size = self.batch_size
+        local = slice(*sharding.local_rows(self._mesh, size))
+        pending, count = None, 0
+        for batch in batches:
+            padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            placed = sharding.to_global(self._mesh, {"image": padded[local]}, size)
+            ahead = self._views(state, placed["image"], flip)
+            if pending is not None:  # fetched while the next one is being computed
+                yield sharding.to_host(pending)[:count]
+            pending, count = ahead, len(batch)
+        if pending is not None:
+            yield sharding.to_host(pending)[:count]
 
 
 class Judged(NamedTuple):

@@ -1,15 +1,18 @@
 """Networks with random weights that need no compilation."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from fr_jax import models
+from fr_jax.models.preprocess import InputSpec
 
-def random_variables(model, size: int, seed: int = 0):
+
+def random_variables(model, size: int | InputSpec, seed: int = 0):
     """Returns NumPy variables of a model: sensible scales, drawn without JAX."""
+    spec = InputSpec(size=size) if isinstance(size, int) else size
     rng = np.random.default_rng(seed)
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    inputs = models.example_inputs(model, spec)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)
 
     def draw(path, leaf):
         name = path[-1].key

@@ -16,11 +16,12 @@ from tests.conftest import ROOT
 
 
 def plain(x, kernel, stride, padding, groups=1):
+    sides = (padding, padding) if isinstance(padding, int) else padding
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [sides] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -60,10 +61,15 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         (1, 1, 0, 1, 6),
         (1, 2, 0, 1, 6),
         (3, 2, 1, 1, 6),
-        (3, 1, 1, 6, 6),
+        (3, 1, 1, 6, 6),  # depthwise: a sum of shifted images
+        (3, 2, 1, 6, 6),
+        (3, 2, (0, 1), 6, 6),
+        (7, 1, 0, 6, 6),
         (3, 1, 1, 1, 128),  # by Winograd on a CPU
         (3, 2, 1, 1, 128),
         (7, 1, 0, 1, 6),
+        (3, 2, (0, 1), 1, 6),
+        (3, 1, (0, 1), 1, 128),
     ],
 )
 def test_every_form_gives_the_same(size, stride, padding, groups, channels):
@@ -71,6 +77,63 @@ def test_every_form_gives_the_same(size, stride, padding, groups, channels):
     options = {"stride": stride, "padding": padding, "groups": groups}
     got = jax.jit(lambda: convolution.convolve(x, kernel, **options))()
     assert_close(got, plain(x, kernel, stride, padding, groups))
+
+
+@pytest.mark.parametrize("height", [1, 2, 5])
+def test_a_transposed_convolution_and_its_gradients(height):
+    """One over x with zeros between its pixels."""
+    x, kernel, weights = arrays(
+        (2, height, 3, 4), (3, 3, 4, 5), (2, 2 * height + 1, 7, 5)
+    )
+
+    def stretched(x, kernel):
+        apart = lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 0)])
+        return plain(apart, kernel, 1, 2)
+
+    def through(function):
+        out, pull = jax.vjp(function, x, kernel)
+        return out, *pull(weights)
+
+    ours = jax.jit(lambda: through(convolution.transposed))()
+    theirs = jax.jit(lambda: through(stretched))()
+    for got, want in zip(ours, theirs, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_a_depthwise_convolution(stride):
+    x, kernel, weights = arrays((2, 7, 6, 5), (3, 3, 1, 5), (2, 7, 6, 5))
+
+    def pull(function):
+        out, pull = jax.vjp(function, x, kernel)
+        return pull(weights[:, : out.shape[1], : out.shape[2]])
+
+    ours = jax.jit(
+        lambda: pull(
+            lambda x, k: convolution.convolve(x, k, stride=stride, padding=1, groups=5)
+        )
+    )()
+    theirs = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
+    for got, want in zip(ours, theirs, strict=True):
+        assert_close(got, want)
+
+
+@pytest.mark.parametrize("groups", [1, 128])
+def test_what_is_traced_for_elsewhere_gives_the_same(groups):
+    x, kernel = arrays((2, 6, 6, 128), (3, 3, 128 // groups, 128))
+    seen = {}
+    for target in ("any", "plain"):
+
+        def convolve(x, kernel, target=target):
+            with convolution.traced_for(target):
+                return convolution.convolve(
+                    x, kernel, stride=1, padding=1, groups=groups
+                )
+
+        seen[target] = str(jax.make_jaxpr(convolve)(x, kernel))
+        assert_close(jax.jit(convolve)(x, kernel), plain(x, kernel, 1, 1, groups))
+    assert "platform_index" in seen["any"]
+    assert seen["plain"].count("conv_general_dilated") == 1
 
 
 def test_a_bfloat16_convolution_stays_one():

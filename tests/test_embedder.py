@@ -1,5 +1,6 @@
 """Embedders: what is saved embeds the same when it is loaded, or is refused."""
 
+import hashlib
 import json
 import shutil
 
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 
 import fr_jax
+from data_pipelines import images
 from fr_jax import models
+from fr_jax.convert import to_state_dict
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec, prepare, resize
 from fr_jax.system import Network
 from tests.networks import random_variables
+from tests.test_images import encoded, picture
 
 OPTIONS = {"width": 0.125, "embedding_size": 16}
 
@@ -145,3 +149,176 @@ def test_one_program_serves_every_number_of_images(saved, caplog):
             loaded.embed(FACES[:count])
     compiled = [r.message for r in caplog.records if "jit(views)" in r.message]
     assert sum(message.startswith("Compiling") for message in compiled) == 1
+
+
+# --- what is embedded -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Seven aligned faces as files, the last two JPEG, and their pixels."""
+    folder = tmp_path_factory.mktemp("faces")
+    pixels = [picture(112, 112, number) for number in range(7)]
+    paths = []
+    for number, image in enumerate(pixels):
+        kind = ".png" if number < 5 else ".jpg"
+        paths.append(folder / f"{number}{kind}")
+        paths[-1].write_bytes(encoded(kind, image))
+    decoded = [images.decode(path.read_bytes()) for path in paths]
+    return paths, np.stack(decoded)
+
+
+def test_files_arrays_and_iterables_embed_the_same(saved, files):
+    _, embedder = saved
+    paths, pixels = files
+    expected = embedder.embed(pixels)
+    for given in (
+        paths,
+        [str(path) for path in paths],
+        iter(paths),
+        list(pixels),
+        (face for face in pixels),
+        (paths[0], pixels[1], pixels[2:6], paths[6]),
+        jnp.asarray(pixels),
+    ):
+        np.testing.assert_array_equal(embedder.embed(given), expected)
+    np.testing.assert_array_equal(embedder.embed(paths[5]), expected[5:6])
+
+
+def test_a_generator_is_drawn_from_as_needed(saved):
+    _, embedder = saved
+    drawn = []
+
+    def faces():
+        for number in range(100):
+            drawn.append(number)
+            yield FACES[number % 7]
+
+    found = embedder.embed_each(faces())
+    assert len(next(found)) == embedder.batch_size == 4
+    assert len(drawn) == 8  # one batch ahead
+    assert sum(map(len, found)) == 96
+
+
+def test_faces_that_cannot_be_embedded_are_named(saved, files, tmp_path):
+    _, embedder = saved
+    paths, pixels = files
+
+    def refused(match, *given):
+        with pytest.raises(UserError, match=match) as caught:
+            embedder.embed(list(given))
+        assert len(str(caught.value).splitlines()) == 1
+
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "photo.jpg").write_bytes(encoded(".jpg", picture(250, 250)))
+    (tmp_path / "cut.jpg").write_bytes(paths[6].read_bytes()[:3000])
+    refused("nowhere.jpg: no such image", paths[0], tmp_path / "nowhere.jpg")
+    refused("text.jpg: neither JPEG nor PNG", tmp_path / "text.jpg")
+    refused("cut.jpg: truncated JPEG", paths[0], tmp_path / "cut.jpg")
+    refused("photo.jpg: 250x250 pixels, not an aligned", tmp_path / "photo.jpg")
+    refused("a face has 32x32 pixels, the first one 112x112", *pixels, FACES[0])
+    refused("float32 .* not uint8 RGB", pixels[0].astype(np.float32))
+    refused("no images")
+
+
+# --- what is imported -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weight_file(tmp_path_factory):
+    """The network of `saved` as arcface_torch writes it, and a classifier beside it."""
+    state = dict(to_state_dict(network().variables, "arcface_torch"))
+    state = {f"backbone.{name}": array for name, array in state.items()}
+    state["head.weight"] = np.zeros((3, 16), np.float32)
+    path = tmp_path_factory.mktemp("published") / "net.npz"
+    np.savez(path, **state)
+    return path
+
+
+def test_a_weight_file_embeds_as_the_network_it_holds(saved, weight_file, tmp_path):
+    loaded = fr_jax.load_embedder(weight_file, batch_size=4)
+    np.testing.assert_array_equal(loaded.embed(FACES), saved[1].embed(FACES))
+    known = loaded.provenance
+    assert known["file"] == "net.npz"
+    assert known["sha256"] == hashlib.sha256(weight_file.read_bytes()).hexdigest()
+    assert known["format"] == "npz"
+    assert known["dialect"] == "arcface_torch"
+    assert known["unused"] == ["head.weight"]
+    loaded.save(tmp_path / "e")
+    again = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
+    assert again.provenance == known
+    assert again.network.input_spec == loaded.network.input_spec
+    np.testing.assert_array_equal(again.embed(FACES), loaded.embed(FACES))
+
+
+def test_colour_and_dialect_can_be_stated(saved, weight_file):
+    swapped = fr_jax.import_weights(weight_file, colour="BGR", batch_size=4)
+    np.testing.assert_allclose(
+        swapped.embed(FACES[..., ::-1]), saved[1].embed(FACES), atol=1e-6
+    )
+    magface = fr_jax.import_weights(weight_file, dialect="magface")
+    assert magface.network.architecture == "magface_iresnet18"
+    assert magface.network.input_spec.scale == 255.0
+
+
+def test_weight_files_that_are_not_understood(weight_file, tmp_path):
+    def refused(match, path=weight_file, **options):
+        with pytest.raises(UserError, match=match) as caught:
+            fr_jax.import_weights(path, **options)
+        assert len(str(caught.value).splitlines()) == 1
+
+    refused("did you mean 'arcface_torch'", dialect="arcface")
+    refused("unknown colour order 'RBG'", colour="RBG")
+    refused("nowhere.pth: no such file", tmp_path / "nowhere.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    refused("text.pth: byte 0", tmp_path / "text.pth")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    refused("other.npz: no known network has tensors a", tmp_path / "other.npz")
+    state = dict(np.load(weight_file))
+    del state["backbone.layer2.0.bn2.bias"]
+    np.savez(tmp_path / "less.npz", **state)
+    refused("missing layer2.0.bn2.bias", tmp_path / "less.npz")
+
+
+def test_networks_that_embed_nothing_are_kept_too(tmp_path):
+    options = {"width": 0.05, "size": 32, "decoder_seed": 2, "poses": 3, "noise": 4}
+    model = models.create("dr_gan_generator", **options)
+    spec = InputSpec(size=32)
+    variables = random_variables(model, 32)
+    generator = Network("dr_gan_generator", options, variables, spec, "generator")
+    Embedder(generator).save(tmp_path / "g")
+    loaded = fr_jax.load_embedder(tmp_path / "g")  # its canary agrees
+    assert loaded.network.kind == "generator"
+    with pytest.raises(UserError, match="kind 'generator'.*gives no embeddings"):
+        loaded.embed(FACES)
+
+
+def test_a_save_that_fails_leaves_what_was_there(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved[0], tmp_path / "e")
+    other = Embedder(network(colour="BGR"), batch_size=4)
+
+    def full(*arguments, **options):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("json.dumps", full)
+    with pytest.raises(OSError):
+        other.save(tmp_path / "e")
+    monkeypatch.undo()
+    loaded = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
+    assert loaded.network.input_spec.colour == "RGB"
+    other.save(tmp_path / "e")
+    loaded = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
+    assert loaded.network.input_spec.colour == "BGR"
+
+
+def test_the_recogniser_inside_a_generator(tmp_path):
+    options = {"width": 0.05, "poses": 3, "noise": 50, "confidence_head": "none"}
+    model = models.create("dr_gan_generator", **options)
+    dialect = "kayamin_dr_gan_generator"
+    state = to_state_dict(random_variables(model, 96), dialect)
+    np.savez(tmp_path / "g.npz", **state)
+    with pytest.raises(UserError, match="gives no embeddings"):
+        fr_jax.import_weights(tmp_path / "g.npz").embed(FACES)
+    encoder = fr_jax.import_weights(tmp_path / "g.npz", encoder=True)
+    assert encoder.network.architecture == "dr_gan_encoder"
+    assert encoder.embed(FACES[:2]).shape == (2, 16)

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import models
+from fr_jax import cpu, models
 from fr_jax.models import layers
+from fr_jax.models.preprocess import InputSpec
 from tests.networks import random_variables
 
 
-def abstract(name, size=112, **options):
+def abstract(name, size=112, crop=None, **options):
     model = models.create(name, **options)
-    image = jnp.zeros((2, size, size, 3))
-    return jax.eval_shape(model.init, jax.random.key(0), image)
+    inputs = models.example_inputs(model, InputSpec(size=size, crop=crop), rows=2)
+    return jax.eval_shape(model.init, jax.random.key(0), *inputs)
 
 
 @pytest.mark.parametrize(
@@ -29,16 +30,68 @@ def abstract(name, size=112, **options):
         ("ir_se50", 43_797_696, 343),
         ("ir100", 65_129_792, 570),
         ("mobilefacenet", 1_200_512, 283),
+        # Leaves as in the published tables, without counters.
+        ("mobilefacenet_v2", 999_936, 256),
+        ("adaface_ir18", 24_020_352, 149),
+        ("adaface_ir50", 43_585_600, 389),
+        ("adaface_ir_se50", 43_808_320, 437),
+        ("adaface_ir101", 65_150_912, 764),
+        ("curricularface_ir100", 65_128_768, 568),  # ir100 less scale and bias
     ],
 )
 def test_published_sizes(name, parameters, leaves):
-    variables = abstract(name)
+    check_size(abstract(name), parameters, leaves)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters", "leaves"),
+    [
+        ("sphere20", {"crop": (112, 96)}, 22_666_944, 46),
+        ("sphere64", {"crop": (112, 96)}, 47_891_648, 130),
+        ("vgg16", {"size": 224, "embedding_size": 2622}, 145_002_878, 32),
+        ("dr_gan_encoder", {"size": 96, "confidence_head": "none"}, 2_861_984, 70),
+        ("dr_gan_discriminator", {"size": 96}, 2_929_394, 72),
+        (
+            "dr_gan_discriminator",
+            {"size": 96, "heads": [["all", 453]], "conv_bias": True},
+            3_009_477,
+            86,
+        ),
+        ("dr_gan_generator", {"poses": 9, "confidence_head": "none"}, 10_100_928, 138),
+        (
+            "dr_gan_generator",
+            {"poses": 9, "confidence_head": "channel"},
+            10_102_370,
+            138,
+        ),
+        (
+            "dr_gan_generator",
+            {
+                "poses": 2,
+                "confidence_head": "none",
+                "conv_bias": True,
+                "last_bn": True,
+            },
+            10_024_137,
+            170,
+        ),
+        ("fra", {}, 4_200_817, 82),
+        ("fra", {"positions": 33}, 4_204_913, 82),
+    ],
+)
+def test_published_sizes_of_other_networks(name, options, parameters, leaves):
+    check_size(abstract(name, **options), parameters, leaves)
+
+
+def check_size(variables, parameters, leaves):
     sizes = [leaf.size for leaf in jax.tree.leaves(variables["params"])]
     assert sum(sizes) == parameters
     assert len(jax.tree.leaves(variables)) == leaves
 
 
-@pytest.mark.parametrize("name", ["iresnet18", "ir_se50", "mobilefacenet"])
+@pytest.mark.parametrize(
+    "name", ["iresnet18", "ir_se50", "mobilefacenet", "mobilefacenet_v2", "sphere20"]
+)
 def test_width_size_and_embedding_are_arguments(name):
     options = {"width": 0.125, "embedding_size": 24}
     model = models.create(name, **options)
@@ -203,3 +256,21 @@ def test_bfloat16_trunk_keeps_a_float32_end():
     )
     assert (cosine > 0.99).all()
     assert not np.array_equal(embedding, exact)  # else bfloat16 was not used
+
+
+def test_images_may_have_any_shape_where_the_network_allows_it():
+    variables = abstract("sphere20", size=64, crop=(64, 48), width=0.125)
+    assert variables["params"]["fc"]["kernel"].shape == (4 * 3 * 64, 512)
+    variables = abstract("vgg16", size=64, width=0.125, embedding_size=None)
+    assert set(variables["params"]) >= {"fc6", "fc7"}
+    assert "fc8" not in variables["params"]
+
+
+def test_initialisation_of_vgg():
+    model = models.create("vgg16", width=0.0625, embedding_size=256)
+    init = jax.jit(model.init, compiler_options=cpu.quick_compilation())
+    params = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    kernel = params["conv5_2"]["kernel"]
+    assert np.std(kernel) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.05)
+    assert np.std(params["fc8"]["kernel"]) == pytest.approx(1e-3, rel=0.05)
+    assert (params["conv1_1"]["bias"] == 0).all()

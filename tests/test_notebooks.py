@@ -48,4 +48,10 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
         assert [name for name, _ in accuracies] == ["cosface", "linear_arcface"]
         assert all(float(accuracy) > 75 for _, accuracy in accuracies), output
         assert "nan" not in output
+    if path.stem == "embed":
+        assert "unused   ['head']" in output
+        assert output.count("the same: True") == 2
+        verdicts = re.findall(r"cosine -?\d\.\d+: (?:the same|different)", output)
+        assert len(verdicts) == 3
+        assert "licence: none needed" in output
     assert (tmp_path / "roc.png").stat().st_size > 10_000

@@ -212,7 +212,8 @@ class _Unpickler(pickle._Unpickler):
             return _NAMES[module, name]
         except KeyError:
             raise DataError(
-                f"asks for {module}.{name}, which no verification set needs; refused"
+                f"asks for {f'{module}.{name}'[:60]!a}, which no verification set "
+                "needs; refused"
             ) from None
 
     def load_bytearray8(self):

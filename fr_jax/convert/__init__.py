@@ -1,5 +1,22 @@
-"""Published PyTorch networks as fr_jax variables, and back."""
+"""Published networks into Flax variables, and back; weight files into tensors."""
 
-from fr_jax.convert.state_dict import Converted, from_state_dict, to_state_dict
+from fr_jax.convert.dialect import Dialect
+from fr_jax.convert.encoder import encoder_of
+from fr_jax.convert.readers import WeightFile, read_weights
+from fr_jax.convert.state_dict import (
+    DIALECTS,
+    Converted,
+    from_state_dict,
+    to_state_dict,
+)
 
-__all__ = ["Converted", "from_state_dict", "to_state_dict"]
+__all__ = [
+    "DIALECTS",
+    "Converted",
+    "Dialect",
+    "WeightFile",
+    "encoder_of",
+    "from_state_dict",
+    "read_weights",
+    "to_state_dict",
+]

@@ -1,127 +1,28 @@
-"""PyTorch state dicts <-> Flax variables, in NumPy.
+"""PyTorch state dicts <-> Flax variables, in NumPy: one algorithm for all dialects."""
 
-A dialect is a naming scheme: which architecture the tensors make up, what each of our
-modules is called there, and what pixels the published network expects.
-"""
-
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import einops
 import flax.linen as nn
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fr_jax import models
-from fr_jax.models import ir, iresnet
+from fr_jax.convert.backbones import BACKBONES
+from fr_jax.convert.dialect import Dialect, Grid, StateDict
+from fr_jax.convert.generators import GENERATORS
+from fr_jax.convert.layouts import from_torch, to_torch
+from fr_jax.errors import UserError, unknown
 from fr_jax.models.preprocess import InputSpec
 
-StateDict = Mapping[str, np.ndarray]
 Variables = dict[str, Any]
+Path = tuple[str, ...]
 
+DIALECTS: dict[str, Dialect] = {**BACKBONES, **GENERATORS}
 
-class Converted(NamedTuple):
-    """A published network: `model.apply(variables, x)` takes scaled NHWC float32."""
-
-    model: nn.Module
-    variables: Variables
-    input_spec: InputSpec
-    dialect: str
-    architecture: str
-    options: dict[str, Any]
-    unused: tuple[str, ...]  # tensors beside the backbone, such as a trainer's head
-
-
-class Dialect(NamedTuple):
-    recognise: Callable[[StateDict], bool]
-    architecture: Callable[[StateDict], tuple[str, dict[str, Any]]]
-    modules: tuple[tuple[str, str], ...]  # (pattern of our path, their name)
-    flattened: str | None  # our BatchNorm whose map the layer `fc` flattens
-    input_spec: InputSpec
-
-
-def _iresnet(prefix: str, state: StateDict) -> tuple[str, dict[str, Any]]:
-    stages = tuple(_count(rf"layer{s}\.(\d+)\.bn1\.weight", state) for s in range(1, 5))
-    return prefix + _named_depth("iresnet", iresnet.STAGES, stages), {
-        "width": len(state["conv1.weight"]) / 64,
-        "embedding_size": len(state["fc.weight"]),
-    }
-
-
-def _ir(state: StateDict) -> tuple[str, dict[str, Any]]:
-    blocks = _count(r"body\.(\d+)\.res_layer\.1\.weight", state)
-    by_count = {sum(stages): stages for stages in ir.STAGES.values()}
-    family = "ir_se" if "body.0.res_layer.5.fc1.weight" in state else "ir"
-    return _named_depth(family, ir.STAGES, by_count.get(blocks, (blocks,))), {
-        "width": len(state["input_layer.0.weight"]) / 64,
-        "embedding_size": len(state["output_layer.3.weight"]),
-    }
-
-
-def _mobilefacenet(state: StateDict) -> tuple[str, dict[str, Any]]:
-    return "mobilefacenet", {
-        "width": len(state["model.0.conv.weight"]) / 64,
-        "embedding_size": len(state["linear.0.weight"]),
-    }
-
-
-def _count(pattern: str, state: StateDict) -> int:
-    return sum(re.fullmatch(pattern, name) is not None for name in state)
-
-
-def _named_depth(family: str, stages: Mapping[int, Any], found: tuple) -> str:
-    for depth, sizes in stages.items():
-        if sizes == found:
-            return f"{family}{depth}"
-    raise ValueError(f"no {family} has {found} blocks; there are {dict(stages)}")
-
-
-_IRESNET_MODULES = (
-    (r"layer(\d)_(\d+)/down_conv", r"layer\1.\2.downsample.0"),
-    (r"layer(\d)_(\d+)/down_bn", r"layer\1.\2.downsample.1"),
-    (r"layer(\d)_(\d+)/(\w+)", r"layer\1.\2.\3"),
-    (r"(\w+)", r"\1"),
-)
-_IR_MODULES = (
-    (r"input_conv", r"input_layer.0"),
-    (r"input_bn", r"input_layer.1"),
-    (r"input_prelu", r"input_layer.2"),
-    (r"body_(\d+)/short_conv", r"body.\1.shortcut_layer.0"),
-    (r"body_(\d+)/short_bn", r"body.\1.shortcut_layer.1"),
-    (r"body_(\d+)/bn_in", r"body.\1.res_layer.0"),
-    (r"body_(\d+)/conv1", r"body.\1.res_layer.1"),
-    (r"body_(\d+)/prelu", r"body.\1.res_layer.2"),
-    (r"body_(\d+)/conv2", r"body.\1.res_layer.3"),
-    (r"body_(\d+)/bn_out", r"body.\1.res_layer.4"),
-    (r"body_(\d+)/se_(fc\d)", r"body.\1.res_layer.5.\2"),
-    (r"out_bn", r"output_layer.0"),
-    (r"fc", r"output_layer.3"),
-    (r"out_bn1d", r"output_layer.4"),
-)
-_MOBILEFACENET_MODULES = (
-    (r"stem/(\w+)", r"model.0.\1"),
-    (r"stem_dw/(\w+)", r"model.1.\1"),
-    *(
-        rule
-        for stage, (down, residual) in {1: (2, 3), 2: (4, 5), 3: (6, 7)}.items()
-        for rule in (
-            (rf"stage{stage}_down/project/(\w+)", rf"model.{down}.project.\1"),
-            (rf"stage{stage}_down/(\w+)/(\w+)", rf"model.{down}.\1.\2"),
-            (
-                rf"stage{stage}_(\d+)/(\w+)/(\w+)",
-                rf"model.{residual}.model.\1.\2.\3",
-            ),
-        )
-    ),
-    (r"head_conv/(\w+)", r"model.8.\1"),
-    (r"head_dw/(\w+)", r"model.9.\1"),
-    (r"fc", r"linear.0"),
-    (r"bn", r"linear.1"),
-)
 _LEAVES = {
     "kernel": "weight",
     "slope": "weight",
@@ -130,169 +31,287 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-
-DIALECTS: dict[str, Dialect] = {
-    "arcface_torch": Dialect(
-        lambda state: "layer1.0.conv1.weight" in state,
-        lambda state: _iresnet("", state),
-        _IRESNET_MODULES,
-        "bn2",
-        InputSpec(flip_sum=True),
-    ),
-    # The tensors of MagFace carry the same names as arcface_torch's: only the trainer's
-    # prefix, or the user, can tell them apart.
-    "magface": Dialect(
-        lambda state: False,
-        lambda state: _iresnet("magface_", state),
-        _IRESNET_MODULES,
-        "bn2",
-        InputSpec(colour="BGR", mean=0.0, scale=255.0),
-    ),
-    "insightface_pytorch": Dialect(
-        lambda state: (
-            "body.0.res_layer.2.weight" in state
-            and "body.0.res_layer.2.running_mean" not in state
-        ),
-        _ir,
-        _IR_MODULES,
-        "out_bn",
-        InputSpec(),
-    ),
-    "insightface_pytorch_mobilefacenet": Dialect(
-        lambda state: "model.2.conv_dw.conv.weight" in state,
-        _mobilefacenet,
-        _MOBILEFACENET_MODULES,
-        None,
-        InputSpec(),
-    ),
-}
-# Prefixes that trainers put before every name, and the dialect they give away.
-_PREFIXES = (("module.features.", "magface"), ("features.module.", "magface"))
+_COUNTER = "num_batches_tracked"
+# Of a momentum-contrast module's two encoders this is the one that is trained.
+_TRAINED = "encoder_q."
+_SHOWN = 8  # problems that an error names before it counts the rest
 
 
-def from_state_dict(state_dict: StateDict, dialect: str | None = None) -> Converted:
+class Converted(NamedTuple):
+    """A published network: `model.apply(variables, x)` takes scaled NHWC float32.
+
+    Attributes:
+      variables: NumPy arrays, views of the state dict's wherever a view will do.
+      input_spec: what the network sees; `colour_known` says whether its colour order is
+        that of every network of this dialect, or the likeliest of two.
+      dialect: key of `DIALECTS`, where source and licence stand.
+      architecture, options: those of `models.create`.
+      kind: 'embedding', 'generator', 'discriminator' or 'landmarks'.
+      unused: names of tensors beside the network, such as a trainer's head.
+      alternatives: dialects whose tensors have the same names; nothing but the user
+        tells whether it is one of them.
+    """
+
+    model: nn.Module
+    variables: Variables
+    input_spec: InputSpec
+    dialect: str
+    architecture: str
+    options: dict[str, Any]
+    unused: tuple[str, ...]
+    kind: str = "embedding"
+    colour_known: bool = True
+    alternatives: tuple[str, ...] = ()
+
+
+class _Found(NamedTuple):
+    dialect: str
+    prefix: str
+    alternatives: tuple[str, ...] = ()
+
+
+def from_state_dict(
+    state_dict: StateDict,
+    dialect: str | None = None,
+    *,
+    prefix: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Converted:
     """Returns the network that a PyTorch state dict holds.
 
     Args:
-      state_dict: tensor names to arrays in PyTorch's layouts. A trainer's prefix
-        (`module.features.`, `features.module.`) is taken off; tensors outside it, such
-        as the classifier, are named in `unused`.
+      state_dict: tensor names to arrays in PyTorch's layouts. What trainers put before
+        every name (`module.`, `backbone.`, `model.`, `encoder_q.`, ...) is found and
+        taken off; tensors outside it, such as the classifier, are named in `unused`.
       dialect: a key of `DIALECTS`; by default recognised from the names.
+      prefix: which network to take where there are several, such as a trained one and
+        its running average.
+      options: of `models.create`, where the tensors do not tell: `heads` of a
+        discriminator, `poses` and `noise` of a generator, `dropout`, ...
 
     Raises:
-      ValueError: for an unknown naming, and for every missing, unexpected or wrongly
-        shaped tensor, with its name.
+      UserError: for an unknown naming, for several networks, and for every missing,
+        unexpected, wrongly shaped or damaged tensor, with its name.
     """
-    state = {name: np.asarray(array) for name, array in state_dict.items()}
-    unused: tuple[str, ...] = ()
-    for prefix, implied in _PREFIXES:
-        inside = {
-            name.removeprefix(prefix): array
-            for name, array in state.items()
-            if name.startswith(prefix)
-        }
-        if inside:
-            unused = tuple(n for n in state if not n.startswith(prefix))
-            state, dialect = inside, dialect or implied
-            break
-    if dialect is None:
-        found = [name for name, known in DIALECTS.items() if known.recognise(state)]
-        if not found:
-            raise ValueError(
-                f"no known network has tensors {', '.join(sorted(state)[:4])}, ...; "
-                f"known naming schemes: {', '.join(DIALECTS)}"
-            )
-        dialect = found[0]
-    elif dialect not in DIALECTS:
-        raise ValueError(f"unknown dialect {dialect!r}; known: {', '.join(DIALECTS)}")
-    known = DIALECTS[dialect]
+    if dialect is not None and dialect not in DIALECTS:
+        raise UserError(unknown("dialect", dialect, DIALECTS))
+    found = _recognise(state_dict, dialect, prefix)
+    known = DIALECTS[found.dialect]
+    state = {
+        name.removeprefix(found.prefix): np.asarray(array)
+        for name, array in state_dict.items()
+        if name.startswith(found.prefix)
+    }
+    unused = [name for name in state_dict if not name.startswith(found.prefix)]
     try:
-        architecture, options = known.architecture(state)
-        map_side = _map_side(known, state)
-    except KeyError as error:
-        raise ValueError(f"not a complete {dialect} network: no {error}") from error
-    model = models.create(architecture, **options)
-    spec = known.input_spec._replace(size=16 * map_side)  # four strides of two
-    side = map_side if known.flattened else 1
+        architecture, described = known.describe(state)
+        grid = known.grid(state)
+        spec = known.input_spec(state, grid)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise UserError(
+            f"not a complete {found.dialect} network: no {error}"
+        ) from error
+    described |= options or {}
+    model = models.create(architecture, **described)
 
-    leaves = {}
-    problems = []
-    for path, shape in _leaf_shapes(model, spec.size).items():
+    shapes = _leaf_shapes(model, spec)
+    _unfold(state, shapes, known, getattr(model, "bn_epsilon", 1e-5))
+    leaves, problems, used = {}, [], set()
+    for path, shape in shapes.items():
         name = _torch_name(path, known)
-        if name not in state:
-            problems.append(f"missing {name}")
-            continue
-        array = state.pop(name)
+        used.add(name)
+        layout = _layout(path, len(shape), known)
         try:
-            leaves[path] = _from_torch(array, side).reshape(shape)
-        except ValueError:
-            problems.append(f"{name} has shape {array.shape}, not that of {shape}")
-    problems += [
-        f"unexpected {name}" for name in state if not name.endswith("batches_tracked")
-    ]
+            leaves[path] = _leaf(state[name], layout, grid, shape)
+        except KeyError:
+            problems.append(f"missing {name}")
+        except ValueError as error:
+            problems.append(f"{name} {error}")
+    for name in state:
+        if any(re.fullmatch(pattern, name) for pattern in known.beside):
+            unused += [found.prefix + name] if name not in used else []
+        elif name not in used and not name.endswith(_COUNTER):
+            problems.append(f"unexpected {name}")
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"not a {dialect} network: {'; '.join(problems[:8])}{more}")
-    variables = flax.traverse_util.unflatten_dict(leaves)
-    return Converted(model, variables, spec, dialect, architecture, options, unused)
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        shown = "; ".join(problems[:_SHOWN])
+        raise UserError(f"no {found.dialect} network: {shown}{more}")
+    return Converted(
+        model,
+        flax.traverse_util.unflatten_dict(leaves),
+        spec,
+        found.dialect,
+        architecture,
+        described,
+        tuple(unused),
+        known.kind,
+        known.colour_known,
+        () if known.settled(state) else found.alternatives,
+    )
 
 
 def to_state_dict(variables: Variables, dialect: str) -> StateDict:
     """Returns PyTorch names and layouts for variables of `dialect`, as NumPy arrays.
 
-    PyTorch's num_batches_tracked counters do not exist here and are left out;
-    `load_state_dict(strict=False)` accepts that.
+    PyTorch counts the batches that a BatchNorm has seen (num_batches_tracked); that is
+    not known here and given as 0. `load_state_dict` takes the result as it is.
     """
     known = DIALECTS[dialect]
-    side = 1
-    if known.flattened:
-        params = variables["params"]
-        channels = len(params[known.flattened]["bias"])
-        side = math.isqrt(len(params["fc"]["kernel"]) // channels)
-    leaves = flax.traverse_util.flatten_dict(dict(variables))
-    return {
-        _torch_name(path, known): _to_torch(np.asarray(leaf), side)
+    leaves = {
+        path: np.asarray(leaf)
+        for path, leaf in flax.traverse_util.flatten_dict(dict(variables)).items()
+    }
+    layouts = {path: _layout(path, leaf.ndim, known) for path, leaf in leaves.items()}
+    # What a dense layer flattens is told by the shapes, which are those of theirs.
+    plain = {"flattened": "dense", "unflattened": "dense", "unflattened_bias": "vector"}
+    shapes = {
+        _torch_name(path, known): to_torch(
+            leaf, plain.get(layouts[path], layouts[path]), (1, 1)
+        )
         for path, leaf in leaves.items()
     }
+    grid = known.grid(shapes)
+    state = {
+        _torch_name(path, known): to_torch(leaf, layouts[path], grid)
+        for path, leaf in leaves.items()
+    }
+    counters = [name for name in state if name.endswith("running_mean")]
+    for name in counters:
+        state[name.replace("running_mean", _COUNTER)] = np.zeros((), np.int64)
+    return state
 
 
-def _map_side(dialect: Dialect, state: StateDict) -> int:
-    """Side of the last map: 7 of a 112x112 network."""
-    if dialect.flattened is None:  # a depthwise convolution takes the whole map
-        path = ("params", "head_dw", "conv", "kernel")
-        return state[_torch_name(path, dialect)].shape[-1]
-    norm = _torch_name(("params", dialect.flattened, "bias"), dialect)
-    dense = _torch_name(("params", "fc", "kernel"), dialect)
-    return math.isqrt(state[dense].shape[1] // len(state[norm]))
+def _recognise(state: StateDict, dialect: str | None, prefix: str | None) -> _Found:
+    """Returns the dialect and the prefix of the one network in `state`."""
+    candidates = [
+        (name, before)
+        for name in DIALECTS
+        for before in _prefixes(DIALECTS[name], state)
+        if dialect in (None, name) and prefix in (None, before)
+    ]
+    if not candidates and dialect:
+        own = [(prefix or "") + name for name in DIALECTS[dialect].signature]
+        if state.keys().isdisjoint(own):
+            raise UserError(f"no {dialect} network: no {' or '.join(own)}")
+        return _Found(dialect, prefix or "")  # the caller names what is missing
+    if not candidates:
+        names = ", ".join(sorted(state)[:4])
+        raise UserError(
+            f"no known network has tensors {names}, ...; known naming schemes: "
+            f"{', '.join(DIALECTS)}"
+        )
+    trained = [found for found in candidates if found[1].endswith(_TRAINED)]
+    candidates = trained or candidates
+    prefixes = {before for _, before in candidates}
+    if len(prefixes) > 1:
+        which = ", ".join(f"{before!r} ({name})" for name, before in candidates)
+        raise UserError(f"several networks here: {which}; choose one by its prefix")
+    before = prefixes.pop()
+
+    def given_away(name):
+        hints = DIALECTS[name].prefixes
+        return bool(hints) and before.endswith(hints)
+
+    sure = [name for name, _ in candidates if given_away(name)]
+    if dialect or sure:
+        return _Found(dialect or sure[0], before)
+    likely = [name for name, _ in candidates if not DIALECTS[name].prefixes]
+    others = (name for name, _ in candidates if name != likely[0])
+    return _Found(likely[0], before, tuple(others))
 
 
-def _leaf_shapes(model: nn.Module, size: int) -> dict[tuple[str, ...], tuple]:
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    abstract: Any = jax.eval_shape(model.init, jax.random.key(0), image)
+def _prefixes(dialect: Dialect, state: StateDict) -> list[str]:
+    """Returns what stands before the names of this dialect's networks in `state`."""
+    anchor = dialect.signature[0]
+    befores = [
+        name.removesuffix(anchor)
+        for name in state
+        if name == anchor or name.endswith((f".{anchor}", f"/{anchor}"))
+    ]
+    return [
+        before
+        for before in befores
+        if all(before + name in state for name in dialect.signature)
+        and not any(before + name in state for name in dialect.absent)
+    ]
+
+
+def _leaf_shapes(model: nn.Module, spec: InputSpec) -> dict[Path, tuple[int, ...]]:
+    inputs = models.example_inputs(model, spec)
+    abstract: Any = jax.eval_shape(model.init, jax.random.key(0), *inputs)
     leaves: dict[Any, Any] = flax.traverse_util.flatten_dict(abstract)
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 
-def _torch_name(path: tuple[str, ...], dialect: Dialect) -> str:
-    module, leaf = "/".join(path[1:-1]), path[-1]
-    for pattern, name in dialect.modules:
+def _unfold(
+    state: dict[str, np.ndarray],
+    shapes: Mapping[Path, tuple[int, ...]],
+    dialect: Dialect,
+    epsilon: float,
+) -> None:
+    """Gives back, in `state`, every BatchNorm that was folded into a convolution.
+
+    Such a convolution has a bias that it has not in the dialect, or that stays with it,
+    and nothing behind it. The BatchNorm that takes its place adds that bias.
+    """
+    for path, shape in shapes.items():
+        module = "/".join(path[1:-1])
+        norms = [
+            match.expand(norm)
+            for pattern, norm in dialect.norms
+            if (match := re.fullmatch(pattern, module)) and path[-1] == "kernel"
+        ]
+        if not norms:
+            continue
+        bias = _torch_name((*path[:-1], "bias"), dialect)
+        scale = _torch_name((path[0], *norms[0].split("/"), "scale"), dialect)
+        norm = scale.removesuffix(".weight")
+        if bias not in state or any(name.startswith(f"{norm}.") for name in state):
+            continue
+        ones, zeros = np.ones(shape[-1:], np.float32), np.zeros(shape[-1:], np.float32)
+        keeps_bias = (*path[:-1], "bias") in shapes
+        state[scale] = ones
+        state[f"{norm}.bias"] = zeros if keeps_bias else state.pop(bias)
+        state[f"{norm}.running_mean"] = zeros
+        state[f"{norm}.running_var"] = ones - np.float32(epsilon)
+
+
+def _torch_name(path: Path, dialect: Dialect) -> str:
+    module, leaf = "/".join(path[1:-1]), _LEAVES.get(path[-1], path[-1])
+    for pattern, name in dialect.names:
         if match := re.fullmatch(pattern, module):
-            return f"{match.expand(name)}.{_LEAVES[leaf]}"
-    raise AssertionError(f"no name for {module}")
+            return f"{match.expand(name)}.{leaf}"
+        if match := re.fullmatch(pattern, f"{module}/{leaf}"):
+            return match.expand(name)
+    raise AssertionError(f"no name for {module}/{leaf}")
 
 
-def _from_torch(array: np.ndarray, side: int) -> np.ndarray:
-    """PyTorch's layout to ours; `side` is that of the map which `fc` flattens."""
-    if array.ndim == 4:
-        return einops.rearrange(array, "o i h w -> h w i o")
-    if array.ndim == 2:  # PyTorch flattens channels first, we channels last
-        return einops.rearrange(array, "o (c h w) -> (h w c) o", h=side, w=side)
-    return array
+def _layout(path: Path, rank: int, dialect: Dialect) -> str:
+    for pattern, layout in dialect.layouts:
+        if re.fullmatch(pattern, "/".join(path[1:])):
+            return layout
+    if path[-1] == "kernel":
+        return {2: "dense", 4: "convolution"}[rank]
+    return "vector"
 
 
-def _to_torch(array: np.ndarray, side: int) -> np.ndarray:
-    if array.ndim == 4:
-        return einops.rearrange(array, "h w i o -> o i h w")
-    if array.ndim == 2:
-        return einops.rearrange(array, "(h w c) o -> o (c h w)", h=side, w=side)
-    return array
+def _leaf(
+    array: np.ndarray, layout: str, grid: Grid, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Returns the array as the model has it; ValueError says what is wrong with it."""
+    try:
+        leaf = from_torch(array, layout, grid)
+    except einops.EinopsError:
+        leaf = None
+    if leaf is not None and len(shape) == 1 and array.shape[1:] == (1, 1):
+        leaf = leaf.reshape(len(leaf))  # as ONNX has the slopes of PReLU
+    if leaf is None or leaf.shape != shape:
+        expected = to_torch(np.broadcast_to(np.float32(0), shape), layout, grid).shape
+        raise ValueError(f"has shape {array.shape}, not {expected}")
+    if leaf.dtype != np.float32:
+        if leaf.dtype.kind in "biuc":
+            raise ValueError(f"is {leaf.dtype}, not a floating-point tensor")
+        leaf = leaf.astype(np.float32)
+    if not np.isfinite(leaf).all():
+        raise ValueError("has numbers that are not finite")
+    return leaf

@@ -44,7 +44,7 @@ def template(size: int) -> np.ndarray:
     of 8 in 128 at both sides; other sizes are the 112 picture scaled.
     """
     if size % 112 and size % 128 == 0:
-        return _TEMPLATE * (size / 128) + np.float32([8 * size / 128, 0])
+        return _TEMPLATE * (size / 128) + np.array([[8 * size / 128, 0]], np.float32)
     return _TEMPLATE * (size / 112)
 
 
@@ -56,7 +56,7 @@ def aligned(points: Array, size: int) -> Frame:
     """
     target = template(size)
     mean_p, mean_t = points.mean(axis=0), target.mean(axis=0)
-    p, t = points - mean_p, target - mean_t
+    p, t = points - mean_p[None], target - mean_t[None]
     square = jnp.sum(p * p) + 1e-9
     a = jnp.sum(p * t) / square
     b = jnp.sum(p[:, 0] * t[:, 1] - p[:, 1] * t[:, 0]) / square

@@ -71,7 +71,7 @@ def places(f: Features) -> Array:
     lips = jnp.stack(
         [_LIPS * f.mouth_width, jnp.where(_LIPS_UPPER, upper, lower)], axis=1
     )
-    mirror = np.array([-1, 1], np.float32)
+    mirror = np.array([[-1, 1]], np.float32)
     left_eye = eye[np.array([3, 2, 1, 0, 5, 4])] * mirror
     parts = [jaw * mirror, jaw[-2::-1], brow[::-1] * mirror, brow]
     return jnp.concatenate([*parts, bridge, base, left_eye, eye, lips])

@@ -46,7 +46,7 @@ def lamp(direction: Array, colour: Array) -> Array:
       colour: [..., 3], the light that a white surface facing it returns.
     """
     unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
-    return jnp.pi * harmonics(unit)[..., None] * colour[..., None, :]
+    return jnp.pi * jnp.einsum("...k,...c->...kc", harmonics(unit), colour)
 
 
 def ambient(colour: Array) -> Array:
@@ -115,5 +115,5 @@ def presets() -> Array:
         axis=1,
     )
     room = ambient(jnp.array([0.5, 0.48, 0.45]))
-    flashes = lamp(directions, jnp.array([0.75, 0.75, 0.75])) + 0.35 * room
+    flashes = lamp(directions, jnp.full((18, 3), 0.75)) + 0.35 * room[None]
     return jnp.concatenate([room[None], flashes, (room + flashes[6])[None]])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fr_jax.faces import occluders
 from fr_jax.faces.codes import PATTERN_SIZE
@@ -121,16 +122,17 @@ def _eye_tone(t: Measures) -> list:
 
 def lattice(pattern: Array) -> Array:
     """Returns the fine pattern [24, 24] in about -1..1 of a person's 18 numbers."""
-    axis = jnp.arange(_PATTERN) / _PATTERN
-    waves = jnp.arange(1, PATTERN_SIZE // 2 + 1)
-    first, second = pattern[: PATTERN_SIZE // 2], pattern[PATTERN_SIZE // 2 :]
-    turn = waves * 2.39996
-    phase_x = jnp.cos(turn)[:, None] * axis * 6.28 * (1.5 + waves[:, None])
-    phase_y = jnp.sin(turn)[:, None] * axis * 6.28 * (1.5 + waves[:, None])
-    phase = phase_x[:, None, :] + phase_y[:, :, None]  # [9, 24, 24]
-    sum_ = jnp.einsum("k,kyx->yx", first, jnp.cos(phase))
-    sum_ += jnp.einsum("k,kyx->yx", second, jnp.sin(phase))
-    return sum_ / 3.0
+    waves = PATTERN_SIZE // 2
+    order = np.arange(1, waves + 1)
+    line = 2 * np.pi * np.arange(_PATTERN) / _PATTERN
+    phase = np.outer(order + 1.5, line)
+    turn = 2.39996 * order  # the golden angle: no two waves run alike
+    phase = (
+        np.cos(turn)[:, None, None] * phase[:, None, :]
+        + np.sin(turn)[:, None, None] * phase[:, :, None]
+    )  # [waves, 24, 24]
+    basis = np.concatenate([np.cos(phase), np.sin(phase)]).astype(np.float32)
+    return jnp.einsum("k,kyx->yx", pattern, basis) / 3.0
 
 
 def _sample(grid: Array, u: Array, v: Array) -> Array:

@@ -56,7 +56,7 @@ _QUALITIES = {"full": _Quality(2, 16, True), "fast": _Quality(1, 14, False)}
 
 
 class _Scene(NamedTuple):
-    """One face ready to be drawn: all that is cheap to have for many at once."""
+    """One face ready to be drawn: all that is not said per pixel."""
 
     skin: Array
     hair: Array
@@ -124,10 +124,13 @@ def check(codes: Codes) -> None:
 
 @functools.partial(jax.jit, static_argnames=("size", "frame", "quality"))
 def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
-    scenes = jax.vmap(functools.partial(_prepare, size=size, frame=frame))(codes)
-    # One face at a time: its maps fit a core's cache, and memory does not grow with n.
-    draw = functools.partial(_draw, size=size, quality=_QUALITIES[quality])
-    return jax.lax.map(lambda pair: draw(*pair), (codes, scenes))
+    # One face at a time: its maps fit a core's cache, memory does not grow with n, and
+    # no row's last bits depend on how many others there are.
+    def one(row: Codes) -> Rendering:
+        return _draw(row, _prepare(row, size, frame), size, _QUALITIES[quality])
+
+    # A gradient draws each face again rather than keep all that it was made of.
+    return jax.lax.map(jax.checkpoint(one), codes)
 
 
 def _prepare(codes: Codes, size: int, frame: str) -> _Scene:

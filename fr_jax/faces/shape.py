@@ -306,7 +306,7 @@ def radius_maps(
         for column in zip(*bumps)
     )
     columns = heights * _bump(side - centre_u, width_u)
-    skin = base + _bump(v[:, 0] - centre_v, width_v).T @ columns
+    skin = base + _bump(v.T - centre_v, width_v).T @ columns
     growth = -0.20 * child
     skin = skin * (1 + growth * (1 - y) * 0.5)
     hair = _hair(t, f, age, style, u, v, side, (x, y, z), male)

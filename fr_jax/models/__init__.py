@@ -1,15 +1,28 @@
-"""Backbones by name: aligned faces in, raw embeddings out."""
+"""Networks by name; backbones take aligned faces and give raw embeddings."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, unknown
-from fr_jax.models import ir, iresnet, mobilefacenet
+from fr_jax.models import (
+    dr_gan,
+    dr_gan_discriminator,
+    fra,
+    ir,
+    iresnet,
+    mobilefacenet,
+    mobilefacenet_v2,
+    sphere,
+    vgg,
+)
+from fr_jax.models.preprocess import InputSpec
 
+_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # MagFace's own IResNet differs from arcface_torch's in these alone.
 _MAGFACE: dict[str, Any] = {
     "dropout": 0.4,
@@ -17,8 +30,19 @@ _MAGFACE: dict[str, Any] = {
     "bn_momentum": 0.1,
     "bn_epsilon": 2e-5,
     "frozen_scale": False,
-    "conv_init": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+    "conv_init": _FAN_OUT,
 }
+# CurricularFace's and AdaFace's IR differ from InsightFace_Pytorch's in these.
+_CURRICULARFACE: dict[str, Any] = {
+    "dropout": 0.4,
+    "affine_end": False,
+    "conv_init": _FAN_OUT,
+    "squeeze_init": nn.initializers.xavier_uniform(),
+    "dense_init": _FAN_OUT,
+    "dense_bias_init": nn.initializers.zeros,
+}
+_ADAFACE = {**_CURRICULARFACE, "middle_norm": True, "squeeze_init": _FAN_OUT}
+_SQUEEZE = (("", 0), ("_se", 16))
 
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{
@@ -33,22 +57,47 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
         for depth in (18, 34, 50, 100)
     },
     **{
-        f"ir{se}{depth}": (ir.IR, {"stage_sizes": stages, "squeeze": squeeze})
-        for depth, stages in ir.STAGES.items()
-        for se, squeeze in (("", 0), ("_se", 16))
+        f"{family}ir{se}{depth}": (
+            ir.IR,
+            {"stage_sizes": sizes, "squeeze": squeeze, **preset},
+        )
+        for family, stages, preset in (
+            ("", ir.STAGES, {}),
+            ("curricularface_", ir.STAGES, _CURRICULARFACE),
+            ("adaface_", ir.ADAFACE_STAGES, _ADAFACE),
+        )
+        for depth, sizes in stages.items()
+        for se, squeeze in _SQUEEZE
+    },
+    **{
+        f"sphere{depth}": (sphere.Sphere, {"stage_sizes": stages})
+        for depth, stages in sphere.STAGES.items()
     },
     "mobilefacenet": (mobilefacenet.MobileFaceNet, {}),
+    "mobilefacenet_v2": (mobilefacenet_v2.MobileFaceNetV2, {}),
+    "vgg16": (vgg.VGG16, {}),
+    "dr_gan_encoder": (dr_gan.Encoder, {}),
+    "dr_gan_generator": (dr_gan.Generator, {}),
+    "dr_gan_discriminator": (dr_gan_discriminator.Discriminator, {}),
+    "fra": (fra.FRA, {}),
 }
 
 
 def create(architecture: str, **options: Any) -> nn.Module:
-    """Returns the named backbone, a Flax module `(images, train) -> embeddings`.
+    """Returns the named network, a Flax module.
+
+    A backbone is `(images, train) -> embeddings`; `dr_gan_generator`,
+    `dr_gan_discriminator` and `fra` take and give what their modules say.
 
     Args:
       architecture: a key of `ARCHITECTURES`: iresnet18/34/50/100/200,
-        magface_iresnet18/34/50/100, ir50/100/152, ir_se50/100/152, mobilefacenet.
+        magface_iresnet18/34/50/100, ir50/100/152, ir_se50/100/152 (also with
+        curricularface_ before), adaface_ir18/34/50/101, adaface_ir_se18/34/50/101,
+        sphere20/64, mobilefacenet, mobilefacenet_v2, vgg16, dr_gan_encoder,
+        dr_gan_generator, dr_gan_discriminator, fra.
       **options: fields of the module (width, embedding_size, dropout, bn_groups, dtype,
-        remat, ...). `dtype` may be a name such as 'bfloat16'.
+        remat, ...). `dtype` may be a name such as 'bfloat16'; lists are taken as
+        tuples, so options may come from JSON.
 
     Raises:
       UserError: for an unknown architecture or option, with the nearest name.
@@ -66,4 +115,17 @@ def create(architecture: str, **options: Any) -> nn.Module:
             options["dtype"] = jnp.dtype(options["dtype"])
         except TypeError:
             raise UserError(unknown("dtype", str(options["dtype"]), kinds)) from None
-    return module(**{**preset, **options})
+    return module(**{**preset, **{name: _tuples(v) for name, v in options.items()}})
+
+
+def example_inputs(
+    model: nn.Module, spec: InputSpec, rows: int = 1
+) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Returns the shapes of what `model.apply` takes behind the variables."""
+    if isinstance(model, dr_gan.Generator | fra.FRA):
+        return model.example_inputs(rows)
+    return (jax.ShapeDtypeStruct((rows, *spec.shape), jnp.float32),)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value

@@ -3,9 +3,13 @@
 On accelerators this is XLA's convolution. On a CPU, where XLA's is far from the speed
 of a matrix product, 1x1 kernels become one product and wide 3x3 kernels sixteen, by
 Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks, CVPR 2016, section 4.1). Results agree to float32
-rounding.
+Convolutional Neural Networks, CVPR 2016, section 4.1), and depthwise kernels a sum of
+shifted images. Results agree to float32 rounding.
 """
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +17,135 @@ from jax import lax
 
 Array = jax.Array
 
+_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 # Below this many channels, the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 128
 
+_target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default="")
 
-def convolve(x: Array, kernel: Array, *, stride: int, padding: int, groups: int = 1):
+
+@contextlib.contextmanager
+def traced_for(target: str) -> Iterator[None]:
+    """Convolutions traced in here are not for this process's backend.
+
+    `target` is 'any', a form for each platform, of which lowering picks one, or
+    'plain', XLA's convolution everywhere, which converters to other formats know.
+    """
+    token = _target.set(target)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    *,
+    stride: int,
+    padding: int | tuple[int, int],
+    groups: int = 1,
+) -> Array:
     """Returns images [B, H', W', K] of images [B, H, W, C], kernel [k, k, C/groups, K].
 
-    `padding` zeros go on every side; there is no bias.
+    `padding` zeros go on every side, or that many before and after each axis; there is
+    no bias.
     """
-    size, _, channels, features = kernel.shape
-    if jax.default_backend() == "cpu" and groups == 1:
-        if size == 1 and padding == 0:
-            return jnp.einsum("bhwc,ck->bhwk", x[:, ::stride, ::stride], kernel[0, 0])
-        wide = min(channels, features) >= _WINOGRAD_CHANNELS
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+
+    def plain(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(before, after)] * 2,
+            dimension_numbers=_CHANNELS_LAST,
+            feature_group_count=groups,
+        )
+
+    def on_cpu(x, kernel):
+        size, _, channels, features = kernel.shape
         exact = x.dtype == jnp.float32
-        if (size, stride, padding) == (3, 1, 1) and wide and exact:
+        if groups == features and channels == 1 and exact:
+            return _shifted_sum(x, kernel[None, :, :, 0], stride, (before, after))
+        if groups == 1 and size == 1 and before == after == 0:
+            seen = x
+            for axis in (1, 2):
+                seen = lax.slice_in_dim(seen, 0, None, stride, axis)
+            return jnp.einsum("bhwc,ck->bhwk", seen, kernel[0, 0])
+        wide = min(channels, features) >= _WINOGRAD_CHANNELS
+        if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
+        return plain(x, kernel)
+
+    return _by_platform(on_cpu, plain, x, kernel)
+
+
+def _by_platform(on_cpu, elsewhere, *arrays):
+    if _target.get() == "any":
+        return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
+    here = jax.default_backend() == "cpu" and not _target.get()
+    return (on_cpu if here else elsewhere)(*arrays)
+
+
+def _shifted_sum(x, kernel, stride, padding):
+    """The depthwise convolution with a kernel [1, k, k, C]: a product a place in it."""
+    size = kernel.shape[1]
+    x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
+    if x.shape[1:3] == (size, size):
+        return jnp.sum(x * kernel, axis=(1, 2), keepdims=True)
+    height, width = ((side - size) // stride + 1 for side in x.shape[1:3])
+    out = jnp.zeros((), x.dtype)
+    for row in range(size):
+        rows = _strided(x, row, height, stride, 1)
+        for column in range(size):
+            seen = _strided(rows, column, width, stride, 2)
+            out += seen * kernel[:, row : row + 1, column : column + 1]
+    return out
+
+
+def transposed(x: Array, kernel: Array) -> Array:
+    """Returns the transposed convolution [B, 2H+1, 2W+1, K] with stride 2, kernel 3.
+
+    Every pixel of x [B, H, W, C] adds kernel [3, 3, C, K], turned by 180 degrees, times
+    its value, at twice its place. The kernel is turned as it is for a convolution over
+    x with zeros between its pixels, which is what this equals. On a CPU, where XLA has
+    no fast form of that and a slow gradient, it is done as four convolutions of x, one
+    for even and odd rows and columns of the result.
+    """
+    return _by_platform(_transposed_by_parity, _transposed, x, kernel)
+
+
+def _transposed(x, kernel):
     return lax.conv_general_dilated(
         x,
         kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        (1, 1),
+        [(2, 2)] * 2,
+        lhs_dilation=(2, 2),
+        dimension_numbers=_CHANNELS_LAST,
     )
+
+
+def _transposed_by_parity(x, kernel):
+    # Row 2j gets taps 0 and 2 of rows j - 1 and j of x, row 2j + 1 tap 1 of row j.
+    even, odd = (slice(None, None, 2), (1, 1)), (slice(1, 2), (0, 0))
+
+    def part(rows, columns):
+        return lax.conv_general_dilated(
+            x,
+            kernel[rows[0], columns[0]],
+            (1, 1),
+            [rows[1], columns[1]],
+            dimension_numbers=_CHANNELS_LAST,
+        )
+
+    def merge(evens, odds, axis):
+        both = _interleave(evens, _pad(odds, axis, 0, 1), axis)
+        return lax.slice_in_dim(both, 0, both.shape[axis] - 1, axis=axis)
+
+    rows = [merge(part(row, even), part(row, odd), 2) for row in (even, odd)]
+    return merge(rows[0], rows[1], 1)
 
 
 @jax.custom_vjp
@@ -89,8 +197,12 @@ def _grid(x):
     return 4, 4, x.shape[0], -(-x.shape[1] // 2), -(-x.shape[2] // 2), -1
 
 
+def _strided(x, start, count, stride, axis):
+    return lax.slice_in_dim(x, start, start + stride * (count - 1) + 1, stride, axis)
+
+
 def _every_second(x, start, count, axis):
-    return lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis)
+    return _strided(x, start, count, 2, axis)
 
 
 def _interleave(even, odd, axis):

@@ -1,9 +1,11 @@
-"""IR and IR-SE 50/100/152: the backbone of InsightFace_Pytorch and Inter-Prototype.
+"""IR and IR-SE: the backbone of InsightFace_Pytorch, Inter-Prototype, CurricularFace
+and, with a BatchNorm more in each block, of AdaFace.
 
 Deng et al., ArcFace (CVPR 2019), with the squeeze-and-excitation of Hu et al. (CVPR
-2018). Unlike IResNet it has no BatchNorm between the first convolution and PReLU, and a
-shortcut between equal channels is a strided slice without parameters. The published
-network normalises its output; here, as everywhere, the embedding is raw.
+2018); Huang et al., CurricularFace (CVPR 2020); Kim et al., AdaFace (CVPR 2022). Unlike
+IResNet, a shortcut between equal channels is a strided slice without parameters. Some
+of the published networks normalise their output; here, as everywhere, the embedding is
+raw, and its length is AdaFace's quality.
 """
 
 import functools
@@ -19,26 +21,38 @@ from fr_jax.models import layers
 Array = jax.Array
 
 STAGES = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
+ADAFACE_STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 14, 3),
+    101: (3, 13, 30, 3),
+}
 
 
 class Block(nn.Module):
     features: int
     stride: int
     squeeze: int
+    middle_norm: bool
     norm: layers.Norm
+    conv_init: layers.Initializer
+    squeeze_init: layers.Initializer
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = functools.partial(layers.Conv, dtype=self.dtype)
+        conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         out = self.norm(name="bn_in")(x, train)
         out = conv(self.features, 3, name="conv1")(out)
+        if self.middle_norm:
+            out = self.norm(name="bn_middle")(out, train)
         out = layers.PReLU(name="prelu")(out)
         out = conv(self.features, 3, self.stride, name="conv2")(out)
         out = self.norm(name="bn_out")(out, train)
         if self.squeeze:
             gate = jnp.mean(out, axis=(1, 2), keepdims=True)  # [B, 1, 1, C]
-            gate = conv(max(self.features // self.squeeze, 1), 1, name="se_fc1")(gate)
+            squeezed = max(self.features // self.squeeze, 1)
+            gate = conv(squeezed, 1, init=self.squeeze_init, name="se_fc1")(gate)
             gate = conv(self.features, 1, name="se_fc2")(nn.relu(gate))
             out = out * nn.sigmoid(gate)
         if x.shape[-1] == self.features:
@@ -53,24 +67,35 @@ class IR(nn.Module):
     Attributes:
       stage_sizes: blocks in each of the four stages.
       squeeze: channel reduction of the squeeze-and-excitation; 0 leaves it out.
+      middle_norm: a BatchNorm between the first convolution and PReLU (AdaFace).
+      affine_end: the last BatchNorm learns a scale and a bias.
+      conv_init, squeeze_init, dense_init: of the kernels; `squeeze_init` of the first
+        of the two in a squeeze-and-excitation, `dense_init` of the last layer.
       The others are those of `iresnet.IResNet`.
     """
 
     stage_sizes: Sequence[int] = STAGES[50]
     squeeze: int = 0
+    middle_norm: bool = False
+    affine_end: bool = True
     width: float = 1.0
     embedding_size: int = 512
     dropout: float = 0.6
     bn_groups: int = 1
+    conv_init: layers.Initializer = layers.uniform_fan_in
+    squeeze_init: layers.Initializer = layers.uniform_fan_in
+    dense_init: layers.Initializer = layers.uniform_fan_in
+    dense_bias_init: layers.Initializer | None = None
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         norm = functools.partial(layers.BatchNorm, groups=self.bn_groups)
-        conv = functools.partial(layers.Conv, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
-        x = conv(channels[0], 3, name="input_conv")(x)
+        x = layers.Conv(
+            channels[0], 3, init=self.conv_init, dtype=self.dtype, name="input_conv"
+        )(x)
         x = layers.PReLU(name="input_prelu")(norm(name="input_bn")(x, train))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         plan = [
@@ -80,10 +105,23 @@ class IR(nn.Module):
         ]
         for index, (features, stride) in enumerate(plan):
             x = block(
-                features, stride, self.squeeze, norm, self.dtype, name=f"body_{index}"
+                features,
+                stride,
+                self.squeeze,
+                self.middle_norm,
+                norm,
+                self.conv_init,
+                self.squeeze_init,
+                self.dtype,
+                name=f"body_{index}",
             )(x, train)
         x = norm(name="out_bn")(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
-        x = layers.Dense(self.embedding_size, name="fc")(x)
-        return norm(name="out_bn1d")(x, train)
+        x = layers.Dense(
+            self.embedding_size,
+            init=self.dense_init,
+            bias_init=self.dense_bias_init,
+            name="fc",
+        )(x)
+        return norm(use_affine=self.affine_end, name="out_bn1d")(x, train)

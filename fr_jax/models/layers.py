@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError
-from fr_jax.models.convolution import convolve
+from fr_jax.models.convolution import convolve, transposed
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -28,31 +28,78 @@ def uniform_fan_in(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Arr
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def uniform_bias(fan_in: int) -> Initializer:
+    """Returns the initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's of biases.
+
+    `fan_in` is that of the kernel beside the bias.
+    """
+    bound = fan_in**-0.5
+
+    def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
 class Conv(nn.Module):
     """A square convolution padded as PyTorch pads it, `kernel // 2` zeros a side.
 
     Flax's 'SAME' pads an even map on one side only when the stride is 2.
+
+    Attributes:
+      padding: zeros on every side, or before and after each axis.
+      bias_init: PyTorch's own by default.
     """
 
     features: int
     kernel: int
     stride: int = 1
     init: Initializer = uniform_fan_in
-    padding: int | None = None
+    padding: int | tuple[int, int] | None = None
     groups: int = 1
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = False
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.init, shape)
-        return convolve(
+        out = convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
             padding=self.kernel // 2 if self.padding is None else self.padding,
             groups=self.groups,
         )
+        if self.use_bias:
+            init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
+            bias = self.param("bias", init, (self.features,))
+            out += _spread(bias.astype(self.dtype), 4)
+        return out
+
+
+class TransposedConv(nn.Module):
+    """A transposed 3x3 convolution, stride 2: [B, H, W, C] -> [B, 2H+1, 2W+1, K].
+
+    It is PyTorch's ConvTranspose2d(C, K, 3, stride=2) with the kernel turned by 180
+    degrees; padding and output padding there say which rows and columns to keep.
+    """
+
+    features: int
+    init: Initializer = uniform_fan_in
+    dtype: jnp.dtype = jnp.float32
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.init, shape)
+        out = transposed(x.astype(self.dtype), kernel.astype(self.dtype))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            out += _spread(bias.astype(self.dtype), 4)
+        return out
 
 
 class PReLU(nn.Module):
@@ -182,20 +229,24 @@ def _spread(vector: Array, ndim: int) -> Array:
 
 
 class Dense(nn.Module):
-    """A float32 linear layer, kernel and bias drawn as PyTorch draws them."""
+    """A float32 linear layer, by default drawn as PyTorch draws its kernel and bias."""
 
     features: int
     use_bias: bool = True
+    init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = (x.shape[-1], self.features)
-        out = x @ self.param("kernel", uniform_fan_in, shape)
+        out = x @ self.param("kernel", self.init, (x.shape[-1], self.features))
         if self.use_bias:
-
-            def init(key, bias_shape):
-                bound = shape[0] ** -0.5
-                return jax.random.uniform(key, bias_shape, minval=-bound, maxval=bound)
-
+            init = self.bias_init or uniform_bias(x.shape[-1])
             out += _spread(self.param("bias", init, (self.features,)), out.ndim)
         return out
+
+
+def max_pool(x: Array) -> Array:
+    """Returns the greatest of every 2x2 pixels, [B, H // 2, W // 2, C]."""
+    height, width = (side // 2 * 2 for side in x.shape[1:3])
+    x = x[:, :height, :width]
+    return einops.reduce(x, "b (h 2) (w 2) c -> b h w c", "max")

@@ -20,8 +20,11 @@ Array = jax.Array
 STAGES = ((64, 128, 4), (128, 256, 6), (128, 512, 2))
 
 
+_ACTIVATIONS = {"relu": nn.relu, "relu6": nn.relu6, "none": lambda x: x}
+
+
 class ConvUnit(nn.Module):
-    """Convolution, BatchNorm and, unless `linear`, PReLU."""
+    """Convolution, BatchNorm, and 'prelu', 'relu', 'relu6' or 'none'."""
 
     features: int
     kernel: int
@@ -30,7 +33,7 @@ class ConvUnit(nn.Module):
     stride: int = 1
     groups: int = 1
     padding: int | None = None
-    linear: bool = False
+    activation: str = "prelu"
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -44,7 +47,9 @@ class ConvUnit(nn.Module):
             name="conv",
         )(x)
         x = self.norm(name="bn")(x, train)
-        return x if self.linear else layers.PReLU(name="prelu")(x)
+        if self.activation == "prelu":
+            return layers.PReLU(name="prelu")(x)
+        return _ACTIVATIONS[self.activation](x)
 
 
 class Bottleneck(nn.Module):
@@ -69,7 +74,7 @@ class Bottleneck(nn.Module):
             groups=self.expanded,
             name="conv_dw",
         )(out, train)
-        out = ConvUnit(self.features, 1, **shared, linear=True, name="project")(
+        out = ConvUnit(self.features, 1, **shared, activation="none", name="project")(
             out, train
         )
         return out + x if self.residual else out
@@ -121,7 +126,7 @@ class MobileFaceNet(nn.Module):
             **shared,
             groups=last,
             padding=0,
-            linear=True,
+            activation="none",
             name="head_dw",
         )(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,0 +1,110 @@
+"""A published network imported here, against PyTorch and onnxruntime running it.
+
+The weights are those of foamliu's MobileFaceNet, as a state dict and as the ONNX file
+of its authors, in `weights/` of the folder FR_JAX_TEST_DATA (or ../shared/data). One
+image is 0.468 GFLOP, 93 % of it in 1x1 convolutions, so what a matrix product reaches
+on the machine bounds what any of them can. From uint8 images to unit embeddings, two
+threads; the ONNX file takes one image at a time, the others eight.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import contest
+
+IMAGES, BATCH, THREADS = 64, 8, 2
+GFLOP = 0.468
+_DATA = Path(__file__).parents[2] / "shared/data"
+WEIGHTS = Path(os.environ.get("FR_JAX_TEST_DATA", _DATA)) / "weights"
+
+
+def faces() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (IMAGES, 112, 112, 3), np.uint8)
+
+
+def ours():
+    from fr_jax import cpu, load_embedder
+
+    cpu.keep_freed_memory()
+    embedder = load_embedder(WEIGHTS / "mobilefacenet.pt")
+    images = faces()
+    return lambda: embedder.embed(images)
+
+
+def pytorch():
+    import torch
+
+    from benchmarks import torch_mobilefacenet
+
+    torch.set_num_threads(THREADS)
+    state = torch.load(WEIGHTS / "mobilefacenet.pt", "cpu", weights_only=True)
+    return torch_mobilefacenet.embed(state, faces(), BATCH)
+
+
+def onnxruntime():
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(
+        WEIGHTS / "MobileFaceNet.onnx", options, providers=["CPUExecutionProvider"]
+    )
+    (wants,) = session.get_inputs()
+    images = faces()
+
+    def run():
+        scaled = ((images.astype(np.float32) - 127.5) / 128).transpose(0, 3, 1, 2)
+        found = [session.run(None, {wants.name: image[None]})[0] for image in scaled]
+        found = np.concatenate(found)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    return run
+
+
+def product():
+    """A matrix product of as many operations as all images take."""
+    import jax
+    import jax.numpy as jnp
+
+    from fr_jax import cpu
+
+    cpu.keep_freed_memory()
+    rows, side = 8192, 1024
+    columns = round(IMAGES * GFLOP * 1e9 / (2 * rows * side))
+    a, b = jnp.ones((rows, side)), jnp.ones((side, columns))
+    multiply = jax.jit(jnp.matmul, compiler_options=cpu.compiler_options())
+    return lambda: multiply(a, b).block_until_ready()
+
+
+def run(rounds: int) -> dict[str, float]:
+    if not WEIGHTS.exists():
+        print(f"imported: no weights in {WEIGHTS}; set FR_JAX_TEST_DATA")
+        return {}
+    others = ["pytorch", "pytorch_keeping_memory", "onnxruntime"]
+    seconds = contest.contest(
+        "benchmarks.imported",
+        ["ours", *others, "product"],
+        3 * rounds,
+        {"pytorch_keeping_memory": contest.KEEP_FREED_MEMORY},
+    )
+    rates = {
+        f"imported/{name}_images_per_second": IMAGES / float(np.median(seconds[name]))
+        for name in ("ours", *others)
+    }
+    bound = IMAGES / float(np.median(seconds["product"]))
+    rates["imported/bound_images_per_second"] = bound
+    rates["imported/product_gflop_per_second"] = bound * GFLOP
+    return rates | {
+        f"imported/times_{name}": contest.ratio(seconds[name], seconds["ours"])
+        for name in others
+    }
+
+
+if __name__ == "__main__":
+    name = sys.argv[1].removesuffix("_keeping_memory")
+    contest.serve(globals()[name]())

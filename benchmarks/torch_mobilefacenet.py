@@ -1,0 +1,91 @@
+"""The opponent: MobileNet-V2 style MobileFaceNet, plainly in PyTorch, channels last."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# Expansion, channels, repeats, first stride.
+STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+def unit(channels, features, kernel, stride=1, groups=1):
+    padding = (kernel - 1) // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, features, kernel, stride, padding, 1, groups, False),
+        nn.BatchNorm2d(features),
+        nn.ReLU6(),
+    )
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, channels, features, stride, expansion):
+        super().__init__()
+        wide = expansion * channels
+        self.residual = stride == 1 and channels == features
+        self.conv = nn.Sequential(
+            unit(channels, wide, 1),
+            unit(wide, wide, 3, stride, wide),
+            nn.Conv2d(wide, features, 1, bias=False),
+            nn.BatchNorm2d(features),
+        )
+
+    def forward(self, x):
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class Separable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.depthwise = nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False)
+        self.pointwise = nn.Conv2d(64, 64, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(64), nn.BatchNorm2d(64)
+
+    def forward(self, x):
+        x = functional.relu(self.bn1(self.depthwise(x)))
+        return functional.relu(self.bn2(self.pointwise(x)))
+
+
+class Global(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.depthwise = nn.Conv2d(512, 512, 7, groups=512, bias=False)
+        self.bn = nn.BatchNorm2d(512)
+
+    def forward(self, x):
+        return self.bn(self.depthwise(x))
+
+
+class MobileFaceNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.dw_conv = unit(3, 64, 3, 2), Separable()
+        blocks, channels = [], 64
+        for expansion, features, repeats, stride in STAGES:
+            for index in range(repeats):
+                first = stride if index == 0 else 1
+                blocks.append(InvertedResidual(channels, features, first, expansion))
+                channels = features
+        self.features = nn.Sequential(*blocks)
+        self.conv2, self.gdconv = unit(128, 512, 1), Global()
+        self.conv3, self.bn = nn.Conv2d(512, 128, 1), nn.BatchNorm2d(128)
+
+    def forward(self, x):
+        x = self.conv2(self.features(self.dw_conv(self.conv1(x))))
+        return self.bn(self.conv3(self.gdconv(x))).flatten(1)
+
+
+def embed(state, images, batch_size: int):
+    """Returns a function: nothing -> unit embeddings [N, 128] of uint8 images."""
+    model = MobileFaceNet()
+    model.load_state_dict(state)
+    model = model.to(memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def run():
+        found = []
+        for batch in images.reshape(-1, batch_size, *images.shape[1:]):
+            scaled = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
+            found.append(functional.normalize(model((scaled - 127.5) / 128)))
+        return torch.cat(found).numpy()
+
+    return run

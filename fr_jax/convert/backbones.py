@@ -1,0 +1,350 @@
+"""The dialects of face embedders: one network each, images to embeddings."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fr_jax.convert.dialect import (
+    Dialect,
+    Grid,
+    StateDict,
+    count,
+    named_depth,
+    pixels,
+    square_grid,
+)
+from fr_jax.models import ir, iresnet, sphere, vgg
+
+Described = tuple[str, dict[str, Any]]
+_NON_COMMERCIAL = "published weights: non-commercial research only"
+
+
+def _iresnet(prefix: str, state: StateDict) -> Described:
+    stages = tuple(count(rf"layer{s}\.(\d+)\.bn1\.weight", state) for s in range(1, 5))
+    return prefix + named_depth("iresnet", iresnet.STAGES, stages), {
+        "width": len(state["conv1.weight"]) / 64,
+        "embedding_size": len(state["fc.weight"]),
+    }
+
+
+def _ir(family: str, stages: dict[int, tuple[int, ...]], state: StateDict) -> Described:
+    blocks = count(r"body\.(\d+)\.res_layer\.1\.weight", state)
+    if any(name.startswith("body.0.") and ".fc1." in name for name in state):
+        family += "_se"
+    depths = {depth: sum(sizes) for depth, sizes in stages.items()}
+    return named_depth(family, depths, blocks), {
+        "width": len(state["input_layer.0.weight"]) / 64,
+        "embedding_size": len(state["output_layer.3.weight"]),
+    }
+
+
+def _sphere(state: StateDict) -> Described:
+    stages = tuple(
+        count(rf"layer{s}\.(\d+)\.conv1\.weight", state) for s in range(1, 5)
+    )
+    return named_depth("sphere", sphere.STAGES, stages), {
+        "width": len(state["layer1.0.weight"]) / 64,
+        "embedding_size": len(state["fc.weight"]),
+    }
+
+
+def _sphere_grid(state: StateDict) -> Grid:
+    """Sides whose ratio is nearest to 112:96, which the published networks take."""
+    cells = state["fc.weight"].shape[1] // len(state["layer4.0.weight"])
+    pairs = [(h, cells // h) for h in range(1, cells + 1) if cells % h == 0]
+    return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
+
+
+def _sized(architecture: str, stem: str, last: str):
+    """A `describe` for a network of one depth, from its first and last tensors."""
+
+    def describe(state: StateDict) -> Described:
+        width, embedding_size = len(state[stem]) / 64, len(state[last])
+        return architecture, {"width": width, "embedding_size": embedding_size}
+
+    return describe
+
+
+def _kernel_grid(name: str):
+    """A `grid` for a network that ends in a depthwise convolution of the whole map."""
+
+    def grid(state: StateDict) -> Grid:
+        return state[name].shape[-2:]
+
+    return grid
+
+
+def _vgg(stem: str):
+    """A `describe` without the layer of classes, of which nothing is known."""
+
+    def describe(state: StateDict) -> Described:
+        return "vgg16", {"width": len(state[stem]) / 64, "embedding_size": None}
+
+    return describe
+
+
+def _unit_scale(state: StateDict) -> bool:
+    """arcface_torch freezes the last scale at 1, MagFace trains it."""
+    return bool(np.all(np.asarray(state["features.weight"]) == 1))
+
+
+_IRESNET_NAMES = (
+    (r"layer(\d)_(\d+)/down_conv", r"layer\1.\2.downsample.0"),
+    (r"layer(\d)_(\d+)/down_bn", r"layer\1.\2.downsample.1"),
+    (r"layer(\d)_(\d+)/(\w+)", r"layer\1.\2.\3"),
+    (r"(\w+)", r"\1"),
+)
+
+
+def _ir_names(*residual: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    return (
+        (r"input_conv", r"input_layer.0"),
+        (r"input_bn", r"input_layer.1"),
+        (r"input_prelu", r"input_layer.2"),
+        (r"body_(\d+)/short_conv", r"body.\1.shortcut_layer.0"),
+        (r"body_(\d+)/short_bn", r"body.\1.shortcut_layer.1"),
+        *((rf"body_(\d+)/{ours}", rf"body.\1.res_layer.{n}") for ours, n in residual),
+        (r"out_bn", r"output_layer.0"),
+        (r"fc", r"output_layer.3"),
+        (r"out_bn1d", r"output_layer.4"),
+    )
+
+
+_IR_NAMES = _ir_names(
+    ("bn_in", "0"),
+    ("conv1", "1"),
+    ("prelu", "2"),
+    ("conv2", "3"),
+    ("bn_out", "4"),
+    (r"se_(fc\d)", r"5.\2"),
+)
+_ADAFACE_NAMES = _ir_names(
+    ("bn_in", "0"),
+    ("conv1", "1"),
+    ("bn_middle", "2"),
+    ("prelu", "3"),
+    ("conv2", "4"),
+    ("bn_out", "5"),
+    (r"se_(fc\d)", r"se_block.\2"),
+)
+_SPHERE_NAMES = (
+    (r"layer(\d)_conv", r"layer\1.0"),
+    (r"layer(\d)_prelu", r"layer\1.1"),
+    *(
+        (rf"layer(\d)_{block}/(\w+)", rf"layer\1.{block + 2}.\2")
+        for block in range(max(sphere.STAGES[64]))
+    ),
+    (r"fc", r"fc"),
+)
+
+
+def _mobilefacenet_names(
+    single: tuple[str, ...], down: tuple[str, ...], stages: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Names of MobileFaceNet: of its six single parts, strided blocks and stages."""
+    *units, fc, bn = single
+    ours = ("stem", "stem_dw", "head_conv", "head_dw")
+    return (
+        *((rf"{our}/(\w+)", rf"{their}.\1") for our, their in zip(ours, units)),
+        *(
+            (rf"stage{n}_down/(\w+)/(\w+)", rf"{name}.\1.\2")
+            for n, name in enumerate(down, 1)
+        ),
+        *(
+            (rf"stage{n}_(\d+)/(\w+)/(\w+)", rf"{name}.model.\1.\2.\3")
+            for n, name in enumerate(stages, 1)
+        ),
+        (r"fc", fc),
+        (r"bn", bn),
+    )
+
+
+_MOBILEFACENET_V2_NAMES = (
+    (r"stem/conv", r"conv1.0"),
+    (r"stem/bn", r"conv1.1"),
+    (r"stem_depthwise/conv", r"dw_conv.depthwise"),
+    (r"stem_depthwise/bn", r"dw_conv.bn1"),
+    (r"stem_pointwise/conv", r"dw_conv.pointwise"),
+    (r"stem_pointwise/bn", r"dw_conv.bn2"),
+    (r"features_(\d+)/expand/conv", r"features.\1.conv.0.0"),
+    (r"features_(\d+)/expand/bn", r"features.\1.conv.0.1"),
+    (r"features_(\d+)/depthwise/conv", r"features.\1.conv.1.0"),
+    (r"features_(\d+)/depthwise/bn", r"features.\1.conv.1.1"),
+    (r"features_(\d+)/project/conv", r"features.\1.conv.2"),
+    (r"features_(\d+)/project/bn", r"features.\1.conv.3"),
+    (r"head/conv", r"conv2.0"),
+    (r"head/bn", r"conv2.1"),
+    (r"global/conv", r"gdconv.depthwise"),
+    (r"global/bn", r"gdconv.bn"),
+    (r"fc", r"conv3"),
+    (r"bn", r"bn"),
+)
+_VGG_CONVOLUTIONS = tuple(
+    f"conv{stage}_{index}"
+    for stage, (_, convolutions) in enumerate(vgg.STAGES, 1)
+    for index in range(1, convolutions + 1)
+)
+# Numbers of the convolutions and linear layers in torchvision's two sequences.
+_VGG_FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+_VGG_CLASSIFIER = {"fc6": 0, "fc7": 3, "fc8": 6}
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_SCALE = (58.395, 57.12, 57.375)
+_FLATTENED = (("fc/kernel", "flattened"),)
+_UNIT_NORMS = ((r"(\w+)/conv", r"\1/bn"), (r"(\w+/\w+)/conv", r"\1/bn"))
+_IR = {
+    "grid": square_grid("output_layer.3.weight", "output_layer.0.weight"),
+    "layouts": _FLATTENED,
+    "norms": (
+        (r"input_conv", r"input_bn"),
+        (r"(\w+)/conv2", r"\1/bn_out"),
+        (r"(\w+)/short_conv", r"\1/short_bn"),
+    ),
+    "beside": (r"head\..*",),
+}
+_IRESNET = {
+    "signature": ("layer1.0.prelu.weight", "layer1.0.bn1.weight"),
+    "names": _IRESNET_NAMES,
+    "grid": square_grid("fc.weight", "bn2.weight"),
+    "layouts": _FLATTENED,
+    "norms": (
+        (r"conv1", r"bn1"),
+        (r"(\w+)/conv1", r"\1/bn2"),
+        (r"(\w+)/conv2", r"\1/bn3"),
+        (r"(\w+)/down_conv", r"\1/down_bn"),
+    ),
+}
+_ADAFACE = {**_IR, "norms": (*_IR["norms"], (r"(\w+)/conv1", r"\1/bn_middle"))}
+
+BACKBONES: dict[str, Dialect] = {
+    "arcface_torch": Dialect(
+        source="deepinsight/insightface recognition/arcface_torch; USynthFace",
+        describe=lambda state: _iresnet("", state),
+        input_spec=pixels(flip_sum=True),
+        settled=_unit_scale,
+        terms=_NON_COMMERCIAL,
+        **_IRESNET,
+    ),
+    # The names are arcface_torch's: only the prefixes of MagFace's two trainers, or the
+    # user, can tell them apart.
+    "magface": Dialect(
+        source="IrvingMeng/MagFace",
+        describe=lambda state: _iresnet("magface_", state),
+        input_spec=pixels(colour="BGR", mean=0.0, scale=255.0),
+        prefixes=("module.features.", "features.module."),
+        **_IRESNET,
+    ),
+    # InsightFace_Pytorch's own files want BGR, by an accident of its extractor; those
+    # of others who train with it want what their extractor wrote.
+    "insightface_pytorch": Dialect(
+        source="TreB1eN/InsightFace_Pytorch; leebebeto/Inter-Prototype",
+        signature=("body.0.res_layer.2.weight", "output_layer.4.weight"),
+        absent=("body.0.res_layer.2.running_mean",),
+        names=_IR_NAMES,
+        describe=lambda state: _ir("ir", ir.STAGES, state),
+        input_spec=pixels(),
+        colour_known=False,
+        **_IR,
+    ),
+    "curricularface": Dialect(
+        source="HuangYG123/CurricularFace",
+        signature=("body.0.res_layer.2.weight", "output_layer.4.running_mean"),
+        absent=("body.0.res_layer.2.running_mean", "output_layer.4.weight"),
+        names=_IR_NAMES,
+        describe=lambda state: _ir("curricularface_ir", ir.STAGES, state),
+        input_spec=pixels(flip_sum=True),
+        **_IR,
+    ),
+    "adaface": Dialect(
+        source="mk-minchul/AdaFace",
+        signature=("body.0.res_layer.2.running_mean", "output_layer.4.running_mean"),
+        names=_ADAFACE_NAMES,
+        describe=lambda state: _ir("adaface_ir", ir.ADAFACE_STAGES, state),
+        input_spec=pixels(colour="BGR", flip_sum=True),
+        **_ADAFACE,
+    ),
+    "insightface_pytorch_mobilefacenet": Dialect(
+        source="TreB1eN/InsightFace_Pytorch",
+        signature=("conv_23.conv_dw.conv.weight",),
+        names=_mobilefacenet_names(
+            ("conv1", "conv2_dw", "conv_6_sep", "conv_6_dw", "linear", "bn"),
+            ("conv_23", "conv_34", "conv_45"),
+            ("conv_3", "conv_4", "conv_5"),
+        ),
+        describe=_sized("mobilefacenet", "conv1.conv.weight", "linear.weight"),
+        input_spec=pixels(colour="BGR"),
+        grid=_kernel_grid("conv_6_dw.conv.weight"),
+        norms=_UNIT_NORMS,
+        colour_known=False,
+    ),
+    "inter_prototype_mobilefacenet": Dialect(
+        source="leebebeto/Inter-Prototype",
+        signature=("model.0.conv.weight", "model.2.conv_dw.conv.weight"),
+        names=_mobilefacenet_names(
+            ("model.0", "model.1", "model.8", "model.9", "linear.0", "linear.1"),
+            ("model.2", "model.4", "model.6"),
+            ("model.3", "model.5", "model.7"),
+        ),
+        describe=_sized("mobilefacenet", "model.0.conv.weight", "linear.0.weight"),
+        input_spec=pixels(),
+        grid=_kernel_grid("model.9.conv.weight"),
+        norms=_UNIT_NORMS,
+        colour_known=False,
+    ),
+    "foamliu_mobilefacenet": Dialect(
+        source="foamliu/MobileFaceNet",
+        signature=("gdconv.depthwise.weight", "dw_conv.pointwise.weight"),
+        names=_MOBILEFACENET_V2_NAMES,
+        describe=_sized("mobilefacenet_v2", "conv1.0.weight", "conv3.weight"),
+        input_spec=pixels(scale=128.0),
+        grid=_kernel_grid("gdconv.depthwise.weight"),
+        layouts=(("fc/kernel", "one_cell"),),
+        norms=(*_UNIT_NORMS, (r"fc", r"bn")),
+        terms="Apache-2.0; trained on a data set since withdrawn: research only",
+    ),
+    "sphere": Dialect(
+        source="MuggleWang/CosFace_pytorch",
+        signature=("layer1.2.prelu1.weight", "layer4.2.conv2.weight"),
+        names=_SPHERE_NAMES,
+        describe=_sphere,
+        input_spec=pixels(),
+        grid=_sphere_grid,
+        layouts=_FLATTENED,
+    ),
+    # Names of the Caffe release, as its conversions to PyTorch keep them. The order of
+    # the colours and with it of the three means differs between conversions.
+    "vgg_face": Dialect(
+        source="VGG-Face (Parkhi et al. 2015), conversions of its Caffe release",
+        signature=("conv1_1.weight", "conv5_3.weight", "fc7.weight"),
+        names=((r"(\w+)", r"\1"),),
+        describe=_vgg("conv1_1.weight"),
+        input_spec=pixels(
+            stride=32,
+            colour="BGR",
+            mean=(129.1863, 104.7624, 93.5940),
+            scale=1.0,
+            template="loose",
+        ),
+        grid=square_grid("fc6.weight", "conv5_3.bias"),
+        layouts=(("fc6/kernel", "flattened"),),
+        beside=(r"fc8\..*",),
+        colour_known=False,
+        terms=_NON_COMMERCIAL,
+    ),
+    "torchvision_vgg16": Dialect(
+        source="pytorch/vision vgg16",
+        signature=("features.0.weight", "features.17.weight", "classifier.3.weight"),
+        names=(
+            *((o, f"features.{n}") for o, n in zip(_VGG_CONVOLUTIONS, _VGG_FEATURES)),
+            *((ours, f"classifier.{n}") for ours, n in _VGG_CLASSIFIER.items()),
+        ),
+        describe=_vgg("features.0.weight"),
+        input_spec=pixels(
+            stride=32, mean=_IMAGENET_MEAN, scale=_IMAGENET_SCALE, template="loose"
+        ),
+        grid=square_grid("classifier.0.weight", "features.28.bias"),
+        layouts=(("fc6/kernel", "flattened"),),
+        beside=(r"classifier\.6\..*",),
+        terms="BSD-3-Clause; trained on ImageNet",
+    ),
+}

@@ -1,0 +1,155 @@
+"""What torch.save wrote: zip archives since PyTorch 1.6, bare pickles before."""
+
+from typing import Any
+
+from fr_jax.convert.readers import torch_objects
+from fr_jax.convert.readers.pickled import Interpreter
+from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
+from fr_jax.convert.readers.torch_objects import Part, Storage
+from fr_jax.convert.readers.zip_archive import Archive
+
+MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_SHORT = 100  # opcodes, of the pickles that hold a number or a few
+
+
+def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool]:
+    """Returns the saved object, and whether its storages are big-endian.
+
+    Args:
+      folder: the name, with a slash, that all entries begin with.
+
+    Raises:
+      Refusal: for anything but data, and for storages that do not fit their entries.
+    """
+    if f"{folder}constants.pkl" in archive.entries:
+        raise Refusal(
+            "a TorchScript program",
+            remedy="in PyTorch: torch.save(torch.jit.load(FILE).state_dict(), NEW)",
+        )
+    for name, entry in archive.entries.items():
+        if entry.deflated:
+            raise Refusal(
+                f"{shown(name)} is compressed, which PyTorch never does",
+                entry.offset,
+                "unpack it and zip it again without compression (zip -0)",
+            )
+    order = "little"
+    if f"{folder}byteorder" in archive.entries:
+        order = str(archive.read(f"{folder}byteorder")[:10], "latin1")
+        if order not in ("little", "big"):
+            raise Refusal(f"byte order {shown(order)}")
+    storages: dict[str, Storage] = {}
+
+    def load(identity: Any) -> Part:
+        kind, key, length = _identity(identity)
+        name = f"{folder}data/{key}"
+        if name not in archive.entries:
+            raise Refusal(f"no entry {shown(name)} in the archive")
+        dtype = torch_objects.storage_type(kind, length)
+        stored = archive.entries[name].size
+        if stored != length * dtype.itemsize:
+            raise Refusal(
+                f"storage {shown(key)} has {stored:,} bytes, not {length:,} {dtype}"
+            )
+        if key not in storages:
+            archive.read(name)  # its checksum
+            offset = archive.entries[name].offset
+            storages[key] = Storage(dtype, length, offset)
+        return Part(Storage(dtype, length, storages[key].offset), 0, length)
+
+    entry = archive.entries[f"{folder}data.pkl"]
+    archive.read(entry.name)
+    end = entry.offset + entry.size
+    found = Interpreter(data, entry.offset, end, torch_objects.find, load).run()
+    return found, order == "big"
+
+
+def read_legacy(data: memoryview) -> Any:
+    """Returns the object saved by PyTorch 0.1 to 1.5, little-endian.
+
+    Five pickles (magic number, protocol, system, object, keys of the storages), then
+    each storage: its length as int64, and its numbers.
+
+    Raises:
+      Refusal: for anything but data, and for storages that do not fit the file.
+    """
+    storages: dict[str, Storage] = {}
+
+    def load(identity: Any) -> Part:
+        kind, key, length = _identity(identity)
+        dtype = torch_objects.storage_type(kind, length)
+        storage = storages.setdefault(key, Storage(dtype, length))
+        if storage.dtype != dtype or storage.length != length:
+            raise Refusal(f"storage {shown(key)} is described in two ways")
+        view = identity[5] if len(identity) > 5 else None
+        if view is None:
+            return Part(storage, 0, length)
+        if type(view) is not tuple or len(view) != 3:
+            raise Refusal("a view without a place")
+        _, first, count = view
+        for number in (first, count):
+            if type(number) is not int or not 0 <= number <= length:
+                raise Refusal(f"a view at {shown(number)} of a storage of {length:,}")
+        if first + count > length:
+            raise Refusal(f"a view to {first + count:,} of a storage of {length:,}")
+        return Part(storage, first, count)
+
+    at = 0
+
+    def pickled(load=None, limit=None) -> Any:
+        nonlocal at
+        machine = Interpreter(data, at, len(data), torch_objects.find, load, limit)
+        found = machine.run()
+        at = machine.at
+        return found
+
+    if pickled(limit=_SHORT) != MAGIC:
+        raise Refusal("not PyTorch's magic number", 0)
+    if (protocol := pickled(limit=_SHORT)) != _PROTOCOL:
+        raise Refusal(f"PyTorch's serialisation protocol {shown(protocol)}", 0)
+    system = pickled(limit=_SHORT)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise Refusal("written on a big-endian machine", 0, RESAVE)
+    found = pickled(load)
+    keys = pickled()
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise Refusal("no list of storages after the object", at)
+    for key in keys:
+        at = _place(data, at, key, storages)
+    if missing := [key for key, storage in storages.items() if storage.offset is None]:
+        raise Refusal(f"storage {shown(missing[0])} is not in the file", at)
+    if at != len(data):
+        raise Refusal(f"{len(data) - at:,} stray bytes after the last storage", at)
+    return found
+
+
+def _place(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -> int:
+    """Notes where a storage lies; returns where the next one starts."""
+    storage = storages.get(key)
+    if storage is None or storage.offset is not None:
+        raise Refusal(f"storage {shown(key)} is not wanted, or twice", at)
+    if len(data) - at < 8:
+        raise Refusal(f"storage {shown(key)} lies beyond the end", at)
+    length = int.from_bytes(data[at : at + 8], "little", signed=True)
+    end = at + 8 + storage.length * storage.dtype.itemsize
+    if length != storage.length or end > len(data):
+        raise Refusal(
+            f"storage {shown(key)} has {length:,} elements, {storage.length:,} are due "
+            f"and {len(data) - at - 8:,} bytes left",
+            at,
+        )
+    storage.offset = at + 8
+    return end
+
+
+def _identity(identity: Any) -> tuple[Any, str, Any]:
+    """Returns type, key and length of ('storage', type, key, device, length, ...)."""
+    if type(identity) is tuple and identity and identity[0] == "module":
+        raise Refusal("holds a whole module and its source", remedy=RESAVE)
+    if type(identity) is not tuple or not 5 <= len(identity) <= 6:
+        raise Refusal("a persistent id that names no storage")
+    what, kind, key, _, length = identity[:5]
+    if what != "storage" or type(key) is not str:
+        raise Refusal("a persistent id that names no storage")
+    return kind, key, length

@@ -1,0 +1,209 @@
+"""The few names that state dicts ask for, and what they stand for here.
+
+A tensor in a PyTorch pickle is a call of `_rebuild_tensor_v2` with a storage (named by
+a persistent id), an offset, a shape and strides. Everything is checked when it is
+named, against what the storage says it holds; the storage is checked against the file.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from fr_jax.convert.readers.pickled import MAX_KEY, Inert, Maker
+from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
+from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, Stored
+
+
+class Type(NamedTuple):
+    """A storage class or torch.dtype; neither can be called."""
+
+    dtype: np.dtype
+
+
+@dataclass
+class Storage:
+    """Numbers in the file. The legacy format says only at its end where they are."""
+
+    dtype: np.dtype
+    length: int
+    offset: int | None = None  # bytes of the file
+
+
+class Part(NamedTuple):
+    """A run of a storage: all of it, but for the legacy format's views."""
+
+    storage: Storage
+    first: int
+    length: int
+
+
+class Tensor(NamedTuple):
+    part: Part
+    dtype: np.dtype
+    offset: int  # elements of dtype after the part's first
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # elements
+
+    def stored(self, data: memoryview, *, big_endian: bool) -> Stored:
+        """Returns where the numbers are, once the storage has its place."""
+        storage = self.part.storage
+        assert storage.offset is not None  # all are placed before tensors are asked for
+        if big_endian and self.dtype.kind == "V":
+            raise Refusal(f"big-endian {self.dtype}", storage.offset, RESAVE)
+        start = storage.offset + self.part.first * storage.dtype.itemsize
+        step = self.dtype.itemsize
+        return Stored(
+            data,
+            self.dtype.newbyteorder(">") if big_endian else self.dtype,
+            start + self.offset * step,
+            self.shape,
+            tuple(stride * step for stride in self.strides),
+        )
+
+
+_TYPES = {
+    "Float": np.float32,
+    "Double": np.float64,
+    "Half": np.float16,
+    "BFloat16": ml_dtypes.bfloat16,
+    "Long": np.int64,
+    "Int": np.int32,
+    "Short": np.int16,
+    "Char": np.int8,
+    "Byte": np.uint8,
+    "Bool": np.bool,
+    "ComplexFloat": np.complex64,
+    "ComplexDouble": np.complex128,
+}
+_DTYPES = {
+    **{
+        name: getattr(np, name)
+        for name in (
+            *("float16", "float32", "float64", "complex64", "complex128", "bool"),
+            *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        )
+    },
+    **{
+        name: getattr(ml_dtypes, name)
+        for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+        + ("float8_e4m3fnuz", "float8_e5m2fnuz")
+    },
+}
+
+
+def _ordered_dict(arguments: tuple) -> dict:
+    pairs = arguments[0] if arguments else []
+    if type(pairs) is not list or not all(
+        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str
+        for pair in pairs
+    ):
+        raise Refusal("an OrderedDict of something other than pairs")
+    made = {name: value for name, value in pairs if len(name) <= MAX_KEY}
+    pairs.clear()  # a stream may name one list any number of times
+    return made
+
+
+def _rebuild(arguments: tuple, dtype: np.dtype | None = None) -> Tensor:
+    if len(arguments) < 4 or not isinstance(arguments[0], Part):
+        raise Refusal("a tensor without a storage")
+    part, offset, shape, strides = arguments[:4]
+    dtype = dtype or part.storage.dtype
+    if type(shape) is not tuple or type(strides) is not tuple:
+        raise Refusal("a tensor whose shape or strides are no tuple")
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
+        raise Refusal(f"a tensor of {len(shape)} dimensions and {len(strides)} strides")
+    for number in (offset, *shape, *strides):
+        if type(number) is not int or not 0 <= number < 1 << 48:
+            raise Refusal(f"{shown(number)} as offset, shape or stride of a tensor")
+    steps = sum((length - 1) * stride for length, stride in zip(shape, strides))
+    end = (offset + steps + 1) * dtype.itemsize
+    holds = part.length * part.storage.dtype.itemsize
+    if 0 not in shape and end > holds:
+        raise Refusal(f"a tensor reaches to byte {end:,} of a storage of {holds:,}")
+    if 0 in shape:  # wherever that is
+        offset, strides = 0, (0,) * len(shape)
+    return Tensor(part, dtype, offset, shape, strides)
+
+
+def _rebuild_v3(arguments: tuple) -> Tensor:
+    if len(arguments) < 7 or not isinstance(arguments[6], Type):
+        raise Refusal("a tensor without a type")
+    return _rebuild(arguments, arguments[6].dtype)
+
+
+def _parameter(arguments: tuple) -> Tensor:
+    if not arguments or not isinstance(arguments[0], Tensor):
+        raise Refusal("a parameter without a tensor")
+    return arguments[0]
+
+
+def _size(arguments: tuple) -> tuple:
+    if len(arguments) != 1 or type(arguments[0]) is not tuple:
+        raise Refusal("a torch.Size of something other than numbers")
+    return arguments[0]
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    **{
+        (module, f"{name}Storage"): Type(np.dtype(dtype))
+        for module in ("torch", "torch.cuda")
+        for name, dtype in _TYPES.items()
+    },
+    ("torch.storage", "UntypedStorage"): Type(np.dtype(np.uint8)),
+    **{("torch", name): Type(np.dtype(dtype)) for name, dtype in _DTYPES.items()},
+    **{
+        ("torch._utils", name): Maker(make)
+        for name, make in {
+            "_rebuild_tensor": _rebuild,
+            "_rebuild_tensor_v2": _rebuild,
+            "_rebuild_tensor_v3": _rebuild_v3,
+            "_rebuild_parameter": _parameter,
+            "_rebuild_parameter_with_state": _parameter,
+        }.items()
+    },
+    ("torch", "Size"): Maker(_size),
+    ("collections", "OrderedDict"): Maker(_ordered_dict),
+}
+
+# Settings and counters that trainers save beside the tensors. They become empty dicts:
+# the classes themselves are never looked up.
+_INERT = re.compile(
+    r"torch\.device|_codecs\.encode|collections\.(defaultdict|Counter)"
+    r"|(builtins|__builtin__)\.(list|dict|tuple|set|frozenset|bytearray|str|bool|int"
+    r"|long|float|complex|slice|range|object)"
+    r"|numpy\.(dtype|ndarray)|numpy\._?core\.(multiarray|numeric)"
+    r"\.(scalar|_reconstruct|_frombuffer)"
+    r"|numpy\.(float|int|uint)\d+|numpy\.bool_?"
+    r"|argparse\.Namespace|easydict\.EasyDict|yacs\.config\.CfgNode"
+    r"|pathlib\.(Pure)?(Posix|Windows)?Path|datetime\.(datetime|timedelta)"
+    r"|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+\.[A-Z]\w+",
+    re.ASCII,
+)
+
+
+def find(module: str, name: str) -> Any:
+    """Returns what a name in a state dict stands for.
+
+    Raises:
+      Refusal: for every other name, with the name.
+    """
+    if found := _NAMES.get((module, name)):
+        return found
+    full = f"{module}.{name}"
+    if "." not in name and len(full) < 200 and _INERT.fullmatch(full):
+        return Maker(lambda arguments: Inert())
+    if module.startswith("torch.nn."):
+        raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
+    raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)
+
+
+def storage_type(kind: Any, length: Any) -> np.dtype:
+    """Returns the type of the numbers that a persistent id announces."""
+    if not isinstance(kind, Type):
+        raise Refusal("a storage without a type")
+    if type(length) is not int or not 0 <= length < 1 << 48:
+        raise Refusal(f"a storage of {shown(length)} elements")
+    return kind.dtype

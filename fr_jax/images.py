@@ -1,0 +1,104 @@
+"""What people embed, as batches: arrays, image files, or any iterable of either."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fr_jax.errors import UserError
+
+FACE_SIDE = 112  # of an aligned face, in pixels
+
+
+def batched(images: Any, count: int, *, side: int = FACE_SIDE) -> Iterator[np.ndarray]:
+    """Yields uint8 RGB [n, H, W, 3], n = `count` but in the last one.
+
+    Args:
+      images: uint8 RGB [N, H, W, 3]; or the path of an aligned face, JPEG or PNG; or an
+        iterable of paths, faces [H, W, 3] and batches of faces, which is drawn from as
+        it is needed. Files are decoded in threads.
+      side: pixels a side that files may have, beside 112.
+
+    Raises:
+      UserError: for arrays that are not uint8 RGB, faces of different sizes, no faces,
+        and a file that is missing, not a whole JPEG or PNG, or not an aligned face.
+    """
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    elif hasattr(images, "ndim"):
+        images = [_checked(images, 4)]
+    shape = None
+    faces = _each(images)
+    with ThreadPoolExecutor() as pool:
+        while chunk := list(itertools.islice(faces, count)):
+            decoded = list(pool.map(lambda face: _face(face, side), chunk))
+            shape = shape or decoded[0].shape
+            for source, face in zip(chunk, decoded):
+                if face.shape != shape:
+                    name = "a face" if isinstance(source, np.ndarray) else source
+                    raise UserError(
+                        f"{name} has {_size(face)} pixels, the first one {_size(shape)}"
+                        "; bring the faces to one size"
+                    )
+            yield np.stack(decoded)
+    if shape is None:
+        raise UserError("no images to embed")
+
+
+def _each(images: Iterable[Any]) -> Iterator[Any]:
+    for image in images:
+        if not isinstance(image, str | os.PathLike) and np.ndim(image) == 4:
+            yield from _checked(image, 4)
+        else:
+            yield image
+
+
+def _face(image: Any, side: int) -> np.ndarray:
+    if isinstance(image, str | os.PathLike):
+        return read(image, side)
+    return _checked(image, 3)
+
+
+def _checked(images: Any, ndim: int) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim != ndim or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise UserError(
+            f"images are {images.dtype} {images.shape}, not uint8 RGB [N, H, W, 3]"
+        )
+    return images
+
+
+def read(path: str | os.PathLike, side: int = FACE_SIDE) -> np.ndarray:
+    """Returns an aligned face uint8 RGB [H, W, 3] of a file; UserError as `batched`."""
+    # The one place where fr_jax needs what reads images from strangers; it brings
+    # OpenCV, and no TensorFlow.
+    from data_pipelines import DataError
+    from data_pipelines import images as encoded
+
+    try:
+        face = encoded.decode(encoded.read_file(Path(path)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (OSError, DataError) as error:
+        raise UserError(f"{path}: {error}") from None
+    check_aligned(face, side, str(path))
+    return face
+
+
+def check_aligned(face: np.ndarray, side: int, name: str) -> None:
+    """Raises a UserError for a picture of another size than aligned faces have."""
+    if face.shape[:2] not in ((FACE_SIDE, FACE_SIDE), (side, side)):
+        raise UserError(
+            f"{name}: {_size(face)} pixels, not an aligned face of "
+            f"{FACE_SIDE}x{FACE_SIDE}; align it first: fr-jax data align, or "
+            "fr-jax compare --detector FILE"
+        )
+
+
+def _size(shape: Any) -> str:
+    shape = getattr(shape, "shape", shape)
+    return f"{shape[1]}x{shape[0]}"

@@ -1,0 +1,423 @@
+"""DR-GAN's generator: an encoder of identity and a decoder to a wanted pose.
+
+Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
+Recognition (CVPR 2017, "the paper"), and Representation Learning by Rotating Your Faces
+(TPAMI 2018). Layers carry the paper's names (tables 1 and 2). The published programs
+differ from the paper and from one another in the fields below; the defaults follow the
+paper, and each program's choices stand with its dialect in `fr_jax.convert`.
+"""
+
+import functools
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fr_jax.errors import UserError, unknown
+from fr_jax.models import layers
+
+Array = jax.Array
+
+# (name, features, stride) of encoder and discriminator, and of the decoder, whose last
+# layer has as many features as an image has channels.
+TRUNK = (
+    ("conv11", 32, 1),
+    ("conv12", 64, 1),
+    ("conv21", 64, 2),
+    ("conv22", 64, 1),
+    ("conv23", 128, 1),
+    ("conv31", 128, 2),
+    ("conv32", 96, 1),
+    ("conv33", 192, 1),
+    ("conv41", 192, 2),
+    ("conv42", 128, 1),
+    ("conv43", 256, 1),
+    ("conv51", 256, 2),
+    ("conv52", 160, 1),
+    ("conv53", 320, 1),
+)
+DECODER = (
+    ("fconv52", 160, 1),
+    ("fconv51", 256, 1),
+    ("fconv43", 256, 2),
+    ("fconv42", 128, 1),
+    ("fconv41", 192, 1),
+    ("fconv33", 192, 2),
+    ("fconv32", 96, 1),
+    ("fconv31", 128, 1),
+    ("fconv23", 128, 2),
+    ("fconv22", 64, 1),
+    ("fconv21", 64, 1),
+    ("fconv13", 64, 2),
+    ("fconv12", 32, 1),
+    ("fconv11", None, 1),
+)
+FEATURES = TRUNK[-1][1]
+
+# How a stride of 2 lies on the pixels: zeros before and after each axis of the map that
+# a convolution halves; the first that is kept of the 2H + 1 rows that a transposed one
+# makes, and how many rows of zeros then fill up to 2H.
+_HALVING = {"same": (0, 1), "symmetric": (1, 1), "zero_row": (0, 1)}
+_DOUBLING = {"same": (0, 0), "symmetric": (1, 0), "zero_row": (1, 1)}
+_OUTPUTS = {"tanh": jnp.tanh, "elu": nn.elu}
+INIT = nn.initializers.normal(0.02)
+
+
+def fuse(
+    features: Array,
+    confidence: Array,
+    *,
+    normalise: bool = True,
+    epsilon: float = 1e-6,
+) -> Array:
+    """Returns one feature [..., F] of several, [..., n, F], weighted by confidence.
+
+    sum_i w_i f_i / (sum_i w_i + epsilon), the guard being that of the authors' program;
+    without `normalise` the sum alone. A row of confidence 0 does not count, so sets of
+    different sizes can be filled up to one.
+
+    Args:
+      confidence: [..., n, 1].
+    """
+    total = jnp.sum(features * confidence, axis=-2)
+    return total / (jnp.sum(confidence, axis=-2) + epsilon) if normalise else total
+
+
+class Unit(nn.Module):
+    """3x3 convolution, BatchNorm where `normalised` and ELU where `elu`.
+
+    Attributes:
+      stride: 2 halves the map, or doubles it where `transposed`.
+      The others are those of `Encoder` and `Decoder`.
+    """
+
+    features: int
+    norm: layers.Norm
+    stride: int = 1
+    transposed: bool = False
+    conv_bias: bool = False
+    alignment: str = "same"
+    bn_before_crop: bool = False
+    normalised: bool = True
+    elu: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shared: dict[str, Any] = {
+            "init": INIT,
+            "use_bias": self.conv_bias,
+            "dtype": self.dtype,
+            "name": "conv",
+        }
+        doubles = self.transposed and self.stride == 2
+        if doubles:
+            x = layers.TransposedConv(self.features, **shared)(x)
+        else:  # with stride 1 a transposed convolution is one with its kernel turned
+            zeros = 1 if self.stride == 1 else _HALVING[self.alignment]
+            shared |= {"padding": zeros, "bias_init": nn.initializers.zeros}
+            x = layers.Conv(self.features, 3, self.stride, **shared)(x)
+        if doubles and not self.bn_before_crop:
+            x = self._crop(x)
+        if self.normalised:
+            x = self.norm(name="bn")(x, train)
+        if self.elu:
+            x = nn.elu(x)
+        return self._crop(x) if doubles and self.bn_before_crop else x
+
+    def _crop(self, x: Array) -> Array:
+        first, zeros = _DOUBLING[self.alignment]
+        rows, columns = (
+            slice(first, first + side - 1 - zeros) for side in x.shape[1:3]
+        )
+        return jnp.pad(x[:, rows, columns], ((0, 0), (0, zeros), (0, zeros), (0, 0)))
+
+
+class Trunk(nn.Module):
+    """The maps [B, h, w, C] of the last two of some layers of `TRUNK`.
+
+    Attributes:
+      plan: those layers.
+      extra: channels that conv53 has beside the features.
+    """
+
+    unit: Any
+    plan: tuple[tuple[str, int, int], ...] = TRUNK
+    width: float = 1.0
+    extra: int = 0
+    final_elu: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+        before = x
+        for name, features, stride in self.plan:
+            before, features = x, round(features * self.width)
+            last = name == TRUNK[-1][0]
+            x = self.unit(
+                features + self.extra * last,
+                stride=stride,
+                elu=self.final_elu or not last,
+                name=name,
+            )(x, train)
+        return before, x
+
+
+class Encoder(nn.Module):
+    """Images [B, H, W, C] in [-1, 1] -> features [B, F], raw; F is 320 times `width`.
+
+    Attributes:
+      conv_bias: convolutions have a bias too (the authors' program).
+      final_elu: an ELU behind the last BatchNorm, which bounds features below by -1.
+      confidence_head: 'branch', a convolution of its own; 'channel', one channel more
+        of the last convolution; or 'none': every image counts alike.
+      confidence_elu: an ELU before the sigmoid of the branch.
+      confidence_sigmoid: without it confidence may be negative.
+      alignment: how a stride of 2 lies: 'same', as TensorFlow does it on even maps;
+        'symmetric', as PyTorch does; 'zero_row' differs from 'same' in decoders alone.
+      dropout: rate on the features.
+      bn_groups: see `layers.BatchNorm`.
+      dtype: of the convolutions; features are float32.
+    """
+
+    width: float = 1.0
+    conv_bias: bool = False
+    final_elu: bool = True
+    confidence_head: str = "branch"
+    confidence_elu: bool = False
+    confidence_sigmoid: bool = True
+    alignment: str = "same"
+    dropout: float = 0.0
+    bn_groups: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        return self.with_confidence(images, train)[0]
+
+    @nn.compact
+    def with_confidence(
+        self, images: Array, train: bool = False
+    ) -> tuple[Array, Array]:
+        """Returns features [B, F] and how far each is to be trusted, [B, 1]."""
+        heads = ("branch", "channel", "none")
+        if self.confidence_head not in heads:
+            raise UserError(unknown("confidence_head", self.confidence_head, heads))
+        unit = unit_of(self)
+        own_channel = self.confidence_head == "channel"
+        before, last = Trunk(
+            unit,
+            width=self.width,
+            extra=int(own_channel),
+            final_elu=self.final_elu,
+            name="trunk",
+        )(images, train)
+        pooled = pool(last)
+        features = pooled[:, :-1] if own_channel else pooled
+        confidence = jnp.ones((images.shape[0], 1))
+        if own_channel:
+            confidence = pooled[:, -1:]
+        elif self.confidence_head == "branch":
+            branch = unit(1, elu=self.confidence_elu, name="confidence")
+            confidence = pool(branch(before, train))
+        if self.confidence_sigmoid and self.confidence_head != "none":
+            confidence = nn.sigmoid(confidence)
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return features, confidence
+
+
+class Decoder(nn.Module):
+    """Features [B, F], pose code and noise -> images [B, size, size, channels].
+
+    Attributes:
+      size: side of the images; 16 or 32 times `decoder_seed`.
+      decoder_seed: side of the first map: 6, the paper's table, or 3, which the first
+        layer doubles (the authors' program), for 96 pixels.
+      pose_features: the pose code goes through a linear layer of this size and an ELU,
+        as the authors do with a yaw; 0 takes it as it is.
+      seed_bn: BatchNorm and ELU on the first map (the authors' program).
+      bn_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
+      last_bn: a BatchNorm before the output function.
+      output: 'tanh', or 'elu', whose images leave [-1, 1].
+      dropout: rate on the first map.
+      The others are those of `Encoder`.
+    """
+
+    width: float = 1.0
+    size: int = 96
+    channels: int = 3
+    decoder_seed: int = 6
+    pose_features: int = 0
+    seed_bn: bool = False
+    conv_bias: bool = False
+    alignment: str = "same"
+    bn_before_crop: bool = False
+    last_bn: bool = False
+    output: str = "tanh"
+    dropout: float = 0.0
+    bn_groups: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Array,
+        pose: Array,
+        noise: Array,
+        illumination: Array | None = None,
+        train: bool = False,
+    ) -> Array:
+        if self.size not in (16 * self.decoder_seed, 32 * self.decoder_seed):
+            raise UserError(
+                f"images of {self.size} pixels from a seed of {self.decoder_seed}: the "
+                "size must be 16 or 32 times the seed, as 96 is of 6 or 3"
+            )
+        if self.output not in _OUTPUTS:
+            raise UserError(unknown("output", self.output, _OUTPUTS))
+        dense = functools.partial(
+            layers.Dense, init=INIT, bias_init=nn.initializers.zeros
+        )
+        if self.pose_features:
+            pose = nn.elu(dense(self.pose_features, name="pose")(pose))
+        codes = [features, pose, noise]
+        if illumination is not None:
+            codes.insert(2, illumination)
+        x = jnp.concatenate(codes, axis=1)
+        side, depth = self.decoder_seed, round(FEATURES * self.width)
+        x = dense(side * side * depth, name="fc")(x)
+        x = einops.rearrange(x, "b (h w c) -> b h w c", h=side, w=side)
+        unit = functools.partial(
+            unit_of(self), transposed=True, bn_before_crop=self.bn_before_crop
+        )
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if self.seed_bn:
+            norm = layers.BatchNorm(groups=self.bn_groups, name="fc_bn")
+            x = nn.elu(norm(x, train))
+        for name, depth, stride in DECODER[:-1]:
+            if name == DECODER[0][0] and self.size == 32 * side:
+                stride = 2
+            x = unit(round(depth * self.width), stride=stride, name=name)(x, train)
+        last = DECODER[-1][0]
+        x = unit(self.channels, normalised=self.last_bn, elu=False, name=last)(
+            x, train
+        ).astype(jnp.float32)
+        return _OUTPUTS[self.output](x)
+
+
+class Generator(nn.Module):
+    """Images of people, n of each, to one image of each in the pose that is asked for.
+
+    Attributes:
+      poses, noise, illuminations: lengths of the pose code (1 for a yaw in radians), of
+        the noise and of the illumination code (0: there is none).
+      normalise_fusion: see `fuse`.
+      dropout: of encoder and decoder.
+      The others are those of `Encoder` and `Decoder`.
+    """
+
+    poses: int = 13
+    noise: int = 50
+    illuminations: int = 0
+    normalise_fusion: bool = True
+    width: float = 1.0
+    size: int = 96
+    channels: int = 3
+    decoder_seed: int = 6
+    pose_features: int = 0
+    seed_bn: bool = False
+    conv_bias: bool = False
+    final_elu: bool = True
+    confidence_head: str = "branch"
+    confidence_elu: bool = False
+    confidence_sigmoid: bool = True
+    alignment: str = "same"
+    bn_before_crop: bool = False
+    last_bn: bool = False
+    output: str = "tanh"
+    dropout: float = 0.0
+    bn_groups: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.encoder = Encoder(**_fields_of(self, Encoder))
+        self.decoder = Decoder(**_fields_of(self, Decoder))
+
+    def __call__(
+        self,
+        images: Array,
+        pose: Array,
+        noise: Array,
+        illumination: Array | None = None,
+        train: bool = False,
+    ) -> dict[str, Array]:
+        """Returns 'image' [P, size, size, C], 'feature' [P, F] and 'confidence' [P, n].
+
+        Args:
+          images: [P * n, H, W, C] in [-1, 1], the n of a person one after the other.
+          pose, noise, illumination: [P, length] each, which tells P.
+        """
+        people, count = pose.shape[0], images.shape[0]
+        if count % people:
+            raise UserError(
+                f"{count} images cannot be cut into equal sets for {people} poses"
+            )
+        each = count // people
+        feature, confidence = self.encode(images, train)
+        confidence = einops.rearrange(confidence, "(p n) 1 -> p n 1", p=people)
+        if each > 1 or not self.normalise_fusion:
+            sets = einops.rearrange(feature, "(p n) f -> p n f", p=people)
+            feature = fuse(sets, confidence, normalise=self.normalise_fusion)
+        image = self.decode(feature, pose, noise, illumination, train)
+        confidence = einops.rearrange(confidence, "p n 1 -> p n")
+        return {"image": image, "feature": feature, "confidence": confidence}
+
+    def encode(self, images: Array, train: bool = False) -> tuple[Array, Array]:
+        """Returns features [B, F] and confidence [B, 1] of images [B, H, W, C]."""
+        return self.encoder.with_confidence(images, train)
+
+    def decode(
+        self,
+        feature: Array,
+        pose: Array,
+        noise: Array,
+        illumination: Array | None = None,
+        train: bool = False,
+    ) -> Array:
+        """Returns images [B, size, size, C]; every code has B rows."""
+        codes = {"poses": pose, "noise": noise, "illuminations": illumination}
+        for name, code in codes.items():
+            length, found = getattr(self, name), 0 if code is None else code.shape[1]
+            if length != found:
+                raise UserError(f"{name}={length}, but a code of {found} numbers")
+        return self.decoder(feature, pose, noise, illumination, train)
+
+    def example_inputs(self, rows: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Returns the shapes of what `__call__` takes."""
+        shapes = [(self.size, self.size, self.channels), (self.poses,), (self.noise,)]
+        if self.illuminations:
+            shapes.append((self.illuminations,))
+        return tuple(jax.ShapeDtypeStruct((rows, *s), jnp.float32) for s in shapes)
+
+
+def unit_of(module: Any) -> Any:
+    """Returns `Unit` with what it shares with all units of a network."""
+    if module.alignment not in _HALVING:
+        raise UserError(unknown("alignment", module.alignment, _HALVING))
+    return functools.partial(
+        Unit,
+        norm=functools.partial(layers.BatchNorm, groups=module.bn_groups),
+        conv_bias=module.conv_bias,
+        alignment=module.alignment,
+        dtype=module.dtype,
+    )
+
+
+def _fields_of(module: nn.Module, part: type[nn.Module]) -> dict[str, Any]:
+    """The values of those fields of `part` that `module` has too."""
+    names = set(part.__dataclass_fields__) - {"parent", "name"}
+    return {name: getattr(module, name) for name in names}
+
+
+def pool(x: Array) -> Array:
+    """Returns the mean [B, C] of every map, float32."""
+    return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

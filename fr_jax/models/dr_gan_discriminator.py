@@ -1,0 +1,85 @@
+"""DR-GAN's discriminator: who is it, in what pose, and is it real?
+
+See `fr_jax.models.dr_gan` for the papers. Its trunk is the encoder's.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fr_jax.models import dr_gan, layers
+
+Array = jax.Array
+
+
+class Discriminator(nn.Module):
+    """Images [B, H, W, C] in [-1, 1] -> {head: logits [B, n]}.
+
+    Attributes:
+      heads: (name, n) in the order of the last layer's columns: 'identity', 'real' (1),
+        'pose' and so on. The CVPR form, in which a fake is one identity more, is the
+        softmax over 'identity' and 'real' together.
+      branch_heads: every head has its own two last convolutions (the authors' program).
+      cosine_identity: with branches, 'identity' gives the cosines between feature and
+        class weights, for a margin loss.
+      extra_channel: the last convolution has a channel more, which is not used.
+      dropout: rate on the features; branches spare that of 'identity'.
+      The others are those of `dr_gan.Encoder`.
+    """
+
+    heads: tuple[tuple[str, int], ...] = (("identity", 200), ("real", 1), ("pose", 9))
+    width: float = 1.0
+    conv_bias: bool = False
+    final_elu: bool = True
+    alignment: str = "same"
+    extra_channel: bool = False
+    branch_heads: bool = False
+    cosine_identity: bool = False
+    dropout: float = 0.0
+    bn_groups: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        trunk = functools.partial(
+            dr_gan.Trunk,
+            dr_gan.unit_of(self),
+            width=self.width,
+            extra=int(self.extra_channel),
+            final_elu=self.final_elu,
+        )
+        dense = functools.partial(
+            layers.Dense, init=dr_gan.INIT, bias_init=nn.initializers.zeros
+        )
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        depth = round(dr_gan.FEATURES * self.width)
+        if not self.branch_heads:
+            _, last = trunk(name="trunk")(images, train)
+            columns = dense(sum(size for _, size in self.heads), name="fc")(
+                dropout(dr_gan.pool(last)[:, :depth])
+            )
+            logits, start = {}, 0
+            for name, size in self.heads:
+                logits[name] = columns[:, start : start + size]
+                start += size
+            return logits
+        _, shared = trunk(plan=dr_gan.TRUNK[:-2], name="trunk")(images, train)
+        logits = {}
+        for name, size in self.heads:
+            _, last = trunk(plan=dr_gan.TRUNK[-2:], name=f"tail_{name}")(shared, train)
+            feature = dr_gan.pool(last)[:, :depth]
+            if name != "identity":
+                logits[name] = dense(size, name=f"fc_{name}")(dropout(feature))
+            elif self.cosine_identity:
+                kernel = self.param("fc_identity", dr_gan.INIT, (depth, size))
+                logits[name] = _unit_length(feature, 1) @ _unit_length(kernel, 0)
+            else:
+                logits[name] = dense(size, name=f"fc_{name}")(feature)
+        return logits
+
+
+def _unit_length(x: Array, axis: int) -> Array:
+    square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

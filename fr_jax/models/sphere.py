@@ -1,0 +1,75 @@
+"""Sphere20 and Sphere64: residual networks without BatchNorm.
+
+Liu et al., SphereFace (CVPR 2017), section 3.3, table 2; with the PReLUs of the CosFace
+implementation whose weights are in use (Wang et al., CVPR 2018). A stage is a strided
+convolution, PReLU, and blocks x + PReLU(conv(PReLU(conv(x)))). The published networks
+take faces of 112x96 pixels.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fr_jax.models import layers
+
+Array = jax.Array
+
+STAGES = {20: (1, 2, 4, 1), 64: (3, 7, 16, 3)}
+
+
+class Block(nn.Module):
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        out = x
+        for index in (1, 2):
+            # Small, as without BatchNorm the sum of many blocks would explode.
+            init = nn.initializers.normal(0.01)
+            out = layers.Conv(
+                self.features, 3, init=init, dtype=self.dtype, name=f"conv{index}"
+            )(out)
+            out = layers.PReLU(name=f"prelu{index}")(out)
+        return x + out
+
+
+class Sphere(nn.Module):
+    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+
+    Attributes:
+      stage_sizes: blocks in each of the four stages.
+      The others are those of `iresnet.IResNet`; there is no dropout and no BatchNorm.
+    """
+
+    stage_sizes: Sequence[int] = STAGES[20]
+    width: float = 1.0
+    embedding_size: int = 512
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        del train
+        block = nn.remat(Block) if self.remat else Block
+        entry = functools.partial(
+            layers.Conv,
+            kernel=3,
+            stride=2,
+            init=nn.initializers.xavier_uniform(),
+            use_bias=True,
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+        )
+        for stage, blocks in enumerate(self.stage_sizes, 1):
+            features = round(32 * 2**stage * self.width)
+            x = entry(features, name=f"layer{stage}_conv")(x)
+            x = layers.PReLU(name=f"layer{stage}_prelu")(x)
+            for index in range(blocks):
+                x = block(features, self.dtype, name=f"layer{stage}_{index}")(x)
+        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        return layers.Dense(self.embedding_size, name="fc")(x)

@@ -1,0 +1,68 @@
+"""VGG-16: thirteen 3x3 convolutions, five poolings, two wide layers.
+
+Simonyan and Zisserman (ICLR 2015), configuration D; with face weights, Parkhi et al.,
+Deep Face Recognition (BMVC 2015).
+"""
+
+import functools
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fr_jax.models import layers
+
+Array = jax.Array
+
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (features, convolutions)
+
+
+class VGG16(nn.Module):
+    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+
+    Attributes:
+      width: factor on the channels, the two wide layers included.
+      embedding_size: outputs of a last linear layer; None leaves it out, and the
+        embedding is that of the second wide layer, 4096 numbers, none negative.
+      dropout: rate behind each wide layer.
+      dtype: of the convolutions; the wide layers are always float32.
+    """
+
+    width: float = 1.0
+    embedding_size: int | None = 64
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        conv = functools.partial(
+            layers.Conv,
+            kernel=3,
+            init=nn.initializers.he_normal(),
+            use_bias=True,
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+        )
+        for stage, (features, convolutions) in enumerate(STAGES, 1):
+            for index in range(1, convolutions + 1):
+                name = f"conv{stage}_{index}"
+                x = nn.relu(conv(round(features * self.width), name=name)(x))
+            x = layers.max_pool(x)
+        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        for name in ("fc6", "fc7"):
+            dense = layers.Dense(
+                round(4096 * self.width),
+                init=nn.initializers.he_normal(),
+                bias_init=nn.initializers.zeros,
+                name=name,
+            )
+            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(dense(x)))
+        if self.embedding_size is None:
+            return x
+        return layers.Dense(
+            self.embedding_size,
+            init=nn.initializers.normal(1e-3),
+            bias_init=nn.initializers.zeros,
+            name="fc8",
+        )(x)

@@ -1,0 +1,200 @@
+"""Networks in training, against traces of the published programs: `make test-long`.
+
+Losses before every update, and the norm of every tensor at the end.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fr_jax import convert
+from tests.conftest import PARITY
+
+pytestmark = pytest.mark.long
+
+
+def channels_last(images):
+    return jnp.asarray(images.transpose(0, 2, 3, 1))
+
+
+def check_norms(variables, dialect, names, norms):
+    state = convert.to_state_dict(variables, dialect)
+    for name, norm in zip(names, norms, strict=True):
+        if not name.endswith("num_batches_tracked"):
+            found = np.linalg.norm(state[name])
+            assert found == pytest.approx(norm, rel=1e-5), name
+
+
+@jax.custom_vjp
+def binary_cross_entropy(probability, target):
+    """PyTorch's: logarithms not below -100, and a gradient that goes on."""
+    sure, unsure = jnp.log(probability), jnp.log1p(-probability)
+    return -jnp.mean(
+        target * jnp.maximum(sure, -100) + (1 - target) * jnp.maximum(unsure, -100)
+    )
+
+
+def _pull(residuals, gradient):
+    p, target = residuals
+    slope = (p - target) / jnp.maximum(p * (1 - p), 1e-12)
+    return gradient * slope / p.size, jnp.zeros_like(target)
+
+
+binary_cross_entropy.defvjp(
+    lambda p, target: (binary_cross_entropy(p, target), (p, target)), _pull
+)
+
+
+def triplet(anchor, positive, negative):
+    far, near = (
+        jnp.sqrt(jnp.sum((anchor - other + 1e-6) ** 2, axis=1))
+        for other in (negative, positive)
+    )
+    return jnp.mean(jnp.maximum(near - far + 10, 0))
+
+
+def test_fra_trains_as_published(reference, golden):
+    state, _ = golden("fra_magface")
+    trace = np.load(PARITY / "golden/trace_fra.npz")
+    found = convert.from_state_dict(state, options={"dropout": 0.0, "vit_dropout": 0.0})
+    params = found.variables["params"]
+    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
+
+    def loss(params, pictures, embeddings):
+        out = found.model.apply({"params": params}, pictures, embeddings[0], train=True)
+        reconstruction = binary_cross_entropy(out["reconstruction"], pictures)
+        triplets = sum(
+            triplet(out["generated"], embeddings[1], negative)
+            for negative in embeddings[2:]
+        )
+        return reconstruction + triplets, (reconstruction, triplets)
+
+    @jax.jit
+    def step(params, state, pictures, embeddings):
+        gradient, losses = jax.grad(loss, has_aux=True)(params, pictures, embeddings)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state, losses
+
+    optimizer_state = optimizer.init(params)
+    for number, limit in enumerate((1e-6, 1e-4, 1e-4)):
+        dots = np.random.default_rng(1000 + number).uniform(size=(4, 1, 112, 112))
+        embeddings = [
+            reference.gaussians(1100 + 10 * number + j, (4, 512)) for j in range(5)
+        ]
+        pictures = channels_last((dots > 0.95).astype(np.float32))
+        params, optimizer_state, losses = step(
+            params, optimizer_state, pictures, embeddings
+        )
+        expected = trace["bce_triplet_loss"][number]
+        np.testing.assert_allclose(losses, expected, rtol=limit)
+    names = [
+        row[0] for row in reference.read_keys(PARITY / "keys/fra_magface.keys.txt")
+    ]
+    check_norms({"params": params}, "fra", names, trace["norms"])
+
+
+def test_dr_gan_trains_as_published(reference):
+    trace = np.load(PARITY / "golden/trace_dr_gan.npz")
+    heads = [["identity", 5], ["real", 1], ["pose", 3]]
+    changed = {
+        "G_dec_fc.weight": (11520, 373),
+        "fc.weight": (9, 320),
+        "fc.bias": (9,),
+    }
+    networks, names = {}, {}
+    for part, options in (("generator", {}), ("discriminator", {"heads": heads})):
+        file = "drgan_single_generator" if part == "generator" else f"drgan_{part}"
+        rows = reference.read_keys(PARITY / f"keys/{file}.keys.txt")
+        names[part] = [name for name, _, _ in rows]
+        state = {
+            name: reference.random_tensor(name, changed.get(name, shape))
+            for name, shape, _ in rows
+        }
+        networks[part] = convert.from_state_dict(state, options=options)
+    optimizer = optax.adam(2e-4, b1=0.5)
+
+    def train(part, variables, *inputs):
+        out, updated = networks[part].model.apply(
+            variables, *inputs, train=True, mutable=["batch_stats"]
+        )
+        return out, {**variables, **updated}
+
+    def cross_entropy(logits, labels):
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    def realness(logits, target):
+        targets = jnp.full(logits.shape, target)
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets))
+
+    def updated(variables, gradient, state):
+        updates, state = optimizer.update(gradient, state)
+        params = optax.apply_updates(variables["params"], updates)
+        return {**variables, "params": params}, state
+
+    @jax.jit
+    def discriminate(generator, judge, state, batch):
+        made, generator = train(
+            "generator", generator, batch["image"], batch["code"], batch["noise"]
+        )
+
+        def loss(params):
+            full = {**judge, "params": params}
+            real, full = train("discriminator", full, batch["image"])
+            fake, full = train("discriminator", full, made["image"])
+            losses = (
+                cross_entropy(real["identity"], batch["identity"]),
+                realness(real["real"], 1.0) + realness(fake["real"], 0.0),
+                cross_entropy(real["pose"], batch["pose"]),
+            )
+            return sum(losses), (losses, full)
+
+        gradient, (losses, judge) = jax.grad(loss, has_aux=True)(judge["params"])
+        judge, state = updated(judge, gradient, state)
+        return generator, judge, state, losses
+
+    @jax.jit
+    def generate(generator, judge, state, batch):
+        def loss(params):
+            full = {**generator, "params": params}
+            made, full = train(
+                "generator", full, batch["image"], batch["code"], batch["noise"]
+            )
+            logits, seen = train("discriminator", judge, made["image"])
+            losses = (
+                cross_entropy(logits["identity"], batch["identity"]),
+                realness(logits["real"], 1.0),
+                cross_entropy(logits["pose"], batch["target"]),
+            )
+            return sum(losses), (losses, full, seen)
+
+        gradient, (losses, full, seen) = jax.grad(loss, has_aux=True)(
+            generator["params"]
+        )
+        generator, state = updated(full, gradient, state)
+        return generator, seen, state, losses
+
+    variables = {part: network.variables for part, network in networks.items()}
+    generator, judge = variables["generator"], variables["discriminator"]
+    states = [optimizer.init(network["params"]) for network in (judge, generator)]
+    for number, limit in enumerate((1e-5, 1e-5, 1e-5, 1e-4)):
+        target = reference.integers(800 + number, 3, 4)
+        batch = {
+            "image": channels_last(reference.images(500 + number, (4, 3, 96, 96))),
+            "identity": reference.integers(600 + number, 5, 4),
+            "pose": reference.integers(700 + number, 3, 4),
+            "target": target,
+            "code": np.eye(3, dtype=np.float32)[target],
+            "noise": reference.images(900 + number, (4, 50)),
+        }
+        turn = number % 2
+        step = (discriminate, generate)[turn]
+        generator, judge, states[turn], losses = step(
+            generator, judge, states[turn], batch
+        )
+        expected = trace["id_gan_pose_loss"][number]
+        np.testing.assert_allclose(losses, expected, rtol=limit)
+    for part, found in (("generator", generator), ("discriminator", judge)):
+        dialect = networks[part].dialect
+        check_norms(found, dialect, names[part], trace[f"{part}_norms"])
