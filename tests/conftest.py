@@ -27,7 +27,7 @@ _missing: set[str] = set()
 def strict_ranks():
     import jax
 
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("raise"):
         yield
 
 
