@@ -130,37 +130,6 @@ def cfp(real, tmp_path_factory):
     return folder / "cfp"
 
 
-@pytest.fixture
-def command(capsys):
-    """Runs a command; returns its exit code, output and errors."""
-
-    def run(*words):
-        from fr_jax.cli import main
-
-        with pytest.raises(SystemExit) as left:
-            main([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return left.value.code, out, error
-
-    return run
-
-
-@pytest.fixture
-def mistake(command):
-    """Runs a command that must end with code 2 and at most two lines."""
-
-    def run(match, *words):
-        code, _, error = command(*words)
-        told = [line for line in error.splitlines() if line.startswith("fr-jax: ")]
-        assert code == 2, error
-        assert match in error
-        assert len(told) == 1
-        assert "Traceback" not in error
-        assert len(error.splitlines()[error.splitlines().index(told[0]) :]) <= 2
-
-    return run
-
-
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get("skipped", [])
     wanting = [
