@@ -278,6 +278,7 @@ def hostile(canary):
     yield b"c_codecs\nencode\n(Vabc\nVrot13\ntR."
     yield b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0rot13\x86R."
     yield b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x06\0\0\0\x1datin1\x86R."
+    yield b"\x80\x02cnumpy\ndtype\nX\x02\0\0\0\n1K\0K\x01\x87R."
     yield b"\x80\x04\x8c\x02os\x8c\x06system\x93."
     yield b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R."
     yield b"cnumpy.core.multiarray\n_reconstruct\n(cos\nsystem\n(I0\ntS'b'\ntR."

@@ -83,9 +83,9 @@ def read(path: str | Path) -> VerificationSet:
     try:
         content = _Unpickler(file, encoding="bytes").load()
     except DataError as error:
-        raise DataError(f"{path}: byte {file.tell():,}: {error}") from None
+        raise DataError(f"{path}: byte {file.tell():,}: {_printed(error)}") from None
     except Exception as error:  # whatever a damaged stream makes of the stack
-        reason = str(error) or type(error).__name__
+        reason = _printed(error) or type(error).__name__
         raise DataError(
             f"{path}: byte {file.tell():,}: not a verification set ({reason})"
         ) from None
@@ -94,12 +94,19 @@ def read(path: str | Path) -> VerificationSet:
         same = np.array([_flag(value) for value in _plain(same)], bool)
         images = [_encoded(image) for image in images]
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a pair (images, same): {error}") from None
+        raise DataError(
+            f"{path}: not a pair (images, same): {_printed(error)}"
+        ) from None
     if not len(same) or len(images) != 2 * len(same):
         raise DataError(
             f"{path}: {len(images)} images for {len(same)} pairs; two a pair are needed"
         )
     return VerificationSet(images, same)
+
+
+def _printed(error: Exception) -> str:
+    """Returns an error's text on one line: it may quote what a stranger wrote."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
 
 
 def _encoded(image: Any) -> bytes:
@@ -176,7 +183,7 @@ def _scalar(kind, data):
 def _encode(text, codec):
     """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
     if codec not in ("latin1", b"latin1") or not isinstance(text, str):
-        shown = ascii(codec[:20]) if isinstance(codec, str) else type(codec).__name__
+        shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
         raise DataError(f"text in the codec {shown}")
     return text.encode("latin1")
 
