@@ -31,6 +31,58 @@ def strict_ranks():
         yield
 
 
+@pytest.fixture
+def command(capsys):
+    """Runs a command; returns its exit code, output and errors."""
+
+    from fr_jax.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        out, error = capsys.readouterr()
+        return left.value.code, out, error
+
+    return run
+
+
+@pytest.fixture
+def mistake(command):
+    """Runs a command that must end with code 2 and at most two lines."""
+
+    def run(match, *words):
+        code, _, error = command(*words)
+        told = [line for line in error.splitlines() if line.startswith("fr-jax: ")]
+        assert code == 2, error
+        assert match in error
+        assert len(told) == 1
+        assert "Traceback" not in error
+        assert len(error.splitlines()[error.splitlines().index(told[0]) :]) <= 2
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick_drawing():
+    """Drawing that compiles in a third of the time, and is slow; few at a time."""
+    import jax
+
+    from fr_jax.faces import sets, video
+
+    def quick(function, *static):
+        options = {"xla_backend_optimization_level": 0}
+        function = function.__wrapped__
+        return jax.jit(function, static_argnames=static, compiler_options=options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        rows = quick(sets.draw_rows, "mesh", "size", "frame", "quality")
+        patch.setattr(sets, "draw_rows", rows)
+        frame = quick(video._frame, "people", "together", "size", "quality")
+        patch.setattr(video, "_frame", frame)
+        patch.setattr(sets, "CHUNK", 8)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real():
     """Returns a function: file name -> its path among the real data, or skips."""
@@ -83,37 +135,6 @@ def cfp(real, tmp_path_factory):
         wanted = [m for m in wanted if int(m.name[4:7]) <= 20]
         archive.extractall(folder, wanted, filter="data")
     return folder / "cfp"
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs a command; returns its exit code, output and errors."""
-
-    def run(*words):
-        from fr_jax.cli import main
-
-        with pytest.raises(SystemExit) as left:
-            main([str(word) for word in words])
-        out, error = capsys.readouterr()
-        return left.value.code, out, error
-
-    return run
-
-
-@pytest.fixture
-def mistake(command):
-    """Runs a command that must end with code 2 and at most two lines."""
-
-    def run(match, *words):
-        code, _, error = command(*words)
-        told = [line for line in error.splitlines() if line.startswith("fr-jax: ")]
-        assert code == 2, error
-        assert match in error
-        assert len(told) == 1
-        assert "Traceback" not in error
-        assert len(error.splitlines()[error.splitlines().index(told[0]) :]) <= 2
-
-    return run
 
 
 def pytest_terminal_summary(terminalreporter):

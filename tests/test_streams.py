@@ -1,11 +1,10 @@
-"""Streams without TensorFlow: contract, determinism, and drawn faces."""
+"""Streams without TensorFlow: contract and determinism."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import drawn_faces
 from fr_jax.errors import UserError
 from fr_jax.streams import ArrayStream, GeneratedStream
 from tests import toy
@@ -60,27 +59,3 @@ def test_generated_batches_depend_on_the_step_alone():
     assert toy.same(streams[0].batch_at(5), streams[1].batch_at(5))
     assert not toy.same(streams[0].batch_at(5), streams[2].batch_at(5))
     assert not toy.same(streams[0].batch_at(5), streams[0].batch_at(6))
-
-
-def test_drawn_faces_are_people():
-    """Images of one person are more alike than images of strangers; all differ."""
-    drawn = drawn_faces.draw_set(0, identities=12, images_per_identity=4, size=48)
-    assert drawn["image"].shape == (48, 48, 48, 3)
-    assert drawn["image"].dtype == np.uint8
-    assert drawn["label"].tolist() == np.repeat(np.arange(12), 4).tolist()
-    again = drawn_faces.draw_set(0, identities=12, images_per_identity=4, size=48)
-    assert (again["image"] == drawn["image"]).all()
-    face = drawn["image"][:, 16:36, 14:34].reshape(48, -1).astype(float)
-    distances = np.linalg.norm(face[:, None] - face[None], axis=2)
-    same = drawn["label"][:, None] == drawn["label"][None]
-    off = ~np.eye(48, dtype=bool)
-    assert distances[off].min() > 0
-    assert distances[same & off].mean() < 0.8 * distances[~same].mean()
-
-
-def test_drawn_pairs_are_labelled_right():
-    images, pairs, same = drawn_faces.draw_pairs(3, 20, 32)
-    person = np.arange(len(images)) // 3
-    assert ((person[pairs[:, 0]] == person[pairs[:, 1]]) == same).all()
-    assert same.sum() == 10
-    assert (pairs[:, 0] != pairs[:, 1]).all()

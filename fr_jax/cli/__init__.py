@@ -123,6 +123,12 @@ def _data(arguments: argparse.Namespace) -> int:
     return getattr(data, arguments.action)(arguments)
 
 
+def _faces(arguments: argparse.Namespace) -> int:
+    from fr_jax.cli import faces
+
+    return getattr(faces, arguments.action)(arguments)
+
+
 def _with_embedders(arguments: argparse.Namespace) -> int:
     from fr_jax import cpu
 
@@ -140,5 +146,5 @@ _MODULES = {
     "compare": "comparing",
     "export": "exporting",
 }
-_COMMANDS = {"train": _train, "data": _data}
+_COMMANDS = {"train": _train, "data": _data, "faces": _faces}
 _COMMANDS |= dict.fromkeys(_MODULES, _with_embedders)

@@ -143,7 +143,48 @@ def parser() -> argparse.ArgumentParser:
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR")
     add("--size", type=int, default=112)
+
+    faces = command("faces", "Draw people that nobody is.").add_subparsers(
+        dest="action", required=True, parser_class=_Parser, metavar="ACTION"
+    )
+    what = "Draw labelled faces as a folder, TFRecords, pairs or a video."
+    add = faces.add_parser("render", help=what, description=what).add_argument
+    add("--to", required=True, metavar="DIR")
+    add("--identities", type=int, metavar="N", help="people, of all shards together")
+    add("--images-per-identity", type=int, metavar="K", help="default: 20")
+    add(
+        "--set",
+        default="default",
+        help="default, usynthface, kdef, multipie, ages, pairs or video",
+    )
+    add("--format", default="folder", help="folder (default) or records")
+    add("--name", default="", help="of the records; default: that of the set")
+    add("--size", type=int, default=112, help="side of the faces in pixels")
+    add("--frame", help="aligned (default) or loose")
+    add("--seed", type=int, default=0, help="of the people and of their pictures")
+    add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="from 0/N on")
+    add("--quality", default="full", help="full (default), or fast: no shadows")
+    add("--max-yaw", type=float, metavar="DEGREES", help="default: 90")
+    add("--child-share", type=float, help="of the people of --set ages; default: 1")
+    add("--shots", type=int, help="of --set video; default: 8")
+    add("--shot-frames", type=int, help="frames of each, default: 40")
+    add("--together", type=int, help="people in a shot, default: 3")
+    add("--frame-size", type=_frame_size, metavar="WxH", help="default: 640x360")
     return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, shards = text.partition("/")
+    if not (part.isdecimal() and shards.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as in 0/8")
+    return int(part), int(shards)
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WxH, as in 640x360")
+    return int(width), int(height)
 
 
 def _named(text: str) -> tuple[str, str]:

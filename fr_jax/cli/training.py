@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +14,18 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from data_pipelines import identities
-from fr_jax import drawn_faces, momentum, sharding, systems, train
+from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
 from fr_jax.evaluate import EvaluationSet, mark_seen
+from fr_jax.faces import batches, pairs, sets
 from fr_jax.report import figures
-from fr_jax.streams import ArrayStream
+from fr_jax.streams import ArrayStream, GeneratedStream
 from fr_jax.system import System
 
+_OF_A_STRANGER = 3  # images, for three genuine pairs
 _STAND_INS = (
     "{} seeded people stood in for child identities: these figures say nothing of "
     "children"
@@ -30,12 +33,15 @@ _STAND_INS = (
 
 
 class Data(NamedTuple):
-    """What a run trains on, and what is to be known of it."""
+    """What a run trains on, and what is to be known of it.
 
-    stream: Any
+    `open` makes the stream and the sets to judge on; drawn ones take their time, so it
+    is called when all else is known to be right.
+    """
+
+    open: Callable[[], tuple[Any, list[EvaluationSet]]]
     facts: dict[str, Any]  # arguments of `make` that only the data can give
     provenance: dict[str, Any]
-    evaluation_sets: list[EvaluationSet]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,11 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     workdir = epath.Path(arguments.workdir)
     _check_claim(workdir, config)
     mesh = sharding.make_mesh(model=config.train.model_axis)
-    data = (
-        _drawn(config, mesh)
-        if config.data.source == "drawn"
-        else _records(config, mesh)
-    )
+    if config.data.source not in _SOURCES:
+        raise UserError(unknown("data source", config.data.source, _SOURCES))
+    data = _SOURCES[config.data.source](config, mesh)
     options = config.train
     spe = data.facts["steps_per_epoch"]
     steps = options.num_steps or round(options.epochs * spe)
@@ -59,13 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     networks = {name: load_embedder(path).network for name, path in given.items()}
     if jax.process_index() == 0:
         _describe(config, data, mesh, steps)
-    watched = data.evaluation_sets if options.evaluate_every else []
+    stream, evaluation_sets = data.open()
+    watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
     _claim(workdir, config)
     result = train.train(
         system,
-        data.stream,
+        stream,
         workdir,
         num_steps=steps,
         seed=options.seed,
@@ -83,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
-    _hand_over(system, result, data, workdir)
+    _hand_over(system, result, data.provenance, evaluation_sets, workdir)
     return 0
 
 
@@ -118,10 +123,6 @@ def _claim(workdir: epath.Path, config: ConfigDict) -> None:
 
 def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     """TFRecords of aligned faces, and the evaluation sets that are named."""
-    if config.data.source != "records":
-        raise UserError(
-            unknown("data source", config.data.source, ["drawn", "records"])
-        )
     from data_pipelines.stream import RecordStream  # needs TensorFlow
 
     options = config.data
@@ -146,36 +147,92 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     if count := config.children.stand_ins:
         provenance["note"] = _STAND_INS.format(count)
     sets = [mark_seen(parse_set(text), trained) for text in config.evaluation.sets]
-    return Data(stream, facts, provenance, sets)
+    return Data(lambda: (stream, sets), facts, provenance)
 
 
-def _drawn(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
-    """Drawn faces, made here: nothing is downloaded and TensorFlow is not needed."""
-    options = config.data
-    arrays = drawn_faces.draw_set(
-        config.train.seed, options.num_identities, options.num_images, options.size
+def _rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """Drawn people, each image made once and kept in memory."""
+    options, seed, face_set = config.data, config.train.seed, _face_set(config)
+    label, image = sets.rows(face_set, options.num_identities, options.num_images)
+    age = sets.label(face_set, seed, label, image).codes.age
+    young = np.bincount(label[age < config.children.age_below], minlength=label[-1] + 1)
+    children = np.flatnonzero(young >= max(config.children.child_filter, 1))
+
+    def stream():
+        arrays = sets.arrays(
+            face_set,
+            seed=seed,
+            people=options.num_identities,
+            images=options.num_images,
+            size=options.size,
+            progress="drawing people" if jax.process_index() == 0 else "",
+        )
+        return ArrayStream(arrays, options.batch_size, seed=seed, mesh=mesh)
+
+    return _of_nobody(config, stream, children)
+
+
+def _generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
+    """Drawn people, every batch new: no image comes twice and none is kept."""
+    options, seed = config.data, config.train.seed
+    make_batch = batches.make(
+        _face_set(config),
+        options.num_identities,
+        options.batch_size,
+        seed=seed,
+        images_per_identity=options.images_per_identity,
+        size=options.size,
+        mesh=mesh,
     )
-    stream = ArrayStream(arrays, options.batch_size, seed=config.train.seed, mesh=mesh)
-    count = config.children.stand_ins
+    people = np.arange(options.num_identities)
+    owners = sets.child_owners(seed, people, options.child_share)
+
+    def stream():
+        return GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
+
+    return _of_nobody(config, stream, np.flatnonzero(owners))
+
+
+def _face_set(config: ConfigDict) -> sets.FaceSet:
+    options = config.data
+    if options.child_share:
+        return sets.ages(options.child_share, options.max_yaw)
+    return sets.default(options.max_yaw)
+
+
+def _of_nobody(
+    config: ConfigDict, stream: Callable[[], Any], children: np.ndarray
+) -> Data:
+    """Data of drawn people, to be judged on others of the same kind."""
+    options, seed = config.data, config.train.seed
+    images = options.num_identities * options.num_images
     facts = {
         "num_classes": options.num_identities,
-        "steps_per_epoch": stream.num_examples / stream.batch_size,
-        "child_classes": identities.seeded_labels(
-            options.num_identities, count, config.children.seed
-        ),
+        "steps_per_epoch": images / options.batch_size,
+        "child_classes": children.tolist(),
     }
-    people = {"drawn": [f"drawn{number}" for number in range(options.num_identities)]}
-    provenance = {"people": people, "licences": {"drawn": "none needed"}}
-    if count:
-        provenance["note"] = _STAND_INS.format(count)
-    images, pairs, same = drawn_faces.draw_pairs(
-        config.train.seed + 1, 600, options.size
-    )
-    strangers = EvaluationSet(
-        "strangers", images, pairs, same, np.arange(600) * 10 // 600
-    )
-    sets = [strangers, *(parse_set(text) for text in config.evaluation.sets)]
-    return Data(stream, facts, provenance, sets)
+    names = [sets.person_name(seed, n) for n in range(options.num_identities)]
+    provenance = {"people": {"drawn": names}, "licences": {"drawn": "none needed"}}
+    given = [parse_set(text) for text in config.evaluation.sets]
+    pairs.number(seed, options.num_strangers, _OF_A_STRANGER)  # or says what is wrong
+
+    def open_():
+        drawn = pairs.draw(
+            seed,
+            people=options.num_strangers,
+            images=_OF_A_STRANGER,
+            face_set=sets.default(options.max_yaw),
+            size=options.size,
+            progress="drawing strangers" if jax.process_index() == 0 else "",
+        )
+        strangers = EvaluationSet("strangers", **drawn._asdict())
+        return stream(), [strangers, *given]
+
+    return Data(open_, facts, provenance)
+
+
+# Drawn ones need no TensorFlow, and nothing is downloaded.
+_SOURCES = {"records": _records, "rendered": _rendered, "generated": _generated}
 
 
 def _children(config: ConfigDict, stream: Any) -> list[int]:
@@ -257,27 +314,28 @@ def _plain(value: Any) -> Any:
 
 def _describe(config, data: Data, mesh, steps: int) -> None:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    batch_size = config.data.batch_size
     print(
         f"{config.system_name}: {data.facts['num_classes']:,} people, "
-        f"{data.stream.num_examples:,} images; {steps:,} steps of "
-        f"{data.stream.batch_size} on {mesh.size} {jax.default_backend()} device(s) "
-        f"({shape})",
+        f"{round(data.facts['steps_per_epoch'] * batch_size):,} images; "
+        f"{steps:,} steps of {batch_size} on {mesh.size} {jax.default_backend()} "
+        f"device(s) ({shape})",
         file=sys.stderr,
     )
 
 
-def _hand_over(system, result, data: Data, workdir: epath.Path) -> None:
+def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
     """Leaves the run's networks as embedders, judged on every set as a whole."""
     networks = system.hand_over(result.state) if system.hand_over else {}
     for kind, network in networks.items():
         variables = jax.tree.map(sharding.to_host, network.variables)
-        provenance = data.provenance | {"steps": result.step}
-        embedder = Embedder(network._replace(variables=variables), provenance)
+        origin = provenance | {"steps": result.step}
+        embedder = Embedder(network._replace(variables=variables), origin)
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedder.save(workdir / name)
         _say(f"{kind} network: {workdir / name}")
-        if kind == "embedding" and data.evaluation_sets:
-            judge_all(embedder, data.evaluation_sets, workdir)
+        if kind == "embedding" and evaluation_sets:
+            judge_all(embedder, evaluation_sets, workdir)
     if jax.process_index() == 0:
         figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
         roc = workdir / "figures/roc.png"

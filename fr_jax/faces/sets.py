@@ -1,0 +1,459 @@
+"""Labelled sets of drawn faces: pure functions of (seed, person, image).
+
+A person is a number below 2**31. Whoever asks for person 12 of seed 0, in whatever set,
+shard or process, gets the same identity; image 5 of them in one set is always the same
+picture. Nothing is stored and nothing has an order, so a set of millions takes no room
+and shards that share no numbers share no people.
+
+    faces = sets.arrays(sets.default(), seed=0, people=40, images=12, size=64)
+    stream = ArrayStream(faces, batch_size=32)
+
+The sets, after those that five systems were published on:
+
+    default     everything fresh in every image, age within a few years
+    usynthface  DiscoFaceGAN as USynthFace samples it: one identity code a folder, fresh
+                expression, pose and light (Boutros et al., FG 2023)
+    kdef        7 expressions x 5 angles x 2 sessions (Lundqvist, Flykt, Ohman 1998)
+    multipie    13 poses x 20 lights (Gross et al. 2010; DR-GAN's use of it)
+    ages        children and adults (Lee et al., BMVC 2021)
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+from tqdm import tqdm
+
+from fr_jax import cpu
+from fr_jax.errors import UserError
+from fr_jax.faces import light
+from fr_jax.faces.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
+from fr_jax.faces.render import render
+from fr_jax.faces.sample import sample_codes, sample_identities
+
+Array = jax.Array
+
+# Evaluation sets count their people from here, so that the people of a training set of
+# the same seed, numbered from 0, are strangers to them.
+STRANGERS = 1 << 30
+CHUNK = 32  # faces that are drawn at a time, by each device
+KDEF_ANGLES = (-90, -45, 0, 45, 90)
+MULTIPIE_ANGLES = tuple(range(-90, 91, 15))
+_LIGHTS = 20
+_CHILD_AGES, _ADULT_AGES = (1, 12), (18, 75)
+
+
+class Labelled(NamedTuple):
+    """Codes, and what is known of them besides; -1 where nothing is.
+
+    Attributes:
+      codes: age and pose are labels too.
+      expression: number in `EXPRESSIONS`.
+      light: number in `light.presets()`.
+      session: 0, 1: the day.
+    """
+
+    codes: Codes
+    expression: Array
+    light: Array
+    session: Array
+
+
+class FaceSet(NamedTuple):
+    """What there is to draw.
+
+    Attributes:
+      name: of the set.
+      label: (a person's key, number of the image) -> Labelled of one face; pure.
+      images: of every person; 0 for as many as one likes.
+    """
+
+    name: str
+    label: Callable[[Array, Array], Labelled]
+    images: int = 0
+
+
+class Drawn(NamedTuple):
+    """Faces with their labels, NumPy arrays of n rows.
+
+    `image` is uint8 RGB [n, S, S, 3]; landmarks are (x, y) in pixels.
+    """
+
+    image: np.ndarray
+    landmarks5: np.ndarray
+    landmarks68: np.ndarray
+    labelled: Labelled
+
+
+def person_name(seed: int, number: int) -> str:
+    """Returns how a person is called, the same in every set: `s0n0000012`."""
+    return f"s{seed}n{number:07}"
+
+
+@functools.cache
+def default(max_yaw: float = 90.0) -> FaceSet:
+    """Faces as photographs come; ages within a few years of the person's own."""
+
+    def label(person: Array, image: Array) -> Labelled:
+        codes, key = _everyday(person, image, max_yaw)
+        age = _age(person) + 4 * jax.random.normal(key)
+        return _labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
+
+    return FaceSet("default", label)
+
+
+@functools.cache
+def usynthface(max_yaw: float = 90.0) -> FaceSet:
+    """Fresh expression, pose and light in clean images; all else is the person's.
+
+    DiscoFaceGAN's noise code stays with the person, and with it much of what is behind
+    the face. Here background and clothes are fresh, lest they give a person away.
+    """
+
+    def label(person: Array, image: Array) -> Labelled:
+        fresh, key = _everyday(person, image, max_yaw)
+        codes = _portrait(person, key)._replace(
+            expression=fresh.expression, pose=fresh.pose, light=fresh.light
+        )
+        return _labelled(codes)
+
+    return FaceSet("usynthface", label)
+
+
+@functools.cache
+def kdef() -> FaceSet:
+    """7 expressions x 5 angles x 2 sessions; image = (session, expression, angle).
+
+    As there: people of 20 to 30 without glasses or beards, grey shirts, a plain wall,
+    soft light from the front. A session is another day: style, light and how strongly a
+    face is made.
+    """
+
+    def label(person: Array, image: Array) -> Labelled:
+        session, what, angle = _grid(image, len(EXPRESSIONS), len(KDEF_ANGLES))
+        made = jnp.stack([expression(name) for name in EXPRESSIONS])[what]
+        yaw = jnp.array(KDEF_ANGLES, jnp.float32)[angle]
+        day = jax.random.normal(
+            jax.random.fold_in(jax.random.fold_in(person, 5), session),
+            (3 + len(STYLE),),
+        )
+        aside = 0.1 * day[0] + jnp.array([-0.7, 0.7])
+        lamps = light.lamp(
+            jnp.stack([aside, jnp.full(2, 0.5), jnp.ones(2)], axis=1),
+            jnp.full((2, 3), 0.3),
+        )
+        bright = light.ambient(jnp.full(3, 0.45)) + lamps.sum(axis=0)
+        beard = jnp.array([name == "beard" for name in STYLE])
+        wall = {"back_hue": 0.6, "back_light": 0.75, "back_busy": 0.0}
+        shirt = {"cloth_hue": 0.6, "cloth_light": 0.4}
+        key = jax.random.fold_in(jax.random.fold_in(person, 3), image)
+        still = jax.random.normal(key, (2,))  # degrees: people do not hold quite still
+        codes = _portrait(person, key, **wall, **shirt)._replace(
+            expression=made * jnp.clip(0.95 + 0.08 * day[1], 0.8, 1.1),
+            pose=jnp.concatenate([yaw[None], still]),
+            light=bright * jnp.clip(1 + 0.08 * day[2], 0.8, 1.2),
+            age=jax.random.uniform(jax.random.fold_in(person, 1), (), None, 20.0, 30.0),
+            style=jnp.where(beard, -1.0, jnp.clip(0.3 * day[3:], -1, 1)),
+        )
+        return _labelled(codes, expression=what, session=session)
+
+    return FaceSet("kdef", label, 2 * len(EXPRESSIONS) * len(KDEF_ANGLES))
+
+
+@functools.cache
+def multipie() -> FaceSet:
+    """13 poses x 20 lights of a neutral face; image = (pose, light).
+
+    Yaw is -90 to 90 in steps of 15; lights are `light.presets()`.
+    """
+
+    def label(person: Array, image: Array) -> Labelled:
+        _, pose, lamp = _grid(image, len(MULTIPIE_ANGLES), _LIGHTS)
+        yaw = jnp.array(MULTIPIE_ANGLES, jnp.float32)[pose]
+        room = {"back_hue": 0.5, "back_light": 0.5, "back_busy": 0.3}
+        codes = _portrait(person, jax.random.fold_in(person, 6), **room)
+        codes = codes._replace(
+            pose=jnp.stack([yaw, 0.0 * yaw, 0.0 * yaw]),
+            light=light.presets()[lamp],
+            age=jnp.clip(codes.age, 18.0, 60.0),
+        )
+        return _labelled(codes, expression=0, light=lamp, session=0)
+
+    return FaceSet("multipie", label, len(MULTIPIE_ANGLES) * _LIGHTS)
+
+
+@functools.cache
+def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
+    """Images of adults of 18 to 75, and of the same people at 1 to 12.
+
+    Args:
+      child_share: of the people own child images; every second of theirs is one.
+    """
+
+    def label(person: Array, image: Array) -> Labelled:
+        codes, key = _everyday(person, image, max_yaw)
+        child = _owns_child_images(person, child_share) & (image % 2 == 0)
+        spans = [
+            jax.random.randint(key, (), first, last + 1)
+            for first, last in (_CHILD_AGES, _ADULT_AGES)
+        ]
+        return _labelled(codes._replace(age=jnp.where(child, *spans).astype(float)))
+
+    return FaceSet("ages", label)
+
+
+def child_owners(seed: int, numbers: np.ndarray, child_share: float) -> np.ndarray:
+    """Returns which people of `ages(child_share)` own child images, bool [n]."""
+    people = _person_keys(jax.random.key(seed), jnp.asarray(numbers, jnp.uint32))
+    return np.asarray(jax.vmap(_owns_child_images, (0, None))(people, child_share))
+
+
+SETS: dict[str, Callable[..., FaceSet]] = {
+    "default": default,
+    "usynthface": usynthface,
+    "kdef": kdef,
+    "multipie": multipie,
+    "ages": ages,
+}
+
+
+def _person_keys(seed_key: Array, numbers: Array) -> Array:
+    """Returns all there is of people: a key each."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(seed_key, numbers)
+
+
+def _identity(person: Array) -> Array:
+    return sample_identities(jax.random.fold_in(person, 0), 1)[0]
+
+
+def _age(person: Array) -> Array:
+    key = jax.random.fold_in(person, 1)
+    return jnp.clip(36.0 + 14.0 * jax.random.normal(key), 8.0, 80.0)
+
+
+def _owns_child_images(person: Array, share: float) -> Array:
+    return jax.random.uniform(jax.random.fold_in(person, 2)) < share
+
+
+def _everyday(person: Array, image: Array, max_yaw: float) -> tuple[Codes, Array]:
+    """Returns codes of an image of a person as photographs have them, and a key."""
+    key = jax.random.fold_in(jax.random.fold_in(person, 3), image)
+    identity = _identity(person)[None]
+    drawn = sample_codes(jax.random.fold_in(key, 0), 1, identity=identity)
+    codes: Codes = jax.tree.map(lambda field: field[0], drawn)
+    within = jax.random.uniform(
+        jax.random.fold_in(key, 1), (), minval=-max_yaw, maxval=max_yaw
+    )
+    yaw = codes.pose[0]
+    yaw = jnp.where(jnp.abs(yaw) <= max_yaw, yaw, within)
+    return codes._replace(pose=codes.pose.at[0].set(yaw)), jax.random.fold_in(key, 2)
+
+
+def _portrait(person: Array, key: Array, **given: float) -> Codes:
+    """Returns a neutral frontal portrait by a good camera, in even light.
+
+    Identity, age, style and distance are the person's; of the image, what is behind
+    them and what they wear are drawn from `key` unless `given`.
+    """
+    drawn = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
+    shown = ("back_hue", "back_light", "back_busy", "cloth_hue", "cloth_light", "grain")
+    plain = {"blur": 0.2, "resolution": 1.0, "contrast": 1.0, "saturation": 1.0}
+    values = {name: drawn[name] for name in shown} | plain | given
+    usual = jax.random.normal(jax.random.fold_in(person, 4), (1 + len(STYLE),))
+    return Codes(
+        identity=_identity(person),
+        expression=expression("neutral"),
+        pose=jnp.zeros(3),
+        camera=jnp.stack([12.0 * jnp.exp(0.2 * usual[0]), 0.0, 0.0]),
+        light=light.ambient(jnp.full(3, 0.7)),
+        age=_age(person),
+        style=jnp.clip(0.4 * usual[1:], -1, 1),
+        imaging=jnp.stack([jnp.float32(values.get(name, 0.0)) for name in IMAGING]),
+    )
+
+
+def _grid(image: Array, middle: int, last: int) -> tuple[Array, Array, Array]:
+    """Returns an image's places along three axes, the last one running fastest."""
+    image = image.astype(jnp.int32)
+    return image // (middle * last), image // last % middle, image % last
+
+
+def _labelled(
+    codes: Codes, expression: Any = -1, light: Any = -1, session: Any = -1
+) -> Labelled:
+    return Labelled(codes, *(jnp.int32(n) for n in (expression, light, session)))
+
+
+def label_rows(
+    face_set: FaceSet, seed_key: Array, people: Array, images: Array
+) -> Labelled:
+    """Returns codes and labels of faces, without drawing them; traceable.
+
+    Args:
+      people, images: [n] uint32 numbers of the person and of the image, below 2**31.
+    """
+    return jax.vmap(face_set.label)(_person_keys(seed_key, people), images)
+
+
+def label(face_set: FaceSet, seed: int, people: Any, images: Any) -> Labelled:
+    """Returns codes and labels of faces, without drawing them, as NumPy arrays.
+
+    Args:
+      people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
+    """
+    people, images = (np.asarray(numbers, np.uint32) for numbers in (people, images))
+    known = _labeller()(face_set, jax.random.key(seed), people, images)
+    return jax.tree.map(np.asarray, known)
+
+
+@functools.cache
+def _labeller() -> Callable[..., Labelled]:
+    # Hundreds of random numbers compile slowly and take no time.
+    options = cpu.quick_compilation()
+    return jax.jit(label_rows, static_argnums=0, compiler_options=options)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "size", "frame", "quality"))
+def draw_rows(
+    codes: Codes,
+    *,
+    mesh: Mesh,
+    size: int,
+    frame: str = "aligned",
+    quality: str = "full",
+) -> tuple[Array, Array, Array]:
+    """Returns images uint8 [n, S, S, 3], five and 68 landmarks of n codes.
+
+    Every device along the mesh's axis 'data' draws its own rows, one after the other:
+    a row is the same whatever is drawn beside it and on however many devices.
+    """
+
+    def local(codes):
+        drawn = render(codes, size, frame, quality)
+        image = jnp.round(drawn.image * 255).astype(jnp.uint8)
+        return image, drawn.landmarks5, drawn.landmarks68
+
+    rows = PartitionSpec("data")
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False
+    )(codes)
+
+
+def draw(
+    face_set: FaceSet,
+    seed: int,
+    people: Any,
+    images: Any,
+    *,
+    size: int = 112,
+    frame: str = "aligned",
+    quality: str = "full",
+) -> Iterator[Drawn]:
+    """Yields faces in runs of at most `CHUNK` for each device, in the order asked for.
+
+    The next run is being drawn while the last one is with the caller.
+
+    Args:
+      people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
+      size, frame, quality: as `render` takes them.
+    """
+    devices = jax.local_devices()
+    mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+    chunk = CHUNK * mesh.size
+    seed_key = jax.random.key(seed)
+    numbers = np.stack([people, images]).astype(np.uint32)  # [2, n]
+    pending, rows = None, 0
+    for start in range(0, numbers.shape[1], chunk):
+        some = numbers[:, start : start + chunk]
+        padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
+        known = _labeller()(face_set, seed_key, *padded)
+        drawn = draw_rows(
+            known.codes, mesh=mesh, size=size, frame=frame, quality=quality
+        )
+        if pending is not None:
+            yield _fetch(pending, rows)
+        pending, rows = (*drawn, known), some.shape[1]
+    if pending is not None:
+        yield _fetch(pending, rows)
+
+
+def _fetch(drawn: tuple, rows: int) -> Drawn:
+    return Drawn(*jax.tree.map(lambda field: np.asarray(field)[:rows], drawn))
+
+
+def face_boxes(landmarks68: np.ndarray) -> np.ndarray:
+    """Returns boxes [n, 4] (x, y, width, height) around 68 landmarks [n, 68, 2].
+
+    From the chin to a quarter of their height above the brows, where detectors put the
+    upper edge.
+    """
+    low, high = landmarks68.min(axis=1), landmarks68.max(axis=1)
+    low = low - (high - low) * (0.0, 0.25)
+    return np.concatenate([low, high - low], axis=1)
+
+
+def arrays(
+    face_set: FaceSet,
+    *,
+    seed: int = 0,
+    people: int,
+    images: int = 0,
+    first: int = 0,
+    size: int = 112,
+    quality: str = "fast",
+    progress: str = "",
+) -> dict[str, np.ndarray]:
+    """Returns a set drawn once, for an `ArrayStream`: image, label, age; by person.
+
+    Worth it where a picture costs more than the step that learns from it, as on a CPU;
+    on accelerators `batches.make` draws new ones as fast as they are used.
+
+    Args:
+      people: how many, numbered from `first`; labels are 0 .. people - 1.
+      images: of each; the set's own number if it has one.
+      progress: label of a progress bar; '' shows none.
+
+    Raises:
+      UserError: for no people or no images, or another number than the set has.
+    """
+    label, image = rows(face_set, people, images)
+    drawn = draw(face_set, seed, first + label, image, size=size, quality=quality)
+    drawn = list(shown(drawn, len(label), progress))
+    return {
+        "image": np.concatenate([some.image for some in drawn]),
+        "label": label,
+        "age": np.concatenate([some.labelled.codes.age for some in drawn]),
+    }
+
+
+def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
+    """Yields what is drawn, with a progress bar over `count` images if labelled."""
+    with tqdm(
+        total=count, desc=label, unit="image", disable=not label, leave=False
+    ) as bar:
+        for some in drawn:
+            bar.update(len(some.image))
+            yield some
+
+
+def rows(face_set: FaceSet, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the person's place, int32 [N], and the image's number of every row.
+
+    Raises UserError as `arrays` does.
+    """
+    if people < 1:
+        raise UserError(f"a set of {people} people; at least 1 is needed")
+    if face_set.images and images not in (0, face_set.images):
+        raise UserError(
+            f"{face_set.name} has {face_set.images} images of every person, "
+            f"not {images}"
+        )
+    count = face_set.images or images
+    if count < 1:
+        raise UserError(f"{images} images of each person; at least 1 is needed")
+    label = np.repeat(np.arange(people, dtype=np.int32), count)
+    return label, np.tile(np.arange(count, dtype=np.int32), people)

@@ -1,0 +1,256 @@
+"""A drawn video of a group: shots with cuts, several people at a time, ground truth.
+
+What self-augmentation learns from (Lee et al., ICRA 2020; its data are the music videos
+of Zhang et al., ECCV 2016): people walk about, turn and pass before each other; from
+one shot to the next hair, clothes, glasses and light change, identities do not.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fr_jax.errors import UserError
+from fr_jax.faces import imaging, sets
+from fr_jax.faces.codes import IMAGING, STYLE, Codes
+from fr_jax.faces.render import render
+from fr_jax.faces.sample import sample_expression, sample_identities, sample_light
+
+Array = jax.Array
+
+RATE = 25.0  # frames a second
+_TILE = 0.5  # of the frame's height is the side of a drawn person, before scaling
+_BODY = 1.5  # tiles that a body goes on below its own
+_NECK = 0.17  # of a tile is half a neck wide
+
+
+class Frame(NamedTuple):
+    """One frame and who is in it, P people.
+
+    Attributes:
+      image: uint8 RGB [H, W, 3].
+      shot: number of the shot.
+      people: [P] numbers from 0 of the group.
+      landmarks5, landmarks68: [P, 5, 2] and [P, 68, 2], (x, y) in pixels.
+      pose: [P, 3] yaw, pitch, roll in degrees.
+      visible: [P] share of each head that is in the frame and not behind others.
+    """
+
+    image: np.ndarray
+    shot: int
+    people: np.ndarray
+    landmarks5: np.ndarray
+    landmarks68: np.ndarray
+    pose: np.ndarray
+    visible: np.ndarray
+
+
+class Film:
+    """The frames of a video, drawn as they are asked for.
+
+    Args:
+      people: in the group; their identities are `sets.STRANGERS` + 0 .. of the seed.
+      frames: of each shot, 25 a second.
+      together: people in every shot; everyone is in one of any `people` shots.
+      size: width and height of a frame.
+
+    Raises:
+      UserError: for no frames, more people together than there are, or frames smaller
+        than 160x120 or of odd sides.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        people: int = 6,
+        shots: int = 8,
+        frames: int = 40,
+        together: int = 3,
+        size: tuple[int, int] = (640, 360),
+        quality: str = "full",
+    ):
+        if min(shots, frames) < 1:
+            raise UserError(f"{shots} shots of {frames} frames: at least 1 of 1")
+        if not 2 <= together <= people:
+            raise UserError(
+                f"{together} people together of {people}: at least 2, at most all"
+            )
+        if min(size[0] // 4, size[1] // 3) < 40 or size[0] % 2 or size[1] % 2:
+            raise UserError(
+                f"frames of {size[0]}x{size[1]}: use even sides from 160x120 on"
+            )
+        self._frames, self.size = shots * frames, size
+        self._key, self._each = jax.random.key(seed), frames
+        self._draw = functools.partial(
+            _frame, people=people, together=together, size=size, quality=quality
+        )
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields the frames; the next one is drawn while the caller has the last."""
+        pending = None
+        for number in range(self._frames):
+            shot, within = divmod(number, self._each)
+            ahead = self._draw(self._key, shot, within)
+            if pending is not None:
+                yield _fetch(*pending)
+            pending = shot, ahead
+        if pending is not None:
+            yield _fetch(*pending)
+
+
+def _fetch(shot: int, drawn: tuple) -> Frame:
+    image, *truth = (np.asarray(part) for part in drawn)
+    return Frame(image, shot, *truth)
+
+
+@functools.partial(jax.jit, static_argnames=("people", "together", "size", "quality"))
+def _frame(key: Array, shot: Array, within: Array, *, people, together, size, quality):
+    width, height = size
+    key_shot = jax.random.fold_in(key, shot)
+    keys = jax.random.split(key_shot, 8)
+    others = jax.random.permutation(keys[0], people - 1)[: together - 1]
+    cast = jnp.concatenate([jnp.zeros(1, others.dtype), others + 1])
+    cast = (cast + shot) % people
+    time = within / RATE
+    scene = _scene(keys[1])
+    codes, centre, side = jax.vmap(
+        functools.partial(_actor, key, keys[2], scene, time, together)
+    )(cast, jax.random.permutation(keys[3], together))
+
+    tile = round(_TILE * height / 8) * 8
+    drawn = render(codes, tile, "loose", quality)
+    scale = side * height / tile  # [P]
+    corner = centre * jnp.array([[width, height]]) - scale[:, None] * tile / 2
+    x, y = (
+        (jnp.arange(length, dtype=jnp.float32) - length / 2) / height
+        for length in (width, height)
+    )
+    named = imaging.named(scene.imaging)
+    # As large as behind a single head: a frame is four decimetres of wall high.
+    behind = imaging.background(named, *jnp.meshgrid(4 * x, 4 * y))
+    image = jnp.clip(jnp.stack(imaging.expose(behind, named), axis=-1), 0, 1)
+    heads = jnp.zeros((together, height, width))
+    for place in range(together):  # from the farthest to the nearest
+        who = jnp.argsort(side)[place]
+        layers = jnp.concatenate(
+            [drawn.image[who], drawn.alpha[who, ..., None], drawn.mask[who, ..., None]],
+            axis=-1,
+        )
+        layers = jnp.concatenate([layers, _body(layers[-1])])
+        layers = jax.image.scale_and_translate(
+            layers,
+            (height, width, 5),
+            (0, 1),
+            jnp.stack([scale[who], scale[who]]),
+            corner[who, ::-1],
+            "linear",
+        )
+        cover = layers[..., 3:4]
+        image = image + cover * (layers[..., :3] - image)
+        heads = heads * (1 - cover[None, ..., 0])
+        heads = heads.at[who].set(layers[..., 4])
+    whole = drawn.mask.sum(axis=(1, 2)) * jnp.square(scale)
+
+    def to_frame(points):  # [P, n, 2]
+        return (points + 0.5) * scale[:, None, None] + corner[:, None] - 0.5
+
+    return (
+        jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8),
+        cast,
+        to_frame(drawn.landmarks5),
+        to_frame(drawn.landmarks68),
+        codes.pose,
+        heads.sum(axis=(1, 2)) / whole,
+    )
+
+
+def _body(last: Array) -> Array:
+    """Returns what goes on below a drawn person's last row [T, 5]: shirt, soon."""
+    tile = len(last)
+    middle, half = tile // 2, round(_NECK * tile)
+    across = jnp.clip((jnp.arange(tile) - middle + half) / (2 * half), 0.0, 1.0)
+    left, right = last[None, middle - half], last[None, middle + half]
+    shirt = left + across[:, None] * (right - left)
+    inside = jnp.abs(jnp.arange(tile) - middle) < half
+    shirt = jnp.where(inside[:, None], shirt, last)
+    down = jnp.clip(jnp.arange(round(_BODY * tile)) / (0.06 * tile), 0.0, 1.0)
+    body = last[None] + down[:, None, None] * (shirt - last)[None]
+    return body.at[..., 4].set(0.0)
+
+
+class _Scene(NamedTuple):
+    light: Array
+    imaging: Array
+
+
+def _scene(key: Array) -> _Scene:
+    """Light and room of a shot; one shot in four is dark."""
+    keys = jax.random.split(key, 3)
+    drawn = dict(zip(IMAGING, jax.random.uniform(keys[0], (len(IMAGING),))))
+    dim = jnp.where(jax.random.bernoulli(keys[1], 0.25), 0.35, 1.0)
+    values = {
+        "resolution": 1.0,
+        "contrast": 1.0,
+        "saturation": 1.0,
+        "back_hue": drawn["back_hue"],
+        "back_light": (0.2 + 0.6 * drawn["back_light"]) * jnp.sqrt(dim),
+        "back_busy": 0.2 + 0.8 * drawn["back_busy"],
+        "grain": drawn["grain"],
+    }
+    code = jnp.stack([jnp.float32(values.get(name, 0.0)) for name in IMAGING])
+    return _Scene(sample_light(keys[2]) * dim, code)
+
+
+def _actor(key, key_shot, scene, time, together, person, lane):
+    """Returns codes, place (shares of the frame) and size of one person at a time.
+
+    What lasts comes from `key`, what a shot changes from `key_shot`.
+    """
+    identity = jax.random.fold_in(key, sets.STRANGERS + person)
+    day = jax.random.fold_in(key_shot, person)
+    keys = jax.random.split(day, 6)
+    moved = jax.vmap(_wander, (0, None))(jax.random.split(keys[0], 7), time)
+    u = jax.random.uniform(keys[1], (8,))
+    first, second = jax.vmap(sample_expression)(jax.random.split(keys[2], 2))
+    change = 0.5 - 0.5 * jnp.cos(2 * jnp.pi * (time / 4 + u[0]))
+    named = dict(zip(IMAGING, scene.imaging))
+    named |= {
+        "cloth_hue": u[1],
+        "cloth_light": u[2],
+        "glasses": (u[3] < 0.15).astype(jnp.float32),
+        "glasses_shape": u[4],
+    }
+    codes = Codes(
+        identity=sample_identities(jax.random.fold_in(identity, 0), 1)[0],
+        expression=first + change * (second - first),
+        pose=jnp.stack(
+            [60 * moved[0] + 30 * (u[5] - 0.5), 12 * moved[1], 8 * moved[2]]
+        ),
+        camera=jnp.array([25.0, 0.0, 0.0]),
+        light=scene.light,
+        age=jnp.clip(
+            28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1)), 16, 60
+        ),
+        style=jnp.clip(0.6 * jax.random.normal(keys[3], (len(STYLE),)), -1, 1),
+        imaging=jnp.stack([named[name] for name in IMAGING]),
+    )
+    step = 0.006 * jnp.sin(2 * jnp.pi * (1.8 * time + u[6]))
+    across = (lane + 0.5) / together + 0.9 / together * moved[3]
+    centre = jnp.stack([across, 0.45 + 0.06 * moved[4] + step])
+    side = (0.5 + 0.35 * u[7]) * (1 + 0.12 * moved[5])
+    return codes, centre, side
+
+
+def _wander(key: Array, time: Array) -> Array:
+    """Returns where a smooth aimless movement is, -1..1, after `time` seconds."""
+    u = jax.random.uniform(key, (4,))
+    slow = jnp.sin(2 * jnp.pi * (time / (4 + 4 * u[0]) + u[1]))
+    quick = jnp.sin(2 * jnp.pi * (time / (1.5 + 1.5 * u[2]) + u[3]))
+    return 0.75 * slow + 0.25 * quick
