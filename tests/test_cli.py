@@ -352,7 +352,7 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawin
     train("unknown data source 'disk'", "--config.data.source=disk")
     train("no embedder here", "--init-from", tmp_path)
     train("is not NAME=EMBEDDER", "--given", "x")
-    train("5000 stand-in children wanted of 60", "--config.children.stand_ins=5000")
+    train("is 50, for records", "--config.children.stand_ins=50")
     train("a batch of 9999 rows", "--config.data.batch_size=9999")
     records = ("--config.data.path",)
     train("say where the records are", config=f"{CONFIG}:cfp")
@@ -360,6 +360,10 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawin
     command("data", "convert", folder, "--to", tmp_path / "r", "--name", "faces")
     here = (*records, tmp_path / "r/faces")
     train("nobody lies between", *here, config=f"{CONFIG}:cfp")
+    everyone = ("--config.data.identities=", "--config.children.stand_ins=5000")
+    train(
+        "5000 stand-in children wanted of 6", *here, *everyone, config=f"{CONFIG}:cfp"
+    )
     one = ("--config.data.identities=p1:p1", "--config.children.stand_ins=0")
     train("one identity", *here, *one, config=f"{CONFIG}:cfp")
     casia = {"config": f"{CONFIG}:paper_casia"}

@@ -177,14 +177,14 @@ def test_landmark_maps_are_those_of_fra():
 def stub(codes, size, frame, quality):
     """People who are black discs, each with five white dots where landmarks are."""
     rows = len(codes.age)
-    angle = codes.pose[:, :1] / 90 + jnp.arange(5.0)
+    angle = codes.pose[:, :1] / 90 + jnp.arange(5.0)[None]
     five = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1) * 0.3 + 0.5
     five = five * size - 0.5  # [rows, 5, 2]
     grid = jnp.arange(size)
     column = jnp.abs(grid[None, None] - five[..., :1])
     row = jnp.abs(grid[None, None] - five[..., 1:])
     dots = (jnp.exp(-(row[..., :, None] ** 2) - column[..., None, :] ** 2)).sum(1)
-    disc = jnp.hypot(grid[:, None] - size / 2, grid[None] - size / 2) < 0.45 * size
+    disc = jnp.hypot(grid[:, None] - size / 2, grid[None, :] - size / 2) < 0.45 * size
     disc = jnp.broadcast_to(disc.astype(jnp.float32), (rows, size, size))
     image = jnp.repeat(jnp.clip(dots, 0, 1)[..., None], 3, axis=-1)
     sixty_eight = jnp.concatenate([five] * 14, axis=1)[:, :68]

@@ -205,6 +205,12 @@ def _of_nobody(
 ) -> Data:
     """Data of drawn people, to be judged on others of the same kind."""
     options, seed = config.data, config.train.seed
+    for name in ("age_file", "published", "stand_ins"):
+        if config.children[name]:
+            raise UserError(
+                f"config.children.{name} is {config.children[name]!r}, for records; "
+                "drawn people have ages: set config.data.child_share"
+            )
     images = options.num_identities * options.num_images
     facts = {
         "num_classes": options.num_identities,
