@@ -23,12 +23,16 @@ from data_pipelines.readers import verification_bin
 from fr_jax import faces
 
 
-def conditions(key, identity, **fixed):
-    """Codes of photographs of these people, |yaw| <= 45, nobody covered."""
+GLASSES = ("glasses", "glasses_dark")
+COVERS = ("mask", "hand", *GLASSES)
+
+
+def conditions(key, identity, without=COVERS, **fixed):
+    """Codes of photographs of these people, |yaw| <= 45, `without` something worn."""
     codes = faces.sample_codes(key, len(identity), identity=identity)
     pose = codes.pose.at[:, 0].set(45 * jnp.tanh(codes.pose[:, 0] / 45))
     imaging = codes.imaging
-    for name in ("mask", "hand"):
+    for name in without:
         imaging = imaging.at[:, faces.IMAGING.index(name)].set(0.0)
     return codes._replace(pose=pose, imaging=imaging, **fixed)
 
@@ -60,9 +64,9 @@ def embed(network, images):
 
 
 def separation(first, second):
-    """Returns AUC and cosines of row i with row i, against row i with row i + 1."""
-    same = np.sum(first * second, axis=1)
-    other = np.sum(first * np.roll(second, 1, axis=0), axis=1)
+    """Returns AUC and cosines of row i with row i, against row i with all others."""
+    cosine = first @ second.T
+    same, other = np.diag(cosine), cosine[~np.eye(len(cosine), dtype=bool)]
     truth = np.r_[np.ones(len(same)), np.zeros(len(other))]
     return roc_auc_score(truth, np.r_[same, other]), same, other
 
@@ -79,12 +83,15 @@ def main() -> None:
     results: dict[str, float] = {}
 
     people = faces.sample_identities(jax.random.key(1), arguments.people)
-    age = jnp.full((arguments.people,), 25.0)
+    drawn = jax.random.normal(jax.random.key(6), (arguments.people,))
+    age = jnp.clip(36 + 15 * drawn, 16, 75)
+    young = jnp.full_like(age, 25.0)
     sets = {
-        "first": conditions(jax.random.key(2), people),
-        "second": conditions(jax.random.key(3), people),
-        "young": conditions(jax.random.key(4), people, age=age),
-        "old": conditions(jax.random.key(5), people, age=age + 30),
+        "first": conditions(jax.random.key(2), people, age=age),
+        "second": conditions(jax.random.key(3), people, age=age),
+        "glasses": conditions(jax.random.key(3), people, ("mask", "hand"), age=age),
+        "young": conditions(jax.random.key(4), people, age=young),
+        "old": conditions(jax.random.key(5), people, age=young + 30),
     }
     embeddings, off, seen = {}, [], []
     for name, codes in sets.items():
@@ -107,6 +114,7 @@ def main() -> None:
     cosines = {}
     for name, (a, b) in {
         "conditions": ("first", "second"),
+        "glasses": ("first", "glasses"),
         "30_years": ("young", "old"),
     }.items():
         results[f"auc/{name}"], same, other = separation(embeddings[a], embeddings[b])

@@ -33,20 +33,20 @@ TRAITS: dict[str, tuple[float, float]] = {
     "brow_ridge": (0.02, 0.03),
     "temple": (0.0, 0.045),
     # nose
-    "nose_length": (0.0, 0.0675),
-    "nose_width": (0.0, 0.045),
-    "nose_height": (0.0, 0.0675),
+    "nose_length": (0.0, 0.03),
+    "nose_width": (0.0, 0.033),
+    "nose_height": (0.0, 0.055),
     "nose_bridge": (0.0, 0.06),
     "nose_hump": (0.0, 0.0375),
-    "nose_tip_up": (0.0, 0.06),
+    "nose_tip_up": (0.0, 0.04),
     "nose_tip_size": (0.0, 0.03),
     # eyes
-    "eye_spacing": (0.0, 0.042),
-    "eye_height": (0.0, 0.0375),
+    "eye_spacing": (0.0, 0.017),
+    "eye_height": (0.0, 0.02),
     "eye_width": (0.0, 0.0255),
     "eye_open": (0.0, 0.021),
     "eye_tilt": (0.012, 0.033),
-    "eye_depth": (0.0, 0.045),
+    "eye_depth": (0.0, 0.035),
     "eye_fold": (0.0, 1.0),
     "iris_hue": (0.0, 1.0),
     "iris_light": (0.0, 1.0),
@@ -59,8 +59,8 @@ TRAITS: dict[str, tuple[float, float]] = {
     "brow_dark": (0.0, 0.3),
     "brow_gap": (0.0, 0.03),
     # mouth
-    "mouth_width": (0.0, 0.0525),
-    "mouth_height": (0.0, 0.042),
+    "mouth_width": (0.0, 0.024),
+    "mouth_height": (0.0, 0.022),
     "mouth_out": (0.0, 0.045),
     "upper_lip": (0.0, 0.525),
     "lower_lip": (0.0, 0.525),
@@ -100,7 +100,6 @@ TRAITS: dict[str, tuple[float, float]] = {
     "grey": (0.0, 1.0),
     "beard": (0.0, 1.0),
     "moustache": (0.0, 1.0),
-    "asymmetry": (0.0, 0.02),
 }
 PATTERN_SIZE = 18  # of the fine skin pattern
 IDENTITY_SIZE = len(TRAITS) + PATTERN_SIZE

@@ -105,19 +105,19 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     eye_v = 0.142 + t["eye_height"] - 0.05 * child
     lips = jnp.clip(1 - 0.6 * e["lips_press"], 0.3, 1) * (1 - 0.35 * old)
     wider = 1 + 0.2 * e["smile"] - 0.3 * e["lips_round"]
-    mouth_v = -0.525 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
+    mouth_v = -0.500 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
     brow_v = jnp.maximum(0.185 + t["brow_height"] - 0.02 * male, 0.12)
     return Features(
-        eye_u=0.372 + t["eye_spacing"],
+        eye_u=0.350 + t["eye_spacing"],
         eye_v=eye_v,
-        eye_width=(0.162 + t["eye_width"]) * (1 + 0.08 * child),
+        eye_width=(0.180 + t["eye_width"]) * (1 + 0.08 * child),
         eye_up=open_,
         eye_down=0.65 * open_ - 0.012 * jnp.maximum(e["cheeks_up"], 0.0),
         eye_tilt=t["eye_tilt"] - 0.015 * old,
         iris=0.071 * (1 + 0.1 * child),
         gaze_u=0.05 * e["gaze_x"],
         gaze_v=0.035 * e["gaze_y"],
-        brow_u=0.375 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
+        brow_u=0.353 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
         brow_v=eye_v + brow_v,
         brow_width=0.205 + t["brow_length"],
         brow_thick=0.036 * jnp.exp(t["brow_thick"] + 0.3 * (male - 0.5) - 0.5 * child),
@@ -130,7 +130,7 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
         * (1 - 0.12 * child + 0.06 * old)
         * (1 + 0.08 * jnp.maximum(e["smile"], 0)),
         mouth_v=mouth_v,
-        mouth_width=(0.245 + t["mouth_width"]) * wider * (1 - 0.1 * child),
+        mouth_width=(0.28 + t["mouth_width"]) * wider * (1 - 0.1 * child),
         mouth_curve=t["mouth_corner"]
         + 0.075 * e["smile"]
         - 0.065 * e["corners_down"]
@@ -230,7 +230,7 @@ def radius_maps(
         0.075,
     )
     add(t["temple"] - 0.02, 0.82, 0.16, 0.32, 0.25)
-    add(-0.085 - t["eye_depth"], f.eye_u - 0.03, 0.155, f.eye_v + 0.01, 0.105)
+    add(-0.035 - t["eye_depth"], f.eye_u - 0.03, 0.155, f.eye_v + 0.01, 0.105)
     add(-0.045, 0.13, 0.07, f.eye_v, 0.12)
     add(0.050, f.eye_u, 0.095, f.eye_v - 0.005, 0.066)
     add(t["cheekbone"] + 0.012 + 0.012 * smile, 0.58, 0.2, -0.10, 0.15)
@@ -256,11 +256,11 @@ def radius_maps(
     add(-0.02, f.mouth_width + 0.015, 0.05, f.mouth_v + f.mouth_curve, 0.06)
     add(-0.045, 0.0, 0.16, f.mouth_v - 0.155 - f.drop, 0.05)
     add(
-        0.055 + t["chin_out"] - 0.02 * child,
+        0.125 + t["chin_out"] - 0.02 * child,
         0.0,
         t["chin_width"] + 0.02 * male,
-        f.chin_v + 0.03,
-        0.11,
+        f.chin_v + 0.01,
+        0.14,
     )
     add(t["chin_height"], 0.0, 0.2, f.chin_v - 0.1, 0.1)
     add(
@@ -284,7 +284,7 @@ def radius_maps(
         middle,
         0.12,
     )
-    tip = 0.165 + t["nose_height"] + 0.03 * old
+    tip = 0.110 + t["nose_height"] + 0.03 * old
     add(tip * small, 0.0, 0.085 + t["nose_tip_size"], f.nose_v, 0.095)
     add(0.055 * small, 0.0, 0.12 + 0.5 * t["nose_tip_size"], f.nose_v - 0.03, 0.07)
     add(0.095 * small, 0.70 * n, 0.40 * n, f.nose_v - 0.055, 0.062)
@@ -299,7 +299,8 @@ def radius_maps(
     # ears
     ear = (1 - 0.8 * _long(t, style)) * (0.17 + t["ear_out"]) * (1 + 0.15 * old)
     ear_long = 0.23 * (1 + 2 * t["ear_size"] + 0.1 * old)
-    add(1.3 * ear, 1.52, 0.11, 0.02, ear_long)
+    for middle in (0.02 + 0.55 * ear_long, 0.02 - 0.45 * ear_long):
+        add(0.85 * ear, 1.52, 0.12, middle, 0.62 * ear_long)
     add(-0.5 * ear, 1.40, 0.07, -0.02, 0.12)
     heights, centre_u, width_u, centre_v, width_v = (
         jnp.stack([jnp.float32(value) for value in column])[:, None]

@@ -92,13 +92,16 @@ def head(
         t, nearest, nearest_t = carry
         length, u, v = _place(_along(o, d, t))
         outside = length - _look_up(quads, u, v, 1)[0]
-        better = outside < nearest
-        nearest = jnp.where(better, outside, nearest)
-        nearest_t = jnp.where(better, t, nearest_t)
-        # The surface is steep at the nose, so a full step may pass through it.
-        ahead = jnp.where(outside > 0.3, outside * 0.9, outside * 0.72)
+        # Once inside, the last place is the best, however often it is outside again.
+        entered = (nearest < 0) | (outside < 0)
+        better = entered | (outside < nearest)
+        nearest = jnp.where(entered, -1.0, jnp.minimum(outside, nearest))
+        # The surface is steep at the nose, so a full step may pass through it; ears
+        # and hair beside the face are thin as well.
+        share = jnp.where(jnp.abs(u) > 1.0, 0.5, jnp.where(outside > 0.3, 0.9, 0.72))
         # Past an edge that it nearly touched, a ray must get on.
-        ahead = jnp.where(outside > 0, jnp.maximum(ahead, 0.025), ahead)
+        ahead = jnp.maximum(outside * share, jnp.where(entered, -1.0, 0.08))
+        nearest_t = jnp.where(better, jnp.where(entered, t + ahead, t), nearest_t)
         return jnp.minimum(t + ahead, exit_), nearest, nearest_t
 
     t, nearest, nearest_t = jax.lax.fori_loop(0, steps, step, (t, nearest, nearest_t))
