@@ -1,7 +1,7 @@
 """Every figure of speed that this project quotes, as ratios taken in one run.
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
-        [start]
+        [rendering] [start]
 
 PyTorch is the opponent, and onnxruntime (`pip install '.[bench]'`). Contestants run in
 turn, each in a process of its own; the median ratio of neighbouring runs counts.
@@ -14,7 +14,15 @@ import os
 import platform
 from pathlib import Path
 
-PARTS = ("training_step", "embedding", "imported", "verification", "data", "start")
+PARTS = (
+    "training_step",
+    "embedding",
+    "imported",
+    "verification",
+    "data",
+    "rendering",
+    "start",
+)
 
 
 def main() -> None:

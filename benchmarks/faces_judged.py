@@ -1,6 +1,7 @@
 """Drawn faces before judges who know nothing of them: a detector, a real embedder.
 
-    python -m benchmarks.faces_judged --weights DIR [--lfw lfw.bin] [--to DIR]
+    python -m benchmarks.faces_judged --weights DIR [--lfw lfw.bin]
+        [--photographs landmarks68.tar] [--to DIR]
 
 The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither learnt
 from drawings. Faces are loose 200x200 renders with |yaw| <= 45, aligned by what the
@@ -9,6 +10,7 @@ detector finds, as photographs are.
 
 import argparse
 import json
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -21,7 +23,6 @@ from tqdm import tqdm
 from data_pipelines import align, detect
 from data_pipelines.readers import verification_bin
 from fr_jax import faces
-
 
 GLASSES = ("glasses", "glasses_dark")
 COVERS = ("mask", "hand", *GLASSES)
@@ -75,6 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--lfw", type=Path)
+    parser.add_argument("--photographs", type=Path, help=".jpg with 68-point .pts")
     parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--to", type=Path, default=Path("runs/faces_judged"))
     arguments = parser.parse_args()
@@ -111,6 +113,9 @@ def main() -> None:
     results["points_median"] = float(np.median(off))
     for k, part in enumerate(("eye_left", "eye_right", "nose", "mouth_l", "mouth_r")):
         results[f"points_median/{part}"] = float(np.median(np.array(off)[:, k]))
+    if arguments.photographs:
+        off = photographs(arguments.photographs, detector)
+        results["photographs/points_median"] = float(np.median(off))
     cosines = {}
     for name, (a, b) in {
         "conditions": ("first", "second"),
@@ -135,6 +140,42 @@ def main() -> None:
     histograms(cosines, arguments.to / "cosines.png")
     for name, value in results.items():
         print(f"{name:32s} {value:.4f}")
+
+
+def photographs(path: Path, detector, eyes: float = 39.0) -> np.ndarray:
+    """Returns how far off the detector is on photographs that people annotated.
+
+    They are shown as large as the drawn ones: 200x200 with `eyes` pixels between the
+    eyes. [n, 5], in distances of the eyes.
+    """
+    off = []
+    with tarfile.open(path) as archive:
+        files = {Path(member.name): member for member in archive}
+        for name in sorted(name for name in files if name.suffix == ".pts"):
+            text = archive.extractfile(files[name]).read().decode()
+            lines = [line.split() for line in text.splitlines()]
+            points = [line for line in lines if len(line) == 2 and _number(line[0])]
+            points = np.array(points, float) - 1  # they count from 1
+            left, right = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
+            truth = np.stack([left, right, points[30], points[48], points[54]])
+            scale = eyes / np.linalg.norm(right - left)
+            data = archive.extractfile(files[name.with_suffix(".jpg")]).read()
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), 1)[..., ::-1]
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
+            shift = 100 - scale * points.mean(axis=0)
+            moved = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
+            found = detector(cv2.warpAffine(image, moved, (200, 200)))
+            away = [
+                np.linalg.norm(one.points - (scale * truth + shift), axis=1) / eyes
+                for one in found
+            ]
+            off += sorted(away, key=np.mean)[:1]
+    return np.array(off)
+
+
+def _number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
 
 
 def lfw(path: Path, pairs: int = 600):

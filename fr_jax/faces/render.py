@@ -193,7 +193,7 @@ def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Renderin
     # Shoulders and neck, which do not turn with the head, over the background.
     image = imaging.background(i, x, y)
     narrow = 1 - 0.25 * shape.child_and_old(codes.age)[0]
-    torso = trace.ellipsoid(eye, ray, (0.0, -2.72, -0.45), (2.0 * narrow, 1.28, 0.9))
+    torso = trace.ellipsoid(eye, ray, (0.0, -2.56, -0.42), (2.0 * narrow, 1.28, 0.95))
     neck = trace.ellipsoid(eye, ray, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55))
     cloth = imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
     torso_cover = jnp.clip(0.5 - torso.miss / (1.5 * width), 0, 1)

@@ -99,7 +99,7 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     wide = e["eyes_wide"]
     open_ = (
         (0.066 + t["eye_open"])
-        * (1 + 0.15 * child - 0.22 * old)
+        * (1 + 0.25 * child - 0.22 * old)
         * jnp.clip(1 + 0.45 * wide, 0.05, 1.6)
     )
     eye_v = 0.142 + t["eye_height"] - 0.05 * child
@@ -110,11 +110,11 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     return Features(
         eye_u=0.350 + t["eye_spacing"],
         eye_v=eye_v,
-        eye_width=(0.180 + t["eye_width"]) * (1 + 0.08 * child),
+        eye_width=(0.180 + t["eye_width"]) * (1 + 0.15 * child),
         eye_up=open_,
         eye_down=0.65 * open_ - 0.012 * jnp.maximum(e["cheeks_up"], 0.0),
         eye_tilt=t["eye_tilt"] - 0.015 * old,
-        iris=0.071 * (1 + 0.1 * child),
+        iris=0.071 * (1 + 0.15 * child),
         gaze_u=0.05 * e["gaze_x"],
         gaze_v=0.035 * e["gaze_y"],
         brow_u=0.353 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
@@ -218,7 +218,7 @@ def radius_maps(
     def add(height, centre_u, width_u, centre_v, width_v):
         bumps.append((height, centre_u, width_u, centre_v, width_v))
 
-    fat = t["cheek_fat"] + 0.05 * child
+    fat = t["cheek_fat"] + 0.08 * child
     smile = jnp.maximum(e["smile"], 0) + 0.6 * jnp.maximum(e["cheeks_up"], 0)
     add(t["forehead_out"] + 0.03 * child, 0.0, 0.6, 0.70, 0.28)
     add(t["forehead_slope"], 0.0, 0.7, 0.95, 0.3)
@@ -256,7 +256,7 @@ def radius_maps(
     add(-0.02, f.mouth_width + 0.015, 0.05, f.mouth_v + f.mouth_curve, 0.06)
     add(-0.045, 0.0, 0.16, f.mouth_v - 0.155 - f.drop, 0.05)
     add(
-        0.125 + t["chin_out"] - 0.02 * child,
+        0.095 + t["chin_out"] - 0.03 * child,
         0.0,
         t["chin_width"] + 0.02 * male,
         f.chin_v + 0.01,
@@ -308,7 +308,7 @@ def radius_maps(
     )
     columns = heights * _bump(side - centre_u, width_u)
     skin = base + _bump(v.T - centre_v, width_v).T @ columns
-    growth = -0.20 * child
+    growth = -0.28 * child
     skin = skin * (1 + growth * (1 - y) * 0.5)
     hair = _hair(t, f, age, style, u, v, side, (x, y, z), male)
     return skin, hair

@@ -1,0 +1,76 @@
+"""The README's pictures of drawn faces.
+
+python -m benchmarks.faces_sheets --to docs
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fr_jax import faces
+from fr_jax.faces import sets, video
+
+_COLUMNS, _TILE = 8, 112
+_PERSON = 1  # whom the second sheet shows
+
+
+def people(rows: int) -> np.ndarray:
+    """Returns images [rows * _COLUMNS, S, S, 3] of as many people."""
+    drawn = sets.draw(
+        sets.default(30.0),
+        seed=0,
+        people=np.arange(rows * _COLUMNS),
+        images=np.zeros(rows * _COLUMNS),
+        size=_TILE,
+    )
+    return np.concatenate([some.image for some in drawn])
+
+
+def one_person(number: int) -> np.ndarray:
+    """Returns one person turned, moved, lit and aged, a row each."""
+    plain = sets.label(sets.kdef(), 0, [number], [2]).codes
+    codes = jax.tree.map(
+        lambda field: jnp.repeat(jnp.asarray(field), _COLUMNS, axis=0), plain
+    )
+    yaw = jnp.linspace(-90, 90, _COLUMNS)
+    moved = [faces.expression(name) for name in faces.EXPRESSIONS]
+    moved.append(faces.expression("happy") + faces.expression("surprised"))
+    lights = faces.presets()[jnp.array([0, 1, 4, 6, 8, 10, 13, 18])]
+    variations = [
+        codes._replace(pose=codes.pose.at[:, 0].set(yaw)),
+        codes._replace(expression=jnp.stack(moved)),
+        codes._replace(light=lights),
+        codes._replace(age=jnp.array([2.0, 6.0, 11.0, 20.0, 35.0, 50.0, 65.0, 85.0])),
+    ]
+    rows = [faces.render(row, _TILE, "loose").image for row in variations]
+    return np.round(np.concatenate(rows) * 255).astype(np.uint8)
+
+
+def grid(images: np.ndarray) -> np.ndarray:
+    """Returns images [n, S, S, 3] side by side, `_COLUMNS` in a row."""
+    rows = images.reshape(-1, _COLUMNS, *images.shape[1:])
+    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--to", type=Path, default=Path("docs"))
+    to = parser.parse_args().to
+    to.mkdir(parents=True, exist_ok=True)
+    sheets = {
+        "people": grid(people(3)),
+        "one_person": grid(one_person(_PERSON)),
+        "group": next(iter(video.Film(0, frames=1, shots=1))).image,
+    }
+    for name, image in sheets.items():
+        path = to / f"{name}.jpg"
+        cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        print(f"{path}: {image.shape[1]}x{image.shape[0]}")
+
+
+if __name__ == "__main__":
+    main()

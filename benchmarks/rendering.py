@@ -1,0 +1,93 @@
+"""Drawn faces a second, what they cost to compute and to compile, and their memory."""
+
+import math
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from fr_jax import cpu, faces
+
+SIZE = 112
+_ROWS = 64
+
+
+def operations(jaxpr: Jaxpr) -> float:
+    """Returns the floating-point operations of a program, one for each number it makes.
+
+    Matrix products count two for each product; loops count as often as they run.
+    Comparisons, choices, look-ups and moves count nothing.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        inner = [
+            part.jaxpr if isinstance(part, ClosedJaxpr) else part
+            for value in equation.params.values()
+            for part in (value if isinstance(value, (tuple, list)) else [value])
+            if isinstance(part, (ClosedJaxpr, Jaxpr))
+        ]
+        if inner:
+            times = equation.params.get("length", 1)
+            total += times * sum(operations(part) for part in inner)
+            continue
+        made = equation.outvars[0].aval
+        if not jnp.issubdtype(getattr(made, "dtype", jnp.int32), jnp.floating):
+            continue
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            first = equation.invars[0].aval.shape
+            depth = math.prod(first[axis] for axis in contracted)
+            total += 2 * depth * made.size
+        elif equation.primitive.name in _ARITHMETIC:
+            total += made.size
+        elif equation.primitive.name.startswith("reduce_"):
+            source = equation.invars[0]
+            total += 0 if isinstance(source, Literal) else source.aval.size
+    return total
+
+
+_ARITHMETIC = {
+    *("add", "add_any", "sub", "mul", "div", "neg", "max", "min", "abs", "sign"),
+    *("floor", "round", "square", "integer_pow", "pow", "sqrt", "rsqrt", "exp", "exp2"),
+    *("expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "logistic", "erf", "atan2"),
+}
+
+
+def run(rounds: int) -> dict[str, float]:
+    cpu.keep_freed_memory()
+    codes = faces.sample_codes(jax.random.key(0), _ROWS)
+    one = jax.tree.map(lambda field: field[:1], codes)
+    programs, found = {}, {}
+    for quality in ("fast", "full"):
+
+        def draw(codes, quality=quality):
+            return faces.render(codes, SIZE, quality=quality).image
+
+        count = operations(jax.make_jaxpr(draw)(one).jaxpr)
+        found[f"faces, {quality}: thousand operations a pixel"] = count / SIZE**2 / 1e3
+        found[f"faces, {quality}: million operations an image"] = count / 1e6
+        start = time.perf_counter()
+        program = jax.jit(draw).lower(codes).compile()
+        found[f"faces, {quality}: compiling, s"] = time.perf_counter() - start
+        memory = program.memory_analysis()
+        found[f"faces, {quality}: MiB beside the pictures"] = (
+            memory.temp_size_in_bytes / 2**20
+        )
+        programs[quality] = program
+        jax.block_until_ready(program(codes))
+    speeds: dict[str, list[float]] = {quality: [] for quality in programs}
+    for _ in range(rounds):
+        for quality, program in programs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(program(codes))
+            speeds[quality].append(_ROWS / (time.perf_counter() - start))
+    for quality, values in speeds.items():
+        found[f"faces, {quality}: images/s"] = statistics.median(values)
+        found[f"faces, {quality}: GFLOP/s"] = (
+            found[f"faces, {quality}: million operations an image"]
+            * found[f"faces, {quality}: images/s"]
+            / 1e3
+        )
+    return found
