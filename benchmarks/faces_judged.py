@@ -194,7 +194,9 @@ def histograms(cosines, path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(cosines), figsize=(4 * len(cosines), 3))
     for axis, (name, (same, other)) in zip(np.atleast_1d(axes), cosines.items()):
         for values, label in ((same, "genuine"), (other, "impostor")):
-            axis.hist(values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label)
+            axis.hist(
+                values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label, density=True
+            )
         axis.set(title=name, xlabel="cosine")
         axis.legend()
     figure.tight_layout()

@@ -253,11 +253,9 @@ for count in (1, 8):
     made[count] = stream.batch_at(5)
     assert len(made[count]["image"].addressable_shards) == count
 one, many = (jax.tree.map(np.asarray, made[count]) for count in (1, 8))
-step = np.abs(one["image"].astype(int) - many["image"])
-equal = [bool((one[name] == many[name]).all()) for name in ("label", "seed")]
+equal = [bool((one[name] == many[name]).all()) for name in ("image", "label", "seed")]
 print(json.dumps({
     "labels": one["label"].tolist(), "equal": equal,
-    "mean": float(step.mean()), "share": float((step > 0).mean()),
     "contrast": float(one["image"].std()), "shape": one["image"].shape,
     "dtype": str(one["image"].dtype),
 }))
@@ -281,9 +279,6 @@ print(json.dumps({
     assert counts.tolist() == [2] * 8
     assert found["shape"] == [16, 24, 24, 3] and found["dtype"] == "uint8"
     assert found["contrast"] > 20
-    # For several devices the compiler rounds otherwise in the last bit, and a ray that
-    # grazes an edge may then hit or miss.
-    assert found["share"] < 0.05 and found["mean"] < 0.05
 
 
 def test_wrong_uses():

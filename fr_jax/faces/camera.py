@@ -88,8 +88,8 @@ def grid(frame: Frame, size: int, samples: int) -> tuple[Array, Array, Array]:
     line = (np.arange(size * samples, dtype=np.float32) + 0.5) / samples - 0.5
     px, py = line[None, :] - frame.x, line[:, None] - frame.y
     square = frame.a**2 + frame.b**2
-    x = (frame.a * px + frame.b * py) / square
-    y = (frame.a * py - frame.b * px) / square
+    x = (frame.a * px + frame.b * py) * (1 / square)
+    y = (frame.a * py - frame.b * px) * (1 / square)
     return x, y, jax.lax.rsqrt(square) / samples
 
 

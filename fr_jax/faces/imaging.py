@@ -59,10 +59,10 @@ def _lens(i: dict[str, Array], size: int, scale: Array) -> Array:
     """Returns the matrix [size, size] that blurs and coarsens one axis."""
     place = jnp.arange(size, dtype=jnp.float32)
     sigma = i["blur"] * scale + 0.05
-    gauss = jnp.exp(-0.5 * jnp.square((place[:, None] - place[None, :]) / sigma))
+    gauss = jnp.exp(-0.5 * jnp.square((place[:, None] - place[None, :]) * (1 / sigma)))
     gauss = gauss / gauss.sum(axis=1, keepdims=True)
     share = jnp.clip(i["resolution"] / jnp.minimum(scale, 1.0), 0.08, 1.0)
-    low = place[:, None] / share  # where a coarse pixel begins
+    low = place[:, None] * (1 / share)  # where a coarse pixel begins
     cover = jnp.clip(
         jnp.minimum(place[None, :] + 1, low + 1 / share)
         - jnp.maximum(place[None, :], low),
@@ -97,7 +97,8 @@ def compress(image: Colour, loss: Array) -> Colour:
     """
     size = image[0].shape[0]
     blocks = -(-size // 8)
-    cosines = jnp.kron(jnp.eye(blocks), _cosines())  # of all blocks along one axis
+    with jax.ensure_compile_time_eval():
+        cosines = jnp.kron(jnp.eye(blocks), _cosines())  # of all blocks along one axis
     pad = 8 * blocks - size
     frequency = jnp.tile(jnp.arange(8), blocks)
     frequency = frequency[:, None] + frequency[None, :]

@@ -69,11 +69,11 @@ def wear_mask(surface: Paint, u: Array, v: Array, f: Features, worn: Array) -> P
 
 def _soft(distance: Array, width) -> Array:
     """Coverage where `distance` > 0, soft over `width`."""
-    return jax.nn.sigmoid(4.0 * distance / width)
+    return jax.nn.sigmoid(distance * (4.0 / width))
 
 
 def _bump(x, width):
-    return jnp.exp(-jnp.square(x / width))
+    return jnp.exp(-jnp.square(x * (1 / width)))
 
 
 def _mix(share, first, second) -> list:
@@ -292,7 +292,7 @@ def paint(
     colour = over(colour, 0.92 * beard, face_hair)
 
     # brows
-    x = (side - f.brow_u) / f.brow_width
+    x = (side - f.brow_u) * (1 / f.brow_width)
     thick = f.brow_thick * (1 - 0.45 * jnp.clip(x + 0.2, 0, 1))
     brow = _soft(thick - jnp.abs(v - f.brow_line(x)), 0.03) * _soft(
         1 - jnp.abs(x), 0.18
@@ -306,7 +306,7 @@ def paint(
     colour = over(colour, jnp.clip(brow, 0, 1), brow_colour)
 
     # eyes: x grows outwards
-    x = (side - f.eye_u) / f.eye_width
+    x = (side - f.eye_u) * (1 / f.eye_width)
     upper, lower = f.lids(x)
     line = f.eye_v + f.eye_tilt * x
     inside = jnp.abs(x) < 1
@@ -366,7 +366,7 @@ def paint(
     )
 
     # mouth
-    x = u / f.mouth_width
+    x = u * (1 / f.mouth_width)
     line = f.mouth_line(x)
     up, top, bottom, low = f.lips(x)
     within = jnp.abs(x) < 1

@@ -178,7 +178,7 @@ def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Renderin
 
     origin, direction = to_head(eye), to_head(ray)
     hit = trace.head(scene.skin, scene.hair, origin, direction, steps=quality.steps)
-    head = jnp.clip(1.3 - hit.miss / (1.2 * width), 0.0, 1.0)
+    head = jnp.clip(1.3 - hit.miss * (1 / (1.2 * width)), 0.0, 1.0)
     surface = paint.paint(
         hit.u, hit.v, hit.hair, f, scene.tones, t, e, scene.lattice, codes.age, width
     )
@@ -196,10 +196,10 @@ def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Renderin
     torso = trace.ellipsoid(eye, ray, (0.0, -2.56, -0.42), (2.0 * narrow, 1.28, 0.95))
     neck = trace.ellipsoid(eye, ray, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55))
     cloth = imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
-    torso_cover = jnp.clip(0.5 - torso.miss / (1.5 * width), 0, 1)
+    torso_cover = jnp.clip(0.5 - torso.miss * (1 / (1.5 * width)), 0, 1)
     matt = paint.matt(cloth, 1.0)
     coat = light.shade(codes.light, lamp, torso.normal, ray, matt, 1.0)
-    neck_cover = jnp.clip(0.5 - neck.miss / (1.2 * width), 0, 1)
+    neck_cover = jnp.clip(0.5 - neck.miss * (1 / (1.2 * width)), 0, 1)
     neck_cover = neck_cover * (neck.t < torso.t + 0.02)
     under = -0.65 - neck.t * ray[1]  # below the chin's shadow
     matt = paint.matt(scene.tones.skin, jnp.clip(under / 0.75, 0.25, 1))

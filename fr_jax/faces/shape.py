@@ -7,10 +7,12 @@ radius (cardioidal strain: Pittenger and Shaw, Aging faces as viscal-elastic eve
 JEP: HPP 1975), which leaves directions, and so every landmark's place, alone.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fr_jax.faces.codes import MOVEMENTS
 
@@ -166,21 +168,31 @@ def to_texel(u: Array) -> Array:
     return (u / (1 + 0.5 * jnp.abs(u)) + 1) * ((GRID - 1) / 2)
 
 
-def _axis() -> Array:
-    squeezed = jnp.linspace(-1.0, 1.0, GRID)
-    return squeezed / (1 - 0.5 * jnp.abs(squeezed))
+@functools.cache
+def _map() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """Returns u of the map's columns [1, GRID], v of its rows, directions [GRID, GRID].
+
+    NumPy's, so that no compiler computes them: XLA folds constants otherwise for one
+    device than for several, and the pixels' last bits would tell.
+    """
+    squeezed = np.linspace(-1.0, 1.0, GRID)
+    axis = (squeezed / (1 - 0.5 * np.abs(squeezed))).astype(np.float32)
+    u, v = axis[None, :], axis[:, None]
+    with jax.ensure_compile_time_eval():
+        d = unproject(*jnp.broadcast_arrays(u, v))
+        return u, v, tuple(np.asarray(c) for c in d)
 
 
 def _bump(x: Array, width) -> Array:
-    return jnp.exp(-jnp.square(x / width))
+    return jnp.exp(-jnp.square(x * (1 / width)))
 
 
 def _ellipsoid(direction, centre, radii) -> Array:
     """Distance from the origin, which is inside, to an ellipsoid."""
-    terms = list(zip(direction, centre, radii))
-    a = sum(d * d / (r * r) for d, _, r in terms)
-    b = sum(d * c / (r * r) for d, c, r in terms)
-    c = sum(c * c / (r * r) for _, c, r in terms) - 1
+    terms = [(d, c, 1 / (r * r)) for d, c, r in zip(direction, centre, radii)]
+    a = sum(d * d * k for d, _, k in terms)
+    b = sum(d * (c * k) for d, c, k in terms)
+    c = sum(c * c * k for _, c, k in terms) - 1
     return (b + jnp.sqrt(jnp.maximum(b * b - a * c, 1e-6))) / a
 
 
@@ -193,9 +205,9 @@ def radius_maps(
     """
     child, old = child_and_old(age)
     male = jax.nn.sigmoid(2.5 * t["sex"])
-    u, v = _axis()[None, :], _axis()[:, None]
-    d = unproject(*jnp.broadcast_arrays(u, v))
-    x, y, z = d
+    u, v, d = _map()
+    side = np.abs(u)
+    _, y, z = d
     width, height = t["head_width"], t["head_height"]
     cranium = _ellipsoid(d, (0.0, 0.27, -0.12), (0.725 * width, 0.96 * height, 0.97))
     jaw_width = 0.545 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
@@ -210,7 +222,6 @@ def radius_maps(
     )
     sharp = 16.0
     base = jnp.logaddexp(sharp * cranium, sharp * jaw) / sharp
-    side = jnp.abs(u)
 
     # Sums of products of one function of u and one of v are matrix products.
     bumps = []
@@ -310,7 +321,7 @@ def radius_maps(
     skin = base + _bump(v.T - centre_v, width_v).T @ columns
     growth = -0.28 * child
     skin = skin * (1 + growth * (1 - y) * 0.5)
-    hair = _hair(t, f, age, style, u, v, side, (x, y, z), male)
+    hair = _hair(t, f, age, style, u, v, side, (y, z), male)
     return skin, hair
 
 
@@ -324,7 +335,17 @@ def _long(t: Measures, style: Array) -> Array:
 
 def _hair(t, f, age, style, u, v, side, d, male) -> Array:
     """Height of the hair over the skin, negative where there is none."""
-    _, y, z = d
+    y, z = d
+    # All that is the same for everybody; NumPy's, as `_map` says, and no division is by
+    # a constant below.
+    peak, bays, front = (
+        np.exp(-np.square((side - where) / width))
+        for where, width in ((0.0, 0.14), (0.55, 0.2), (0.0, 0.7))
+    )
+    crown = np.exp(-np.square(np.hypot(u * 0.9, v - 1.45) / 0.55))
+    across = np.tanh(3 * u)
+    behind = 1 / (1 + np.exp(7 * (y - 0.1))) / (1 + np.exp(10 * (z - 0.5)))
+    rows = np.sin(13 * v)
     child, _ = child_and_old(age)
     loss = (
         jax.nn.sigmoid(2.0 * t["hair_loss"] - 2.0)
@@ -337,32 +358,30 @@ def _hair(t, f, age, style, u, v, side, d, male) -> Array:
     line = 0.80 + t["hair_line"] + 0.14 * loss - 0.03 * child
     edge = (
         line
-        - 0.30 * jnp.square(side)
-        + t["hair_peak"] * _bump(u, 0.14) * (1 - loss)
-        + (0.22 * loss + 0.5 * t["hair_temple"]) * _bump(side - 0.55, 0.2)
+        - 0.30 * np.square(side)
+        + t["hair_peak"] * peak * (1 - loss)
+        + (0.22 * loss + 0.5 * t["hair_temple"]) * bays
     )
     fringe = jax.nn.sigmoid(3 * (t["hair_fringe"] - 0.8)) * (1 - loss)
-    edge = edge - fringe * (0.30 + 0.12 * parting * jnp.tanh(3 * u)) * _bump(side, 0.7)
-    above = (v - edge) / 0.09
+    edge = edge - fringe * (0.30 + 0.12 * parting * across) * front
+    above = (v - edge) * 11
     # Beside the face: down to the sideburn before the ear, or over the ear if long.
     temple = 0.98 + 0.4 * t["hair_temple"] - 0.08 * long_
-    beside = (side - temple - 0.10 * jnp.maximum(0.5 - v, 0)) / 0.07
+    beside = (side - temple - 0.10 * np.maximum(0.5 - v, 0)) * 14
     burn = -0.14 - 0.1 * jnp.tanh(t["beard"]) * male
-    before = jnp.minimum(beside, jnp.minimum((1.34 - side) / 0.05, (v - burn) / 0.05))
-    over_ear = jnp.minimum(beside, (v - 0.30) / 0.06)
-    nape = jnp.minimum((side - 1.64) / 0.08, (v + 0.45 + 0.6 * long_) / 0.12)
-    curtain = jnp.minimum(beside, (v + 0.95 + 0.55 * long_) / 0.22)
+    before = jnp.minimum(beside, jnp.minimum((1.34 - side) * 20, (v - burn) * 20))
+    over_ear = jnp.minimum(beside, (v - 0.30) * 17)
+    nape = jnp.minimum((side - 1.64) * 12, (v + 0.45 + 0.6 * long_) * 8)
+    curtain = jnp.minimum(beside, (v + 0.95 + 0.55 * long_) * 4.5)
     curtain = jnp.minimum(curtain, (long_ - 0.45) * 12)
     cover = jnp.maximum(jnp.maximum(above, before), jnp.maximum(over_ear, nape))
     cover = jnp.maximum(cover, curtain)
-    crown = _bump(jnp.hypot(u * 0.9, v - 1.45), 0.55)
     cover = cover - 6 * loss * crown * jax.nn.sigmoid(2 * t["hair_loss"])
     # Thin at the edge, thick on top; parted hair lies higher on one side.
     volume = 0.075 + 0.04 * jnp.tanh(t["hair_volume"]) + 0.03 * long_
-    volume = volume * (1 - 0.6 * loss) * (1 + 0.25 * parting * jnp.tanh(3 * u))
-    fall = long_ * jax.nn.sigmoid((0.1 - y) / 0.15) * jax.nn.sigmoid((0.5 - z) / 0.1)
-    volume = volume + fall * (0.10 + 0.40 * jnp.maximum(-y, 0))
+    volume = volume * (1 - 0.6 * loss) * (1 + 0.25 * parting * across)
+    volume = volume + long_ * behind * (0.10 + 0.40 * np.maximum(-y, 0))
     curl = jnp.maximum(jnp.tanh(t["hair_curl"]), 0.0)
-    waves = jnp.sin(15 * u + 5 * t["hair_side"]) * jnp.sin(13 * v)
+    waves = jnp.sin(15 * u + 5 * t["hair_side"]) * rows
     volume = volume * (1 + 0.30 * curl * waves + 0.15 * curl)
     return volume * jnp.tanh(0.7 * cover)

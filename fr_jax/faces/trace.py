@@ -167,15 +167,16 @@ class Solid(NamedTuple):
 
 def ellipsoid(origin: Vector, direction: Vector, centre, radii) -> Solid:
     """Returns where rays meet an ellipsoid."""
-    o = [(a - c) / r for a, c, r in zip(origin, centre, radii)]
-    d = [b / r for b, r in zip(direction, radii)]
+    shrink = [1 / r for r in radii]
+    o = [(a - c) * k for a, c, k in zip(origin, centre, shrink)]
+    d = [b * k for b, k in zip(direction, shrink)]
     a = sum(b * b for b in d)
     b = sum(p * q for p, q in zip(o, d))
     c = sum(p * p for p in o) - 1
     square = b * b - a * c
     t = (-b - jnp.sqrt(jnp.maximum(square, 1e-6))) / a
     miss = jnp.sqrt(jnp.maximum(sum(p * p for p in o) - b * b / a, 1e-6)) - 1
-    n = [(p + t * q) / r for p, q, r in zip(o, d, radii)]
+    n = [(p + t * q) * k for p, q, k in zip(o, d, shrink)]
     inverse = jax.lax.rsqrt(sum(p * p for p in n) + 1e-9)
     smallest = jnp.min(jnp.stack([jnp.asarray(r) for r in radii]))
     return Solid(t, miss * smallest, tuple(p * inverse for p in n))  # type: ignore
