@@ -31,7 +31,10 @@ COVERS = ("mask", "hand", *GLASSES)
 def conditions(key, identity, without=COVERS, **fixed):
     """Codes of photographs of these people, |yaw| <= 45, `without` something worn."""
     codes = faces.sample_codes(key, len(identity), identity=identity)
-    pose = codes.pose.at[:, 0].set(45 * jnp.tanh(codes.pose[:, 0] / 45))
+    yaw = codes.pose[:, 0]
+    within = jax.random.uniform(key, yaw.shape, minval=-45, maxval=45)
+    yaw = jnp.where(jnp.abs(yaw) <= 45, yaw, within)
+    pose = codes.pose.at[:, 0].set(yaw)
     imaging = codes.imaging
     for name in without:
         imaging = imaging.at[:, faces.IMAGING.index(name)].set(0.0)

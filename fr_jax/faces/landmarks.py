@@ -86,13 +86,17 @@ def on_skin(skin: Array, uv: Array) -> Array:
 
 
 def five(f: Features, skin: Array, sixty_eight: Array) -> Array:
-    """Returns five points [5, 3] in the head's frame: eyes' centres, nose, mouth."""
-    eyes = jnp.stack(
+    """Returns five points [5, 3] in the head's frame: eyes' centres, nose, mouth.
+
+    The eyes' centres are between the lids, as the mean of six points is.
+    """
+    middle = f.eye_v + 0.5 * (f.eye_up - f.eye_down)
+    places = jnp.stack(
         [
-            jnp.stack([-f.eye_u, f.eye_v]),
-            jnp.stack([f.eye_u, f.eye_v]),
-            jnp.stack([0.0 * f.eye_u, f.nose_v + 0.02]),
+            jnp.stack([-f.eye_u, middle]),
+            jnp.stack([f.eye_u, middle]),
+            jnp.stack([0.0 * f.eye_u, f.nose_v + 0.03]),
         ]
     )
-    first = on_skin(skin, eyes)
+    first = on_skin(skin, places)
     return jnp.concatenate([first, sixty_eight[48:49], sixty_eight[54:55]])
