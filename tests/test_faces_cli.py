@@ -70,7 +70,8 @@ def test_a_folder_and_its_labels(render):
         assert abs(float(row["yaw"])) <= 40
         assert float(row["lx"]) < float(row["rx"])  # of the aligned eyes
         assert (row["expression"], row["light"], row["session"]) == ("", "-1", "-1")
-    assert len({row["x30"] for row in rows}) == 15  # noses are where they are
+    noses = {(row["x30"], row["y30"]) for row in rows}
+    assert len(noses) == 15  # they are where they are
 
 
 def test_shards_are_parts_of_the_whole(render):
