@@ -1,5 +1,6 @@
 """Where the real data are, and how the whole suite runs."""
 
+import gc
 import os
 import sys
 import tarfile
@@ -29,6 +30,15 @@ def strict_ranks():
 
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def own_heap():
+    """Keeps what other tests left in memory out of collections that a test times."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

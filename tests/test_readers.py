@@ -302,6 +302,7 @@ def hostile(canary):
     yield IMAGES[0]
 
 
+@pytest.mark.usefixtures("own_heap")
 def test_messages_do_not_unfold_what_a_stream_folded(tmp_path):
     """Forty lists, each twice in the next: its text would fill any memory."""
     nested: object = 1
@@ -315,6 +316,7 @@ def test_messages_do_not_unfold_what_a_stream_folded(tmp_path):
     assert time.thread_time() - began < 0.5
 
 
+@pytest.mark.usefixtures("own_heap")
 def test_hostile_bins_are_refused_at_once_and_nothing_runs(tmp_path):
     canary = tmp_path / "ran"
     path = tmp_path / "set.bin"

@@ -183,7 +183,7 @@ def _map() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         return u, v, tuple(np.asarray(c) for c in d)
 
 
-def _bump(x: Array, width) -> Array:
+def _bump(x: Array | np.ndarray, width) -> Array:
     return jnp.exp(-jnp.square(x * (1 / width)))
 
 
