@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import models
+from fr_jax import cpu, models
 from fr_jax.models import layers
 from fr_jax.models.preprocess import InputSpec
 from tests.networks import random_variables
@@ -264,3 +264,13 @@ def test_images_may_have_any_shape_where_the_network_allows_it():
     variables = abstract("vgg16", size=64, width=0.125, embedding_size=None)
     assert set(variables["params"]) >= {"fc6", "fc7"}
     assert "fc8" not in variables["params"]
+
+
+def test_initialisation_of_vgg():
+    model = models.create("vgg16", width=0.0625, embedding_size=256)
+    init = jax.jit(model.init, compiler_options=cpu.quick_compilation())
+    params = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    kernel = params["conv5_2"]["kernel"]
+    assert np.std(kernel) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.05)
+    assert np.std(params["fc8"]["kernel"]) == pytest.approx(1e-3, rel=0.05)
+    assert (params["conv1_1"]["bias"] == 0).all()

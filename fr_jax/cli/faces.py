@@ -88,7 +88,7 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None and not low <= value <= high:
             name = flag.replace("_", "-")
-            raise UserError(f"--{name} {value:g}: use {low:g} to {high:g}")
+            raise UserError(f"--{name} {value:.10g}: use {low} to {high}")
     for flag, takers in _ONLY_WITH.items():
         if getattr(arguments, flag) is not None and arguments.set not in takers:
             raise UserError(
