@@ -51,13 +51,13 @@ def augment(
       flip: probability of the mirror, before everything else.
     """
     if rng.random() < flip:
-        image = image[:, ::-1]
+        image = cv2.flip(image, 1)
     kinds = rng.integers(len(OPERATIONS), size=num_ops)
     bins = rng.integers(1, magnitude + 1, size=num_ops)
     signs = 1 - 2 * rng.integers(2, size=num_ops)
     for kind, number, sign in zip(kinds, bins, signs):
         image = apply(OPERATIONS[kind], image, int(number), int(sign))
-    return np.ascontiguousarray(image)
+    return image
 
 
 def apply(name: str, image: np.ndarray, number: int, sign: int = 1) -> np.ndarray:
