@@ -1,5 +1,8 @@
 """RandAugment on the device against the host's, which is Pillow's to the bit."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from scipy.stats import ks_2samp
 
 from data_pipelines import randaugment
 from fr_jax import augment, rand_augment
+from tests.conftest import ROOT
 from tests.test_randaugment import pictures
 
 # Rounded once instead of twice, or divided in whole numbers: one level, rarely.
@@ -84,3 +88,36 @@ def test_the_mean_of_many_views_is_the_hosts():
         one, other = measure(there, axis=0), measure(here, axis=0)
         assert np.abs(one - other).mean() < 3
     assert ks_2samp(there.mean((1, 2, 3)), here.mean((1, 2, 3))).statistic < 0.07
+
+
+CUT = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from fr_jax import augment, sharding
+mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+images = np.random.default_rng(0).uniform(0, 255, (16, 12, 12, 3)).astype("float32")
+seeds = np.arange(16, dtype=np.uint32)
+policy = (("flip", {}), ("rand_augment", {"num_ops": 3}))
+def views(images, seeds):
+    keys = augment.example_keys(jax.random.key(0), seeds)
+    moved = sharding.rows_over_data(2 * augment.augment(keys, images, policy)[::-1])
+    return moved / 2
+rows = NamedSharding(mesh, PartitionSpec("data"))
+cut = jax.jit(views)(*jax.device_put((images, seeds), rows))
+assert cut.sharding.shard_shape(cut.shape)[0] == 4, cut.sharding
+np.testing.assert_array_equal(cut, jax.jit(views)(images, seeds))
+print("same")
+"""
+
+
+def test_cut_over_devices_it_gives_the_same_and_stays_cut():
+    done = subprocess.run(
+        [sys.executable, "-c", CUT],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "same\n", done.stderr[-3000:]
