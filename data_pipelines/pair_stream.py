@@ -133,7 +133,9 @@ def _members(labels, pairing, num_identities) -> tuple[np.ndarray, np.ndarray]:
                 f"{unknown:,} of the images belong to nobody known; pairing 'flat' "
                 "takes every image as an identity of its own"
             )
-        _, first, count = np.unique(np.sort(labels), return_index=True, return_counts=1)
+        _, first, count = np.unique(
+            np.sort(labels), return_index=True, return_counts=True
+        )
     if num_identities > len(first):
         raise DataError(f"{num_identities:,} identities wanted of {len(first):,}")
     first, count = (x[: num_identities or None] for x in (first, count))

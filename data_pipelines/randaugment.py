@@ -117,7 +117,8 @@ def _fixed(value: float) -> int:
 
 
 def _moved(image, places):
-    return cv2.remap(image, places, None, cv2.INTER_NEAREST, borderValue=(0, 0, 0))
+    fractions = np.empty(0, np.uint16)
+    return cv2.remap(image, places, fractions, cv2.INTER_NEAREST, borderValue=(0, 0, 0))
 
 
 def _factor(number, sign):

@@ -189,11 +189,13 @@ def make(
             embedding = jnp.zeros((1, features))
             params["projection"] = head.init(key_head, embedding)["params"]
             features = head.features
+        key_params, key_statistics = jax.tree.map(jnp.copy, (params, statistics))
         return State(
             params,
             statistics,
             optimizer.init(params),
-            *jax.tree.map(jnp.copy, (params, statistics)),
+            key_params,
+            key_statistics,
             queue.create(key_queue, queue_size, features),
             jax.tree.map(jnp.asarray, optimizers.Plateau()),
             jnp.int32(0),
