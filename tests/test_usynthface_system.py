@@ -270,6 +270,10 @@ def test_what_cannot_be_made():
     system = usynthface.make(PEOPLE, **SMALL)
     with pytest.raises(UserError, match="14 rows cannot be cut into 4 equal"):
         system.init(jax.random.key(0), batch(14))
+    with pytest.raises(UserError, match="14 rows cannot be cut into 4 equal"):
+        usynthface.make(PEOPLE, **SMALL, batch_size=14)
+    with pytest.raises(UserError, match="112 keys a step into a queue of 100"):
+        usynthface.make(PEOPLE, **SMALL, batch_size=56, symmetric=True)
     with pytest.raises(UserError, match="104 keys a step into a queue of 100"):
         system.init(jax.random.key(0), batch(104))
     with pytest.raises(UserError, match="unknown given network 'teacher'"):

@@ -216,6 +216,7 @@ def _facts(config: ConfigDict, people: int, known: Sequence[str]) -> dict[str, A
     augment = {"num_ops": options.num_ops, "magnitude": options.magnitude}
     return {
         "num_classes": people,
+        "batch_size": options.batch_size,
         "steps_per_epoch": people / options.batch_size,
         "watch": tuple(f"{name}{subset}/accuracy" for name in selection.sets),
         "augmentation": (("flip", {}), ("rand_augment", augment)) if on_device else (),

@@ -51,6 +51,7 @@ class State(NamedTuple):
 def make(
     num_classes: int,
     *,
+    batch_size: int | None = None,
     steps_per_epoch: float | None = None,
     backbone: str = "iresnet50",
     backbone_options: Mapping[str, Any] | None = None,
@@ -96,6 +97,7 @@ def make(
 
     Args:
       num_classes: identities that the batches are drawn from.
+      batch_size: rows of a batch, to learn at once whether it will do.
       steps_per_epoch: batches in an epoch; needed by every schedule that counts in
         epochs, that is all but 'plateau' and 'constant'.
       backbone, backbone_options: see `models.create`.
@@ -124,8 +126,8 @@ def make(
       augmentation: of each image on its own; see `augment.augment`.
 
     Raises:
-      UserError: for a queue too long for the people, and for unknown names; from
-        `init`, for a batch that the groups do not divide or the queue cannot hold.
+      UserError: for a queue too long for the people, a batch that the groups do not
+        divide or the queue cannot hold (from `init` if none was given), unknown names.
     """
     if queue_size > num_classes / 2 and not (mask_identity or force):
         raise UserError(
@@ -133,7 +135,16 @@ def make(
             f"query's own person among its negatives: use queue_size <= "
             f"{num_classes // 2:,}, mask_identity=True, or force=True"
         )
-    queue.check(queue_size, 1, queue_policy)
+
+    def check(rows):
+        if rows % bn_groups:
+            raise UserError(
+                f"a batch of {rows} rows cannot be cut into {bn_groups} equal "
+                "BatchNorm groups; choose a batch size that bn_groups divides"
+            )
+        queue.check(queue_size, rows * (1 + symmetric), queue_policy)
+
+    check(batch_size or bn_groups)
     follows = schedule == "plateau"
     if steps_per_epoch is None and not (follows or schedule == "constant"):
         raise UserError(
@@ -167,13 +178,7 @@ def make(
     )
 
     def init(key, batch, given=None):
-        rows = len(batch["image"])
-        if rows % bn_groups:
-            raise UserError(
-                f"a batch of {rows} rows cannot be cut into {bn_groups} equal "
-                "BatchNorm groups; choose a batch size that bn_groups divides"
-            )
-        queue.check(queue_size, rows * (1 + symmetric))
+        check(len(batch["image"]))
         for name in given or {}:
             if name != "init":
                 raise UserError(unknown("given network", name, ["init"]))
