@@ -243,7 +243,7 @@ def test_the_score_that_is_watched_lowers_the_rate_and_stops_the_run():
     rates, stops = [], []
     step = jit(system.train_step)
     for score in (0.5, 0.6, 0.6, 0.6, 0.5, 0.5):
-        metrics = {"a/accuracy": score - 0.1, "b/accuracy": score + 0.1}
+        metrics = {"a/accuracy": score - 0.1, "b:600/accuracy": score + 0.1}
         state, stop = system.feedback(state, metrics)
         state, metrics = step(state, batch(), jax.random.key(0))
         rates.append(float(metrics["learning_rate"]) / (0.1 * 16 / 512))

@@ -211,14 +211,13 @@ def _facts(config: ConfigDict, people: int, known: Sequence[str]) -> dict[str, A
             "schedule 'plateau' follows accuracies: name sets in "
             "config.selection.sets, and give config.train.evaluate_every"
         )
-    subset = f":{config.evaluation.subset}" if config.evaluation.subset else ""
     on_device = _place(config) == "device"
     augment = {"num_ops": options.num_ops, "magnitude": options.magnitude}
     return {
         "num_classes": people,
         "batch_size": options.batch_size,
         "steps_per_epoch": people / options.batch_size,
-        "watch": tuple(f"{name}{subset}/accuracy" for name in selection.sets),
+        "watch": tuple(f"{name}/accuracy" for name in selection.sets),
         "augmentation": (("flip", {}), ("rand_augment", augment)) if on_device else (),
     }
 

@@ -16,6 +16,7 @@ is pushed away (MoCo v1), and the positive must win by a margin (`losses.margin_
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -118,7 +119,8 @@ def make(
       symmetric: either image is the query once; keys of both are enqueued.
       learning_rate: for batches of `reference_batch`, and in proportion to the batch.
       schedule, milestones: 'plateau', or see `optimizers.schedule`; in epochs.
-      watch: evaluation metrics whose mean is the score that 'plateau' follows and that
+      watch: evaluation metrics, such as 'lfw/accuracy', of the whole set or of the
+        subset that is judged. Their mean is the score that 'plateau' follows and that
         stops the run.
       plateau: keywords of `optimizers.on_plateau`.
       clip_norm: largest norm of all gradients together; None or 0 leaves them.
@@ -320,10 +322,12 @@ def make(
         ), metrics
 
     def feedback(state, metrics):
+        # 'lfw:600/accuracy' is that of a subset.
+        found = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
         for name in watch:
-            if name not in metrics:
-                raise UserError(unknown("metric to watch", name, metrics))
-        score = float(np.mean([metrics[name] for name in watch]))
+            if name not in found:
+                raise UserError(unknown("metric to watch", name, found))
+        score = float(np.mean([found[name] for name in watch]))
         new, stop = optimizers.on_plateau(state.plateau, score, **(plateau or {}))
         if not follows:
             new = new._replace(factor=np.float32(1.0))
