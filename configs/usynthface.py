@@ -1,7 +1,7 @@
 """USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
 
 smoke        Drawn people and a tiny network; nothing is downloaded. 2 cores: two
-             minutes; other drawn people are told apart with 78 % (untrained: 59).
+             minutes; other drawn people are told apart with 79 % (untrained: 59).
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 
 faces        Drawn people, every pair new, for an accelerator: iResNet-50, K 32,768. Not
@@ -29,12 +29,14 @@ paper_100k, paper_200k, paper_400k
         --config.data.path=$RECORDS/disco --config.data.template=train96 \
         --config.system.mask_unfilled=False --config.selection.held_out=0 \
         --config.selection.kind=legacy \
-        '--config.selection.sets=("lfw", "agedb_30", "cfp_fp")' \
-        '--config.evaluation.sets=("lfw=$DATA/lfw.bin",
-        "agedb_30=$DATA/agedb_30.bin", "cfp_fp=$DATA/cfp_fp.bin")' \
+        "--config.selection.sets=('lfw', 'agedb_30', 'cfp_fp')" \
+        "--config.evaluation.sets=('lfw=$DATA/lfw.bin',
+        'agedb_30=$DATA/agedb_30.bin', 'cfp_fp=$DATA/cfp_fp.bin')" \
         --config.evaluation.subset=0
 
-An epoch is one pair of every identity.
+An epoch is one pair of every identity. Without identities, of every image with itself:
+    fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
+    ... --config.data.pairing=flat --config.selection.held_out=0
 """
 
 from ml_collections import ConfigDict

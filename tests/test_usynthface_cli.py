@@ -131,6 +131,27 @@ def test_generated_pairs_are_two_new_images_of_one_person(monkeypatch):
     assert label.min() >= 0 and label.max() < 16
 
 
+def test_a_flat_folder_is_a_set_of_images_paired_with_themselves(command, tmp_path):
+    for number, face in enumerate(some_faces(3, 4)):
+        path = tmp_path / f"faces/{number % 2}/{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(face.image)
+    words = ("convert", tmp_path / "faces", "--to", tmp_path, "--name", "flat")
+    code, out, error = command("data", *words, "--size", "20", "--flat")
+    assert code == 0, error
+    assert "12 images to" in out
+    settings = {"data.path": tmp_path / "flat", "data.augment": "none"}
+    settings |= {"data.pairing": "flat", "data.num_identities": 10}
+    settings |= {"selection.held_out": 0, "selection.sets": "()"}
+    settings |= {"system.schedule": "constant", "evaluation.sets": "()"}
+    _, open_, facts, about = source("paper_100k", settings)
+    assert facts["num_classes"] == 10 and facts["augmentation"] == ()
+    assert about["people"] == {"flat": []}
+    batch = open_()[0].batch_at(0)
+    np.testing.assert_array_equal(batch["image"], batch["positive"])
+    assert (batch["label"] < 10).all() and len(set(batch["label"])) == 4
+
+
 def test_images_are_augmented_where_the_network_does_not_run(monkeypatch):
     assert source("smoke", DRAWN)[2]["augmentation"] == ()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -165,6 +186,7 @@ def test_mistakes(mistake, tmp_path, records):
         mistake(match, "train", config, "--workdir", tmp_path / "w", *words)
         assert not (tmp_path / "w/config.json").exists()
 
+    to = ("--to", tmp_path / "r", "--name", "r")
     some = {"data.path": records, "selection.held_out": 0, "selection.sets": "()"}
     some |= {"system.schedule": "constant", "data.num_identities": 0}
     train("use queue_size <= 8, mask_identity", DRAWN | {"system.queue_size": 9})
@@ -190,4 +212,5 @@ def test_mistakes(mistake, tmp_path, records):
         some | {"data.num_identities": 99},
         "paper_100k",
     )
+    mistake("no .jpg", "data", "convert", tmp_path, "--flat", *to)
     train("held_out is 50 people", some | {"selection.held_out": 50}, "paper_100k")

@@ -12,6 +12,7 @@ is pushed away (MoCo v1), and the positive must win by a margin (`losses.margin_
 | gradients can be clipped | a call that clips the last step's, to no effect | `clip_norm=None` (default) |
 | statistics of BatchNorm averaged over the groups | those of the first device | |
 | rate and stop follow the metrics in `watch` | accuracies on three test sets | name those |
+| faces lie where those of evaluation sets do | 8 px to the left of them | `data.template=train96` |
 
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
