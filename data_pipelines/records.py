@@ -62,6 +62,12 @@ def encode(face: Face) -> dict[str, Any]:
     return example
 
 
+def image(serialized: bytes) -> bytes:
+    """Returns the encoded image of one record, and nothing else of it."""
+    example = tf.train.Example.FromString(serialized).features.feature
+    return example["image"].bytes_list.value[0]
+
+
 def decode(serialized: bytes) -> Face:
     """Returns one record as a Face, every absent value as its default."""
     example = tf.train.Example.FromString(serialized).features.feature

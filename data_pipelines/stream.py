@@ -39,6 +39,7 @@ class RecordStream:
       num_examples, num_classes, size (pixels), name, licence.
       identities: names of the classes, in order.
       labels: for each class its label in the records.
+      classes: int [num_examples], the class of each record; -1 where unlabelled.
 
     Raises:
       DataError: for a missing or damaged set, a name that is not in it, too few
@@ -75,7 +76,7 @@ class RecordStream:
         self.num_classes, self.num_examples = len(self.labels), len(kept)
         self.num_unlabelled = int(np.sum(labels < 0))
         self._records = kept
-        self._classes = np.where(labels < 0, -1, np.searchsorted(self.labels, labels))
+        self.classes = np.where(labels < 0, -1, np.searchsorted(self.labels, labels))
         self._per_identity = images_per_identity
         if not self.num_examples:
             raise DataError(f"{path}: no images left to train on")
@@ -95,8 +96,8 @@ class RecordStream:
                 f"out of {self.num_classes}; use a multiple of {count}, at most "
                 f"{count * self.num_classes}"
             )
-        order = np.argsort(self._classes, kind="stable")
-        bounds = np.searchsorted(self._classes[order], np.arange(self.num_classes + 1))
+        order = np.argsort(self.classes, kind="stable")
+        bounds = np.searchsorted(self.classes[order], np.arange(self.num_classes + 1))
         self._members = [order[a:b] for a, b in itertools.pairwise(bounds)]
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
@@ -118,6 +119,22 @@ class RecordStream:
         first = step * self.batch_size
         place = np.arange(first, first + self.batch_size)
         return self._shuffled(place, self.num_examples)
+
+    def images(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns images uint8 [n, S, S, 3] of the kept records by their numbers.
+
+        Safe in many threads at once. Raises DataError for a damaged record or image.
+        """
+        places = self._records[numbers].tolist()
+        read = self._pool.map if self._pool else map
+        return np.stack([self._image(record) for record in read(self._record, places)])
+
+    def _image(self, record: bytes) -> np.ndarray:
+        image = decode(records.image(record))
+        if image.shape[:2] != (self.size, self.size):
+            source = records.decode(record).source
+            raise DataError(f"{source}: {image.shape[1]}x{image.shape[0]} pixels")
+        return image
 
     def _shuffled(self, place: np.ndarray, count: int) -> np.ndarray:
         """Numbers below `count` at places of an endless line of permutations."""
@@ -183,7 +200,7 @@ class RecordStream:
         serialized = np.array(list(read(self._record, places.tolist())), object)
         seeds = np.random.default_rng([self._seed, 1, step])
         seeds = seeds.integers(2**32, size=self.batch_size, dtype=np.uint32)
-        return serialized, self._classes[numbers].astype(np.int32), seeds[self._rows]
+        return serialized, self.classes[numbers].astype(np.int32), seeds[self._rows]
 
     def _record(self, place: int) -> bytes:
         index = self._index
@@ -196,12 +213,7 @@ class RecordStream:
     def _diagnose(self, step: int) -> None:
         """Raises a DataError that names the record a batch failed on."""
         for place in self._records[self.numbers(step)[self._rows]].tolist():
-            face = records.decode(self._record(place))
-            image = decode(face.image)
-            if image.shape[:2] != (self.size, self.size):
-                raise DataError(
-                    f"{face.source}: {image.shape[1]}x{image.shape[0]} pixels"
-                )
+            self._image(self._record(place))
 
 
 def _open(path):

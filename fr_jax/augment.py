@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, unknown
+from fr_jax.rand_augment import rand_augment
 
 Array = jax.Array
 
@@ -210,6 +211,7 @@ AUGMENTATIONS: dict[str, Callable[..., Array]] = {
     "crop": crop,
     "low_resolution": low_resolution,
     "colour_jitter": colour_jitter,
+    "rand_augment": rand_augment,
 }
 
 # The three of AdaFace, after the flip.

@@ -1,9 +1,10 @@
 """Learning-rate schedules, weight-decay masks and face recognition's SGD."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from fr_jax.errors import UserError
@@ -58,6 +59,63 @@ def schedule(
     return optax.join_schedules([rise, after], [warmup_steps])
 
 
+class Plateau(NamedTuple):
+    """What a rate that falls when a score stands still remembers; all arrays."""
+
+    factor: Any = np.float32(1.0)  # of the learning rate
+    best: Any = np.float32(-1e30)  # finite, as every number of a state must be
+    bad: Any = np.int32(0)  # evaluations without a better score
+    cooldown: Any = np.int32(0)  # evaluations that are not counted
+    highest: Any = np.float32(-1e30)  # for stopping, which counts every better score
+    since: Any = np.int32(0)
+
+
+PLATEAU_SETTINGS = ("factor", "patience", "cooldown", "threshold", "stop_after")
+
+
+def on_plateau(
+    plateau: Plateau,
+    score: float,
+    *,
+    factor: float = 0.1,
+    patience: int = 10,
+    cooldown: int = 10,
+    threshold: float = 1e-4,
+    stop_after: int = 20,
+) -> tuple[Plateau, bool]:
+    """Returns the plateau after one more score, and whether to stop.
+
+    PyTorch's ReduceLROnPlateau (mode max, relative threshold, applied on the host): the
+    rate falls by `factor` after more than `patience` scores that are not better than
+    the best by `threshold` of it; the `cooldown` scores behind that do not count.
+
+    Args:
+      stop_after: scores without a strictly higher one, after which to stop; 0: never.
+    """
+    score = float(np.float32(score))  # as `best` is stored, so that equal is equal
+    scale, best, bad, wait, highest, since = (
+        x.item() for x in map(np.asarray, plateau)
+    )
+    if score > best * (1 + threshold):
+        best, bad = score, 0
+    else:
+        bad += 1
+    if wait > 0:
+        wait, bad = wait - 1, 0
+    if bad > patience:
+        scale, wait, bad = scale * factor, cooldown, 0
+    highest, since = (score, 0) if score > highest else (highest, since + 1)
+    new = Plateau(
+        np.float32(scale),
+        np.float32(best),
+        np.int32(bad),
+        np.int32(wait),
+        np.float32(highest),
+        np.int32(since),
+    )
+    return new, bool(stop_after) and since >= stop_after
+
+
 def decay_mask(params: PyTree) -> PyTree:
     """Returns True for every parameter that is decayed: all but BatchNorm's.
 
@@ -72,6 +130,19 @@ def decay_mask(params: PyTree) -> PyTree:
         return {name: visit(child) for name, child in node.items()}
 
     return visit(params)
+
+
+def all_but_frozen(params: PyTree) -> PyTree:
+    """Returns True for every parameter but the scale of a backbone's last BatchNorm.
+
+    That one gets no gradient (arcface_torch) and keeps its value; all others decay.
+    """
+
+    def decays(path, _):
+        names = [str(getattr(entry, "key", "")) for entry in path]
+        return names[-2:] != ["features", "scale"]
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def sgd(

@@ -53,6 +53,19 @@ def state_shardings(
     )
 
 
+def rows_over_data(array: jax.Array) -> jax.Array:
+    """Returns an array of a traced function with its rows over the axis 'data'.
+
+    What is taken from a cut array by number comes back whole on every device, which
+    would then all do the same work.
+    """
+    mesh = jax.typeof(array).sharding.mesh
+    if "data" not in mesh.axis_names:
+        return array
+    place = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.lax.with_sharding_constraint(array, place)
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
     """Returns the rows [start, stop) of a global batch that this process must supply.
 

@@ -13,8 +13,11 @@ IMAGES = jnp.array(
 )
 KEYS = augment.example_keys(jax.random.key(0), jnp.arange(32, dtype=jnp.uint32))
 
+# RandAugment always does something, to whole numbers: it has tests of its own.
+SOMETIMES = sorted(augment.AUGMENTATIONS.keys() - {"rand_augment"})
 
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+
+@pytest.mark.parametrize("name", SOMETIMES)
 def test_an_example_depends_on_its_own_key_alone(name):
     function = jax.jit(augment.AUGMENTATIONS[name])
     whole = function(KEYS, IMAGES)
@@ -30,7 +33,7 @@ def test_an_example_depends_on_its_own_key_alone(name):
     assert 0 < changed.sum() < 32
 
 
-@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+@pytest.mark.parametrize("name", SOMETIMES)
 def test_with_probability_zero_nothing_happens(name):
     same = augment.AUGMENTATIONS[name](KEYS, IMAGES, probability=0.0)
     np.testing.assert_allclose(same, IMAGES, atol=1e-3)

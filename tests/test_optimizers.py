@@ -83,3 +83,52 @@ def test_clipping_bounds_the_whole_gradient():
     optimizer = optimizers.sgd(1.0, momentum=0.0, weight_decay=0.0, clip_norm=1.0)
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+
+
+def plateaued(scores, **options):
+    plateau, factors, stops = optimizers.Plateau(), [], []
+    for score in scores:
+        plateau, stop = optimizers.on_plateau(plateau, score, **options)
+        factors.append(float(plateau.factor))
+        stops.append(stop)
+    return factors, stops
+
+
+def test_a_rate_falls_eleven_scores_after_the_best_and_the_run_stops_after_twenty():
+    """The paper's settings: it always gets nine more epochs at the lower rate."""
+    factors, stops = plateaued([0.5, 0.6] + 20 * [0.6])
+    assert factors[:12] == [1.0] * 12
+    np.testing.assert_allclose(factors[12:], 0.1)
+    assert stops == [False] * 21 + [True]
+
+
+def test_the_plateau_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    scores = 0.9 + 0.05 * np.cumsum(np.random.default_rng(0).normal(size=120)) / 10
+    for options in (
+        {"patience": 3, "cooldown": 2, "threshold": 1e-4},
+        {"patience": 0, "cooldown": 5, "threshold": 0.02},
+    ):
+        weight = torch.nn.Parameter(torch.zeros(1))
+        there = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            torch.optim.SGD([weight], lr=1.0), mode="max", factor=0.5, eps=0, **options
+        )
+        rates = []
+        for score in scores:
+            there.step(score)
+            rates.append(there.get_last_lr()[0])
+        factors, _ = plateaued(scores, factor=0.5, stop_after=0, **options)
+        np.testing.assert_allclose(factors, rates)
+        assert 1e-20 < rates[-1] < 0.5
+    assert plateaued([0.5] * 50, stop_after=0)[1] == [False] * 50
+
+
+def test_everything_decays_but_the_frozen_scale():
+    params = {"bn1": {"scale": 1, "bias": 1}, "features": {"scale": 1, "bias": 1}}
+    assert optimizers.all_but_frozen({"backbone": params, "head": {"kernel": 1}}) == {
+        "backbone": {
+            "bn1": {"scale": True, "bias": True},
+            "features": {"scale": False, "bias": True},
+        },
+        "head": {"kernel": True},
+    }

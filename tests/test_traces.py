@@ -10,6 +10,9 @@ import optax
 import pytest
 
 from fr_jax import convert
+from fr_jax.losses.margin import unit
+from fr_jax.losses.margin_nce import margin_logits
+from fr_jax.systems import usynthface
 from tests.conftest import PARITY, read_npz
 
 pytestmark = pytest.mark.long
@@ -198,3 +201,90 @@ def test_dr_gan_trains_as_published(reference):
     for part, found in (("generator", generator), ("discriminator", judge)):
         dialect = networks[part].dialect
         check_norms(found, dialect, names[part], trace[f"{part}_norms"])
+
+
+def test_momentum_contrast_trains_as_published(reference):
+    trace = read_npz(PARITY / "golden/trace_momentum_contrast.npz")
+    keys_file = PARITY / "keys/arc_iresnet18.keys.txt"
+    found = convert.from_state_dict(reference.random_state_dict(keys_file))
+    system = usynthface.make(
+        100,
+        backbone=found.architecture,
+        backbone_options=found.options,
+        bn_groups=1,
+        queue_size=32,
+        mask_unfilled=False,
+        key_momentum=0.9,
+        schedule="constant",
+        learning_rate=0.05,
+        reference_batch=8,
+        augmentation=(),
+    )
+
+    def pixels(seed):
+        return channels_last(reference.images(seed, (8, 3, 112, 112))) * 127.5 + 127.5
+
+    def batch(number):
+        return {
+            "image": pixels(100 + number),
+            "positive": pixels(200 + number),
+            "label": jnp.full(8, -1, jnp.int32),
+            "seed": jnp.zeros(8, jnp.uint32),
+        }
+
+    @jax.jit
+    def logits_of(before, after, image):
+        """Every key is in the queue: 8 keys a step, rows 8 i to 8 i + 7."""
+        query, _ = found.model.apply(
+            {"params": before.params["backbone"], "batch_stats": before.batch_stats},
+            (image - 127.5) / 127.5,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        key = jax.lax.dynamic_slice(
+            after.queue.keys, (before.queue.cursor, 0), (8, 512)
+        )
+        positive = jnp.sum(unit(query) * key, axis=1)
+        negatives = unit(query) @ before.queue.keys[:32].T
+        own, others = margin_logits(positive, negatives)
+        return jnp.concatenate([own[:, None], others], axis=1)
+
+    state = system.init(jax.random.key(0), batch(0), {"init": found.variables})
+    columns = reference.gaussians(10, (512, 32))
+    columns /= np.linalg.norm(columns, axis=0)
+    rows = state.queue.keys.at[:32].set(columns.T)
+    state = state._replace(queue=state.queue._replace(keys=rows))
+    step = jax.jit(system.train_step)
+    limits = ((1e-5, 1e-5), (1e-4, 1e-3), (3e-4, 5e-3), (1e-3, 1.5e-2))
+    for number, (limit_loss, limit_logits) in enumerate(limits):
+        before = state
+        state, metrics = step(state, batch(number), jax.random.key(number))
+        assert float(metrics["loss"]) == pytest.approx(
+            trace["loss"][number], rel=limit_loss
+        )
+        logits = logits_of(before, state, batch(number)["image"])
+        assert distance(logits, trace["logits"][number]) < limit_logits
+
+    assert distance(state.queue.keys[:32].T, trace["queue"]) < 3e-3
+    assert int(state.queue.cursor) == int(trace["queue_ptr"].item())
+    assert (state.queue.keys[32:] == 0).all()
+    names = [row[0] for row in reference.read_keys(keys_file)]
+    frozen = found.variables["params"]["features"]["scale"]
+    encoders = {
+        "query_norms": (state.params, state.batch_stats),
+        "key_norms": (state.key_params, state.key_batch_stats),
+    }
+    for part, (params, statistics) in encoders.items():
+        np.testing.assert_array_equal(params["backbone"]["features"]["scale"], frozen)
+        variables = {"params": params["backbone"], "batch_stats": statistics}
+        tensors = convert.to_state_dict(variables, found.dialect)
+        for name, norm in zip(names, trace[part], strict=True):
+            if name.endswith("num_batches_tracked"):
+                continue
+            heavy = name.endswith("weight") and ("conv" in name or name[:2] == "fc")
+            limit = 3e-5 if heavy else 1e-3
+            assert np.linalg.norm(tensors[name]) == pytest.approx(norm, rel=limit), name
+
+
+def distance(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)

@@ -42,3 +42,26 @@ class ImageFolder:
             for path in self._paths[identity]:
                 source = path.relative_to(self._root).as_posix()
                 yield Face(read_file(path), label, identity, source)
+
+
+class FlatFolder:
+    """The images of a folder, whoever they show, in sorted order and unlabelled.
+
+    Raises DataError where the folder is missing or holds no image.
+    """
+
+    def __init__(self, root: str | Path):
+        self._root = Path(root)
+        if not self._root.is_dir():
+            raise DataError(f"{root}: no such folder")
+        self._paths = list(list_images(self._root))
+        if not self._paths:
+            raise DataError(f"{root}: no .jpg, .jpeg or .png found below it")
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[Face]:
+        for path in self._paths:
+            source = path.relative_to(self._root).as_posix()
+            yield Face(read_file(path), source=source)

@@ -14,7 +14,7 @@ from data_pipelines import DataError, detect, images
 from data_pipelines import align as alignment
 from data_pipelines import index as indexes
 from data_pipelines.readers import Face, recordio, verification_bin
-from data_pipelines.readers.image_folder import ImageFolder
+from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
 from fr_jax.errors import UserError
 from fr_jax.report import figures
 
@@ -38,7 +38,7 @@ class _BinFaces:
 def convert(arguments: argparse.Namespace) -> int:
     """Writes TFRecords from whatever the source is."""
     source = Path(arguments.source)
-    reader = _reader(source)
+    reader = FlatFolder(source) if arguments.flat else _reader(source)
     from data_pipelines.builders import faces  # loads TensorFlow
 
     with tqdm(reader, source.name, unit="image", smoothing=0.05) as bar:

@@ -87,6 +87,7 @@ def judge_all(
         results |= judged.results
         name = marked.name + "_seen" if marked.seen else marked.name
         curves[name] = judged.scores, judged.same
+    results |= _selected(embedder.provenance.get("selection"), results)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results, indent=1))
@@ -96,6 +97,15 @@ def judge_all(
             print(f"note: {note}")
         print(f"results: {folder / 'results.json'}")
     return curves
+
+
+def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
+    """Mean accuracy of the sets that steered a run, named by how they were chosen."""
+    names = [f"{name}/accuracy" for name in (selection or {}).get("sets", ())]
+    if not selection or not names or not results.keys() >= set(names):
+        return {}
+    mean = sum(results[name] for name in names) / len(names)
+    return {f"selection_{selection['kind']}/accuracy": mean}
 
 
 def table(results: Mapping[str, float]) -> str:

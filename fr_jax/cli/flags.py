@@ -132,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="")
     add("--source", dest="origin", default="", help="where the set comes from")
+    add("--flat", action="store_true", help="folders are no identities: no labels")
     add("--max-bad", type=int, default=100, help="unusable images to skip at most")
     what = "Print counts, sizes and a contact sheet of a set."
     add = data.add_parser("info", help=what, description=what).add_argument

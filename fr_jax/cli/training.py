@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import identities
 from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
+from fr_jax.cli import training_pairs
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
@@ -50,9 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     workdir = epath.Path(arguments.workdir)
     _check_claim(workdir, config)
     mesh = sharding.make_mesh(model=config.train.model_axis)
-    if config.data.source not in _SOURCES:
-        raise UserError(unknown("data source", config.data.source, _SOURCES))
-    data = _SOURCES[config.data.source](config, mesh)
+    paired = "pairing" in config.data
+    sources = training_pairs.SOURCES if paired else _SOURCES
+    if config.data.source not in sources:
+        raise UserError(unknown("data source", config.data.source, sources))
+    data = Data(*sources[config.data.source](config, mesh))
     options = config.train
     spe = data.facts["steps_per_epoch"]
     steps = options.num_steps or round(options.epochs * spe)

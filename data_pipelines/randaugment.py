@@ -1,0 +1,226 @@
+"""USynthFace's RandAugment on the host, pixel for pixel as Pillow does it.
+
+Boutros et al. (FG 2023), a RandAugment (Cubuk et al. 2020) whose magnitude is drawn
+anew for every operation. Pixels are rounded after each one. Pillow's own rounding is
+followed: blends are cut off in float32, geometry counts in 1/65536 of a pixel.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+OPERATIONS = (
+    "Identity",
+    "ShearX",
+    "TranslateX",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+    "Grayscale",
+)
+SIGNED = OPERATIONS[1:8]
+_ONE = 1 << 16  # of fixed point
+# n / 13, rounded: the filter of Sharpness weighs 1, in the middle 5.
+_THIRTEENTHS = ((2 * np.arange(13 * 255 + 1) + 13) // 26).astype(np.uint8)
+
+
+def augment(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    num_ops: int = 4,
+    magnitude: int = 16,
+    flip: float = 0.5,
+) -> np.ndarray:
+    """Returns an image, perhaps mirrored, after `num_ops` operations in turn.
+
+    Each is drawn uniformly from `OPERATIONS`, its bin from 1 .. `magnitude`, and the
+    sign of those that have one.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      flip: probability of the mirror, before everything else.
+    """
+    if rng.random() < flip:
+        image = cv2.flip(image, 1)
+    kinds = rng.integers(len(OPERATIONS), size=num_ops)
+    bins = rng.integers(1, magnitude + 1, size=num_ops)
+    signs = 1 - 2 * rng.integers(2, size=num_ops)
+    for kind, number, sign in zip(kinds, bins, signs):
+        image = apply(OPERATIONS[kind], image, int(number), int(sign))
+    return image
+
+
+def apply(name: str, image: np.ndarray, number: int, sign: int = 1) -> np.ndarray:
+    """Returns uint8 RGB [H, W, 3] after one operation at bin `number`, 1 .. 16.
+
+    Args:
+      sign: 1 or -1; operations that are not in `SIGNED` have none.
+    """
+    return _FUNCTIONS[name](image, number, sign)
+
+
+def _identity(image, number, sign):
+    return image
+
+
+def _shear(image, number, sign):
+    return _moved(image, _map(image.shape, (1.0, 0.01 * sign * number, 0, 0, 1.0, 0)))
+
+
+def _translate(image, number, sign):
+    width = image.shape[1]
+    pixels = sign * int(number * (150 / 331 * width) / 30)
+    out = np.zeros_like(image)
+    if pixels > 0:
+        out[:, pixels:] = image[:, :-pixels]
+    else:
+        out[:, : width + pixels] = image[:, -pixels:]
+    return out
+
+
+def _rotate(image, number, sign):
+    height, width = image.shape[:2]
+    angle = -math.radians(sign * number)
+    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    x, y = width / 2, height / 2
+    matrix = (
+        *(cosine, sine, x - cosine * x - sine * y),
+        *(-sine, cosine, y + sine * x - cosine * y),
+    )
+    return _moved(image, _map(image.shape, matrix))
+
+
+@functools.lru_cache(maxsize=256)
+def _map(shape, matrix):
+    """Where each pixel [H, W] comes from, int16 (x, y): nearest, in fixed point."""
+    a, b, c, d, e, f = matrix
+    y, x = np.indices(shape[:2])
+    places = [
+        (_fixed(c + a / 2 + b / 2) + x * _fixed(a) + y * _fixed(b)) >> 16,
+        (_fixed(f + d / 2 + e / 2) + x * _fixed(d) + y * _fixed(e)) >> 16,
+    ]
+    return np.stack(places, axis=-1).clip(-1, 32766).astype(np.int16)
+
+
+def _fixed(value: float) -> int:
+    return math.floor(value * _ONE + 0.5)
+
+
+def _moved(image, places):
+    fractions = np.empty(0, np.uint16)
+    return cv2.remap(image, places, fractions, cv2.INTER_NEAREST, borderValue=(0, 0, 0))
+
+
+def _factor(number, sign):
+    return np.float32(1 + sign * 0.03 * number)
+
+
+def _blend(towards, image, factor):
+    """towards + factor * (image - towards), cut off as Pillow cuts it."""
+    towards = np.asarray(towards, np.int16)
+    change = (image.astype(np.int16) - towards).astype(np.float32)
+    mixed = towards.astype(np.float32) + factor * change
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+def _luma(image):
+    """uint8 [H, W] of Rec. 601, in Pillow's integers; exact below 2**24 in float32."""
+    weights = np.array([19595, 38470, 7471], np.float32)
+    return (
+        (image.astype(np.float32) @ weights).astype(np.int32) + 0x8000 >> 16
+    ).astype(np.uint8)
+
+
+def _brightness(image, number, sign):
+    factor = _factor(number, sign)
+    return cv2.LUT(image, _blend(0, np.arange(256), factor))
+
+
+def _colour(image, number, sign):
+    return _blend(_luma(image)[..., None], image, _factor(number, sign))
+
+
+def _contrast(image, number, sign):
+    mean = int(_luma(image).mean() + 0.5)
+    return cv2.LUT(image, _blend(mean, np.arange(256), _factor(number, sign)))
+
+
+def _sharpness(image, number, sign):
+    if min(image.shape[:2]) < 3:
+        smooth = image
+    else:
+        around = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False)
+        smooth = _THIRTEENTHS[around + 4 * image.astype(np.uint16)]
+        for edge in ((0,), (-1,), (slice(None), 0), (slice(None), -1)):
+            smooth[edge] = image[edge]
+    return _blend(smooth, image, _factor(number, sign))
+
+
+def _posterize(image, number, sign):
+    bits = 8 - round(number / 7.5)
+    return image & np.uint8(~(2 ** (8 - bits) - 1) & 255)
+
+
+def _solarize(image, number, sign):
+    return np.where(image < 255 - 8.5 * number, image, 255 - image)
+
+
+def _auto_contrast(image, number, sign):
+    table = np.empty((256, 3), np.uint8)
+    steps = np.arange(256)
+    for channel in range(3):
+        low, high = (int(f(image[..., channel])) for f in (np.min, np.max))
+        scale = 255.0 / (high - low) if high > low else 1.0
+        offset = -low * scale if high > low else 0.0
+        table[:, channel] = np.clip((steps * scale + offset).astype(int), 0, 255)
+    return cv2.LUT(image, table[None])
+
+
+def _equalize(image, number, sign):
+    table = np.empty((256, 3), np.uint8)
+    for channel in range(3):
+        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+        used = counts[counts > 0]
+        step = (used.sum() - used[-1]) // 255
+        if len(used) < 2 or not step:
+            table[:, channel] = np.arange(256)
+            continue
+        below = np.cumsum(counts) - counts
+        table[:, channel] = np.minimum((step // 2 + below) // step, 255)
+    return cv2.LUT(image, table[None])
+
+
+def _greyscale(image, number, sign):
+    return np.repeat(_luma(image)[..., None], 3, axis=2)
+
+
+_FUNCTIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = dict(
+    zip(
+        OPERATIONS,
+        (
+            _identity,
+            _shear,
+            _translate,
+            _rotate,
+            _brightness,
+            _colour,
+            _contrast,
+            _sharpness,
+            _posterize,
+            _solarize,
+            _auto_contrast,
+            _equalize,
+            _greyscale,
+        ),
+    )
+)

@@ -1,0 +1,24 @@
+"""The head that contrastive learning puts behind an embedding and throws away."""
+
+import flax.linen as nn
+import jax
+
+from fr_jax.models import layers
+
+Array = jax.Array
+
+
+class Projection(nn.Module):
+    """Embeddings [B, D] -> [B, features]: Dense, ReLU, Dense (MoCo v2, Chen 2020).
+
+    Attributes:
+      hidden: width of the middle; 0 is that of the embedding.
+    """
+
+    features: int = 128
+    hidden: int = 0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = nn.relu(layers.Dense(self.hidden or x.shape[-1], name="hidden")(x))
+        return layers.Dense(self.features, name="out")(x)
