@@ -81,6 +81,13 @@ def test_records_with_the_rate_following_people_held_out(command, tmp_path, reco
     assert [r["step"] for r in rows if "heldout:20/accuracy" in r] == [2, 4]
     assert rows[0]["learning_rate"] == pytest.approx(0.1 * 4 / 512)
     assert len(about["people"]["some"]) == 25
+    scores = {
+        r["step"]: r["heldout:20/accuracy"] for r in rows if "heldout:20/auc" in r
+    }
+    best = {"metric": "heldout/accuracy", "last_step": 4}
+    assert about["best"] == best | {"value": max(scores.values())}
+    assert scores[about["steps"]] == max(scores.values())
+    assert about["note"] == "the step was chosen by heldout/accuracy"
     assert results["selection_clean/accuracy"] == results["heldout/accuracy"]
     config = configs.load(f"{CONFIG}:paper_100k", overrides(settings))
     open_, facts, _ = training_pairs.records(config, sharding.make_mesh())

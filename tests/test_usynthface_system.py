@@ -195,6 +195,25 @@ def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
     assert shuffled.identity[:16].tolist() == list(range(16))
 
 
+def test_another_loss_of_the_logits_may_take_the_place_of_marginnce():
+    def decoupled(positive, negatives):
+        """Without the positive in the denominator (Yeh et al. 2022)."""
+        return jax.nn.logsumexp(negatives, axis=1) - positive
+
+    options = {"mask_unfilled": False, "margin": 0.0}
+    _, other, (found,) = stepped(1, loss=decoupled, **options)
+    _, plain, (metrics,) = stepped(1, **options)
+    # With the positive in the denominator a loss x is softplus(x), which is convex.
+    assert metrics["loss"] >= np.logaddexp(found["loss"], 0) - 1e-4
+    assert metrics["loss"] > found["loss"]
+    assert found["positive_cosine"] == metrics["positive_cosine"]
+    changed = [
+        np.abs(a - b).max()
+        for a, b in zip(*map(jax.tree.leaves, (other.params, plain.params)))
+    ]
+    assert max(changed) > 0
+
+
 def test_symmetric_takes_either_image_as_the_query_once():
     _, after, (first, *_) = stepped(1, symmetric=True, mask_unfilled=False, bn_groups=1)
     assert after.queue.filled.sum() == 32

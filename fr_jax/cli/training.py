@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import identities
 from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_pairs
+from fr_jax.cli import pair_figures, training_pairs
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
@@ -71,6 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
     _claim(workdir, config)
+    # Each of several processes holds a part of the pairs alone: they draw none.
+    pictures = paired and jax.process_count() == 1
+    policy = data.facts.get("augmentation", ())
+    if pictures:
+        for path in pair_figures.before(config, stream, policy, workdir / "figures"):
+            _say(f"figure: {path}")
     result = train.train(
         system,
         stream,
@@ -91,7 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
-    _hand_over(system, result, data.provenance, evaluation_sets, workdir)
+    embedders = _hand_over(system, result, data.provenance, evaluation_sets, workdir)
+    if pictures:
+        embedder, folder = embedders["embedding"], workdir / "figures"
+        _say(f"figure: {pair_figures.after(embedder, stream, policy, folder)}")
     return 0
 
 
@@ -333,13 +342,21 @@ def _describe(config, data: Data, mesh, steps: int) -> None:
     )
 
 
-def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
+def _hand_over(
+    system, result, provenance, evaluation_sets, workdir
+) -> dict[str, Embedder]:
     """Leaves the run's networks as embedders, judged on every set as a whole."""
+    embedders = {}
     networks = system.hand_over(result.state) if system.hand_over else {}
     for kind, network in networks.items():
         variables = jax.tree.map(sharding.to_host, network.variables)
         origin = provenance | {"steps": result.step}
+        if result.best:
+            chosen = f"the step was chosen by {result.best['metric']}"
+            notes = [note for note in (origin.get("note"), chosen) if note]
+            origin |= {"best": result.best, "note": "; ".join(notes)}
         embedder = Embedder(network._replace(variables=variables), origin)
+        embedders[kind] = embedder
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedder.save(workdir / name)
         _say(f"{kind} network: {workdir / name}")
@@ -347,7 +364,7 @@ def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
             judge_all(embedder, evaluation_sets, workdir)
     if jax.process_index() == 0:
         figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
-        roc = workdir / "figures/roc.png"
-        print(f"figure: {workdir / 'figures/training.png'}")
-        if roc.exists():
-            print(f"figure: {roc}")
+        for name in ("training", "roc", "cosines"):
+            if (path := workdir / f"figures/{name}.png").exists():
+                print(f"figure: {path}")
+    return embedders
