@@ -48,7 +48,9 @@ class Checkpoints:
         if best:
             policies.append(
                 checkpoint_managers.BestN(
-                    self._score, n=1, keep_checkpoints_without_metrics=False
+                    get_metric_fn=self._score,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
                 )
             )
         policy = checkpoint_managers.AnyPreservationPolicy(policies)

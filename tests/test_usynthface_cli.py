@@ -60,6 +60,10 @@ def test_drawn_people_without_labels(command, tmp_path):
     assert results["selection_clean/accuracy"] == results["strangers/accuracy"]
     assert len(about["people"]["drawn"]) == 16
     assert "note" not in about
+    figures = {path.stem for path in (tmp_path / "w/figures").iterdir()}
+    assert figures == {
+        *("pairs", "augmentation", "training", "roc", "cosines", "pair_cosines")
+    }
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,10 @@ import pytest
 
 from fr_jax import momentum, train
 from fr_jax.errors import UserError
+from fr_jax.evaluate import EvaluationSet
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import usynthface
+from tests import toy
 from tests.conftest import ROOT
 
 PEOPLE = 300
@@ -50,9 +52,24 @@ def faces(rows=64):
     }
 
 
+def seeded_faces(rows):
+    return faces(rows) | {"seed": np.arange(rows, dtype=np.uint32)}
+
+
 def batch(rows=16):
-    arrays = {name: jnp.asarray(array) for name, array in faces(rows).items()}
-    return arrays | {"seed": jnp.arange(rows, dtype=jnp.uint32)}
+    return {name: jnp.asarray(array) for name, array in seeded_faces(rows).items()}
+
+
+def calm():
+    """A learner whose steps are small, so that roundings do not grow."""
+    return usynthface.make(
+        PEOPLE,
+        **SMALL,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        temperature=0.2,
+        mask_unfilled=False,
+    )
 
 
 @functools.cache
@@ -75,14 +92,7 @@ def trace(layout) -> dict[str, list]:
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
         devices=jax.devices()[: layout[0] * layout[1]],
     )
-    system = usynthface.make(
-        PEOPLE,
-        **SMALL,
-        learning_rate=0.01,
-        weight_decay=0.0,
-        temperature=0.2,
-        mask_unfilled=False,
-    )
+    system = calm()
     stream = ArrayStream(faces(), 32, seed=0, mesh=mesh)
     update = train._Update(system, stream, mesh, 0, {}, train.Guard())
     loop = update.initial()
@@ -271,6 +281,40 @@ def test_the_score_that_is_watched_lowers_the_rate_and_stops_the_run():
     assert stops == [False] * 5 + [True]
     with pytest.raises(UserError, match="metric to watch 'a/accuracy'"):
         system.feedback(state, {"b/accuracy": 1.0})
+
+
+def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(tmp_path):
+    """To the bit: networks, queue, cursor, momentum, rate, what the plateau knows."""
+    system = usynthface.make(
+        PEOPLE,
+        **SMALL,
+        watch=("toy/accuracy",),
+        plateau={"patience": 0, "cooldown": 1, "threshold": 0.5},
+    )
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 64, (40, 2))
+    same = np.arange(40) % 2 == 0
+    judged = EvaluationSet("toy", faces()["image"], places, same, np.arange(40) // 20)
+
+    def run(folder, steps):
+        return train.train(
+            system,
+            ArrayStream(faces(), 16, seed=0),
+            tmp_path / folder,
+            num_steps=steps,
+            evaluation_sets=[judged],
+            evaluate_every=2,
+            log_every=2,
+            save_every=5,
+        ).state
+
+    whole = run("whole", 9)
+    for stop in (5, 9):  # in the middle of the cooldown after the first fall
+        parts = run("parts", stop)
+        assert (float(parts.plateau.factor), int(parts.plateau.cooldown)) != (1, 0)
+    assert toy.same(parts, whole)
+    assert 0 < float(whole.plateau.factor) < 0.05
+    assert (tmp_path / "parts/metrics.jsonl").read_text().count("learning_rate") == 5
 
 
 def test_what_cannot_be_made():

@@ -31,9 +31,9 @@ def before(
     Returns what was written.
     """
     image, positive, _ = _views(stream, policy, _SHOWN)
-    pairs = np.stack([image, positive], axis=1).reshape(-1, *image.shape[1:])
     written = [folder / "pairs.png"]
-    figures.contact_sheet(list(pairs), written[0], columns=12)
+    beside = list(np.concatenate([image, positive], axis=2))
+    figures.contact_sheet(beside, written[0], columns=6)
     if config.data.augment == "none":
         return written
     if isinstance(stream, PairStream):

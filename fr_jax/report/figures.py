@@ -54,9 +54,10 @@ def cosines(
     Takes what `roc` takes: by name (scores, same).
     """
     figure = Figure(figsize=(4.2 * len(pairs), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+    panels = figure.subplots(1, len(pairs), squeeze=False, sharex=True)[0]
+    lowest = min(0.0, *(np.min(scores) for scores, _ in pairs.values()))
+    bins = np.linspace(max(lowest, -1), 1, 41)
     for axes, (name, (scores, same)) in zip(panels, pairs.items()):
-        bins = np.linspace(min(scores.min(), 0), 1, 61)
         for kind, chosen in (("impostor", ~same), ("genuine", same)):
             some = np.clip(scores[chosen], -1, 1)  # rounding may leave the last bin
             label = f"{kind}: {some.mean():.2f} +- {some.std():.2f}"
@@ -104,9 +105,13 @@ def contact_sheet(
     columns: int = 10,
     titles: Sequence[str] = (),
 ) -> None:
-    """Draws uint8 RGB images in a grid, row by row, a title above each if given."""
+    """Draws uint8 RGB images in a grid, row by row, a title above each if given.
+
+    Tiles are as wide to their height as the first image.
+    """
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(columns * 1.1, rows * (1.35 if titles else 1.1)))
+    wide = 1.1 * images[0].shape[1] / images[0].shape[0]
+    figure = Figure(figsize=(columns * wide, rows * (1.35 if titles else 1.1)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
