@@ -69,6 +69,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "dtype": "float32",  # or bfloat16
                     "remat": False,
                 },
+                "projection": None,  # or {'features': 128}, an MLP thrown away later
                 "bn_groups": 4,
                 "shuffle_keys": True,
                 "image_size": 112,

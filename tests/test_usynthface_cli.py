@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.builders import faces as builder
 from fr_jax import sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_pairs
+from fr_jax.cli import evaluating, training_pairs
 from fr_jax.faces import sets
 from tests.conftest import ROOT
 from tests.test_records import some_faces
@@ -103,6 +103,17 @@ def test_records_with_the_rate_following_people_held_out(command, tmp_path, reco
     assert heldout.same.sum() == 60  # every two of three images
     assert heldout.images.shape == (60, 20, 20, 3)
     assert facts["num_classes"] == 25
+
+
+def test_what_followed_the_test_sets_is_named_legacy():
+    about = source("smoke", DRAWN | {"selection.kind": "legacy"})[3]
+    assert about["selection"] == {"kind": "legacy", "sets": ["strangers"]}
+    assert "followed strangers, as published" in about["note"]
+    found = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
+    selection = {"kind": "legacy", "sets": ["a", "b"]}
+    assert evaluating._selected(selection, found) == {
+        "selection_legacy/accuracy": pytest.approx(0.8)
+    }
 
 
 def overrides(settings):

@@ -240,6 +240,33 @@ def test_symmetric_takes_either_image_as_the_query_once():
     )
 
 
+def test_gradients_are_cut_to_a_length_only_where_that_is_asked_for():
+    def length(**options):
+        options |= {"mask_unfilled": False, "weight_decay": 0.0}
+        leaves = jax.tree.leaves(stepped(1, **options)[1].opt_state)
+        return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves if leaf.ndim))
+
+    whole = length()
+    assert whole > 0.02
+    assert length(clip_norm=0.0) == whole
+    assert length(clip_norm=0.01) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_collapse_is_seen(monkeypatch):
+    def alike(x):
+        return jnp.zeros_like(x).at[:, 0].set(1.0)
+
+    monkeypatch.setattr(usynthface, "unit", alike)
+    system = usynthface.make(PEOPLE, **SMALL, margin=0.0)
+    state = jit(system.init)(jax.random.key(0), batch())
+    step = jit(system.train_step)
+    for number in range(2):
+        state, metrics = step(state, batch(), jax.random.key(number))
+    assert metrics["embedding_spread"] < 1e-6
+    assert metrics["positive_cosine"] == metrics["negative_cosine"] == 1
+    assert metrics["loss"] == pytest.approx(float(metrics["chance_loss"]))
+
+
 def test_a_projection_is_trained_and_left_behind():
     options = {"projection": {"features": 8, "hidden": 12}, "bn_groups": 1}
     system = usynthface.make(PEOPLE, **SMALL | options)

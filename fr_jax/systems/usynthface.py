@@ -257,9 +257,7 @@ def make(
                     "positive_cosine": jnp.mean(own),
                     "negative_cosine": jnp.sum(jnp.where(valid, others, 0))
                     / jnp.maximum(jnp.sum(counted), 1),
-                    "embedding_spread": jnp.sqrt(
-                        jnp.maximum(1 - jnp.sum(jnp.square(jnp.mean(query, axis=0))), 0)
-                    ),
+                    "embedding_spread": jnp.sqrt(jnp.sum(jnp.var(query, axis=0))),
                     "valid_negatives": jnp.mean(counted),
                 }
             )
