@@ -140,9 +140,17 @@ def train(
       TrainingStopped: after too many rollbacks, naming the step.
       UserError: for a batch that the mesh cannot hold, or a checkpoint of another tree.
     """
-    for name, value in {"log_every": log_every, "save_every": save_every}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}; it is a number of steps, at least 1")
+    steps = {"log_every": log_every, "save_every": save_every}
+    for name, value in (steps | {"evaluate_every": evaluate_every}).items():
+        if value < (name in steps):
+            least = "at least 1" if name in steps else "or 0 for none"
+            raise UserError(f"{name} is {value}; it is a number of steps, {least}")
+    if keep < 1:
+        raise UserError(
+            f"keep is {keep}; at least 1 checkpoint is needed to go on from"
+        )
+    if profile and len(profile) != 2:
+        raise UserError(f"profile is {profile}; give (first step, last step)")
     judges = evaluation_sets or (system.eval_step and validation) or system.feedback
     if not judges:
         evaluate_every = 0

@@ -255,6 +255,19 @@ def test_the_best_step_is_kept_and_returned(tmp_path, monkeypatch, capsys):
     assert last.step == 60 and last.best["value"] == pytest.approx(0.6)
 
 
+def test_numbers_of_steps_that_make_no_sense(tmp_path):
+    for options, match in (
+        ({"save_every": 0}, "save_every is 0; it is a number of steps, at least 1"),
+        ({"evaluate_every": -1}, "evaluate_every is -1; .* or 0 for none"),
+        ({"keep": 0}, "keep is 0; at least 1 checkpoint"),
+        ({"profile": (5,)}, r"profile is \(5,\); give \(first step, last step\)"),
+    ):
+        options = {"validation": toy.stream()} | options
+        with pytest.raises(UserError, match=match):
+            run(tmp_path / "w", **options)
+    assert not (tmp_path / "w").exists()
+
+
 def test_a_best_metric_that_nothing_measures_is_told_before_the_first_step(tmp_path):
     options = BEST | {"evaluation_sets": [pairs()], "best_metric": "toy/acuracy"}
     with pytest.raises(UserError, match="did you mean 'toy/accuracy'"):

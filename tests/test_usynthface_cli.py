@@ -219,6 +219,13 @@ def test_mistakes(mistake, tmp_path, records):
     train("unknown set to select by 'lfw'", DRAWN | {"selection.sets": '("lfw",)'})
     train("did you mean 'clean'", DRAWN | {"selection.kind": "clear"})
     train("held_out is for records", DRAWN | {"selection.held_out": 10})
+    train("num_ops is -1; use 0 to 99", DRAWN | {"data.num_ops": -1})
+    train("magnitude is 31; use 1 to 30", DRAWN | {"data.magnitude": 31})
+    train("size is 8; a face needs 16", DRAWN | {"data.size": 8})
+    train("max_yaw is 400.0; use 0 to 90", DRAWN | {"data.max_yaw": 400.0})
+    train("-5 steps of training", DRAWN | {"train.num_steps": -5})
+    train("a batch of -4 rows", DRAWN | {"data.batch_size": -4})
+    train("a decay of 1.5 averages nothing", DRAWN | {"train.ema_decay": 1.5})
     train("unknown data source 'drawn'", DRAWN | {"data.source": "drawn"})
     flat = {"data.source": "generated", "data.pairing": "flat"}
     train("two new images of a person", DRAWN | flat)

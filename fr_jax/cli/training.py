@@ -59,6 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = config.train
     spe = data.facts["steps_per_epoch"]
     steps = options.num_steps or round(options.epochs * spe)
+    if steps < 1:
+        raise UserError(
+            f"{steps:,} steps of training: give --config.train.epochs or "
+            "--config.train.num_steps, above 0"
+        )
     system = _system(config, data.facts | {"epochs": steps / spe})
     given = dict(arguments.given)
     if arguments.init_from:
@@ -130,7 +135,7 @@ def _claim(workdir: epath.Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         part = workdir / "config.json.part"
         part.write_text(configs.to_json(config))
-        part.rename(stored)
+        part.replace(stored)
 
 
 def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
@@ -207,6 +212,7 @@ def _generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
 
 def _face_set(config: ConfigDict) -> sets.FaceSet:
     options = config.data
+    training_pairs.check_drawn(options)
     if options.child_share:
         return sets.ages(options.child_share, options.max_yaw)
     return sets.default(options.max_yaw)

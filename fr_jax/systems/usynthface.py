@@ -35,6 +35,8 @@ from fr_jax.models.projection import Projection
 from fr_jax.momentum import ema
 from fr_jax.system import Network, System, check_given, partition_named, score
 
+_SCHEDULES = ("plateau", *optimizers.SCHEDULES)
+
 
 class State(NamedTuple):
     """The query network (what is trained), the key network that follows, the queue."""
@@ -133,8 +135,19 @@ def make(
 
     Raises:
       UserError: for a queue too long for the people, a batch that the groups do not
-        divide or the queue cannot hold (from `init` if none was given), unknown names.
+        divide or the queue cannot hold (from `init` if none was given), unknown names,
+        numbers that make no sense.
     """
+    _check_range("bn_groups", bn_groups, 1)
+    _check_range("image_size", image_size, 16)
+    _check_range("queue_size", queue_size, 1)
+    _check_range("temperature", temperature, 1e-3)
+    _check_range("key_momentum", key_momentum, 0, 1)
+    _check_range("reference_batch", reference_batch, 1)
+    _check_range("clip_norm", clip_norm or 0, 0)
+    _check_range("accumulate", accumulate, 1)
+    for value in milestones:
+        _check_range("milestones", value, 0)
     if queue_size > num_classes / 2 and not (mask_identity or force):
         raise UserError(
             f"a queue of {queue_size:,} keys for {num_classes:,} people would hold the "
@@ -151,6 +164,8 @@ def make(
         queue.check(queue_size, rows * (1 + symmetric), queue_policy)
 
     check(batch_size or bn_groups)
+    if schedule not in _SCHEDULES:
+        raise UserError(unknown("schedule", schedule, _SCHEDULES))
     follows = schedule == "plateau"
     if steps_per_epoch is None and not (follows or schedule == "constant"):
         raise UserError(
@@ -170,7 +185,13 @@ def make(
     model = models.create(backbone, **grouped)
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"]).name
+    if not isinstance(projection, Mapping | None):
+        raise UserError(
+            f"projection is {projection!r}; use {{'features': 128}} or None"
+        )
     _check_names("field of the projection", projection, ("features", "hidden"))
+    for name, value in (projection or {}).items():
+        _check_range(f"the projection's {name}", value, name == "features")
     _check_names("setting of the plateau", plateau, optimizers.PLATEAU_SETTINGS)
     head = None if projection is None else Projection(**projection)
     spec = InputSpec(size=image_size)
@@ -353,6 +374,14 @@ def make(
         partition=partition,
         hand_over=hand_over,
     )
+
+
+def _check_range(name, value, low, high=None):
+    if not isinstance(value, int | float):
+        raise UserError(f"{name}: {value!r} is no number")
+    if not low <= value <= (value if high is None else high):
+        most = "or more" if high is None else f"to {high}"
+        raise UserError(f"{name} is {value}; use {low:g} {most}")
 
 
 def _check_names(what, given, known):
