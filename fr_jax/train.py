@@ -161,7 +161,7 @@ def train(
     wanted = [name.strip() for name in best_metric.split(",") if best_metric]
     told = [name for name in wanted if not name.startswith("validation/")]
     if evaluation_sets and told:
-        score(_names_of_results(evaluation_sets), told, "best_metric")
+        score(foreseen(evaluation_sets), told, "best_metric")
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
@@ -277,8 +277,8 @@ def train(
     return TrainResult(loop.state, step, evaluated, interrupted, best)
 
 
-def _names_of_results(evaluation_sets: Sequence[EvaluationSet]) -> dict[str, float]:
-    """Results of random embeddings: what an evaluation will tell, before the first."""
+def foreseen(evaluation_sets: Sequence[EvaluationSet]) -> dict[str, float]:
+    """Returns results of random embeddings: what an evaluation will tell, by name."""
     rng = np.random.default_rng(0)
 
     def embed(images, **_):

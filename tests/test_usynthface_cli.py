@@ -1,6 +1,7 @@
 """`fr-jax train` without labels: every source of pairs, what is left, every mistake."""
 
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from fr_jax.cli import config as configs
 from fr_jax.cli import evaluating, training_pairs
 from fr_jax.faces import sets
 from tests.conftest import ROOT
+from tests.test_images import encoded, picture
 from tests.test_records import some_faces
 
 pytestmark = pytest.mark.usefixtures("quick_drawing")
@@ -226,6 +228,12 @@ def test_mistakes(mistake, tmp_path, records):
     train("-5 steps of training", DRAWN | {"train.num_steps": -5})
     train("a batch of -4 rows", DRAWN | {"data.batch_size": -4})
     train("a decay of 1.5 averages nothing", DRAWN | {"train.ema_decay": 1.5})
+    faces = [encoded(image=picture(20, 20, number)) for number in range(40)]
+    named = tmp_path / "some_pairs.bin"  # as the records are, whose people it may hold
+    named.write_bytes(pickle.dumps((faces, [True, False] * 10)))
+    steered = some | {"evaluation.sets": f'("some_pairs={named}",)'}
+    steered |= {"selection.sets": '("some_pairs",)', "train.best_metric": ""}
+    train("did you mean 'some_pairs_seen/accuracy'", steered, "paper_100k")
     train("unknown data source 'drawn'", DRAWN | {"data.source": "drawn"})
     flat = {"data.source": "generated", "data.pairing": "flat"}
     train("two new images of a person", DRAWN | flat)

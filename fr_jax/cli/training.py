@@ -24,7 +24,7 @@ from fr_jax.evaluate import EvaluationSet, mark_seen
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.report import figures
 from fr_jax.streams import ArrayStream, GeneratedStream
-from fr_jax.system import System
+from fr_jax.system import System, score
 
 _OF_A_STRANGER = 3  # images, for three genuine pairs
 _STAND_INS = (
@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
+    if watched and (watch := data.facts.get("watch")):
+        score(train.foreseen(watched), watch, "metric to select by")
     _claim(workdir, config)
     # Each of several processes holds a part of the pairs alone: they draw none.
     pictures = paired and jax.process_count() == 1
