@@ -31,11 +31,12 @@ def main():
         jax.distributed.initialize(f"localhost:{port}", count, index)
 
     from fr_jax import sharding, train
-    from tests import test_usynthface_system as contrast
     from tests import toy
 
     system, arrays = toy.make(), toy.arrays()
     if arguments.contrast:
+        from tests import test_usynthface_system as contrast
+
         system, arrays = contrast.calm(), contrast.seeded_faces(120)
     mesh = sharding.make_mesh(model=arguments.model)
     rows = sharding.local_rows(mesh, 16)
