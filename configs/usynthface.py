@@ -20,14 +20,15 @@ paper_100k, paper_200k, paper_400k
              DiscoFaceGAN images, a folder of up to 128 for each of so many identities,
              the paper's settings (four GPUs). Published: LFW 92.12, 91.93, 92.23,
              AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run here at
-             this scale. The rate and the stop follow 200 of the identities, which are
-             held out; as published they follow the test sets:
+             this scale. The rate, the stop and the step that is handed over follow 200
+             of the identities, which are held out; as published, the test sets:
     fr-jax data convert $DATA/disco100K --to $RECORDS --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
         --config.data.path=$RECORDS/disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/legacy \
         --config.data.path=$RECORDS/disco --config.data.template=train96 \
         --config.system.mask_unfilled=False --config.selection.held_out=0 \
+        --config.train.best_metric=lfw/accuracy,agedb_30/accuracy,cfp_fp/accuracy \
         --config.selection.kind=legacy \
         "--config.selection.sets=('lfw', 'agedb_30', 'cfp_fp')" \
         "--config.evaluation.sets=('lfw=$DATA/lfw.bin',
@@ -36,7 +37,9 @@ paper_100k, paper_200k, paper_400k
 
 An epoch is one pair of every identity. Without identities, of every image with itself:
     fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
-    ... --config.data.pairing=flat --config.selection.held_out=0
+    ... --config.data.pairing=flat --config.selection.held_out=0 \
+        "--config.selection.sets=()" --config.train.best_metric= \
+        --config.system.schedule=cosine
 """
 
 from ml_collections import ConfigDict
@@ -66,6 +69,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "dtype": "float32",  # or bfloat16
                     "remat": False,
                 },
+                "projection": None,  # or {'features': 128}, an MLP thrown away later
                 "bn_groups": 4,
                 "shuffle_keys": True,
                 "image_size": 112,
@@ -119,7 +123,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "evaluate_every": 195,  # an epoch of 100,000 pairs
                 "save_every": 975,
                 "keep": 3,
-                "best_metric": "",  # kept besides the newest: 'heldout:600/accuracy'
+                "best_metric": "",  # whose best step is handed over: 'lfw/accuracy'
                 "guard": True,
                 "profile": (),  # (first step, last step)
             },
@@ -130,6 +134,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     if variant.startswith("paper_"):
         thousands = int(variant.removeprefix("paper_").removesuffix("k"))
         config.data.num_identities = 1000 * thousands
+        config.train.best_metric = "heldout/accuracy"
         config.train.evaluate_every = 1000 * thousands // 512
         config.train.save_every = 5 * config.train.evaluate_every
     elif variant == "cfp":
