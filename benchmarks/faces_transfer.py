@@ -46,12 +46,11 @@ def drawn(seed: int, identities: int, images: int, size: int):
     return {"image": pictures, "label": label}
 
 
-def run(arrays, steps: int, scheduled: int, seed: int, sets, to: Path) -> dict:
-    """Trains for `steps` of a schedule of `scheduled` steps; returns the scores."""
-    config = configs.get_config("cfp")
+def run(arrays, config, steps: int, seed: int, sets, to: Path) -> dict:
+    """Trains a network and returns its scores."""
     stream = ArrayStream(arrays, config.data.batch_size, seed=seed)
     options = config.system.to_dict()
-    epochs = scheduled * stream.batch_size / stream.num_examples
+    epochs = steps * stream.batch_size / stream.num_examples
     system = inter_prototype.make(
         stream.num_classes,
         **(options | {"warmup_epochs": 0.05 * epochs}),
@@ -81,27 +80,30 @@ def main() -> None:
     parser.add_argument("--identities", type=int, nargs="+", default=[3000])
     parser.add_argument("--images", type=int, default=16, help="of a person")
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--schedule", type=int, help="in steps; that of a longer run")
+    parser.add_argument("--width", type=float, default=0.5, help="of the network")
+    parser.add_argument("--size", type=int, default=56, help="of its images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--to", type=Path, default=Path("runs/transfer"))
     arguments = parser.parse_args()
     cpu.keep_freed_memory()
+    config = configs.get_config("cfp")
+    config.system.image_size = arguments.size
+    config.system.backbone_options.width = arguments.width
     sets = [parse_set(text) for text in arguments.set]
     cache = arguments.to / "faces.npz"
     if not cache.exists():
         arguments.to.mkdir(parents=True, exist_ok=True)
         most = max(arguments.identities)
-        size = configs.get_config("cfp").system.image_size
-        np.savez(cache, **drawn(arguments.seed, most, arguments.images, size))
+        np.savez(cache, **drawn(arguments.seed, most, arguments.images, arguments.size))
     pool = dict(np.load(cache))
     results = {}
     for number in arguments.identities:
         chosen = pool["label"] < number
         results[number] = run(
             {name: array[chosen] for name, array in pool.items()},
+            config,
             arguments.steps,
-            arguments.schedule or arguments.steps,
             arguments.seed,
             sets,
             arguments.to / str(number),

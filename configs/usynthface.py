@@ -143,7 +143,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.system.queue_size = 192
         config.selection.held_out = 0
         config.selection.sets = ()
-        _small(config, epochs=300.0)
+        _small(config, epochs=250.0)
     else:
         config.data = ConfigDict(
             {
@@ -169,6 +169,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             config.data.num_identities = 100_000
             config.data.size = 112
         elif variant == "faces_cpu":
+            config.data.size = 48
             config.system.queue_size = 1024
             _small(config, epochs=100.0)
         else:
@@ -179,9 +180,8 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             config.data.max_yaw = 45.0
             config.system.queue_size = 128
             _small(config, epochs=24.0)
-            config.system.backbone_options.width = 0.25
+            config.data.num_ops = 1
             config.system.backbone_options.embedding_size = 128
-            config.system.image_size = 48
             config.train.log_every = 15
             config.train.evaluate_every = 75
             config.train.save_every = 75
@@ -191,15 +191,15 @@ def get_config(variant: str = "smoke") -> ConfigDict:
 def _small(config: ConfigDict, epochs: float) -> None:
     """What two cores train: a narrow network on small images, a short queue.
 
-    One operation instead of four, larger BatchNorm groups and a higher temperature: a
+    Two operations instead of four, larger BatchNorm groups and a higher temperature: a
     small network learns nothing from the paper's settings in a few hundred steps.
     """
-    config.data.num_ops = 1
+    config.data.num_ops = 2
     config.system.bn_groups = 2
     config.system.temperature = 0.1
     config.system.backbone = "iresnet18"
-    config.system.backbone_options.update({"width": 0.5, "embedding_size": 256})
-    config.system.image_size = 56
+    config.system.backbone_options.update({"width": 0.25, "embedding_size": 256})
+    config.system.image_size = 48
     config.system.key_momentum = 0.99
     config.system.reference_batch = 64  # the rate is that of this batch
     config.system.learning_rate = 0.05
