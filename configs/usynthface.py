@@ -6,12 +6,14 @@ smoke        Drawn people and a tiny network; nothing is downloaded. 2 cores: tw
 
 faces        Drawn people, every pair new, for an accelerator: iResNet-50, K 32,768. Not
              run here at this scale. On a CPU, where drawing costs more than learning,
-             draw once and train a smaller network on smaller images.
+             draw once and train a smaller network on smaller images: in 49 minutes
+             on 2 cores LFW 77.3, CFP-FP 63.2 % (untrained 61.4, 55.4).
     fr-jax train --config=configs/usynthface.py:faces --workdir=runs/faces
     fr-jax train --config=configs/usynthface.py:faces_cpu --workdir=runs/faces_cpu
 
 cfp          CFP without its labels, one folder = one identity: people 001 to 450; 451
-             to 500 are held out.
+             to 500 are held out. 2 cores: 22 minutes; LFW 79.3, CFP-FP of people held
+             out 78.7 % (untrained 61.4, 56.9).
     fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
         --config.data.path=$RECORDS/cfp
