@@ -40,6 +40,7 @@ paper_100k, paper_200k, paper_400k
 An epoch is one pair of every identity. Without identities, of every image with itself:
     fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
     ... --config.data.pairing=flat --config.selection.held_out=0 \
+        --config.data.num_identities=0 --config.data.identities= \
         "--config.selection.sets=()" --config.train.best_metric= \
         --config.system.schedule=cosine
 """
@@ -170,6 +171,8 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             config.data.batch_size = 512
             config.data.num_identities = 100_000
             config.data.size = 112
+            # People are drawn anew for every batch: keys of one's own are not rare.
+            config.system.mask_identity = True
         elif variant == "faces_cpu":
             config.data.size = 48
             config.system.queue_size = 1024

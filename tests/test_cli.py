@@ -384,7 +384,7 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawin
     plain = ("--config.children.published=",)
     train("config.system.num_classes is 10572, the data have 6", *here, *plain, **casia)
     train("unknown config.children.published", *here, plain[0] + "casai", **casia)
-    train("a batch of 0 images", *here, *plain, "--config.data.batch_size=0", **casia)
+    train("a batch of 0 ", *here, *plain, "--config.data.batch_size=0", **casia)
 
 
 def test_mistakes_on_the_way_in(mistake, command):

@@ -112,6 +112,7 @@ def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
     assert close(alone, whole, 1e-3)
 
 
+@pytest.mark.long
 def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
     """Keys cross from process to process, and the queue is cut between them."""
     alone = finish(start(tmp_path / "one", 6, "--contrast"))

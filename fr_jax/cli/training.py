@@ -341,9 +341,10 @@ def _plain(value: Any) -> Any:
 def _describe(config, data: Data, mesh, steps: int) -> None:
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     batch_size = config.data.batch_size
+    rows = "pairs" if "pairing" in config.data else "images"
     print(
         f"{config.system_name}: {data.facts['num_classes']:,} people, "
-        f"{round(data.facts['steps_per_epoch'] * batch_size):,} images; "
+        f"{round(data.facts['steps_per_epoch'] * batch_size):,} {rows} an epoch; "
         f"{steps:,} steps of {batch_size} on {mesh.size} {jax.default_backend()} "
         f"device(s) ({shape})",
         file=sys.stderr,

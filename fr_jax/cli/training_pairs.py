@@ -246,9 +246,11 @@ def _selection(config: ConfigDict) -> dict[str, Any]:
         raise UserError(unknown("config.selection.kind", kind, ("clean", "legacy")))
     told: dict[str, Any] = {"selection": {"kind": kind, "sets": names}}
     if kind == "legacy" and names:
+        plateau = config.system.schedule == "plateau"
+        followed = "the learning rate and the stop" if plateau else "the stop"
         told["note"] = (
-            f"the learning rate and the stop followed {', '.join(names)}, as published:"
-            " their figures are not of unseen sets"
+            f"{followed} followed {', '.join(names)}, as published: "
+            "their figures are not of unseen sets"
         )
     return told
 

@@ -93,8 +93,9 @@ def make(
 
     Batches have `image` and `positive` uint8 [B, H, W, 3], two images of one identity
     or the same one twice, `label` int32 [B], that identity's number (-1: nobody
-    knows), and `seed` uint32 [B]. Metrics: loss; chance_loss, what MarginNCE is where
-    the network knows nothing, ln(negatives + 1); top1 and top5 of picking the positive,
+    knows), and `seed` uint32 [B]. Metrics: loss; chance_loss, ln(negatives
+    + 1), the loss where the network knows nothing, to which the margin adds at most
+    margin / temperature; top1 and top5 of picking the positive,
     with the margin taken off it; positive_cosine, negative_cosine; embedding_spread,
     1 where queries lie all over the sphere and 0 where they are all the same (a
     collapse); valid_negatives of a query; queue_fill; learning_rate.
@@ -150,8 +151,8 @@ def make(
         _check_range("milestones", value, 0)
     if queue_size > num_classes / 2 and not (mask_identity or force):
         raise UserError(
-            f"a queue of {queue_size:,} keys for {num_classes:,} people would hold the "
-            f"query's own person among its negatives: use queue_size <= "
+            f"a queue of {queue_size:,} keys for {num_classes:,} people would often "
+            f"hold the query's own person among its negatives: use queue_size <= "
             f"{num_classes // 2:,}, mask_identity=True, or force=True"
         )
 
