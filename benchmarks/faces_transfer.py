@@ -91,9 +91,14 @@ def main() -> None:
     config.system.image_size = arguments.size
     config.system.backbone_options.width = arguments.width
     sets = [parse_set(text) for text in arguments.set]
+    arguments.to.mkdir(parents=True, exist_ok=True)
+    asked = json.dumps({**vars(arguments), "to": ""}, default=str)
+    stored = arguments.to / "arguments.json"
+    if stored.exists() and stored.read_text() != asked:
+        parser.error(f"{arguments.to} is a run of other arguments; use another --to")
+    stored.write_text(asked)
     cache = arguments.to / "faces.npz"
     if not cache.exists():
-        arguments.to.mkdir(parents=True, exist_ok=True)
         most = max(arguments.identities)
         np.savez(cache, **drawn(arguments.seed, most, arguments.images, arguments.size))
     pool = dict(np.load(cache))

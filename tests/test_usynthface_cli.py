@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from data_pipelines.builders import faces as builder
 from fr_jax import sharding
@@ -203,6 +204,18 @@ def test_every_variant_is_a_whole_configuration():
         assert config.data.batch_size % system.bn_groups == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [((), ["train.evaluate_every"]), ((("selection.sets", "()"),), [])],
+)
+def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, told):
+    stored = epath.Path(tmp_path / "config.json")
+    stored.write_text(configs.to_json(configs.load(f"{CONFIG}:smoke", settings)))
+    changed = (*settings, ("train.evaluate_every", "99"), ("train.log_every", "3"))
+    lines = configs.differences(configs.load(f"{CONFIG}:smoke", changed), stored)
+    assert [line.partition(":")[0] for line in lines] == told
+
+
 def test_mistakes(mistake, tmp_path, records):
     def train(match, settings, variant="smoke"):
         words = flags(NETWORK | settings)
@@ -233,6 +246,8 @@ def test_mistakes(mistake, tmp_path, records):
     named.write_bytes(pickle.dumps((faces, [True, False] * 10)))
     steered = some | {"evaluation.sets": f'("some_pairs={named}",)'}
     steered |= {"selection.sets": '("some_pairs",)', "train.best_metric": ""}
+    train("--config.selection.kind=legacy", steered, "paper_100k")
+    steered |= {"selection.kind": "legacy"}
     train("did you mean 'some_pairs_seen/accuracy'", steered, "paper_100k")
     train("unknown data source 'drawn'", DRAWN | {"data.source": "drawn"})
     flat = {"data.source": "generated", "data.pairing": "flat"}

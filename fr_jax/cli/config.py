@@ -23,6 +23,8 @@ FREE = (
     "data.path",
     "evaluation",
 )
+# These do where an evaluation's accuracies lower the rate or stop the run.
+_STEERING = ("train.evaluate_every", "evaluation")
 
 
 def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
@@ -90,11 +92,13 @@ def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
     except ValueError as error:
         raise UserError(f"{stored}: damaged ({error})") from error
     now = dict(_flat(json.loads(to_json(config))))
+    steered = "selection" in config and config.selection.sets
+    free = [key for key in FREE if not (steered and key in _STEERING)]
     return [
         f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
-        and not any(key == free or key.startswith(free + ".") for free in FREE)
+        and not any(key == one or key.startswith(one + ".") for one in free)
     ]
 
 

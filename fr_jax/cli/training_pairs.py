@@ -244,6 +244,12 @@ def _selection(config: ConfigDict) -> dict[str, Any]:
     kind, names = config.selection.kind, list(config.selection.sets)
     if kind not in ("clean", "legacy"):
         raise UserError(unknown("config.selection.kind", kind, ("clean", "legacy")))
+    tested = [name for name in names if name not in ("heldout", "strangers")]
+    if kind == "clean" and tested:
+        raise UserError(
+            f"config.selection.sets: {', '.join(tested)} would be no unseen set any "
+            "more; say so with --config.selection.kind=legacy"
+        )
     told: dict[str, Any] = {"selection": {"kind": kind, "sets": names}}
     if kind == "legacy" and names:
         plateau = config.system.schedule == "plateau"
