@@ -83,11 +83,14 @@ def views(
     *,
     flip: str = "none",
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    degradation: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Arrays:
     """Returns `labelled` with `image` in [-1, 1], and `target_image` if there is one.
 
     Mirrored (with their poses: 'remap'; without: 'keep'), augmented and cut out of the
-    canvas at random, a true image as the one that it belongs to.
+    canvas at random, a true image as the one that it belongs to. `degraded` is the
+    image after `degradation`, if there is any: a bad photograph of what is to be made
+    well.
     """
     keys = augment.example_keys(key, batch["seed"])
     half = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 0)))(keys)
@@ -107,6 +110,10 @@ def views(
             images = augment.augment(keys, images, augmentation)
             images = _cut(keys, images, spec.shape[0])
             out[name] = normalise(images, spec)
+            if name == "image" and degradation:
+                own = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
+                bad = augment.augment(own, images, degradation)
+                out["degraded"] = normalise(bad, spec)
     return out
 
 

@@ -132,6 +132,12 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="")
     add("--source", dest="origin", default="", help="where the set comes from")
+    add(
+        "--layout",
+        default="auto",
+        help="folders of identities, labels (a labels.csv), cfp or multipie; default: "
+        "labels where there is a labels.csv, else folders",
+    )
     add("--flat", action="store_true", help="folders are no identities: no labels")
     add("--max-bad", type=int, default=100, help="unusable images to skip at most")
     what = "Print counts, sizes and a contact sheet of a set."

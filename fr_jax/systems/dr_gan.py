@@ -120,6 +120,7 @@ def make(
     discriminator_stats_in_generator_step: bool = False,
     flip: str = "none",
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    degradation: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> System:
     """Returns the system; the defaults are those of the TPAMI form, single image.
 
@@ -174,6 +175,8 @@ def make(
       flip: 'none'; 'remap' mirrors half of the images and their poses; 'keep' mirrors
         images whose poses have no side.
       augmentation: see `augment.augment`; the true image is changed alike.
+      degradation: likewise, of what the encoder sees alone, so that it learns which of
+        several images to trust.
 
     `init` takes as given: 'init', an encoder's variables, with which both trunks begin,
     or a generator's; 'discriminator'; 'identity'.
@@ -304,7 +307,7 @@ def make(
         """Made images, statistics after them, and features [B, F] of real ones."""
         key_codes, key_noise, key_dropout = jax.random.split(key, 3)
         labels, counts, codes = rotations.wanted(real, asked, key_codes)
-        noise = real.get("noise")
+        noise, seen = real.get("noise"), real.get("degraded", real["image"])
         if noise is None:
             shape = (len(counts), maker.noise)
             noise = jax.random.uniform(key_noise, shape, minval=-1.0)
@@ -325,7 +328,7 @@ def make(
             return module.decode(rows, *codes, train=train), features
 
         (image, features), statistics = apply(
-            maker, params, statistics, real["image"], key_dropout, train, forward
+            maker, params, statistics, seen, key_dropout, train, forward
         )
         return Made(image, labels, counts), statistics, features
 
@@ -532,7 +535,13 @@ def make(
     def train_step(state, batch, key):
         key_views, key_step = jax.random.split(key)
         real = rotations.views(
-            batch, asked, key_views, spec, flip=flip, augmentation=augmentation
+            batch,
+            asked,
+            key_views,
+            spec,
+            flip=flip,
+            augmentation=augmentation,
+            degradation=degradation,
         )
         if "noise" in batch:
             real["noise"] = batch["noise"]
