@@ -40,7 +40,8 @@ class RecordStream:
       identities: names of the classes, in order.
       labels: for each class its label in the records.
       classes: int [num_examples], the class of each record; -1 where unlabelled.
-      yaws, lights: [num_examples] degrees, NaN, and numbers, -1 where not known.
+      yaws, lights, sessions: [num_examples] degrees, NaN, and numbers, -1 where not
+        known.
 
     Raises:
       DataError: for a missing or damaged set, a name that is not in it, too few
@@ -78,10 +79,14 @@ class RecordStream:
         self.num_unlabelled = int(np.sum(labels < 0))
         self._records = kept
         self.classes = np.where(labels < 0, -1, np.searchsorted(self.labels, labels))
-        self.yaws = np.full(len(kept), np.nan, np.float32)
-        self.lights = np.full(len(kept), -1, np.int32)
-        if index.yaw is not None and index.light is not None:
-            self.yaws, self.lights = index.yaw[kept], index.light[kept]
+        self.yaws, self.lights, self.sessions = (
+            np.full(len(kept), nothing) if column is None else column[kept]
+            for column, nothing in (
+                (index.yaw, np.float32(np.nan)),
+                (index.light, np.int32(-1)),
+                (index.session, np.int32(-1)),
+            )
+        )
         self._per_identity = images_per_identity
         if not self.num_examples:
             raise DataError(f"{path}: no images left to train on")

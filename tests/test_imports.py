@@ -35,7 +35,7 @@ ALLOWED = {
     "fr_jax.losses": {"losses"},
     "fr_jax.metrics": {"metrics"},
     "fr_jax.convert": {"convert", "models"},
-    "fr_jax.report": {"metrics"},
+    "fr_jax.report": {"metrics", "report"},
     "fr_jax.systems": {
         "augment",
         "diff_augment",
@@ -62,6 +62,8 @@ ALLOWED = {
         "system",
     },
     "fr_jax.export": {"canary", "embedder", "images", "models"},
+    "fr_jax.rotator": {"embedder", "models"},
+    "fr_jax.evaluate_rotation": {"metrics", "models", "report", "rotator"},
     "fr_jax.train": {"checkpoint", "cpu", "evaluate", "journal", "sharding", "system"},
     "fr_jax.cli": None,  # the only glue
 }

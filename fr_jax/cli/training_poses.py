@@ -217,5 +217,5 @@ def _asked(config: ConfigDict) -> dict[str, Any]:
     return {
         "angles": [float(angle) for angle in options.angles],
         "unsigned": bool(options.get("unsigned", False)),
-        "lights": list(options.lights) if options.illuminations else [],
+        "lights": list(options.lights),
     }
