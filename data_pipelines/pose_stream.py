@@ -103,13 +103,15 @@ class PoseStream:
         self._main = batch_size - sum(self._beside)
         self._people = np.unique(faces.label[self._kept])
         self.num_classes, self.num_examples = len(self._people), len(self._kept)
-        distinct = self._main // images_per_identity
-        if self._main % images_per_identity or not 1 <= distinct <= self.num_classes:
+        most = self.num_examples
+        if images_per_identity > 1:
+            most = images_per_identity * self.num_classes
+        if self._main % images_per_identity or not 1 <= self._main <= most:
             raise DataError(
-                f"a batch of {batch_size} with {sum(self._beside)} images from beside "
-                f"and {images_per_identity} of each person out of "
-                f"{self.num_classes:,} cannot be cut so; use a multiple of "
-                f"{images_per_identity}, and at most so many people"
+                f"a batch of {batch_size}, {sum(self._beside)} images of it from "
+                f"beside, with {images_per_identity} of each person out of "
+                f"{self.num_classes:,}; use a multiple of {images_per_identity}, at "
+                f"most {most:,}"
             )
         for images, count in beside:
             if count % images_per_identity or not 0 < count <= len(images.label):
@@ -259,4 +261,5 @@ def _groups(faces: PosedFaces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order = order[np.argsort(group[order], kind="stable")]
     first = np.searchsorted(group[order], group)
     count = np.searchsorted(group[order], group, "right") - first
-    return order, np.minimum(first, max(len(order) - 1, 0)), count
+    order = np.append(order, -1)  # where `first` of images without any may point to
+    return order, first, count

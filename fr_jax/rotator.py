@@ -118,7 +118,11 @@ class Rotator:
         made = self._model.apply(
             self.variables, features, codes, noise, *light, method="decode"
         )
-        pixels = made * jnp.float32(self.spec.scale) + jnp.float32(self.spec.mean)
+        scale, mean = (
+            jnp.asarray(value, jnp.float32).reshape(1, 1, 1, -1)
+            for value in (self.spec.scale, self.spec.mean)
+        )
+        pixels = made * scale + mean
         if self.spec.colour == "BGR":
             pixels = pixels[..., ::-1]
         if self.spec.colour == "GREY":

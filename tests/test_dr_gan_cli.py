@@ -107,7 +107,7 @@ def test_faces_are_turned(run, tmp_path, command, mistake):
 def test_a_generator_is_judged(run, tmp_path, command):
     words = ("--generator", run / "embedder_generator", "--people", "6")
     words += ("--embedder", run / "embedder", "--to", tmp_path)
-    code, out, error = command("judge", *words)
+    code, _, error = command("judge", *words)
     assert code == 0, error
     results = json.loads((tmp_path / "results.json").read_text())
     for name in (
@@ -228,7 +228,7 @@ def test_mistakes_before_the_first_step(mistake, tmp_path, records):
     train("say where the records are", {}, "cfp")
     train("unknown data source 'drawn'", {"data.source": "drawn"})
     train("light 20: there are 20", {"data.lights": "(20,)"})
-    train("and 3 of each person", {"data.images_per_identity": 3})
+    train("use a multiple of 3", {"data.images_per_identity": 3})
     train("did you mean 'tpami'", {"system.loss": "tpam"})
-    train("no config key", {"system.wieghts": 1})
+    train("did you mean 'weights'", {"system.wieghts": 1})
     train("give --given identity=EMBEDDER", {"system.weights.identity_kept": 1.0})

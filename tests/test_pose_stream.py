@@ -125,8 +125,8 @@ def test_what_cannot_be_streamed():
         few, poses=4, batch_size=8, images_per_identity=2, drop_small=True
     )
     assert kept.num_classes == 5
-    refused("cannot be cut so; use a multiple of 3", images_per_identity=3)
-    refused("at most so many people", batch_size=16, images_per_identity=2)
+    refused("use a multiple of 3, at most 15", images_per_identity=3)
+    refused("out of 5; .* at most 10", batch_size=16, images_per_identity=2)
     refused(
         "4 of the images belong to nobody",
         faces()._replace(label=np.where(np.arange(40) < 4, -1, 0)),
@@ -236,3 +236,34 @@ def test_an_older_index_knows_no_yaws(tmp_path):
 def _one(tmp_path):
     write(tmp_path / "one/001/frontal_01.png")
     return tmp_path / "one"
+
+
+def test_drawn_batches_of_a_grid(monkeypatch):
+    """Who it is in red, the angle in green, instead of a face."""
+    import jax
+    import jax.numpy as jnp
+
+    from fr_jax.errors import UserError
+    from fr_jax.faces import grids, sets
+
+    def shown(codes, *, mesh, size, quality):
+        colour = [40 * codes.identity[:, 0], codes.pose[:, 0], 0 * codes.age]
+        pixels = jnp.clip(100 + jnp.stack(colour, axis=1), 0, 255).astype(jnp.uint8)
+        pixels = pixels[:, None, None]
+        return (jnp.broadcast_to(pixels, (len(pixels), size, size, 3)),)
+
+    monkeypatch.setattr(sets, "draw_rows", shown)
+    settings = {"images_per_identity": 2, "paired": True, "size": 4}
+    make_batch = grids.make((-30, 0, 30), (1, 6), 9, 8, **settings)
+    batch = jax.jit(make_batch)(jax.random.key(0))
+    label = np.asarray(batch["label"]).reshape(4, 2)
+    assert (label[:, 0] == label[:, 1]).all() and len(set(label[:, 0].tolist())) == 4
+    for prefix in ("", "target_"):
+        pixels = np.asarray(batch[f"{prefix}image"])[:, 0, 0].astype(int)
+        np.testing.assert_array_equal(pixels[:, 1], 70 + 30 * batch[f"{prefix}pose"])
+        assert (pixels[::2, 0] == pixels[1::2, 0]).all()
+    np.testing.assert_array_equal(batch["target_light"], batch["light"])
+    with pytest.raises(UserError, match="10 with 3 images"):
+        grids.make((-30, 30), (1,), 9, 10, images_per_identity=3)
+    with pytest.raises(UserError, match="light 20: there are 20"):
+        grids.make((-30, 30), (20,), 9, 4)

@@ -55,13 +55,15 @@ def _angles(text: str, rotator: Rotator) -> list[float]:
     try:
         angles = [float(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--angles {text}: use degrees with commas, -30,0,30") from None
+        raise UserError(
+            f"--angles={text}: use degrees with commas, --angles=-30,0,30"
+        ) from None
     known = [f"{angle:g}" for angle in rotator.angles]
     for angle in angles:
         if not rotator.continuous and f"{angle:g}" not in known:
             raise UserError(
-                f"--angles {angle:g}: this generator knows {', '.join(known)}"
+                f"--angles={angle:g}: this generator knows {', '.join(known)}"
             )
         if abs(angle) > 180:
-            raise UserError(f"--angles {angle:g}: a yaw is at most 180 degrees")
+            raise UserError(f"--angles={angle:g}: a yaw is at most 180 degrees")
     return angles

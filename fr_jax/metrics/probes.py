@@ -82,4 +82,4 @@ def leakage(
 
 
 def _linear():
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
