@@ -25,10 +25,10 @@ def classes(
       DataError: for angles that do not ascend, and for a yaw that none of them is near:
         beyond the outermost by more than a step, unless that is a profile.
     """
-    angles, yaws = np.asarray(angles, float), np.asarray(yaws, float)
-    steps = np.diff(angles)
-    if len(angles) < 2 or (steps <= 0).any():
-        raise DataError(f"angles {angles.tolist()}: give two or more, ascending")
+    centres, yaws = np.asarray(angles, float), np.asarray(yaws, float)
+    steps = np.diff(centres)
+    if len(centres) < 2 or (steps <= 0).any():
+        raise DataError(f"angles {list(angles)}: give two or more, ascending")
     yaws = np.abs(yaws) if unsigned else yaws
     low = -180.0 if angles[0] <= -90 or unsigned else angles[0] - steps[0]
     high = 180.0 if angles[-1] >= 90 else angles[-1] + steps[-1]
@@ -39,5 +39,5 @@ def classes(
             f"with a yaw of {yaws[outside[0]]:g} degrees; the angles end at "
             f"{angles[0]:g} and {angles[-1]:g}: use more angles, or fewer images"
         )
-    found = np.searchsorted((angles[1:] + angles[:-1]) / 2, yaws, side="right")
+    found = np.searchsorted((centres[1:] + centres[:-1]) / 2, yaws, side="right")
     return np.where(np.isnan(yaws), -1, found).astype(np.int32)

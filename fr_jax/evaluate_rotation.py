@@ -73,7 +73,7 @@ def judge_images(
     *,
     classify: Callable[[Array], Array] | None = None,
     embed: Callable[[Array], Array] | None = None,
-    features: Callable[[Array], Array] = probes.gradient_histograms,
+    features: Callable[[Array], Array] | None = None,
     inputs: int = 200,
     seed: int = 0,
 ) -> tuple[dict[str, float], Array, Array]:
@@ -86,7 +86,8 @@ def judge_images(
     Args:
       classify: images uint8 as the generator sees them -> pose classes.
       embed: images -> embeddings, by a recogniser of its own.
-      features: images -> features, for the distance between the sets.
+      features: images -> features, for the distance between the sets; by default
+        histograms of gradients.
       inputs: so many of the faces are turned.
     """
     rng = np.random.default_rng(seed)
@@ -119,7 +120,8 @@ def judge_images(
         given = given / np.linalg.norm(given, axis=1, keepdims=True)
         turned = turned / np.linalg.norm(turned, axis=2, keepdims=True)
         by_angle("rotation/identity_cosine", np.einsum("nf,naf->na", given, turned))
-    of_true, of_made = features(true), features(flat)
+    describe = features or probes.gradient_histograms
+    of_true, of_made = describe(true), describe(flat)
     mean, deviation = generation.kernel_distance(of_true, of_made, seed=seed)
     results["rotation/kid"], results["rotation/kid_std"] = mean, deviation
     order = rng.permutation(count)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from fr_jax.errors import UserError, unknown
 
 Array = jax.Array
-Ratio = tuple[int, int]
+Ratio = Sequence[int]  # two
 
 KINDS = ("fixed", "accuracy_gated", "staged")
 

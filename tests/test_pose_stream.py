@@ -228,7 +228,8 @@ def test_an_older_index_knows_no_yaws(tmp_path):
     folder, _ = builder.build([face], tmp_path, "old", size=20)
     index = indexes.load(folder)
     assert index.yaw is not None and index.yaw.tolist() == [0]
-    indexes.save(folder, index._replace(yaw=None, light=None, session=None))
+    unknown = dict.fromkeys(("yaw", "light", "session"))
+    indexes.save(folder, indexes.Index(**index._asdict() | unknown))
     reader = RecordStream(folder, batch_size=1)
     assert np.isnan(reader.yaws).all() and reader.lights.tolist() == [-1]
 

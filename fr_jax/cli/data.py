@@ -101,8 +101,7 @@ def info(arguments: argparse.Namespace) -> int:
         print(
             f"ages        {ages.min():.0f} to {ages.max():.0f}, of {len(ages):,} images"
         )
-    yaws = index.yaw[np.isfinite(index.yaw)] if index.yaw is not None else []
-    if len(yaws):
+    if index.yaw is not None and len(yaws := index.yaw[np.isfinite(index.yaw)]):
         print(
             f"yaws        {yaws.min():.0f} to {yaws.max():.0f}, of {len(yaws):,} images"
         )

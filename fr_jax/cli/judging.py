@@ -51,18 +51,20 @@ def _judge(
     independent: Embedder | None,
     folder: epath.Path,
 ) -> tuple[dict[str, float], np.ndarray]:
-    classify = embed = features = None
+    classify = embed = None
     if taught is not None:
         pose = evaluate_rotation.classes_of(rotator, taught.yaw)
         classify = PictureClassifier(
             rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
         )
     if independent is not None:
-        embed = features = lambda images: independent.embed(images, normalize=False)
-    more = {"features": features} if features else {}
+
+        def embed(images):
+            return independent.embed(images, normalize=False)
+
     results = evaluate_rotation.judge_features(rotator, faces)
     found, _, made = evaluate_rotation.judge_images(
-        rotator, faces, classify=classify, embed=embed, **more
+        rotator, faces, classify=classify, embed=embed, features=embed
     )
     folder.mkdir(parents=True, exist_ok=True)
     results |= found

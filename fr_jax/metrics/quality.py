@@ -1,5 +1,7 @@
 """Does a network know how far its features are to be trusted?"""
 
+from typing import Any
+
 import numpy as np
 from scipy import stats
 
@@ -8,4 +10,5 @@ def rank_correlation(confidence: np.ndarray, quality: np.ndarray) -> float:
     """Returns Spearman's rho of confidence [N] and quality [N]; 0 if one is flat."""
     if np.ptp(confidence) == 0 or np.ptp(quality) == 0:
         return 0.0
-    return float(stats.spearmanr(confidence, quality).statistic)
+    found: Any = stats.spearmanr(confidence, quality)
+    return float(found.statistic)

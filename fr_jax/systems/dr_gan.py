@@ -222,9 +222,50 @@ def make(
         ("diff_augmentation", diff_augmentation, diff_augment.KINDS),
         ("given network", networks, _GIVEN),
     )
-    maker = models.create("dr_gan_generator", **made_options)
-    judge = models.create("dr_gan_discriminator", **judged_options)
-    _check_choices(locals())
+    maker: Any = models.create("dr_gan_generator", **made_options)
+    judge: Any = models.create("dr_gan_discriminator", **judged_options)
+    if num_classes < 2 or asked.poses == 1:
+        raise UserError(
+            f"{num_classes} identities in {poses} poses; at least 2 of each are "
+            "needed, to be told apart"
+        )
+    of_one_head = {
+        "am_softmax": am_softmax is not None,
+        "r1_weight": r1_weight,
+        "gan_loss": gan_loss != "cross_entropy",
+    }
+    for name in [name for name, used in of_one_head.items() if used]:
+        if loss == "cvpr":
+            raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
+    if flip != "none" and illuminations:
+        raise UserError(
+            "a mirrored face is lit from the other side, under the same number: use "
+            "flip='none' or illuminations=0"
+        )
+    if any(name == "flip" for name, _ in [*augmentation, *degradation]):
+        raise UserError(
+            "augmentation 'flip' would not mirror the pose: use flip='remap'"
+        )
+    if (switch == "none") == bool(switch_every):
+        raise UserError(
+            f"switch is {switch!r} and switch_every {switch_every}: give both or "
+            "neither"
+        )
+    unlike = (
+        made_options.get("confidence_head") == "channel"
+        or judge.branch_heads
+        or not judge.batch_norm
+    )
+    if switch_every and unlike:
+        raise UserError(
+            "trunks that are switched must be alike: no confidence_head='channel', "
+            "branch_heads=True or batch_norm=False"
+        )
+    if shares["identity_kept"] and "identity" not in networks:
+        raise UserError(
+            "weight 'identity_kept' compares faces by a recogniser: give --given "
+            "identity=EMBEDDER"
+        )
     groups = made_options.get("bn_groups", 1)
     spec = InputSpec(
         size=canvas_size or image_size,
@@ -233,10 +274,10 @@ def make(
     )
     take_turn = turns.schedule(
         schedule,
-        ratio=tuple(ratio),
-        strong_ratio=tuple(strong_ratio),
+        ratio=ratio,
+        strong_ratio=strong_ratio,
         threshold=threshold,
-        stages=[(round(at * (steps_per_epoch or 1)), tuple(r)) for at, r in stages],
+        stages=[(round(at * (steps_per_epoch or 1)), pair) for at, pair in stages],
     )
     optimizers = {
         "generator": optax.adam(learning_rate, *betas),
@@ -244,8 +285,8 @@ def make(
             discriminator_learning_rate or learning_rate, *betas
         ),
     }
-    metric_names = [f"discriminator/{n}" for n in ["real_accuracy"]]
-    metric_names += ["discriminator/r1_loss"] * bool(r1_weight) + ["generator/spread"]
+    metric_names = ["discriminator/real_accuracy", "generator/spread"]
+    metric_names += ["discriminator/r1_loss"] * bool(r1_weight)
     for name in ("paired", "identity_kept"):
         metric_names += [f"generator/{name}_loss"] * bool(shares[name])
     for part in ("discriminator", "generator"):
@@ -391,8 +432,9 @@ def make(
     def discriminator_step(state, real, key):
         key_make, key_real, key_fake = jax.random.split(key, 3)
         net = state.discriminator
+        maker_net = state.generator
         made, made_statistics, _ = rotate(
-            *state.generator[:2], real, key_make, train=True
+            maker_net.params, maker_net.batch_stats, real, key_make, train=True
         )
         made = jax.lax.stop_gradient(made)
         shown = made.counts
@@ -435,7 +477,7 @@ def make(
             net.params
         )
         return state._replace(
-            generator=state.generator._replace(batch_stats=made_statistics),
+            generator=maker_net._replace(batch_stats=made_statistics),
             discriminator=updated("discriminator", net, gradient, after),
             spectral=vectors,
             accuracy=ema(state.accuracy, accuracy, accuracy_decay),
@@ -517,7 +559,7 @@ def make(
     def kept(variables, made, real):
         """How far a frozen recogniser takes made images for other people."""
         given = networks["identity"]
-        recogniser = models.create(given.architecture, **given.options)
+        recogniser: Any = models.create(given.architecture, **given.options)
 
         def embedded(images):
             pixels = jnp.repeat(127.5 * (images + 1), 3 // channels, axis=3)
@@ -574,7 +616,7 @@ def make(
 
     fields = Encoder.__dataclass_fields__
     encoder_options = {k: v for k, v in made_options.items() if k in fields}
-    encoder = models.create("dr_gan_encoder", **encoder_options)
+    encoder: Any = models.create("dr_gan_encoder", **encoder_options)
 
     def embed(state, batch):
         images = prepare(batch["image"], spec)
@@ -589,9 +631,11 @@ def make(
         for name in ("image", "target_image"):
             if name in batch:
                 real[name] = prepare(batch[name], spec)
-        made, _, features = rotate(*best(state), real, key, train=False)
+        params, statistics = best(state)
+        made, _, features = rotate(params, statistics, real, key, train=False)
         again = encoder.apply(encoder_variables(state), made.image)
-        logits, _ = judged_by(*state.discriminator[:2], made.image, key, train=False)
+        net = state.discriminator
+        logits, _ = judged_by(net.params, net.batch_stats, made.image, key, train=False)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
         strangers = who[:, None] != who[None]
@@ -626,49 +670,6 @@ def _check_names(*named: tuple[str, Any, Any]) -> None:
         for name in names:
             if name not in there_are:
                 raise UserError(unknown(what, name, there_are))
-
-
-def _check_choices(chosen: Mapping[str, Any]) -> None:
-    """Raises a UserError for arguments of `make` that do not go together."""
-    if chosen["num_classes"] < 2 or chosen["asked"].poses == 1:
-        raise UserError(
-            f"{chosen['num_classes']} identities in {chosen['poses']} poses; at least "
-            "2 of each are needed, to be told apart"
-        )
-    of_one_head = {"am_softmax": None, "r1_weight": 0.0, "gan_loss": "cross_entropy"}
-    for name, default in of_one_head.items():
-        if chosen["loss"] == "cvpr" and chosen[name] != default:
-            raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    if chosen["flip"] != "none" and chosen["illuminations"]:
-        raise UserError(
-            "a mirrored face is lit from the other side, under the same number: use "
-            "flip='none' or illuminations=0"
-        )
-    if any(name == "flip" for name, _ in chosen["augmentation"]):
-        raise UserError(
-            "augmentation 'flip' would not mirror the pose: use flip='remap'"
-        )
-    if (chosen["switch"] == "none") == bool(chosen["switch_every"]):
-        raise UserError(
-            f"switch is {chosen['switch']!r} and switch_every "
-            f"{chosen['switch_every']}: give both or neither"
-        )
-    made, judged = chosen["made_options"], chosen["judged_options"]
-    other = (
-        made.get("confidence_head") == "channel"
-        or judged.get("branch_heads")
-        or judged.get("batch_norm") is False
-    )
-    if chosen["switch_every"] and other:
-        raise UserError(
-            "trunks that are switched must be alike: no confidence_head='channel', "
-            "branch_heads=True or batch_norm=False"
-        )
-    if chosen["shares"]["identity_kept"] and "identity" not in chosen["networks"]:
-        raise UserError(
-            "weight 'identity_kept' compares faces by a recogniser: give --given "
-            "identity=EMBEDDER"
-        )
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
