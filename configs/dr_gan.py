@@ -266,7 +266,7 @@ def _small(config: ConfigDict) -> None:
     system.discriminator_learning_rate = 2e-4
     system.generator_ema = 0.99
     config.data.batch_size = 32
-    config.train.num_steps = 4000
+    config.train.num_steps = 6000
     config.train.evaluate_every = 1000
 
 
@@ -288,3 +288,4 @@ def _drawn(config: ConfigDict) -> None:
     )
     config.system.canvas_size = None
     config.system.weights.paired = 20.0
+    config.system.flip = "remap"

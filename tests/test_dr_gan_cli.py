@@ -10,8 +10,9 @@ from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
 from fr_jax import cpu, sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_poses
+from fr_jax.cli import judging, training_poses
 from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.errors import UserError
 from fr_jax.rotator import Rotator
 from tests.conftest import ROOT
 from tests.networks import random_variables
@@ -156,6 +157,14 @@ def test_grey_and_unknown_generators(run, command, mistake, tmp_path):
     Embedder(network).save(tmp_path / "e")
     words = ("--generator", tmp_path / "e", "--to", tmp_path / "j")
     mistake("nobody noted the angles", "judge", *words)
+
+
+def test_two_generators_side_by_side(tmp_path):
+    made = np.stack([picture(16, 16, n) for n in range(12)]).reshape(4, 3, 16, 16, 3)
+    judging._compare({"with": made, "without": made}, tmp_path / "compared.png")
+    assert (tmp_path / "compared.png").stat().st_size > 5000
+    with pytest.raises(UserError, match="different sizes or poses"):
+        judging._compare({"a": made, "b": made[:, :2]}, tmp_path / "no.png")
 
 
 def some_faces(people, each, yaws):

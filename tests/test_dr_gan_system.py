@@ -271,12 +271,9 @@ def test_every_choice_keeps_the_shape_of_the_state(name):
     if name != "authors":
         found = jax.eval_shape(system.eval_step, state, data, jax.random.key(0))
         assert {"pose_accuracy", "strangers_cosine", "spread"} <= found.keys()
-    size = system.embed(jax.tree.map(_zeros, state), data)["embedding"].shape
-    assert size == (8, 20)
-
-
-def _zeros(leaf):
-    return jnp.zeros(leaf.shape, leaf.dtype)
+    embedded = jax.eval_shape(system.embed, state, data)
+    assert embedded["embedding"].shape == (8, 20)
+    assert embedded["quality"].shape == (8,)
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """`fr-jax judge`: generators, drawn or photographed people -> results and figures."""
 
 import argparse
+import functools
 import json
 from pathlib import Path
 
@@ -51,17 +52,15 @@ def _judge(
     independent: Embedder | None,
     folder: epath.Path,
 ) -> tuple[dict[str, float], np.ndarray]:
-    classify = embed = None
+    classify = None
     if taught is not None:
         pose = evaluate_rotation.classes_of(rotator, taught.yaw)
         classify = PictureClassifier(
             rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
         )
-    if independent is not None:
-
-        def embed(images):
-            return independent.embed(images, normalize=False)
-
+    embed = (
+        functools.partial(independent.embed, normalize=False) if independent else None
+    )
     results = evaluate_rotation.judge_features(rotator, faces)
     found, _, made = evaluate_rotation.judge_images(
         rotator, faces, classify=classify, embed=embed, features=embed
