@@ -177,59 +177,70 @@ def draw(
     rotator: Rotator, faces: PosedSet, folder: epath.Path, *, people: int = 6
 ) -> list[epath.Path]:
     """Draws faces turned beside true ones, fused, and between two people and poses."""
-    who = np.unique(faces.label)[:people]
-    members = [np.flatnonzero(faces.label == person) for person in who]
-    # Of each person another pose, so that some are turned from the side.
+    members = [
+        np.flatnonzero(faces.label == who) for who in np.unique(faces.label)[:people]
+    ]
+    # Of each person another image, so that some are turned from the side.
     rows = np.array([m[(3 * n) % len(m)] for n, m in enumerate(members)])
-    seen = rotator.seen(faces.images[np.concatenate(members)])
-    place = {row: n for n, row in enumerate(np.concatenate(members).tolist())}
-    pose = classes_of(rotator, faces.yaw)
-    truth = [
-        [
-            next(
-                (
-                    seen[place[row]]
-                    for row in m.tolist()
-                    if pose[row] == angle and faces.light[row] == faces.light[first]
-                ),
-                None,
-            )
-            for angle in range(len(rotator.angles))
-        ]
-        for m, first in zip(members, rows)
-    ]
-    paths = [folder / f"{n}.png" for n in ("pose_grid", "fused", "interpolation")]
-    inputs = seen[[place[row] for row in rows.tolist()]]
     features, _ = rotator.encode(faces.images[rows])
-    made = rotator.turn(features)
-    rotation.pose_grid(inputs, made, paths[0], angles=rotator.angles, truth=truth)
-    frontal = min(rotator.angles, key=abs)
-    lines = []
-    for m in members[:4]:
-        m = np.random.default_rng(0).permutation(m)[:MOST]
-        own, trusted = rotator.encode(faces.images[m])
-        fused = np.stack(
-            [rotator.fuse(own[:n], trusted[:n]) for n in range(1, len(m) + 1)]
-        )
-        lines.append([seen[place[row]] for row in m.tolist()])
-        lines.append(list(rotator.turn(fused, [frontal])[:, 0]))
-    names = ["inputs", "frontal"] * len(lines)
-    titles = [str(n) for n in range(1, MOST + 1)]
-    rotation.rows(lines, paths[1], names=names, titles=titles)
-    shares = np.linspace(0, 1, 5)[:, None]
-    between = [
-        (1 - shares) * a + shares * b for a, b in zip(features[::2], features[1::2])
+    paths = [folder / f"{n}.png" for n in ("pose_grid", "fused", "interpolation")]
+    rotation.pose_grid(
+        rotator.seen(faces.images[rows]),
+        rotator.turn(features),
+        paths[0],
+        angles=rotator.angles,
+        truth=[_truth(rotator, faces, m, row) for m, row in zip(members, rows)],
+    )
+    _draw_fused(rotator, faces, members[:4], paths[1])
+    _draw_between(rotator, features, paths[2])
+    return paths
+
+
+def _truth(
+    rotator: Rotator, faces: PosedSet, members: Array, row: int
+) -> list[Array | None]:
+    """A person's image in each pose, in the light of `row`, where there is one."""
+    alike = members[faces.light[members] == faces.light[row]]
+    pose = classes_of(rotator, faces.yaw[alike])
+    found = [alike[pose == number] for number in range(len(rotator.angles))]
+    return [
+        rotator.seen(faces.images[some[:1]])[0] if len(some) else None for some in found
     ]
-    lines = [list(rotator.turn(line, [frontal])[:, 0]) for line in between]
-    names = ["identity"] * len(lines)
+
+
+def _draw_fused(
+    rotator: Rotator, faces: PosedSet, members: list[Array], path: epath.Path
+) -> None:
+    """Of each person up to six images, and the faces of the first n fused."""
+    lines, frontal = [], min(rotator.angles, key=abs)
+    for some in members:
+        some = np.random.default_rng(0).permutation(some)[:MOST]
+        own, trusted = rotator.encode(faces.images[some])
+        counts = range(1, len(some) + 1)
+        fused = np.stack([rotator.fuse(own[:n], trusted[:n]) for n in counts])
+        lines.append(list(rotator.seen(faces.images[some])))
+        lines.append(list(rotator.turn(fused, [frontal])[:, 0]))
+    titles = [str(n) for n in range(1, max(map(len, lines)) + 1)]
+    names = ["inputs", "frontal"] * len(members)
+    rotation.rows(lines, path, names=names, titles=titles)
+
+
+def _draw_between(rotator: Rotator, features: Array, path: epath.Path) -> None:
+    """Faces on the way from one person to another, and from one pose to another."""
+    shares = np.linspace(0, 1, 5)[:, None]
+    frontal = min(rotator.angles, key=abs)
+    names, lines = [], []
+    for first, second in zip(features[::2], features[1::2]):
+        between = (1 - shares) * first + shares * second
+        lines.append(list(rotator.turn(between, [frontal])[:, 0]))
+        names.append("identity")
     first, second = rotator.code(frontal), rotator.code(rotator.angles[-1])
     codes = (1 - shares) * first + shares * second
     for feature in features[:2]:
         lines.append(list(rotator.decode(np.repeat(feature[None], 5, axis=0), codes)))
         names.append("pose")
     titles = [f"{share:.2f}" for share in shares[:, 0]]
-    rotation.rows(lines, paths[2], names=names, titles=titles)
-    return paths
+    rotation.rows(lines, path, names=names, titles=titles)
 
 
 def spoil(images: Array, seed: int = 0) -> tuple[Array, Array]:
