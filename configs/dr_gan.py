@@ -37,6 +37,13 @@ authors_2018 The authors' last program: VGGFace2, four images a person, a yaw in
              classes, three branches, AM-softmax. Not run here.
 kayamin      kayamin/DR-GAN: what the published trace was made with.
 
+Both trunks can begin with a recogniser, trained on its own:
+    fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/recogniser \
+        --config.data.path=$RECORDS/cfp --config.system.backbone=dr_gan_encoder \
+        --config.system.backbone_options='{"width": 0.5}' --config.system.image_size=64
+    fr-jax train --config=configs/dr_gan.py:cfp --workdir=runs/cfp \
+        --config.data.path=$RECORDS/cfp --init-from runs/recogniser/embedder
+
 Labels come from file names (cfp, multipie), from drawn faces, or from a labels.csv
 beside the images with `file`, `identity`, `yaw`, `light`: fr-jax data convert DIR.
 """
