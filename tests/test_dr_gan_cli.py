@@ -1,6 +1,9 @@
 """DR-GAN from the command line: trained, used and judged on people that nobody is."""
 
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -241,3 +244,28 @@ def test_mistakes_before_the_first_step(mistake, tmp_path, records):
     train("did you mean 'tpami'", {"system.loss": "tpam"})
     train("did you mean 'weights'", {"system.wieghts": 1})
     train("give --given identity=EMBEDDER", {"system.weights.identity_kept": 1.0})
+
+
+@pytest.mark.long
+def test_the_smoke_configuration_turns_faces(tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "fr_jax", "train"),
+            *(f"--config={CONFIG}:smoke", "--workdir", str(tmp_path)),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [
+        json.loads(r) for r in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    judged = [row for row in rows if "validation/paired_loss" in row]
+    first, *_, last = (row["validation/paired_loss"] for row in judged)
+    assert last < 0.9 * first
+    assert judged[-1]["validation/pose_accuracy"] > 0.5  # of five
+    assert judged[-1]["validation/spread"] > 0.3

@@ -67,6 +67,29 @@ def test_the_first_form_has_one_identity_more():
     assert not dr_gan.fooled(many, form="cvpr").any()
 
 
+def test_how_often_the_discriminator_is_right():
+    many = logits()
+    labels = jax.tree.map(jnp.asarray, LABELS)
+    found = dr_gan.accuracies(many, labels)
+    for name in ("identity", "pose"):
+        label = LABELS[name]
+        right = np.asarray(many[name]).argmax(1) == label
+        assert float(found[name][0]) == pytest.approx(right[label >= 0].mean())
+        assert found[name][1]
+    none = dr_gan.accuracies(many, labels, jnp.zeros(6, bool))
+    assert none["pose"] == (0, False)
+    known = {"identity": jnp.zeros(3, jnp.int32)}
+    known["pose"] = jnp.deg2rad(jnp.array([0.0, 10.0, np.nan]))
+    near = {"identity": jnp.ones((3, 2))}
+    near["pose"] = jnp.deg2rad(jnp.array([[7.0], [2.0], [0.0]]))
+    assert dr_gan.accuracies(near, known)["pose"][0] == 0.5
+    real = np.asarray(many["real"])[:, 0]
+    np.testing.assert_array_equal(dr_gan.taken_for_real(many), real > 0)
+    highest = np.asarray(many["identity"]).max(1)
+    found = dr_gan.taken_for_real(many, form="cvpr")
+    np.testing.assert_array_equal(found, highest > real)
+
+
 def test_at_the_start_losses_are_those_of_chance():
     zero = jax.tree.map(jnp.zeros_like, logits())
     labels = jax.tree.map(jnp.asarray, LABELS)

@@ -55,9 +55,10 @@ def _judge(
     classify = None
     if taught is not None:
         pose = evaluate_rotation.classes_of(rotator, taught.yaw)
-        classify = PictureClassifier(
-            rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
-        )
+        seen, pose = rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
+        # Poses, not sharpness: from bad images too.
+        bad, _ = evaluate_rotation.spoil(seen)
+        classify = PictureClassifier(np.concatenate([seen, bad]), np.tile(pose, 2))
     embed = (
         functools.partial(independent.embed, normalize=False) if independent else None
     )

@@ -102,6 +102,39 @@ def fooled(
     return gan.GAN_LOSSES[kind][2](logits["real"][:, 0])
 
 
+def taken_for_real(logits: Mapping[str, Array], *, form: str = "tpami") -> Array:
+    """Returns which images [R] the discriminator takes for real."""
+    if form == "cvpr":
+        return jnp.max(logits["identity"], axis=1) > logits["real"][:, 0]
+    return logits["real"][:, 0] > 0
+
+
+def accuracies(
+    logits: Mapping[str, Array],
+    labels: Mapping[str, Array],
+    counts: Array | bool = True,
+    *,
+    within: float = 7.5,
+) -> dict[str, tuple[Array, Array]]:
+    """Returns how often identity and pose are right: (share, whether any counts).
+
+    Args:
+      counts: bool [R], rows that count where their label is known.
+      within: degrees by which a yaw may be wrong and still be right.
+    """
+    found = {}
+    for name in ("identity", "pose"):
+        label, columns = labels[name], logits[name]
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
+            there = jnp.isfinite(label) & counts
+        else:
+            right = jnp.argmax(columns, axis=1) == label
+            there = (label >= 0) & counts
+        found[name] = masked_mean(1.0 * right, there), jnp.any(there)
+    return found
+
+
 def interpolated(features: Array, *, share: float | Array = 0.5) -> Array:
     """Returns share * f_i + (1 - share) * f_(i+1) of features [P, F] of people.
 

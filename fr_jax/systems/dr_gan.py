@@ -51,7 +51,6 @@ WEIGHTS = {
     "identity_kept": 0.0,
 }
 _GIVEN = ("init", "discriminator", "identity")
-_NEAR = 7.5  # degrees by which a yaw may be wrong and still counts as right
 
 
 class State(NamedTuple):
@@ -412,23 +411,6 @@ def make(
         metrics = {f"{part}/{name}_loss": term for name, term in found.items()}
         return value, metrics | {f"{part}/loss": value}
 
-    def accuracies(logits, labels, counts):
-        """How often identity and pose are right: (share, whether any counts)."""
-        found = {}
-        for name in ("identity", "pose"):
-            label, columns = labels[name], logits[name]
-            right = jnp.argmax(columns, axis=1) == label
-            if continuous and name == "pose":
-                right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(_NEAR)
-            there = rotations.known(label) & counts
-            found[name] = losses.masked_mean(1.0 * right, there), jnp.any(there)
-        return found
-
-    def taken_for_real(logits):
-        if loss == "tpami":
-            return logits["real"][:, 0] > 0
-        return jnp.max(logits["identity"], axis=1) > logits["real"][:, 0]
-
     def discriminator_step(state, real, key):
         key_make, key_real, key_fake = jax.random.split(key, 3)
         net = state.discriminator
@@ -460,10 +442,12 @@ def make(
             if r1_weight:
                 found["r1"] = slope(params, net, real["image"], key_real)
             value, metrics = weighed(found, "discriminator")
-            scores = accuracies(of_real, labels, jnp.ones(len(real["image"]), bool))
+            scores = losses.accuracies(of_real, labels)
             halves = [
-                jnp.mean(taken_for_real(of_real)),
-                losses.masked_mean(1.0 - taken_for_real(of_fake), shown),
+                jnp.mean(losses.taken_for_real(of_real, form=loss)),
+                losses.masked_mean(
+                    1.0 - losses.taken_for_real(of_fake, form=loss), shown
+                ),
             ]
             for name, (share, _) in scores.items():
                 metrics[f"discriminator/{name}_accuracy"] = share
@@ -522,7 +506,7 @@ def make(
             if shares["identity_kept"]:
                 found["identity_kept"] = kept(state.recogniser, made, real)
             value, metrics = weighed(found, "generator")
-            scores = accuracies(logits, made.labels, made.counts)
+            scores = losses.accuracies(logits, made.labels, made.counts)
             for name, (share, _) in scores.items():
                 metrics[f"generator/{name}_accuracy"] = share
             metrics["generator/spread"] = _spread(made.image, real["image"])
@@ -636,11 +620,12 @@ def make(
         again = encoder.apply(encoder_variables(state), made.image)
         net = state.discriminator
         logits, _ = judged_by(net.params, net.batch_stats, made.image, key, train=False)
+        scores = losses.accuracies(logits, made.labels, made.counts)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
         strangers = who[:, None] != who[None]
         metrics = {
-            "pose_accuracy": accuracies(logits, made.labels, made.counts)["pose"][0],
+            "pose_accuracy": scores["pose"][0],
             "feature_cosine": jnp.mean(jnp.sum(first * unit(features)[::each], axis=1)),
             # Near 1 all people are made to look alike: a collapse.
             "strangers_cosine": losses.masked_mean(first @ first.T, strangers),
