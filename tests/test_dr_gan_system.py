@@ -249,7 +249,12 @@ CHOICES = {
         "discriminator_learning_rate": 1e-4,
         "discriminator": {"batch_norm": False, "conv_bias": True},
     },
-    "switched": {"switch": "swap", "switch_every": 2, "weights": {"paired": 10.0}},
+    "switched": {
+        "switch": "swap",
+        "switch_every": 2,
+        "weights": {"paired": 10.0},
+        "r1_weight": 1.0,
+    },
 }
 
 

@@ -169,7 +169,8 @@ def make(
       learning_rate: Adam's; the discriminator may have its own.
       r1_weight, r1_every: gamma of `losses.gan.r1`, applied so rarely.
       diff_augmentation: see `diff_augment`.
-      generator_ema: decay of an average of the generator, which is handed over; 0: no.
+      generator_ema: decay of an average of the generator, which is handed over; lower
+        in the first updates, as in `momentum.with_ema`; 0: no.
       switch, switch_every: see `dr_gan_trunk.switch`; every so many steps.
       flip: 'none'; 'remap' mirrors half of the images and their poses; 'keep' mirrors
         images whose poses have no side.
@@ -517,7 +518,9 @@ def make(
         )
         new, average = updated("generator", net, gradient, statistics), state.average
         if generator_ema:
-            average = ema(average, new[:2], generator_ema)
+            done = optax.tree.get(net.opt_state, "count")
+            warm = jnp.minimum(generator_ema, (1 + done) / (10 + done))
+            average = ema(average, new[:2], warm)
         if discriminator_stats_in_generator_step:
             judging = judging._replace(batch_stats=after)
         return state._replace(
