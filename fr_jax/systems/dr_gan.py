@@ -308,6 +308,10 @@ def make(
         check_rows(len(batch["image"]))
         given = dict(given or {})
         _check_names(("given network", given, _GIVEN))
+        if shares["identity_kept"] and "identity" not in given:
+            raise UserError(
+                "weight 'identity_kept' needs given={'identity': variables}"
+            )
         key_generator, key_discriminator, key_spectral = jax.random.split(key, 3)
         inputs = [jnp.zeros(x.shape) for x in maker.example_inputs(groups)]
         made = dict(maker.init(key_generator, *inputs))
@@ -336,7 +340,7 @@ def make(
         return State(
             *states,
             average=jax.tree.map(jnp.copy, states[0][:2]) if generator_ema else (),
-            recogniser=given.get("identity", ()) if shares["identity_kept"] else (),
+            recogniser=given["identity"] if shares["identity_kept"] else (),
             spectral=vectors if spectral_norm else {},
             turn=jax.tree.map(jnp.int32, turns.Turn()),
             accuracy=jnp.float32(0),
