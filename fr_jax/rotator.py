@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax import models
+from fr_jax import cpu, models
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.dr_gan import fuse
@@ -45,8 +45,9 @@ class Rotator:
         self.angles = [float(angle) for angle in known or range(self._model.poses)]
         self.has_angles = bool(known)
         self.lights = self._model.illuminations
-        self._encode = jax.jit(self._encoded)
-        self._decode = jax.jit(self._decoded)
+        options = cpu.compiler_options()
+        self._encode = jax.jit(self._encoded, compiler_options=options)
+        self._decode = jax.jit(self._decoded, compiler_options=options)
 
     def encode(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns features [N, F] and confidence [N] of uint8 RGB [N, H, W, 3]."""

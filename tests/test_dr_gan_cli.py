@@ -47,18 +47,23 @@ def flags(settings):
     return [f"--config.{name}={value}" for name, value in settings.items()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "compiler_options", lambda: QUICK)
+        patch.setattr(cpu, "quick_compilation", lambda: QUICK)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_drawing):
+def run(tmp_path_factory, quick_drawing, quickly_compiled):
     """A workdir in which a generator has been trained, a little."""
     from fr_jax.cli import main
 
     workdir = tmp_path_factory.mktemp("run") / "w"
     words = ["train", f"--config={CONFIG}:smoke", "--workdir", str(workdir)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "compiler_options", lambda: QUICK)
-        patch.setattr(cpu, "quick_compilation", lambda: QUICK)
-        with pytest.raises(SystemExit) as left:
-            main([*words, *flags(DRAWN)])
+    with pytest.raises(SystemExit) as left:
+        main([*words, *flags(DRAWN)])
     assert left.value.code == 0
     return workdir
 

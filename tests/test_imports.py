@@ -62,7 +62,7 @@ ALLOWED = {
         "system",
     },
     "fr_jax.export": {"canary", "embedder", "images", "models"},
-    "fr_jax.rotator": {"embedder", "models"},
+    "fr_jax.rotator": {"cpu", "embedder", "models"},
     "fr_jax.evaluate_rotation": {"metrics", "models", "report", "rotator"},
     "fr_jax.train": {"checkpoint", "cpu", "evaluate", "journal", "sharding", "system"},
     "fr_jax.cli": None,  # the only glue
