@@ -203,7 +203,7 @@ def test_one_device_trains_as_eight_do():
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     alone, eight = json.loads(done.stdout.splitlines()[-1])
