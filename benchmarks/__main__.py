@@ -1,7 +1,7 @@
 """Every figure of speed that this project quotes, as ratios taken in one run.
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
-        [rendering] [start] [dr_gan]
+        [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
 
 PyTorch is the opponent, and onnxruntime (`pip install '.[bench]'`). Contestants run in
 turn, each in a process of its own; the median ratio of neighbouring runs counts.
@@ -21,6 +21,8 @@ PARTS = (
     "verification",
     "data",
     "rendering",
+    "momentum_contrast",
+    "rand_augment",
     "start",
     "dr_gan",
 )
@@ -30,6 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--network",
+        default="iresnet18",
+        choices=("iresnet18", "iresnet50"),
+        help="of momentum_contrast",
+    )
     parser.add_argument("--to", default="runs/benchmarks.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
@@ -39,7 +47,9 @@ def main() -> None:
         f"{os.cpu_count()} cores, Python {platform.python_version()}"
     }
     for part in arguments.parts or PARTS:
-        measured = importlib.import_module(f"benchmarks.{part}").run(arguments.rounds)
+        options = {"network": arguments.network} if part == "momentum_contrast" else {}
+        module = importlib.import_module(f"benchmarks.{part}")
+        measured = module.run(arguments.rounds, **options)
         for name, value in measured.items():
             print(f"{name:<56} {value:12,.2f}", flush=True)
         found |= measured

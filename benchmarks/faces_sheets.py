@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines import randaugment
 from fr_jax import faces
 from fr_jax.faces import sets, video
 
@@ -50,9 +51,17 @@ def one_person(number: int) -> np.ndarray:
     return np.round(np.concatenate(rows) * 255).astype(np.uint8)
 
 
-def grid(images: np.ndarray) -> np.ndarray:
-    """Returns images [n, S, S, 3] side by side, `_COLUMNS` in a row."""
-    rows = images.reshape(-1, _COLUMNS, *images.shape[1:])
+def augmented(number: int) -> np.ndarray:
+    """Returns a person after every operation of RandAugment, then after four."""
+    drawn = sets.draw(sets.default(30.0), 0, [number], [0], size=_TILE)
+    face = next(iter(drawn)).image[0]
+    examples = randaugment.examples(face, np.random.default_rng(0))
+    return np.stack([image for _, image in examples])
+
+
+def grid(images: np.ndarray, columns: int = _COLUMNS) -> np.ndarray:
+    """Returns images [n, S, S, 3] side by side, `columns` in a row."""
+    rows = images.reshape(-1, columns, *images.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 
 
@@ -64,6 +73,7 @@ def main() -> None:
     sheets = {
         "people": grid(people(3)),
         "one_person": grid(one_person(_PERSON)),
+        "augmentations": grid(augmented(_PERSON), 10),
         "group": next(iter(video.Film(0, frames=1, shots=1))).image,
     }
     for name, image in sheets.items():

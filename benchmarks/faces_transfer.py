@@ -4,8 +4,8 @@
         --set lfw=lfw.bin --set cfp_fp=cfp_fp.bin --to runs/transfer
 
 The network and its augmentation are those of `configs/inter_prototype.py:cfp`, so the
-scores stand beside CFP's. Several --identities train one network each, on as many
-pictures in all, and draw the curve of accuracy against the number of people.
+scores stand beside CFP's. Several --identities train one network each, on the first so
+many of the same people, for as many steps.
 """
 
 import argparse
@@ -46,21 +46,13 @@ def drawn(seed: int, identities: int, images: int, size: int):
     return {"image": pictures, "label": label}
 
 
-def run(identities: int, images: int, steps: int, seed: int, sets, to: Path) -> dict:
-    config = configs.get_config("cfp")
-    size = config.system.image_size
-    cache = to / "faces.npz"
-    if cache.exists():
-        arrays = dict(np.load(cache))
-    else:
-        arrays = drawn(seed, identities, images, size)
-        to.mkdir(parents=True, exist_ok=True)
-        np.savez(cache, **arrays)
+def run(arrays, config, steps: int, seed: int, sets, to: Path) -> dict:
+    """Trains a network and returns its scores."""
     stream = ArrayStream(arrays, config.data.batch_size, seed=seed)
     options = config.system.to_dict()
     epochs = steps * stream.batch_size / stream.num_examples
     system = inter_prototype.make(
-        identities,
+        stream.num_classes,
         **(options | {"warmup_epochs": 0.05 * epochs}),
         epochs=epochs,
         steps_per_epoch=stream.num_examples / stream.batch_size,
@@ -86,26 +78,36 @@ def run(identities: int, images: int, steps: int, seed: int, sets, to: Path) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--identities", type=int, nargs="+", default=[3000])
-    parser.add_argument("--images", type=int, default=16, help="of a person, at most")
+    parser.add_argument("--images", type=int, default=16, help="of a person")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--width", type=float, default=0.5, help="of the network")
+    parser.add_argument("--size", type=int, default=56, help="of its images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH")
     parser.add_argument("--to", type=Path, default=Path("runs/transfer"))
     arguments = parser.parse_args()
     cpu.keep_freed_memory()
+    config = configs.get_config("cfp")
+    config.system.image_size = arguments.size
+    config.system.backbone_options.width = arguments.width
     sets = [parse_set(text) for text in arguments.set]
-    total = max(arguments.identities) * arguments.images
-    results = {
-        number: run(
-            number,
-            total // number,
+    cache = arguments.to / "faces.npz"
+    if not cache.exists():
+        arguments.to.mkdir(parents=True, exist_ok=True)
+        most = max(arguments.identities)
+        np.savez(cache, **drawn(arguments.seed, most, arguments.images, arguments.size))
+    pool = dict(np.load(cache))
+    results = {}
+    for number in arguments.identities:
+        chosen = pool["label"] < number
+        results[number] = run(
+            {name: array[chosen] for name, array in pool.items()},
+            config,
             arguments.steps,
             arguments.seed,
             sets,
             arguments.to / str(number),
         )
-        for number in arguments.identities
-    }
     (arguments.to / "results.json").write_text(json.dumps(results, indent=1))
 
 

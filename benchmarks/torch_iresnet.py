@@ -32,22 +32,23 @@ class Block(nn.Module):
 
 
 class IResNet(nn.Module):
-    def __init__(self, depth: int = 50, size: int = 112):
+    def __init__(
+        self, depth: int = 50, size: int = 112, width: float = 1.0, features: int = 512
+    ):
         super().__init__()
+        channels = first = round(64 * width)
         layers: list[nn.Module] = [
-            nn.Conv2d(3, 64, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(64),
-            nn.PReLU(64),
+            nn.Conv2d(3, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.PReLU(channels),
         ]
-        channels = 64
         for stage, blocks in enumerate(STAGES[depth]):
-            features = 64 << stage
             for index in range(blocks):
-                layers.append(Block(channels, features, 2 if index == 0 else 1))
-                channels = features
+                layers.append(Block(channels, first << stage, 2 if index == 0 else 1))
+                channels = first << stage
         layers += [nn.BatchNorm2d(channels), nn.Flatten()]
-        layers += [nn.Linear(channels * math.ceil(size / 16) ** 2, 512)]
-        self.layers = nn.Sequential(*layers, nn.BatchNorm1d(512))
+        layers += [nn.Linear(channels * math.ceil(size / 16) ** 2, features)]
+        self.layers = nn.Sequential(*layers, nn.BatchNorm1d(features))
 
     def forward(self, x):
         return self.layers(x)

@@ -18,27 +18,19 @@ def batch():
 class OneBatch:
     """A stream that says the same thing at every step."""
 
-    batch_size = BATCH
+    def __init__(self, arrays):
+        self.batch_size, self._arrays = len(arrays["image"]), arrays
 
     def batch_at(self, step: int):
-        images, labels = batch()
-        return {"image": images, "label": labels, "seed": labels.astype(np.uint32)}
+        return self._arrays
 
 
-def ours(backbone: str = "iresnet50", **options):
+def stepping(system, arrays):
     """The step as the loop runs it, guard included; and the seconds it took to make."""
     from fr_jax import cpu, sharding, train
-    from fr_jax.systems import inter_prototype
 
     cpu.keep_freed_memory()
-    system = inter_prototype.make(
-        CLASSES,
-        backbone=backbone,
-        backbone_options=options,
-        learning_rate=0.01,
-        schedule="constant",
-    )
-    stream = OneBatch()
+    stream = OneBatch(arrays)
     update = train._Update(system, stream, sharding.make_mesh(), 0, {}, train.Guard())
     loop = update.initial()
     seconds = update.compile(loop)
@@ -50,6 +42,22 @@ def ours(backbone: str = "iresnet50", **options):
         return int(bad)
 
     return step, seconds
+
+
+def ours(backbone: str = "iresnet50", **options):
+    """The step as the loop runs it, and the seconds it took to make."""
+    from fr_jax.systems import inter_prototype
+
+    system = inter_prototype.make(
+        CLASSES,
+        backbone=backbone,
+        backbone_options=options,
+        learning_rate=0.01,
+        schedule="constant",
+    )
+    images, labels = batch()
+    seeds = labels.astype(np.uint32)
+    return stepping(system, {"image": images, "label": labels, "seed": seeds})
 
 
 def run(rounds: int) -> dict[str, float]:

@@ -87,7 +87,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "evaluate_every": 0,
                 "save_every": 2000,
                 "keep": 3,
-                "best_metric": "",  # kept besides the newest: 'lfw:600/accuracy'
+                "best_metric": "",  # whose best step is handed over: 'lfw/accuracy'
                 "guard": True,
                 "profile": (),  # (first step, last step)
             },

@@ -39,6 +39,7 @@ class PairStream:
 
     Attributes:
       num_classes: identities, which is pairs of a run too.
+      fetch: as given.
 
     Raises:
       DataError: where identities cannot be paired so, or are fewer than a batch.
@@ -57,7 +58,7 @@ class PairStream:
         rows: tuple[int, int] | None = None,
         prefetch: int = min(4, os.cpu_count() or 1),
     ):
-        self._fetch, self._augment = fetch, augment
+        self.fetch, self._augment = fetch, augment
         self._first, self._count = _members(np.asarray(labels), pairing, num_identities)
         if pairing != "disco":
             self._count = np.ones_like(self._count)
@@ -103,7 +104,7 @@ class PairStream:
         identity, images = (part[self._rows] for part in self.numbers(step))
         seeds = np.random.default_rng([self._seed, 2, step])
         seeds = seeds.integers(2**32, size=self.batch_size, dtype=np.uint32)
-        views = [self._fetch(images[:, view]) for view in range(2)]
+        views = [self.fetch(images[:, view]) for view in range(2)]
         if self._augment:
             for view, faces in enumerate(views):
                 made = [

@@ -60,6 +60,35 @@ def augment(
     return image
 
 
+def examples(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    num_ops: int = 4,
+    magnitude: int = 16,
+    chains: int = 10,
+) -> list[tuple[str, np.ndarray]]:
+    """Returns 20 + `chains` titles and images: what may happen to a face, for a sheet.
+
+    Identity first, then every operation at the largest magnitude, with both signs if it
+    has them, and what `augment` makes of the face.
+    """
+    shown = [("before", image)]
+    for name in OPERATIONS[1:]:
+        if name in SIGNED:
+            for sign, mark in ((-1, "-"), (1, "+")):
+                made = apply(name, image, magnitude, sign)
+                shown.append((f"{name} {mark}{magnitude}", made))
+        else:
+            level = f" {magnitude}" if name in ("Posterize", "Solarize") else ""
+            shown.append((name + level, apply(name, image, magnitude)))
+    options = {"num_ops": num_ops, "magnitude": magnitude}
+    shown += [
+        (f"{num_ops} at random", augment(image, rng, **options)) for _ in range(chains)
+    ]
+    return shown
+
+
 def apply(name: str, image: np.ndarray, number: int, sign: int = 1) -> np.ndarray:
     """Returns uint8 RGB [H, W, 3] after one operation at bin `number`, 1 .. 16.
 

@@ -8,9 +8,10 @@ whose files agree with its manifest is ever restored.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -33,37 +34,45 @@ class Checkpoints:
 
     Args:
       keep: how many of the latest steps stay on disk.
-      best_metric: name of a metric; the step with its highest value stays as well.
+      best: what the scores handed to `save` are of; the step with the highest one stays
+        as well. '' keeps none.
     """
 
-    def __init__(
-        self, directory: epath.PathLike, *, keep: int = 3, best_metric: str = ""
-    ):
+    def __init__(self, directory: epath.PathLike, *, keep: int = 3, best: str = ""):
         place = os.fspath(directory)
         if "://" not in place:  # orbax refuses relative paths, and only when it writes
             place = os.path.abspath(place)
         self._directory = epath.Path(place)
+        self._best = best
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
-        if best_metric:
-            best = checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics[best_metric],
-                n=1,
-                keep_checkpoints_without_metrics=False,
+        if best:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=self._score,
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
             )
-            policies.append(best)
         policy = checkpoint_managers.AnyPreservationPolicy(policies)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, cleanup_tmp_directories=True
+                preservation_policy=policy,
+                best_fn=self._score if best else None,  # or scores are not written
+                cleanup_tmp_directories=True,
             ),
         )
         self._unsealed: int | None = None  # the step being written, no manifest yet
         self._sealer: threading.Thread | None = None
         self._failure: Exception | None = None
 
-    def save(self, step: int, tree: PyTree, metrics: dict[str, float] | None = None):
+    def _score(self, metrics: Mapping[str, float] | None) -> float:
+        return (metrics or {}).get(self._best, -math.inf)
+
+    def save(self, step: int, tree: PyTree, score: float = -math.inf):
         """Starts to write a step; waits only for the one before it.
+
+        A step without a score is never the best.
 
         Raises:
           UserError: where this or an earlier step could not be written, such as on a
@@ -72,7 +81,10 @@ class Checkpoints:
         self.wait()
         with self._writing():
             self._manager.save(
-                step, args=ocp.args.StandardSave(tree), metrics=metrics, force=True
+                step,
+                args=ocp.args.StandardSave(tree),
+                metrics={self._best: score} if self._best else None,
+                force=True,
             )
         self._unsealed = step
 
@@ -113,16 +125,36 @@ class Checkpoints:
         Raises:
           UserError: where the step holds another tree.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in self._undamaged(sorted(self._manager.all_steps(), reverse=True)):
+            return step, self._restore(step, like)
+        return None
+
+    def best(self, like: PyTree) -> tuple[int, float, PyTree] | None:
+        """Returns the undamaged step of the highest score, the score and the tree.
+
+        None where no step has one. See `latest`.
+        """
+        scores = {
+            n: self._score(self._manager.metrics(n)) for n in self._manager.all_steps()
+        }
+        scored = [step for step, score in scores.items() if score > -math.inf]
+        order = sorted(scored, key=lambda step: (scores[step], step), reverse=True)
+        for step in self._undamaged(order):
+            return step, scores[step], self._restore(step, like)
+        return None
+
+    def _undamaged(self, steps: Iterable[int]) -> Iterator[int]:
+        """Yields the whole ones of `steps`; sets the damaged ones before them aside."""
+        for step in steps:
             problem = self._problem(step) if jax.process_index() == 0 else ""
             damaged = multihost_utils.broadcast_one_to_all(np.bool(bool(problem)))
             if not damaged:
-                return step, self._restore(step, like)
+                yield step
+                continue
             if jax.process_index() == 0:
                 self._set_aside(step, problem)
             multihost_utils.sync_global_devices(f"set aside {step}")
             self._manager.reload()
-        return None
 
     def _restore(self, step: int, like: PyTree) -> PyTree:
         try:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from fr_jax.errors import UserError
 from fr_jax.system import System
 
 PyTree = Any
@@ -32,7 +33,12 @@ def with_ema(system: System, decay: float) -> System:
     alike). Training is untouched; embed, eval_step and hand_over see the average. The
     decay rises with the number of updates, min(decay, (1 + n) / (10 + n)), so that a
     short run is not held back by its first weights.
+
+    Raises:
+      UserError: for a decay that is not between 0 and 1.
     """
+    if not 0 <= decay < 1:
+        raise UserError(f"a decay of {decay} averages nothing; use 0.9 to 0.9999")
 
     def averaged(state: EmaState) -> PyTree:
         return state.live._replace(params=state.params, batch_stats=state.batch_stats)

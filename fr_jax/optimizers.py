@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import optax
 
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, unknown
 
 PyTree = Any
+SCHEDULES = ("step", "cosine", "linear", "constant")
 
 
 def step_schedule(
@@ -50,9 +51,7 @@ def schedule(
     elif kind == "constant":
         after = optax.constant_schedule(learning_rate)
     else:
-        raise UserError(
-            f"schedule is 'step', 'cosine', 'linear' or 'constant', not {kind!r}"
-        )
+        raise UserError(unknown("schedule", kind, SCHEDULES))
     if not warmup_steps:
         return after
     rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)

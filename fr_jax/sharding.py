@@ -72,10 +72,10 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
     Raises UserError where the batch cannot be cut into equal shards.
     """
     shards = mesh.shape["data"]
-    if batch_size % shards:
+    if batch_size % shards or batch_size < 1:
         raise UserError(
             f"a batch of {batch_size} rows cannot be cut into {shards} equal shards; "
-            f"use a multiple of {shards}"
+            f"use {shards} or a multiple of it"
         )
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     bounds = [index[0].indices(batch_size)[:2] for index in places.values() if index]

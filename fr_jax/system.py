@@ -1,13 +1,14 @@
 """System: a published method as a tuple of pure functions."""
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
 
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, unknown
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -54,6 +55,23 @@ class System(NamedTuple):
     feedback: Callable[[PyTree, dict], tuple[PyTree, bool]] | None = None
     partition: Callable[[PyTree], PyTree] | None = None
     hand_over: Callable[[PyTree], dict[str, Network]] | None = None
+
+
+def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> float:
+    """Returns the mean of the named metrics of an evaluation.
+
+    'lfw/accuracy' is that of the whole set or of the subset that was judged,
+    'lfw:600/accuracy'.
+
+    Raises:
+      UserError: for a name that is not there; `what` says what it was to be.
+    """
+    found = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
+    found |= metrics
+    for name in names:
+        if name not in found:
+            raise UserError(unknown(what, name, metrics))
+    return sum(float(found[name]) for name in names) / len(names)
 
 
 def check_given(name: str, given: PyTree, expected: PyTree) -> None:

@@ -25,10 +25,10 @@ from jax.experimental import multihost_utils
 
 from fr_jax import cpu, sharding
 from fr_jax.checkpoint import Checkpoints
-from fr_jax.errors import TrainingStopped, UserError, unknown
+from fr_jax.errors import TrainingStopped, UserError
 from fr_jax.evaluate import EvaluationSet, ImageEmbedder, judge
 from fr_jax.journal import Journal
-from fr_jax.system import System
+from fr_jax.system import System, score
 
 PyTree = Any
 
@@ -80,10 +80,19 @@ class LoopState(NamedTuple):
 
 
 class TrainResult(NamedTuple):
+    """What a run ends with: its last step, or the best one where `best_metric` is set.
+
+    Attributes:
+      metrics: of the last evaluation.
+      interrupted: by SIGTERM; the last state is saved.
+      best: of the best step, 'metric', its 'value', and the 'last_step' of the run.
+    """
+
     state: PyTree
     step: int
-    metrics: dict[str, float]  # of the last evaluation
-    interrupted: bool  # by SIGTERM; the state is saved
+    metrics: dict[str, float]
+    interrupted: bool
+    best: dict[str, Any] | None = None
 
 
 def train(
@@ -120,8 +129,10 @@ def train(
       validation: a stream for `system.eval_step`, `validation_steps` batches of it.
       log_every, save_every: in steps, at least 1.
       evaluate_every: in steps; 0 leaves evaluation out.
-      keep, best_metric: see `Checkpoints`; a metric of an evaluation, such as
-        'lfw:600/accuracy', whose best step is kept besides the newest.
+      keep: so many of the newest checkpoints.
+      best_metric: of an evaluation, such as 'lfw/accuracy' (of the set or of the subset
+        that is judged), or several with commas between, whose mean counts; the step
+        where it is highest is kept besides the newest, and returned in the end.
       guard: None trusts every update.
       profile: (first, last) step of a profiler trace, written to workdir/profile.
 
@@ -129,9 +140,17 @@ def train(
       TrainingStopped: after too many rollbacks, naming the step.
       UserError: for a batch that the mesh cannot hold, or a checkpoint of another tree.
     """
-    for name, value in {"log_every": log_every, "save_every": save_every}.items():
-        if value < 1:
-            raise UserError(f"{name} is {value}; it is a number of steps, at least 1")
+    steps = {"log_every": log_every, "save_every": save_every}
+    for name, value in (steps | {"evaluate_every": evaluate_every}).items():
+        if value < (name in steps):
+            least = "at least 1" if name in steps else "or 0 for none"
+            raise UserError(f"{name} is {value}; it is a number of steps, {least}")
+    if keep < 1:
+        raise UserError(
+            f"keep is {keep}; at least 1 checkpoint is needed to go on from"
+        )
+    if profile and len(profile) != 2:
+        raise UserError(f"profile is {profile}; give (first step, last step)")
     judges = evaluation_sets or (system.eval_step and validation) or system.feedback
     if not judges:
         evaluate_every = 0
@@ -139,13 +158,15 @@ def train(
         raise UserError(
             f"best_metric {best_metric!r} needs evaluate_every and something to judge"
         )
+    wanted = [name.strip() for name in best_metric.split(",") if best_metric]
+    told = [name for name in wanted if not name.startswith("validation/")]
+    if evaluation_sets and told:
+        score(foreseen(evaluation_sets), told, "best_metric")
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
     update = _Update(system, stream, mesh, seed, given or {}, guard)
-    checkpoints = Checkpoints(
-        workdir / "checkpoints", keep=keep, best_metric=best_metric
-    )
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=keep, best=best_metric)
     journal = Journal(workdir, num_steps, active=jax.process_index() == 0)
     embedder = ImageEmbedder(system.embed, evaluation_batch_size, mesh)
 
@@ -236,14 +257,37 @@ def train(
                     if system.feedback:
                         state, stopped = system.feedback(loop.state, evaluated)
                         loop = update.after_feedback(loop, state, stopped)
-                    if best_metric and best_metric not in evaluated:
-                        raise UserError(unknown("best_metric", best_metric, evaluated))
             if saves or stopped:
                 with clock.paused():
-                    fresh = evaluated if evaluates else None
-                    checkpoints.save(step, loop, fresh)
+                    if wanted and evaluates:
+                        scored = score(evaluated, wanted, "best_metric")
+                        checkpoints.save(step, loop, scored)
+                    else:
+                        checkpoints.save(step, loop)
+        checkpoints.wait()
+        last, best = step, None
+        if wanted and not interrupted and (found := checkpoints.best(update.like)):
+            step, value, loop = found
+            best = {"metric": best_metric, "value": value, "last_step": last}
+            journal.say(
+                f"step {step:,} of {last:,} is the one handed over: its {best_metric} "
+                f"is the highest, {value:.4f}"
+            )
         checkpoints.close()
-    return TrainResult(loop.state, step, evaluated, interrupted)
+    return TrainResult(loop.state, step, evaluated, interrupted, best)
+
+
+def foreseen(evaluation_sets: Sequence[EvaluationSet]) -> dict[str, float]:
+    """Returns results of random embeddings: what an evaluation will tell, by name."""
+    rng = np.random.default_rng(0)
+
+    def embed(images, **_):
+        return rng.normal(size=(len(images), 1, 8))
+
+    results: dict[str, float] = {}
+    for evaluation_set in evaluation_sets:
+        results |= judge(evaluation_set, embed).results
+    return results
 
 
 def summary(results: Mapping[str, float]) -> str:

@@ -1,8 +1,10 @@
 """A program for tests that need processes of their own: kills, devices, hosts.
 
     python -m tests.subject WORKDIR STEPS [--slow S] [--model N] [--processes I N PORT]
+        [--contrast]
 
-Trains the toy system and prints a digest of the final state as its last line.
+Trains the toy system, or momentum contrast on noise, and prints a digest of the final
+state as its last line.
 """
 
 import argparse
@@ -22,6 +24,7 @@ def main():
     parser.add_argument("--model", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--processes", type=int, nargs=3)
+    parser.add_argument("--contrast", action="store_true")
     arguments = parser.parse_args()
     if arguments.processes:
         index, count, port = arguments.processes
@@ -30,6 +33,11 @@ def main():
     from fr_jax import sharding, train
     from tests import toy
 
+    system, arrays = toy.make(), toy.arrays()
+    if arguments.contrast:
+        from tests import test_usynthface_system as contrast
+
+        system, arrays = contrast.calm(), contrast.seeded_faces(120)
     mesh = sharding.make_mesh(model=arguments.model)
     rows = sharding.local_rows(mesh, 16)
 
@@ -38,16 +46,13 @@ def main():
 
         batch_size = 16
 
-        def __init__(self):
-            self._arrays = toy.arrays()
-
         def batch_at(self, step):
             time.sleep(arguments.slow)
             order = np.random.default_rng([1, step]).permutation(120)[:16]
-            return {k: v[order[slice(*rows)]] for k, v in self._arrays.items()}
+            return {k: v[order[slice(*rows)]] for k, v in arrays.items()}
 
     result = train.train(
-        toy.make(),
+        system,
         Stream(),
         arguments.workdir,
         num_steps=arguments.steps,
@@ -57,7 +62,8 @@ def main():
     )
     leaves = [sharding.to_host(leaf) for leaf in jax.tree.leaves(result.state)]
     digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
-    weights = leaves[0].ravel()[:2000].astype(float).tolist()
+    params = [sharding.to_host(x).ravel() for x in jax.tree.leaves(result.state.params)]
+    weights = np.concatenate(params)[::10].astype(float).tolist()
     print(json.dumps({"step": result.step, "digest": digest, "weights": weights}))
 
 

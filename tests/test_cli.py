@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 
 from data_pipelines import index as indexes
-from fr_jax.cli import main
+from fr_jax.cli import config as configs
+from fr_jax.cli import main, training
 from fr_jax.embedder import Embedder
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
@@ -324,6 +326,17 @@ def test_init_from_starts_with_the_weights_of_an_embedder(
         tmp_path / "v",
         "--config.system.backbone_options.width=0.25",
     )
+
+
+def test_a_start_that_failed_is_in_nobodys_way(tmp_path):
+    config = configs.load(f"{CONFIG}:smoke")
+    for seed in (0, 1):
+        config.train.seed = seed
+        training._check_claim(epath.Path(tmp_path), config)
+        training._claim(epath.Path(tmp_path), config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["train"]["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawing):

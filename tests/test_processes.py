@@ -112,6 +112,15 @@ def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
     assert close(alone, whole, 1e-3)
 
 
+def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
+    """Keys cross from process to process, and the queue is cut between them."""
+    alone = finish(start(tmp_path / "one", 6, "--contrast"))
+    pair = start_two(tmp_path / "two", 6, "--contrast", "--model", 2)
+    both = [finish(process) for process in pair]
+    assert both[0]["digest"] == both[1]["digest"]
+    assert close(both[0], alone, 1e-3)
+
+
 def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
     deadline = time.monotonic() + 60

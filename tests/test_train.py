@@ -11,7 +11,7 @@ import pytest
 
 from fr_jax import train
 from fr_jax.errors import TrainingStopped, UserError
-from fr_jax.evaluate import EvaluationSet
+from fr_jax.evaluate import EvaluationSet, Judged
 from fr_jax.momentum import with_ema
 from tests import toy
 
@@ -210,26 +210,69 @@ def test_evaluation_runs_on_schedule_and_rises(tmp_path):
     assert result.metrics["toy/accuracy"] == rows[-1]["toy/accuracy"]
 
 
-def test_the_best_step_is_kept_beside_the_latest(tmp_path):
-    wanted = iter([0.2, 0.9, 0.3, 0.4, 0.5, 0.6])
+BEST = {"evaluate_every": 10, "keep": 2, "save_every": 5}
+BEST |= {"best_metric": "toy/accuracy, toy/auc"}
 
-    def feedback(state, metrics):
-        metrics["score"] = next(wanted)
-        return state, False
 
-    run(
-        tmp_path,
-        60,
-        system=toy.make(feedback=feedback),
-        evaluate_every=10,
-        evaluation_sets=[pairs()],
-        keep=2,
-        best_metric="score",
-    )
-    kept = {
-        int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()
-    }
-    assert kept == {20, 50, 60}
+def scored(monkeypatch, scores):
+    """Evaluations that find these means of accuracy and AUC, one after the other."""
+    values = iter([0.0, *scores])  # the first learns what is measured
+
+    def judged(*_):
+        value = next(values)
+        results = {"toy:60/accuracy": value - 0.1, "toy:60/auc": value + 0.1}
+        return Judged(results, np.zeros(0), np.zeros(0))
+
+    monkeypatch.setattr(train, "judge", judged)
+
+
+def kept(workdir):
+    folder = workdir / "checkpoints"
+    return {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
+
+
+def test_the_best_step_is_kept_and_returned(tmp_path, monkeypatch, capsys):
+    options = BEST | {"evaluation_sets": [pairs()]}
+    scores = [0.2, 0.9, 0.3, 0.4, 0.5, 0.6]
+    scored(monkeypatch, scores)
+    whole = run(tmp_path / "whole", 60, **options)
+    assert kept(tmp_path / "whole") == {20, 55, 60}
+    assert whole.step == 20 and toy.same(whole.state, run(tmp_path / "20", 20).state)
+    expected = {"metric": BEST["best_metric"], "last_step": 60}
+    assert whole.best == expected | {"value": pytest.approx(0.9)}
+    assert "step 20 of 60 is the one handed over" in capsys.readouterr().err
+
+    scored(monkeypatch, scores[:4])  # what was best is known after a pause, too
+    assert run(tmp_path / "parts", 40, **options).step == 20
+    scored(monkeypatch, scores[4:])
+    parts = run(tmp_path / "parts", 60, **options)
+    assert parts.step == 20 and toy.same(parts.state, whole.state)
+    assert kept(tmp_path / "parts") == {20, 55, 60}
+
+    (tmp_path / "parts/checkpoints/20/manifest.json").write_text("{}")  # damaged
+    scored(monkeypatch, [])
+    last = run(tmp_path / "parts", 60, **options)  # does nothing more
+    assert last.step == 60 and last.best["value"] == pytest.approx(0.6)
+
+
+def test_numbers_of_steps_that_make_no_sense(tmp_path):
+    for options, match in (
+        ({"save_every": 0}, "save_every is 0; it is a number of steps, at least 1"),
+        ({"evaluate_every": -1}, "evaluate_every is -1; .* or 0 for none"),
+        ({"keep": 0}, "keep is 0; at least 1 checkpoint"),
+        ({"profile": (5,)}, r"profile is \(5,\); give \(first step, last step\)"),
+    ):
+        options = {"validation": toy.stream()} | options
+        with pytest.raises(UserError, match=match):
+            run(tmp_path / "w", **options)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_best_metric_that_nothing_measures_is_told_before_the_first_step(tmp_path):
+    options = BEST | {"evaluation_sets": [pairs()], "best_metric": "toy/acuracy"}
+    with pytest.raises(UserError, match="did you mean 'toy/accuracy'"):
+        run(tmp_path / "w", **options)
+    assert not (tmp_path / "w").exists()
 
 
 def test_feedback_lives_in_the_state_and_can_stop(tmp_path):

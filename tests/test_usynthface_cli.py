@@ -1,6 +1,7 @@
 """`fr-jax train` without labels: every source of pairs, what is left, every mistake."""
 
 import json
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import pytest
 from data_pipelines.builders import faces as builder
 from fr_jax import sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_pairs
+from fr_jax.cli import evaluating, training_pairs
 from fr_jax.faces import sets
 from tests.conftest import ROOT
+from tests.test_images import encoded, picture
 from tests.test_records import some_faces
 
 pytestmark = pytest.mark.usefixtures("quick_drawing")
@@ -60,6 +62,10 @@ def test_drawn_people_without_labels(command, tmp_path):
     assert results["selection_clean/accuracy"] == results["strangers/accuracy"]
     assert len(about["people"]["drawn"]) == 16
     assert "note" not in about
+    figures = {path.stem for path in (tmp_path / "w/figures").iterdir()}
+    assert figures == {
+        *("pairs", "augmentation", "training", "roc", "cosines", "pair_cosines")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,13 @@ def test_records_with_the_rate_following_people_held_out(command, tmp_path, reco
     assert [r["step"] for r in rows if "heldout:20/accuracy" in r] == [2, 4]
     assert rows[0]["learning_rate"] == pytest.approx(0.1 * 4 / 512)
     assert len(about["people"]["some"]) == 25
+    scores = {
+        r["step"]: r["heldout:20/accuracy"] for r in rows if "heldout:20/auc" in r
+    }
+    best = {"metric": "heldout/accuracy", "last_step": 4}
+    assert about["best"] == best | {"value": max(scores.values())}
+    assert scores[about["steps"]] == max(scores.values())
+    assert about["note"] == "the step was chosen by heldout/accuracy"
     assert results["selection_clean/accuracy"] == results["heldout/accuracy"]
     config = configs.load(f"{CONFIG}:paper_100k", overrides(settings))
     open_, facts, _ = training_pairs.records(config, sharding.make_mesh())
@@ -92,6 +105,17 @@ def test_records_with_the_rate_following_people_held_out(command, tmp_path, reco
     assert heldout.same.sum() == 60  # every two of three images
     assert heldout.images.shape == (60, 20, 20, 3)
     assert facts["num_classes"] == 25
+
+
+def test_what_followed_the_test_sets_is_named_legacy():
+    about = source("smoke", DRAWN | {"selection.kind": "legacy"})[3]
+    assert about["selection"] == {"kind": "legacy", "sets": ["strangers"]}
+    assert "followed strangers, as published" in about["note"]
+    found = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
+    selection = {"kind": "legacy", "sets": ["a", "b"]}
+    assert evaluating._selected(selection, found) == {
+        "selection_legacy/accuracy": pytest.approx(0.8)
+    }
 
 
 def overrides(settings):
@@ -197,6 +221,19 @@ def test_mistakes(mistake, tmp_path, records):
     train("unknown set to select by 'lfw'", DRAWN | {"selection.sets": '("lfw",)'})
     train("did you mean 'clean'", DRAWN | {"selection.kind": "clear"})
     train("held_out is for records", DRAWN | {"selection.held_out": 10})
+    train("num_ops is -1; use 0 to 99", DRAWN | {"data.num_ops": -1})
+    train("magnitude is 31; use 1 to 30", DRAWN | {"data.magnitude": 31})
+    train("size is 8; a face needs 16", DRAWN | {"data.size": 8})
+    train("max_yaw is 400.0; use 0 to 90", DRAWN | {"data.max_yaw": 400.0})
+    train("-5 steps of training", DRAWN | {"train.num_steps": -5})
+    train("a batch of -4 rows", DRAWN | {"data.batch_size": -4})
+    train("a decay of 1.5 averages nothing", DRAWN | {"train.ema_decay": 1.5})
+    faces = [encoded(image=picture(20, 20, number)) for number in range(40)]
+    named = tmp_path / "some_pairs.bin"  # as the records are, whose people it may hold
+    named.write_bytes(pickle.dumps((faces, [True, False] * 10)))
+    steered = some | {"evaluation.sets": f'("some_pairs={named}",)'}
+    steered |= {"selection.sets": '("some_pairs",)', "train.best_metric": ""}
+    train("did you mean 'some_pairs_seen/accuracy'", steered, "paper_100k")
     train("unknown data source 'drawn'", DRAWN | {"data.source": "drawn"})
     flat = {"data.source": "generated", "data.pairing": "flat"}
     train("two new images of a person", DRAWN | flat)

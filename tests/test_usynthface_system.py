@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import momentum, train
+from fr_jax import cpu, momentum, train
 from fr_jax.errors import UserError
+from fr_jax.evaluate import EvaluationSet
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import usynthface
+from tests import toy
 from tests.conftest import ROOT
 
 PEOPLE = 300
@@ -50,9 +52,24 @@ def faces(rows=64):
     }
 
 
+def seeded_faces(rows):
+    return faces(rows) | {"seed": np.arange(rows, dtype=np.uint32)}
+
+
 def batch(rows=16):
-    arrays = {name: jnp.asarray(array) for name, array in faces(rows).items()}
-    return arrays | {"seed": jnp.arange(rows, dtype=jnp.uint32)}
+    return {name: jnp.asarray(array) for name, array in seeded_faces(rows).items()}
+
+
+def calm():
+    """A learner whose steps are small, so that roundings do not grow."""
+    return usynthface.make(
+        PEOPLE,
+        **SMALL,
+        learning_rate=0.01,
+        weight_decay=0.0,
+        temperature=0.2,
+        mask_unfilled=False,
+    )
 
 
 @functools.cache
@@ -75,14 +92,7 @@ def trace(layout) -> dict[str, list]:
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
         devices=jax.devices()[: layout[0] * layout[1]],
     )
-    system = usynthface.make(
-        PEOPLE,
-        **SMALL,
-        learning_rate=0.01,
-        weight_decay=0.0,
-        temperature=0.2,
-        mask_unfilled=False,
-    )
+    system = calm()
     stream = ArrayStream(faces(), 32, seed=0, mesh=mesh)
     update = train._Update(system, stream, mesh, 0, {}, train.Guard())
     loop = update.initial()
@@ -195,6 +205,24 @@ def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
     assert shuffled.identity[:16].tolist() == list(range(16))
 
 
+def test_another_loss_of_the_logits_may_take_the_place_of_marginnce():
+    def decoupled(positive, negatives):
+        """Without the positive in the denominator (Yeh et al. 2022)."""
+        return jax.nn.logsumexp(negatives, axis=1) - positive
+
+    _, other, (found,) = stepped(1, mask_unfilled=False, loss=decoupled)
+    _, plain, (metrics,) = stepped(1, mask_unfilled=False)
+    # With the positive in the denominator a loss x is softplus(x), which is convex.
+    assert metrics["loss"] >= np.logaddexp(found["loss"], 0) - 1e-4
+    assert metrics["loss"] > found["loss"]
+    assert found["positive_cosine"] == metrics["positive_cosine"]
+    changed = [
+        np.abs(a - b).max()
+        for a, b in zip(*map(jax.tree.leaves, (other.params, plain.params)))
+    ]
+    assert max(changed) > 0
+
+
 def test_symmetric_takes_either_image_as_the_query_once():
     _, after, (first, *_) = stepped(1, symmetric=True, mask_unfilled=False, bn_groups=1)
     assert after.queue.filled.sum() == 32
@@ -209,6 +237,32 @@ def test_symmetric_takes_either_image_as_the_query_once():
     np.testing.assert_allclose(
         after.queue.keys[:16], forth[1].queue.keys[:16], atol=1e-5
     )
+
+
+def test_gradients_are_cut_to_a_length_only_where_that_is_asked_for():
+    def length(clip_norm):
+        options = {"mask_unfilled": False, "weight_decay": 0.0}
+        state = stepped(1, clip_norm=clip_norm, **options)[1]
+        leaves = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+        return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in leaves))
+
+    assert length(0.0) > 0.02  # as configurations have it: no clipping
+    assert length(0.01) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_a_collapse_is_seen(monkeypatch):
+    def alike(x):
+        return jnp.zeros_like(x).at[:, 0].set(1.0)
+
+    monkeypatch.setattr(usynthface, "unit", alike)
+    system = usynthface.make(PEOPLE, **SMALL, margin=0.0)
+    state = jit(system.init)(jax.random.key(0), batch())
+    step = jit(system.train_step)
+    for number in range(2):
+        state, metrics = step(state, batch(), jax.random.key(number))
+    assert metrics["embedding_spread"] < 1e-6
+    assert metrics["positive_cosine"] == metrics["negative_cosine"] == 1
+    assert metrics["loss"] == pytest.approx(float(metrics["chance_loss"]))
 
 
 def test_a_projection_is_trained_and_left_behind():
@@ -252,6 +306,61 @@ def test_the_score_that_is_watched_lowers_the_rate_and_stops_the_run():
     assert stops == [False] * 5 + [True]
     with pytest.raises(UserError, match="metric to watch 'a/accuracy'"):
         system.feedback(state, {"b/accuracy": 1.0})
+
+
+def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(tmp_path, monkeypatch):
+    """To the bit: networks, queue, cursor, momentum, rate, what the plateau knows."""
+    quick = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(cpu, "compiler_options", lambda: quick)
+    system = usynthface.make(
+        PEOPLE,
+        **SMALL,
+        watch=("toy/accuracy",),
+        plateau={"patience": 0, "cooldown": 1, "threshold": 0.5},
+    )
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 64, (40, 2))
+    same = np.arange(40) % 2 == 0
+    judged = EvaluationSet("toy", faces()["image"], places, same, np.arange(40) // 20)
+
+    def run(folder, steps):
+        return train.train(
+            system,
+            ArrayStream(faces(), 16, seed=0),
+            tmp_path / folder,
+            num_steps=steps,
+            evaluation_sets=[judged],
+            evaluate_every=2,
+            log_every=2,
+            save_every=5,
+        ).state
+
+    whole = run("whole", 9)
+    for stop in (6, 9):  # the rate has fallen by then
+        parts = run("parts", stop)
+        assert float(parts.plateau.factor) < 1
+    assert toy.same(parts, whole)
+    assert (tmp_path / "parts/metrics.jsonl").read_text().count("learning_rate") == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"bn_groups": 0}, "bn_groups is 0; use 1 or more"),
+        ({"image_size": 5}, "image_size is 5; use 16 or more"),
+        ({"temperature": 0.0}, "temperature is 0.0; use 0.001 or more"),
+        ({"key_momentum": 1.5}, "key_momentum is 1.5; use 0 to 1"),
+        ({"clip_norm": -1.0}, "clip_norm is -1.0; use 0 or more"),
+        ({"accumulate": 0}, "accumulate is 0; use 1 or more"),
+        ({"milestones": ("a",)}, "milestones: 'a' is no number"),
+        ({"schedule": "platau"}, "did you mean 'plateau'"),
+        ({"projection": "yes"}, "projection is 'yes'; use {'features': 128} or None"),
+        ({"projection": {"features": 0}}, "the projection's features is 0; use 1"),
+    ],
+)
+def test_numbers_that_make_no_sense(options, match):
+    with pytest.raises(UserError, match=match):
+        usynthface.make(PEOPLE, **SMALL | options)
 
 
 def test_what_cannot_be_made():

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 def judge_all(
     embedder: Embedder, sets: Sequence[EvaluationSet], folder: epath.Path
 ) -> Mapping[str, tuple]:
-    """Writes results.json and roc.png of an embedder; returns (scores, same) by set."""
+    """Writes results.json and figures of an embedder; returns (scores, same) by set."""
     results, curves = {}, {}
     trained = embedder.provenance.get("people", {})
     for evaluation_set in sets:
@@ -92,6 +92,7 @@ def judge_all(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(results, indent=1))
         figures.roc(curves, folder / "figures/roc.png")
+        figures.cosines(curves, folder / "figures/cosines.png")
         print(table(results))
         if note := embedder.provenance.get("note"):
             print(f"note: {note}")

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import identities
 from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_pairs, training_poses
+from fr_jax.cli import pair_figures, training_pairs, training_poses
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
@@ -24,7 +24,7 @@ from fr_jax.evaluate import EvaluationSet, mark_seen
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.report import figures
 from fr_jax.streams import ArrayStream, GeneratedStream
-from fr_jax.system import System
+from fr_jax.system import System, score
 
 _OF_A_STRANGER = 3  # images, for three genuine pairs
 _STAND_INS = (
@@ -61,6 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     options = config.train
     spe = data.facts["steps_per_epoch"]
     steps = options.num_steps or round(options.epochs * spe)
+    if steps < 1:
+        raise UserError(
+            f"{steps:,} steps of training: give --config.train.epochs or "
+            "--config.train.num_steps, above 0"
+        )
     given = dict(arguments.given)
     if arguments.init_from:
         given["init"] = arguments.init_from
@@ -74,7 +79,15 @@ def run(arguments: argparse.Namespace) -> int:
     watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
+    if watched and (watch := data.facts.get("watch")):
+        score(train.foreseen(watched), watch, "metric to select by")
     _claim(workdir, config)
+    # Each of several processes holds a part of the pairs alone: they draw none.
+    pictures = paired and jax.process_count() == 1
+    policy = data.facts.get("augmentation", ())
+    if pictures:
+        for path in pair_figures.before(config, stream, policy, workdir / "figures"):
+            _say(f"figure: {path}")
     result = train.train(
         system,
         stream,
@@ -96,7 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
-    _hand_over(system, result, data.provenance, evaluation_sets, workdir)
+    embedders = _hand_over(system, result, data.provenance, evaluation_sets, workdir)
+    if pictures:
+        embedder, folder = embedders["embedding"], workdir / "figures"
+        _say(f"figure: {pair_figures.after(embedder, stream, policy, folder)}")
     return 0
 
 
@@ -126,7 +142,7 @@ def _claim(workdir: epath.Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         part = workdir / "config.json.part"
         part.write_text(configs.to_json(config))
-        part.rename(stored)
+        part.replace(stored)
 
 
 def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
@@ -203,6 +219,7 @@ def _generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
 
 def _face_set(config: ConfigDict) -> sets.FaceSet:
     options = config.data
+    training_pairs.check_drawn(options)
     if options.child_share:
         return sets.ages(options.child_share, options.max_yaw)
     return sets.default(options.max_yaw)
@@ -338,13 +355,21 @@ def _describe(config, data: Data, mesh, steps: int) -> None:
     )
 
 
-def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
+def _hand_over(
+    system, result, provenance, evaluation_sets, workdir
+) -> dict[str, Embedder]:
     """Leaves the run's networks as embedders, judged on every set as a whole."""
+    embedders = {}
     networks = system.hand_over(result.state) if system.hand_over else {}
     for kind, network in networks.items():
         variables = jax.tree.map(sharding.to_host, network.variables)
         origin = provenance | {"steps": result.step}
+        if result.best:
+            chosen = f"the step was chosen by {result.best['metric']}"
+            notes = [note for note in (origin.get("note"), chosen) if note]
+            origin |= {"best": result.best, "note": "; ".join(notes)}
         embedder = Embedder(network._replace(variables=variables), origin)
+        embedders[kind] = embedder
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedder.save(workdir / name)
         _say(f"{kind} network: {workdir / name}")
@@ -352,7 +377,7 @@ def _hand_over(system, result, provenance, evaluation_sets, workdir) -> None:
             judge_all(embedder, evaluation_sets, workdir)
     if jax.process_index() == 0:
         figures.training(workdir / "metrics.jsonl", workdir / "figures/training.png")
-        roc = workdir / "figures/roc.png"
-        print(f"figure: {workdir / 'figures/training.png'}")
-        if roc.exists():
-            print(f"figure: {roc}")
+        for name in ("training", "roc", "cosines"):
+            if (path := workdir / f"figures/{name}.png").exists():
+                print(f"figure: {path}")
+    return embedders

@@ -87,6 +87,7 @@ def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
 def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     """Drawn people, each image made once and kept in memory."""
     options, seed = config.data, config.train.seed
+    check_drawn(options)
     face_set = sets.usynthface(options.max_yaw)
     label, _ = sets.rows(face_set, options.num_identities, options.num_images)
     drawn: dict[str, np.ndarray] = {}
@@ -111,6 +112,7 @@ def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
 def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     """Drawn people, both images of every pair new."""
     options, seed = config.data, config.train.seed
+    check_drawn(options)
     if options.pairing != "disco" or options.augment == "host":
         raise UserError(
             "generated pairs are two new images of a person (pairing 'disco'), made "
@@ -135,6 +137,16 @@ def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
         return GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
 
     return _of_nobody(config, open_stream, options.num_identities)
+
+
+def check_drawn(options: ConfigDict) -> None:
+    """Raises a UserError for faces that cannot be drawn as `config.data` wants them."""
+    if options.size < 16:
+        raise UserError(f"config.data.size is {options.size}; a face needs 16 pixels")
+    if not 0 <= options.max_yaw <= 90:
+        raise UserError(
+            f"config.data.max_yaw is {options.max_yaw}; use 0 to 90 degrees"
+        )
 
 
 SOURCES: Mapping[str, Callable[[ConfigDict, jax.sharding.Mesh], Source]] = {
@@ -198,6 +210,11 @@ def _of_nobody(
 def _facts(config: ConfigDict, people: int, known: Sequence[str]) -> dict[str, Any]:
     """Arguments of `make` that the data and the sets to judge on decide."""
     options, selection = config.data, config.selection
+    for name, (low, high) in {"num_ops": (0, 99), "magnitude": (1, 30)}.items():
+        if not low <= options[name] <= high:
+            raise UserError(
+                f"config.data.{name} is {options[name]}; use {low} to {high}"
+            )
     for name in selection.sets:
         if name not in known:
             raise UserError(

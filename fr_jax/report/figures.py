@@ -1,4 +1,4 @@
-"""Figures of a run and of its judgement: ROC, training curves, image grids.
+"""Figures of a run and of its judgement: ROC, cosines, training curves, image grids.
 
 Drawn on Matplotlib's Figure, never through pyplot: no display, no global state.
 """
@@ -13,6 +13,9 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from fr_jax.metrics import verification
+
+# Of contrastive learning: whether the positive is found, and whether all is well.
+_SHARES = ("top1", "top5", "queue_fill", "embedding_spread")
 
 
 def roc(
@@ -43,16 +46,42 @@ def roc(
     _save(figure, path)
 
 
+def cosines(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], path: epath.PathLike
+) -> None:
+    """Draws histograms of the cosines of genuine and impostor pairs, a panel per name.
+
+    Takes what `roc` takes: by name (scores, same).
+    """
+    figure = Figure(figsize=(4.2 * len(pairs), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(pairs), squeeze=False, sharex=True)[0]
+    lowest = min(0.0, *(np.min(scores) for scores, _ in pairs.values()))
+    bins = np.linspace(max(lowest, -1), 1, 41)
+    for axes, (name, (scores, same)) in zip(panels, pairs.items()):
+        for kind, chosen in (("impostor", ~same), ("genuine", same)):
+            some = np.clip(scores[chosen], -1, 1)  # rounding may leave the last bin
+            label = f"{kind}: {some.mean():.2f} +- {some.std():.2f}"
+            axes.hist(some, bins, density=True, alpha=0.6, label=label)
+        axes.set(title=name, xlabel="cosine", ylabel="density", yticks=[])
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
-    """Draws the losses and accuracies in a metrics.jsonl against the step."""
+    """Draws what a metrics.jsonl tells, against the step.
+
+    Losses, beside what chance would give; accuracies; and of contrastive learning the
+    cosines of positives and negatives, and the shares that tell how the learner is.
+    """
     rows = [json.loads(line) for line in epath.Path(metrics).read_text().splitlines()]
-    losses = [name for name in _names(rows) if name.endswith("loss")]
-    shares = [name for name in _names(rows) if name.split("/")[-1] == "accuracy"]
-    panels = [
-        (names, label)
-        for names, label in ((losses, "loss"), (shares, "accuracy"))
-        if names
-    ]
+    found = [(name, name.split("/")[-1]) for name in _names(rows)]
+    kinds = {
+        "loss": [name for name, last in found if last.endswith("loss")],
+        "cosine": [name for name, last in found if last.endswith("_cosine")],
+        "share": [name for name, last in found if last in _SHARES],
+        "accuracy": [name for name, last in found if last == "accuracy"],
+    }
+    panels = [(names, label) for label, names in kinds.items() if names]
     if not panels:
         return
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
@@ -61,7 +90,8 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
     ):
         for name in names:
             steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
-            axes.plot(steps, values, ".-", markersize=3, label=name)
+            style = "k:" if "chance" in name else ".-"
+            axes.plot(steps, values, style, markersize=3, label=name)
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -75,9 +105,13 @@ def contact_sheet(
     columns: int = 10,
     titles: Sequence[str] = (),
 ) -> None:
-    """Draws uint8 RGB images in a grid, row by row, a title above each if given."""
+    """Draws uint8 RGB images in a grid, row by row, a title above each if given.
+
+    Tiles are as wide to their height as the first image.
+    """
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(columns * 1.1, rows * (1.35 if titles else 1.1)))
+    wide = 1.1 * images[0].shape[1] / images[0].shape[0]
+    figure = Figure(figsize=(columns * wide, rows * (1.35 if titles else 1.1)))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")

@@ -17,8 +17,7 @@ is pushed away (MoCo v1), and the positive must win by a margin (`losses.margin_
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +33,9 @@ from fr_jax.losses.margin_nce import margin_logits, margin_nce, rank
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
 from fr_jax.models.projection import Projection
 from fr_jax.momentum import ema
-from fr_jax.system import Network, System, check_given, partition_named
+from fr_jax.system import Network, System, check_given, partition_named, score
+
+_SCHEDULES = ("plateau", *optimizers.SCHEDULES)
 
 
 class State(NamedTuple):
@@ -69,6 +70,7 @@ def make(
     key_momentum: float = 0.999,
     temperature: float = 0.07,
     margin: float = 0.1,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = margin_nce,
     symmetric: bool = False,
     learning_rate: float = 0.1,
     reference_batch: int = 512,
@@ -91,8 +93,8 @@ def make(
 
     Batches have `image` and `positive` uint8 [B, H, W, 3], two images of one identity
     or the same one twice, `label` int32 [B], that identity's number (-1: nobody
-    knows), and `seed` uint32 [B]. Metrics: loss; chance_loss, what it is where the
-    network knows nothing, ln(negatives + 1); top1 and top5 of picking the positive,
+    knows), and `seed` uint32 [B]. Metrics: loss; chance_loss, what MarginNCE is where
+    the network knows nothing, ln(negatives + 1); top1 and top5 of picking the positive,
     with the margin taken off it; positive_cosine, negative_cosine; embedding_spread,
     1 where queries lie all over the sphere and 0 where they are all the same (a
     collapse); valid_negatives of a query; queue_fill; learning_rate.
@@ -117,6 +119,9 @@ def make(
       force: allow a queue that holds more than half as many keys as there are people
         though none is masked.
       key_momentum: weight of the old key network in the average.
+      loss: of logits of the positive [B] and of the negatives [B, K], minus infinity
+        where they are none: the loss [B]. See `losses.margin_nce`; a margin of 0 and a
+        temperature of 1 make cosines of the logits.
       symmetric: either image is the query once; keys of both are enqueued.
       learning_rate: for batches of `reference_batch`, and in proportion to the batch.
       schedule, milestones: 'plateau', or see `optimizers.schedule`; in epochs.
@@ -130,8 +135,19 @@ def make(
 
     Raises:
       UserError: for a queue too long for the people, a batch that the groups do not
-        divide or the queue cannot hold (from `init` if none was given), unknown names.
+        divide or the queue cannot hold (from `init` if none was given), unknown names,
+        numbers that make no sense.
     """
+    _check_range("bn_groups", bn_groups, 1)
+    _check_range("image_size", image_size, 16)
+    _check_range("queue_size", queue_size, 1)
+    _check_range("temperature", temperature, 1e-3)
+    _check_range("key_momentum", key_momentum, 0, 1)
+    _check_range("reference_batch", reference_batch, 1)
+    _check_range("clip_norm", clip_norm or 0, 0)
+    _check_range("accumulate", accumulate, 1)
+    for value in milestones:
+        _check_range("milestones", value, 0)
     if queue_size > num_classes / 2 and not (mask_identity or force):
         raise UserError(
             f"a queue of {queue_size:,} keys for {num_classes:,} people would hold the "
@@ -148,6 +164,8 @@ def make(
         queue.check(queue_size, rows * (1 + symmetric), queue_policy)
 
     check(batch_size or bn_groups)
+    if schedule not in _SCHEDULES:
+        raise UserError(unknown("schedule", schedule, _SCHEDULES))
     follows = schedule == "plateau"
     if steps_per_epoch is None and not (follows or schedule == "constant"):
         raise UserError(
@@ -167,7 +185,13 @@ def make(
     model = models.create(backbone, **grouped)
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"]).name
+    if not isinstance(projection, Mapping | None):
+        raise UserError(
+            f"projection is {projection!r}; use {{'features': 128}} or None"
+        )
     _check_names("field of the projection", projection, ("features", "hidden"))
+    for name, value in (projection or {}).items():
+        _check_range(f"the projection's {name}", value, name == "features")
     _check_names("setting of the plateau", plateau, optimizers.PLATEAU_SETTINGS)
     head = None if projection is None else Projection(**projection)
     spec = InputSpec(size=image_size)
@@ -231,7 +255,7 @@ def make(
         keys, statistics = encode(params, statistics, shuffled, key_dropout)
         return keys[jnp.argsort(order)], statistics
 
-    def loss(params, statistics, images, keys, negatives, valid, key):
+    def objective(params, statistics, images, keys, negatives, valid, key):
         """Of images [P, B, ...] and keys [P, B, D]: P is 2 if symmetric, else 1."""
         parts = []
         for part, (image, positive) in enumerate(zip(images, keys)):
@@ -247,16 +271,14 @@ def make(
             counted = jnp.sum(valid, axis=1)
             parts.append(
                 {
-                    "loss": jnp.mean(margin_nce(*logits)),
+                    "loss": jnp.mean(loss(*logits)),
                     "chance_loss": jnp.mean(jnp.log1p(counted)),
                     "top1": jnp.mean(place < 1),
                     "top5": jnp.mean(place < 5),
                     "positive_cosine": jnp.mean(own),
                     "negative_cosine": jnp.sum(jnp.where(valid, others, 0))
                     / jnp.maximum(jnp.sum(counted), 1),
-                    "embedding_spread": jnp.sqrt(
-                        jnp.maximum(1 - jnp.sum(jnp.square(jnp.mean(query, axis=0))), 0)
-                    ),
+                    "embedding_spread": jnp.sqrt(jnp.sum(jnp.var(query, axis=0))),
                     "valid_negatives": jnp.mean(counted),
                 }
             )
@@ -287,7 +309,7 @@ def make(
             unfilled=not mask_unfilled,
             own_identity=not mask_identity,
         )
-        gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(
+        gradients, (statistics, metrics) = jax.grad(objective, has_aux=True)(
             state.params,
             state.batch_stats,
             views[: len(keys)],
@@ -323,13 +345,8 @@ def make(
         ), metrics
 
     def feedback(state, metrics):
-        # 'lfw:600/accuracy' is that of a subset.
-        found = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
-        for name in watch:
-            if name not in found:
-                raise UserError(unknown("metric to watch", name, found))
-        score = float(np.mean([found[name] for name in watch]))
-        new, stop = optimizers.on_plateau(state.plateau, score, **(plateau or {}))
+        found = score(metrics, watch, "metric to watch")
+        new, stop = optimizers.on_plateau(state.plateau, found, **(plateau or {}))
         if not follows:
             new = new._replace(factor=np.float32(1.0))
         return state._replace(plateau=new), stop
@@ -357,6 +374,14 @@ def make(
         partition=partition,
         hand_over=hand_over,
     )
+
+
+def _check_range(name, value, low, high=None):
+    if not isinstance(value, int | float):
+        raise UserError(f"{name}: {value!r} is no number")
+    if not low <= value <= (value if high is None else high):
+        most = "or more" if high is None else f"to {high}"
+        raise UserError(f"{name} is {value}; use {low:g} {most}")
 
 
 def _check_names(what, given, known):

@@ -1,0 +1,125 @@
+"""USynthFace's RandAugment at 112x112: host, device, and Pillow as one would write it.
+
+One process each; the host's and Pillow's take one image after the other.
+"""
+
+import itertools
+import random
+import sys
+
+import numpy as np
+
+from benchmarks import contest
+
+IMAGES, SIZE, OPERATIONS, MAGNITUDE = 256, 112, 4, 16
+
+
+def faces() -> np.ndarray:
+    """Smooth, with noise: histograms as full as those of photographs."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    waves = np.sin(rng.uniform(2, 9, (IMAGES, 1, 1, 3)) * (x + y)[None, ..., None])
+    image = 128 + 80 * waves + rng.normal(0, 4, (IMAGES, SIZE, SIZE, 3))
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def pillow():
+    """The specification line by line, on Pillow images."""
+    from PIL import Image, ImageEnhance, ImageOps
+
+    def affine(image, *matrix):
+        return image.transform(
+            image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST
+        )
+
+    def shift(image, b):
+        return affine(image, 1, 0, -int(b * (150 / 331 * image.width) / 30), 0, 1, 0)
+
+    def enhance(kind):
+        return lambda image, b: kind(image).enhance(1 + 0.03 * b)
+
+    signed = [
+        lambda image, b: affine(image, 1, 0.01 * b, 0, 0, 1, 0),
+        shift,
+        lambda image, b: image.rotate(b, Image.Resampling.NEAREST),
+        enhance(ImageEnhance.Brightness),
+        enhance(ImageEnhance.Color),
+        enhance(ImageEnhance.Contrast),
+        enhance(ImageEnhance.Sharpness),
+    ]
+    unsigned = [
+        lambda image, b: image,
+        lambda image, b: ImageOps.posterize(image, 8 - round(b / 7.5)),
+        lambda image, b: ImageOps.solarize(image, 255 - 8.5 * b),
+        lambda image, b: ImageOps.autocontrast(image),
+        lambda image, b: ImageOps.equalize(image),
+        lambda image, b: ImageOps.grayscale(image).convert("RGB"),
+    ]
+    rng = random.Random(0)
+    images = faces()
+
+    def augment(image):
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for operation in rng.choices(signed + unsigned, k=OPERATIONS):
+            number = rng.randint(1, MAGNITUDE)
+            if operation in signed and rng.random() < 0.5:
+                number = -number
+            image = operation(image, number)
+        return np.asarray(image)
+
+    return lambda: [augment(Image.fromarray(image)) for image in images]
+
+
+def host():
+    from data_pipelines import randaugment
+
+    rng = np.random.default_rng(0)
+    options = {"num_ops": OPERATIONS, "magnitude": MAGNITUDE}
+    images = faces()
+    return lambda: [randaugment.augment(image, rng, **options) for image in images]
+
+
+def device():
+    """64 images at once, new random numbers every time."""
+    import jax
+    import jax.numpy as jnp
+
+    from fr_jax import augment, cpu
+
+    cpu.keep_freed_memory()
+    options = {"num_ops": OPERATIONS, "magnitude": MAGNITUDE}
+    policy = (("flip", {}), ("rand_augment", options))
+
+    def view(images, number):
+        keys = jax.random.split(jax.random.key(number), len(images))
+        return augment.augment(keys, images.astype(jnp.float32), policy)
+
+    view = jax.jit(view, compiler_options=cpu.compiler_options())
+    batches = jnp.split(jnp.asarray(faces()), IMAGES // 64)
+    numbers = itertools.count()
+
+    def run():
+        jax.block_until_ready([view(batch, next(numbers)) for batch in batches])
+
+    return run
+
+
+def run(rounds: int) -> dict[str, float]:
+    names = ["pillow", "host", "device"]
+    seconds = contest.contest("benchmarks.rand_augment", names, rounds, {})
+    found = {
+        f"rand_augment/{name}_images_per_second": IMAGES / float(np.median(times))
+        for name, times in seconds.items()
+    }
+    for name in ("host", "device"):
+        times = contest.ratio(seconds["pillow"], seconds[name])
+        found[f"rand_augment/{name}_times_pillow"] = times
+    found["rand_augment/device_times_host"] = contest.ratio(
+        seconds["host"], seconds["device"]
+    )
+    return found
+
+
+if __name__ == "__main__":
+    contest.serve({"pillow": pillow, "host": host, "device": device}[sys.argv[1]]())

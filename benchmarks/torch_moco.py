@@ -1,0 +1,80 @@
+"""The opponent: a step of momentum contrast written plainly in PyTorch.
+
+Boutros et al. (FG 2023), after He et al. (CVPR 2020): keys shuffled, averaged encoder,
+ring queue, margin on the positive. One device, so BatchNorm sees the whole batch.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.torch_iresnet import IResNet, images_of
+
+
+class MomentumContrast(nn.Module):
+    def __init__(self, backbone: IResNet, features: int, queue_size: int):
+        super().__init__()
+        self.query, self.key = backbone, copy.deepcopy(backbone)
+        self.key.requires_grad_(False)
+        rows = functional.normalize(torch.randn(queue_size, features))
+        self.register_buffer("queue", rows)
+        self.cursor = 0
+
+    @torch.no_grad()
+    def keys_of(self, positives, momentum: float):
+        for average, new in zip(self.key.parameters(), self.query.parameters()):
+            average.mul_(momentum).add_(new, alpha=1 - momentum)
+        order = torch.randperm(len(positives))
+        shuffled = positives[order].contiguous(memory_format=torch.channels_last)
+        return functional.normalize(self.key(shuffled))[torch.argsort(order)]
+
+    @torch.no_grad()
+    def enqueue(self, keys):
+        self.queue[self.cursor : self.cursor + len(keys)] = keys
+        self.cursor = (self.cursor + len(keys)) % len(self.queue)
+
+    def forward(self, images, positives, momentum=0.999, margin=0.1, temperature=0.07):
+        queries = functional.normalize(self.query(images))
+        keys = self.keys_of(positives, momentum)
+        own = (queries * keys).sum(dim=1, keepdim=True) - margin
+        others = queries @ self.queue.clone().T
+        logits = torch.cat([own, others], dim=1) / temperature
+        loss = functional.cross_entropy(
+            logits, torch.zeros(len(logits), dtype=torch.long)
+        )
+        self.enqueue(keys)
+        return loss
+
+
+def training_step(
+    image: np.ndarray,
+    positive: np.ndarray,
+    *,
+    depth: int,
+    width: float,
+    features: int,
+    queue_size: int,
+):
+    """Returns a function that trains once on a batch and returns the loss.
+
+    `queue_size` is a multiple of the batch.
+    """
+    torch.manual_seed(0)
+    backbone = IResNet(depth, image.shape[1], width, features)
+    backbone = backbone.to(memory_format=torch.channels_last)
+    model = MomentumContrast(backbone, features, queue_size).train()
+    optimizer = torch.optim.SGD(
+        model.query.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
+    )
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = model(images_of(image), images_of(positive))
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step

@@ -1,0 +1,83 @@
+"""Figures: what is in them, from what arrays and runs tell."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines import randaugment
+from fr_jax.report import figures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would have been written, by file name."""
+    found = {}
+    monkeypatch.setattr(
+        figures, "_save", lambda figure, path: found.update({path: figure})
+    )
+    return found
+
+
+def test_training_curves_of_contrastive_learning(drawn, tmp_path):
+    rows = [
+        {"step": 1, "loss": 3.0, "chance_loss": 2.0, "top1": 0.1, "queue_fill": 0.5},
+        {"step": 1, "positive_cosine": 0.2, "negative_cosine": 0.1},
+        {"step": 2, "loss": 1.0, "chance_loss": 4.0, "top1": 0.4, "queue_fill": 1.0},
+        {"step": 2, "strangers/accuracy": 0.7, "strangers/accuracy_std": 0.1},
+        {"step": 2, "images_per_second": 10.0},
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figures.training(path, "training")
+    panels = {axes.get_ylabel(): axes for axes in drawn["training"].axes}
+    shown = {
+        label: {line.get_label(): line.get_ydata().tolist() for line in axes.lines}
+        for label, axes in panels.items()
+    }
+    assert shown == {
+        "loss": {"chance_loss": [2.0, 4.0], "loss": [3.0, 1.0]},
+        "cosine": {"negative_cosine": [0.1], "positive_cosine": [0.2]},
+        "share": {"queue_fill": [0.5, 1.0], "top1": [0.1, 0.4]},
+        "accuracy": {"strangers/accuracy": [0.7]},
+    }
+    styles = {line.get_label(): line.get_linestyle() for line in panels["loss"].lines}
+    assert styles == {"chance_loss": ":", "loss": "-"}
+
+
+def test_histograms_of_cosines_hold_every_pair(drawn):
+    rng = np.random.default_rng(0)
+    same = np.arange(400) < 100
+    scores = np.where(same, rng.uniform(0.4, 1.0, 400), rng.uniform(-0.4, 0.3, 400))
+    scores[0] = 1 + 1e-7  # as rounding leaves it
+    figures.cosines({"a": (scores, same), "b": (scores, ~same)}, "cosines")
+    first, second = drawn["cosines"].axes
+    assert [axes.get_title() for axes in (first, second)] == ["a", "b"]
+    for axes, genuine in ((first, same), (second, ~same)):
+        for kind, chosen in (("impostor", ~genuine), ("genuine", genuine)):
+            mean = f"{kind}: {scores[chosen].mean():.2f}"
+            assert any(t.get_text().startswith(mean) for t in axes.legend_.get_texts())
+        for bars in axes.containers:  # a density over all of its pairs
+            area = sum(bar.get_height() * bar.get_width() for bar in bars)
+            assert area == pytest.approx(1)
+            assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(1)
+
+
+def test_a_sheet_of_what_may_happen_to_a_face(drawn):
+    face = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    rng = np.random.default_rng(1)
+    titles, images = zip(*randaugment.examples(face, rng, num_ops=2, magnitude=9))
+    names = [title.split(" ")[0] for title in titles[1:20]]
+    assert set(names) == set(randaugment.OPERATIONS[1:])
+    assert titles[1:3] == ("ShearX -9", "ShearX +9")
+    assert titles[0] == "before" and set(titles[20:]) == {"2 at random"}
+    np.testing.assert_array_equal(images[0], face)
+    for title, image in zip(titles[1:20], images[1:20]):
+        name, _, level = title.partition(" ")
+        sign = -1 if level.startswith("-") else 1
+        np.testing.assert_array_equal(image, randaugment.apply(name, face, 9, sign))
+    assert len({image.tobytes() for image in images[20:]}) > 5
+    figures.contact_sheet(images, "sheet", titles=titles)
+    axes = [a for a in drawn["sheet"].axes if a.images]
+    assert len(axes) == 30
+    assert [a.get_title() for a in axes] == list(titles)
