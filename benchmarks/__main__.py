@@ -1,7 +1,7 @@
 """Every figure of speed that this project quotes, as ratios taken in one run.
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
-        [rendering] [momentum_contrast] [rand_augment] [start]
+        [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
 
 PyTorch is the opponent, and onnxruntime (`pip install '.[bench]'`). Contestants run in
 turn, each in a process of its own; the median ratio of neighbouring runs counts.
@@ -24,6 +24,7 @@ PARTS = (
     "momentum_contrast",
     "rand_augment",
     "start",
+    "dr_gan",
 )
 
 

@@ -1,8 +1,9 @@
 """Where each record of a set lies: the file that makes a batch a list of numbers.
 
 `index.npz` stands beside the TFRecords and holds, for every record in order, its shard,
-offset, length, label and age, and the names of the labels. A training stream reads
-records by offset from it, so any batch of any step can be had at once.
+offset, length, label, age, yaw, light and session, and the names of the labels. A
+training stream reads records by offset from it, so any batch of any step can be had at
+once.
 """
 
 import json
@@ -27,7 +28,8 @@ class Index(NamedTuple):
     """Columns over the records of a set, in the order they were written.
 
     `identities[label]` is the name of a label, `shards[i]` a file beside the index,
-    `size` the side of the faces in pixels.
+    `size` the side of the faces in pixels. Older indexes know no yaw (NaN), light or
+    session (-1); theirs are None.
     """
 
     shard: np.ndarray
@@ -41,6 +43,9 @@ class Index(NamedTuple):
     name: str
     licence: str
     source: str
+    yaw: np.ndarray | None = None
+    light: np.ndarray | None = None
+    session: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -80,6 +85,11 @@ def load(folder: epath.Path) -> Index:
     ) as error:
         raise DataError(f"{folder / FILE}: damaged index ({error})") from error
     columns = (index.shard, index.offset, index.length, index.label, index.age)
+    columns += tuple(
+        column
+        for column in (index.yaw, index.light, index.session)
+        if column is not None
+    )
     if len({len(column) for column in columns}) > 1 or any(
         os.path.basename(shard) != shard for shard in index.shards
     ):

@@ -40,6 +40,8 @@ class RecordStream:
       identities: names of the classes, in order.
       labels: for each class its label in the records.
       classes: int [num_examples], the class of each record; -1 where unlabelled.
+      yaws, lights, sessions: [num_examples] degrees, NaN, and numbers, -1 where not
+        known.
 
     Raises:
       DataError: for a missing or damaged set, a name that is not in it, too few
@@ -77,6 +79,14 @@ class RecordStream:
         self.num_unlabelled = int(np.sum(labels < 0))
         self._records = kept
         self.classes = np.where(labels < 0, -1, np.searchsorted(self.labels, labels))
+        self.yaws, self.lights, self.sessions = (
+            np.full(len(kept), nothing) if column is None else column[kept]
+            for column, nothing in (
+                (index.yaw, np.float32(np.nan)),
+                (index.light, np.int32(-1)),
+                (index.session, np.int32(-1)),
+            )
+        )
         self._per_identity = images_per_identity
         if not self.num_examples:
             raise DataError(f"{path}: no images left to train on")

@@ -190,6 +190,11 @@ def test_heads_of_the_discriminator():
     assert params["tail_pose"].keys() == {"conv52", "conv53"}
     _, params = logits(heads=heads, branch_heads=True, cosine_identity=True)
     assert params["fc_identity"].shape == (20, 6)
+    joined, params = logits(heads=heads, cosine_identity=True, batch_norm=False)
+    assert joined == expected
+    assert params["fc_identity"].shape == (20, 6)
+    assert params["fc"]["kernel"].shape == (20, 8)
+    assert params["trunk"]["conv11"].keys() == {"conv"}
 
 
 def test_the_authors_identity_head_gives_cosines():

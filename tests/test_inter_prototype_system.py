@@ -154,6 +154,14 @@ def test_accumulated_halves_are_one_step_on_the_whole_batch():
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
+def test_prototypes_are_as_long_as_the_embeddings():
+    """DR-GAN's encoder has no size of its own: a recogniser to begin that with."""
+    options = {"backbone": "dr_gan_encoder", "backbone_options": {"width": 0.0625}}
+    system = inter_prototype.make(5, **options, image_size=16, schedule="constant")
+    state = jax.eval_shape(system.init, jax.random.key(0), {})
+    assert state.params["prototypes"].shape == (128, 20)
+
+
 def test_what_cannot_be_made():
     with pytest.raises(UserError, match="counts in epochs: give steps_per_epoch"):
         inter_prototype.make(4, **SMALL)

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
+from configs import dr_gan as configs
 from fr_jax import convert
 from fr_jax.losses.margin import unit
 from fr_jax.losses.margin_nce import margin_logits
-from fr_jax.systems import usynthface
+from fr_jax.systems import dr_gan, usynthface
 from tests.conftest import PARITY, read_npz
 
 pytestmark = pytest.mark.long
@@ -116,89 +117,38 @@ def test_dr_gan_trains_as_published(reference):
             for name, shape, _ in rows
         }
         networks[part] = convert.from_state_dict(state, options=options)
-    optimizer = optax.adam(2e-4, b1=0.5)
+    preset = configs.get_config("kayamin").system.to_dict()
+    preset |= {"canvas_size": None, "schedule": "fixed"}
+    system = dr_gan.make(5, poses=3, **preset)
 
-    def train(part, variables, *inputs):
-        out, updated = networks[part].model.apply(
-            variables, *inputs, train=True, mutable=["batch_stats"]
-        )
-        return out, {**variables, **updated}
-
-    def cross_entropy(logits, labels):
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-
-    def realness(logits, target):
-        targets = jnp.full(logits.shape, target)
-        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets))
-
-    def updated(variables, gradient, state):
-        updates, state = optimizer.update(gradient, state)
-        params = optax.apply_updates(variables["params"], updates)
-        return {**variables, "params": params}, state
-
-    @jax.jit
-    def discriminate(generator, judge, state, batch):
-        made, generator = train(
-            "generator", generator, batch["image"], batch["code"], batch["noise"]
-        )
-
-        def loss(params):
-            full = {**judge, "params": params}
-            real, full = train("discriminator", full, batch["image"])
-            fake, full = train("discriminator", full, made["image"])
-            losses = (
-                cross_entropy(real["identity"], batch["identity"]),
-                realness(real["real"], 1.0) + realness(fake["real"], 0.0),
-                cross_entropy(real["pose"], batch["pose"]),
-            )
-            return sum(losses), (losses, full)
-
-        gradient, (losses, judge) = jax.grad(loss, has_aux=True)(judge["params"])
-        judge, state = updated(judge, gradient, state)
-        return generator, judge, state, losses
-
-    @jax.jit
-    def generate(generator, judge, state, batch):
-        def loss(params):
-            full = {**generator, "params": params}
-            made, full = train(
-                "generator", full, batch["image"], batch["code"], batch["noise"]
-            )
-            logits, seen = train("discriminator", judge, made["image"])
-            losses = (
-                cross_entropy(logits["identity"], batch["identity"]),
-                realness(logits["real"], 1.0),
-                cross_entropy(logits["pose"], batch["target"]),
-            )
-            return sum(losses), (losses, full, seen)
-
-        gradient, (losses, full, seen) = jax.grad(loss, has_aux=True)(
-            generator["params"]
-        )
-        generator, state = updated(full, gradient, state)
-        return generator, seen, state, losses
-
-    variables = {part: network.variables for part, network in networks.items()}
-    generator, judge = variables["generator"], variables["discriminator"]
-    states = [optimizer.init(network["params"]) for network in (judge, generator)]
-    for number, limit in enumerate((1e-5, 1e-5, 1e-5, 1e-4)):
-        target = reference.integers(800 + number, 3, 4)
-        batch = {
-            "image": channels_last(reference.images(500 + number, (4, 3, 96, 96))),
-            "identity": reference.integers(600 + number, 5, 4),
-            "pose": reference.integers(700 + number, 3, 4),
-            "target": target,
-            "code": np.eye(3, dtype=np.float32)[target],
+    def batch(number):
+        pixels = reference.images(500 + number, (4, 3, 96, 96)) * 127.5 + 127.5
+        return {
+            "image": channels_last(pixels),
+            "label": reference.integers(600 + number, 5, 4).astype(np.int32),
+            "pose": reference.integers(700 + number, 3, 4).astype(np.int32),
+            "target_pose": reference.integers(800 + number, 3, 4).astype(np.int32),
             "noise": reference.images(900 + number, (4, 50)),
+            "seed": np.zeros(4, np.uint32),
         }
-        turn = number % 2
-        step = (discriminate, generate)[turn]
-        generator, judge, states[turn], losses = step(
-            generator, judge, states[turn], batch
-        )
+
+    given = {
+        "init": networks["generator"].variables,
+        "discriminator": networks["discriminator"].variables,
+    }
+    state = jax.jit(system.init)(jax.random.key(0), batch(0), given)
+    step = jax.jit(system.train_step)
+    for number, limit in enumerate((1e-5, 1e-5, 1e-5, 1e-4)):
+        state, metrics = step(state, batch(number), jax.random.key(number))
+        part = ("discriminator", "generator")[number % 2]
+        losses = [metrics[f"{part}/{n}_loss"] for n in ("identity", "gan", "pose")]
         expected = trace["id_gan_pose_loss"][number]
         np.testing.assert_allclose(losses, expected, rtol=limit)
-    for part, found in (("generator", generator), ("discriminator", judge)):
+    for part, net in (
+        ("generator", state.generator),
+        ("discriminator", state.discriminator),
+    ):
+        found = {"params": net.params, "batch_stats": net.batch_stats}
         dialect = networks[part].dialect
         check_norms(found, dialect, names[part], trace[f"{part}_norms"])
 

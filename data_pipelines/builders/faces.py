@@ -19,6 +19,13 @@ from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
 _MAX_LABELS = 10_000_000  # the names of all of them are held in a list
+# What the index knows of each face, so that a stream need not read the records for it.
+_KNOWN = {
+    "age": np.float32,
+    "yaw": np.float32,
+    "light": np.int32,
+    "session": np.int32,
+}
 
 
 class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -36,7 +43,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self._max_bad = max_bad
         self.bad: list[str] = []
         self._labels: list[int] = []
-        self._ages: list[float] = []
+        self._columns: dict[str, list[float]] = {name: [] for name in _KNOWN}
         self._names: dict[int, str] = {}
         super().__init__(
             name=about["name"],
@@ -65,7 +72,8 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
             if not -1 <= face.label < _MAX_LABELS:
                 raise DataError(f"{face.source}: label {face.label} is out of range")
             self._labels.append(face.label)
-            self._ages.append(face.age)
+            for name, column in self._columns.items():
+                column.append(getattr(face, name))
             if face.label >= 0:
                 self._names[face.label] = face.identity
             yield len(self._labels), records.encode(face)
@@ -97,9 +105,12 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 offset=np.concatenate([offsets for offsets, _ in places]),
                 length=np.concatenate([lengths for _, lengths in places]),
                 label=np.array(self._labels, np.int32),
-                age=np.array(self._ages, np.float32),
                 shards=shards,
                 identities=names,
+                **{
+                    name: np.array(self._columns[name], kind)
+                    for name, kind in _KNOWN.items()
+                },
                 **self._about,
             ),
         )

@@ -145,6 +145,8 @@ _MODULES = {
     "embed": "embedding",
     "compare": "comparing",
     "export": "exporting",
+    "rotate": "rotating",
+    "judge": "judging",
 }
 _COMMANDS = {"train": _train, "data": _data, "faces": _faces}
 _COMMANDS |= dict.fromkeys(_MODULES, _with_embedders)

@@ -15,7 +15,9 @@ from data_pipelines import align as alignment
 from data_pipelines import index as indexes
 from data_pipelines.readers import Face, recordio, verification_bin
 from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
-from fr_jax.errors import UserError
+from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
+from data_pipelines.readers.posed_folders import Cfp, MultiPie
+from fr_jax.errors import UserError, unknown
 from fr_jax.report import figures
 
 _SHOWN = 50  # faces on a contact sheet
@@ -38,7 +40,11 @@ class _BinFaces:
 def convert(arguments: argparse.Namespace) -> int:
     """Writes TFRecords from whatever the source is."""
     source = Path(arguments.source)
-    reader = FlatFolder(source) if arguments.flat else _reader(source)
+    if arguments.layout not in LAYOUTS:
+        raise UserError(unknown("--layout", arguments.layout, LAYOUTS))
+    if arguments.flat and arguments.layout != "auto":
+        raise UserError("--flat takes folders for no identities: it has no --layout")
+    reader = FlatFolder(source) if arguments.flat else LAYOUTS[arguments.layout](source)
     from data_pipelines.builders import faces  # loads TensorFlow
 
     with tqdm(reader, source.name, unit="image", smoothing=0.05) as bar:
@@ -64,7 +70,18 @@ def _reader(source: Path):
         return recordio.RecordIO(source)
     if source.suffix == ".bin":
         return _BinFaces(source)
+    if (source / FILE).is_file():
+        return LabelledFolder(source)
     return ImageFolder(source)
+
+
+LAYOUTS = {
+    "auto": _reader,
+    "folders": ImageFolder,
+    "labels": LabelledFolder,
+    "cfp": Cfp,
+    "multipie": MultiPie,
+}
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -83,6 +100,10 @@ def info(arguments: argparse.Namespace) -> int:
     if len(ages):
         print(
             f"ages        {ages.min():.0f} to {ages.max():.0f}, of {len(ages):,} images"
+        )
+    if index.yaw is not None and len(yaws := index.yaw[np.isfinite(index.yaw)]):
+        print(
+            f"yaws        {yaws.min():.0f} to {yaws.max():.0f}, of {len(yaws):,} images"
         )
     size = int(index.length.sum())
     print(f"on disk     {size / 1e6:,.1f} MB, {size / len(index):,.0f} bytes an image")

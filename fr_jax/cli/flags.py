@@ -121,6 +121,25 @@ def parser() -> argparse.ArgumentParser:
     add("--format", required=True, help="jax, savedmodel, tflite or onnx")
     add("--to", required=True, metavar="DIR")
 
+    what = "Turn aligned faces to other poses, with a trained generator."
+    add = command("rotate", what).add_argument
+    add("images", nargs="+", metavar="IMAGE", help="aligned faces")
+    add("--generator", required=True, metavar="E", help="WORKDIR/embedder_generator")
+    add("--to", required=True, metavar="DIR")
+    add("--angles", default="", metavar="A,B,C", help="degrees; default: all it knows")
+    add("--light", type=int, default=0, help="where lights can be asked for")
+    add("--fuse", action="store_true", help="all images show one person")
+
+    what = "Judge generators: the pose, the person, the feature, the confidence."
+    add = command("judge", what).add_argument
+    add("--generator", action="append", required=True, metavar="E")
+    add("--to", required=True, metavar="DIR", help="results.json and figures go here")
+    add("--embedder", metavar="E", help="a recogniser that judges who it is")
+    add("--people", type=int, default=40, help="drawn ones to judge on; default: 40")
+    add("--records", metavar="DIR", help="photographed people instead")
+    add("--identities", default="", metavar="A:B", help="of them, to judge on")
+    add("--teach", default="", metavar="A:B", help="of them, to teach poses by")
+
     data = command("data", "Make and inspect sets of aligned faces.").add_subparsers(
         dest="action", required=True, parser_class=_Parser, metavar="ACTION"
     )
@@ -132,6 +151,12 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="")
     add("--source", dest="origin", default="", help="where the set comes from")
+    add(
+        "--layout",
+        default="auto",
+        help="folders of identities, labels (a labels.csv), cfp or multipie; default: "
+        "labels where there is a labels.csv, else folders",
+    )
     add("--flat", action="store_true", help="folders are no identities: no labels")
     add("--max-bad", type=int, default=100, help="unusable images to skip at most")
     what = "Print counts, sizes and a contact sheet of a set."

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import identities
 from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
-from fr_jax.cli import pair_figures, training_pairs
+from fr_jax.cli import pair_figures, training_pairs, training_poses
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
@@ -36,11 +36,12 @@ _STAND_INS = (
 class Data(NamedTuple):
     """What a run trains on, and what is to be known of it.
 
-    `open` makes the stream and the sets to judge on; drawn ones take their time, so it
-    is called when all else is known to be right.
+    `open` makes the stream, the sets to judge on and, if there is one, a stream of
+    held-out people; drawn ones take their time, so it is called when all else is known
+    to be right.
     """
 
-    open: Callable[[], tuple[Any, list[EvaluationSet]]]
+    open: Callable[[], tuple[Any, ...]]
     facts: dict[str, Any]  # arguments of `make` that only the data can give
     provenance: dict[str, Any]
 
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     mesh = sharding.make_mesh(model=config.train.model_axis)
     paired = "pairing" in config.data
     sources = training_pairs.SOURCES if paired else _SOURCES
+    sources = training_poses.SOURCES if "angles" in config.data else sources
     if config.data.source not in sources:
         raise UserError(unknown("data source", config.data.source, sources))
     data = Data(*sources[config.data.source](config, mesh))
@@ -64,14 +66,16 @@ def run(arguments: argparse.Namespace) -> int:
             f"{steps:,} steps of training: give --config.train.epochs or "
             "--config.train.num_steps, above 0"
         )
-    system = _system(config, data.facts | {"epochs": steps / spe})
     given = dict(arguments.given)
     if arguments.init_from:
         given["init"] = arguments.init_from
     networks = {name: load_embedder(path).network for name, path in given.items()}
+    facts = data.facts | {"epochs": steps / spe}
+    facts["given_networks"] = {k: n._replace(variables=()) for k, n in networks.items()}
+    system = _system(config, facts)
     if jax.process_index() == 0:
         _describe(config, data, mesh, steps)
-    stream, evaluation_sets = data.open()
+    stream, evaluation_sets, *validation = data.open()
     watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
@@ -93,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         mesh=mesh,
         given={name: network.variables for name, network in networks.items()},
         evaluation_sets=watched,
+        validation=validation[0] if validation else None,
         log_every=options.log_every,
         evaluate_every=options.evaluate_every,
         save_every=options.save_every,
@@ -329,7 +334,7 @@ def _system(config: ConfigDict, facts: dict[str, Any]) -> System:
         if name in accepted:
             options[name] = value
     system = make(**options)
-    if config.train.ema_decay:
+    if config.train.get("ema_decay"):
         system = momentum.with_ema(system, config.train.ema_decay)
     return system
 

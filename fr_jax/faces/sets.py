@@ -165,15 +165,27 @@ def kdef() -> FaceSet:
 
 
 @functools.cache
-def multipie() -> FaceSet:
-    """13 poses x 20 lights of a neutral face; image = (pose, light).
+def multipie(
+    angles: tuple[float, ...] = MULTIPIE_ANGLES,
+    lights: tuple[int, ...] = tuple(range(_LIGHTS)),
+) -> FaceSet:
+    """Poses x lights of a neutral face; image = (pose, light).
 
-    Yaw is -90 to 90 in steps of 15; lights are `light.presets()`.
+    Args:
+      angles: yaws in degrees; 13 of them, as Multi-PIE has them.
+      lights: numbers in `light.presets()`; all twenty.
+
+    Raises:
+      UserError: for a light that there is not.
     """
+    for number in lights:
+        if not 0 <= number < _LIGHTS:
+            raise UserError(f"light {number}: there are {_LIGHTS}, 0 to {_LIGHTS - 1}")
 
     def label(person: Array, image: Array) -> Labelled:
-        _, pose, lamp = _grid(image, len(MULTIPIE_ANGLES), _LIGHTS)
-        yaw = jnp.array(MULTIPIE_ANGLES, jnp.float32)[pose]
+        _, pose, place = _grid(image, len(angles), len(lights))
+        yaw = jnp.array(angles, jnp.float32)[pose]
+        lamp = jnp.array(lights, jnp.int32)[place]
         room = {"back_hue": 0.5, "back_light": 0.5, "back_busy": 0.3}
         codes = _portrait(person, jax.random.fold_in(person, 6), **room)
         codes = codes._replace(
@@ -183,7 +195,7 @@ def multipie() -> FaceSet:
         )
         return _labelled(codes, expression=0, light=lamp, session=0)
 
-    return FaceSet("multipie", label, len(MULTIPIE_ANGLES) * _LIGHTS)
+    return FaceSet("multipie", label, len(angles) * len(lights))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ shifted images. Results agree to float32 rounding.
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -76,6 +77,8 @@ def convolve(
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
         if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
+        if groups == 1:
+            return _in_order(x, kernel, stride, (before, after), 1, 1)
         return plain(x, kernel)
 
     return _by_platform(on_cpu, plain, x, kernel)
@@ -86,6 +89,63 @@ def _by_platform(on_cpu, elsewhere, *arrays):
         return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
     here = jax.default_backend() == "cpu" and not _target.get()
     return (on_cpu if here else elsewhere)(*arrays)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _in_order(x, kernel, stride, padding, x_step, kernel_step):
+    """XLA's convolution, its gradients with their axes in the same order.
+
+    XLA:CPU has a fast form for that order alone. It brings others into it, but not
+    within a branch or a loop (https://github.com/jax-ml/jax/issues/12868), where
+    gradients of kernels then take thirty times as long.
+
+    Args:
+      padding: of both axes, or a pair of pairs.
+      x_step, kernel_step: distance of neighbours, zeros between them.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        _per_axis(padding),
+        lhs_dilation=(x_step, x_step),
+        rhs_dilation=(kernel_step, kernel_step),
+        dimension_numbers=_CHANNELS_LAST,
+    )
+
+
+def _in_order_forward(x, kernel, *geometry):
+    return _in_order(x, kernel, *geometry), (x, kernel)
+
+
+def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient):
+    x, kernel = residuals
+    to_x, to_kernel = [], []
+    for axis, (before, _) in enumerate(_per_axis(padding)):
+        side = (x.shape[axis + 1] - 1) * x_step
+        window = (kernel.shape[axis] - 1) * kernel_step
+        out = (gradient.shape[axis + 1] - 1) * stride
+        to_x.append((window - before, side - out + before))
+        to_kernel.append((before, window + out - side - before))
+    turned = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    by_channel = jnp.transpose(x, (3, 1, 2, 0))
+    weights = jnp.transpose(gradient, (1, 2, 0, 3))
+    return (
+        _in_order(gradient, turned, x_step, tuple(to_x), stride, kernel_step),
+        jnp.transpose(
+            _in_order(
+                by_channel, weights, kernel_step, tuple(to_kernel), x_step, stride
+            ),
+            (1, 2, 0, 3),
+        ),
+    )
+
+
+_in_order.defvjp(_in_order_forward, _in_order_backward)
+
+
+def _per_axis(padding):
+    return padding if isinstance(padding[0], tuple) else (padding, padding)
 
 
 def _shifted_sum(x, kernel, stride, padding):
@@ -110,8 +170,9 @@ def transposed(x: Array, kernel: Array) -> Array:
     Every pixel of x [B, H, W, C] adds kernel [3, 3, C, K], turned by 180 degrees, times
     its value, at twice its place. The kernel is turned as it is for a convolution over
     x with zeros between its pixels, which is what this equals. On a CPU, where XLA has
-    no fast form of that and a slow gradient, it is done as four convolutions of x, one
-    for even and odd rows and columns of the result.
+    no fast form of that, it is done as four convolutions of x, one for even and odd
+    rows and columns of the result, and its gradients as those of the convolution with
+    stride 2 that it turns round.
     """
     return _by_platform(_transposed_by_parity, _transposed, x, kernel)
 
@@ -127,18 +188,14 @@ def _transposed(x, kernel):
     )
 
 
+@jax.custom_vjp
 def _transposed_by_parity(x, kernel):
     # Row 2j gets taps 0 and 2 of rows j - 1 and j of x, row 2j + 1 tap 1 of row j.
     even, odd = (slice(None, None, 2), (1, 1)), (slice(1, 2), (0, 0))
 
     def part(rows, columns):
-        return lax.conv_general_dilated(
-            x,
-            kernel[rows[0], columns[0]],
-            (1, 1),
-            [rows[1], columns[1]],
-            dimension_numbers=_CHANNELS_LAST,
-        )
+        paddings = rows[1], columns[1]
+        return _in_order(x, kernel[rows[0], columns[0]], 1, paddings, 1, 1)
 
     def merge(evens, odds, axis):
         both = _interleave(evens, _pad(odds, axis, 0, 1), axis)
@@ -146,6 +203,23 @@ def _transposed_by_parity(x, kernel):
 
     rows = [merge(part(row, even), part(row, odd), 2) for row in (even, odd)]
     return merge(rows[0], rows[1], 1)
+
+
+def _by_parity_forward(x, kernel):
+    return _transposed_by_parity(x, kernel), (x, kernel)
+
+
+def _by_parity_backward(residuals, gradient):
+    x, kernel = residuals
+    turned = lax.rev(kernel, (0, 1))
+    to_x = _in_order(gradient, turned.swapaxes(2, 3), 2, (0, 0), 1, 1)
+    by_feature = jnp.transpose(gradient, (3, 1, 2, 0))
+    weights = jnp.transpose(x, (1, 2, 0, 3))
+    to_kernel = _in_order(by_feature, weights, 1, (0, 0), 1, 2)
+    return to_x, lax.rev(jnp.transpose(to_kernel, (1, 2, 3, 0)), (0, 1))
+
+
+_transposed_by_parity.defvjp(_by_parity_forward, _by_parity_backward)
 
 
 @jax.custom_vjp

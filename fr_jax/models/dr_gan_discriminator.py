@@ -22,8 +22,10 @@ class Discriminator(nn.Module):
         'pose' and so on. The CVPR form, in which a fake is one identity more, is the
         softmax over 'identity' and 'real' together.
       branch_heads: every head has its own two last convolutions (the authors' program).
-      cosine_identity: with branches, 'identity' gives the cosines between feature and
-        class weights, for a margin loss.
+      cosine_identity: 'identity' gives the cosines between feature and class weights,
+        for a margin loss.
+      batch_norm: False leaves it out, as spectral normalisation wants it; give biases
+        then.
       extra_channel: the last convolution has a channel more, which is not used.
       dropout: rate on the features; branches spare that of 'identity'.
       The others are those of `dr_gan.Encoder`.
@@ -37,6 +39,7 @@ class Discriminator(nn.Module):
     extra_channel: bool = False
     branch_heads: bool = False
     cosine_identity: bool = False
+    batch_norm: bool = True
     dropout: float = 0.0
     bn_groups: int = 1
     dtype: jnp.dtype = jnp.float32
@@ -45,7 +48,7 @@ class Discriminator(nn.Module):
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         trunk = functools.partial(
             dr_gan.Trunk,
-            dr_gan.unit_of(self),
+            functools.partial(dr_gan.unit_of(self), normalised=self.batch_norm),
             width=self.width,
             extra=int(self.extra_channel),
             final_elu=self.final_elu,
@@ -57,14 +60,16 @@ class Discriminator(nn.Module):
         depth = round(dr_gan.FEATURES * self.width)
         if not self.branch_heads:
             _, last = trunk(name="trunk")(images, train)
-            columns = dense(sum(size for _, size in self.heads), name="fc")(
-                dropout(dr_gan.pool(last)[:, :depth])
-            )
+            feature = dropout(dr_gan.pool(last)[:, :depth])
+            cosines, heads = {}, dict(self.heads)
+            if self.cosine_identity:
+                cosines["identity"] = self._cosines(feature, heads.pop("identity"))
+            columns = dense(sum(heads.values()), name="fc")(feature)
             logits, start = {}, 0
-            for name, size in self.heads:
+            for name, size in heads.items():
                 logits[name] = columns[:, start : start + size]
                 start += size
-            return logits
+            return logits | cosines
         _, shared = trunk(plan=dr_gan.TRUNK[:-2], name="trunk")(images, train)
         logits = {}
         for name, size in self.heads:
@@ -73,11 +78,14 @@ class Discriminator(nn.Module):
             if name != "identity":
                 logits[name] = dense(size, name=f"fc_{name}")(dropout(feature))
             elif self.cosine_identity:
-                kernel = self.param("fc_identity", dr_gan.INIT, (depth, size))
-                logits[name] = _unit_length(feature, 1) @ _unit_length(kernel, 0)
+                logits[name] = self._cosines(feature, size)
             else:
                 logits[name] = dense(size, name=f"fc_{name}")(feature)
         return logits
+
+    def _cosines(self, feature: Array, size: int) -> Array:
+        kernel = self.param("fc_identity", dr_gan.INIT, (feature.shape[1], size))
+        return _unit_length(feature, 1) @ _unit_length(kernel, 0)
 
 
 def _unit_length(x: Array, axis: int) -> Array:

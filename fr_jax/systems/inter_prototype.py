@@ -135,7 +135,8 @@ def make(
         if given and "init" in given:
             check_given("init", given["init"], dict(variables))
             variables = given["init"]
-        shape = (num_classes, options.get("embedding_size", 512))
+        embedded: Any = jax.eval_shape(model.apply, variables, image)
+        shape = (num_classes, embedded.shape[1])
         rows = jax.random.uniform(key_prototypes, shape, minval=-1, maxval=1)
         padding = -num_classes % _ROW_MULTIPLE
         params = {

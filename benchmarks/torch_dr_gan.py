@@ -1,0 +1,124 @@
+"""DR-GAN in PyTorch, as `fr_jax.models.dr_gan` describes it; benchmarks need it alone.
+
+Channels last, which is PyTorch's faster layout on a CPU.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fr_jax.models.dr_gan import DECODER, FEATURES, TRUNK
+
+
+class _Crop(nn.Module):
+    def forward(self, x):
+        return x[:, :, :-1, :-1]
+
+
+def _trunk(width: float) -> nn.Sequential:
+    layers, before = [], 3
+    for _, features, stride in TRUNK:
+        features = round(features * width)
+        if stride == 2:
+            layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
+        padding = 0 if stride == 2 else 1
+        layers += [
+            nn.Conv2d(before, features, 3, stride, padding, bias=False),
+            nn.BatchNorm2d(features),
+            nn.ELU(),
+        ]
+        before = features
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class Generator(nn.Module):
+    def __init__(self, poses: int, noise: int, width: float, seed: int):
+        super().__init__()
+        depth = round(FEATURES * width)
+        self.encoder, self.shape = _trunk(width), (depth, seed, seed)
+        self.fc = nn.Linear(depth + poses + noise, depth * seed * seed)
+        layers: list[nn.Module] = []
+        before = depth
+        for _, features, stride in DECODER:
+            last = features is None
+            features = 3 if last else round(features * width)
+            if stride == 2:
+                layers += [
+                    nn.ConvTranspose2d(before, features, 3, 2, bias=False),
+                    _Crop(),
+                ]
+            else:
+                layers.append(nn.Conv2d(before, features, 3, 1, 1, bias=False))
+            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(features), nn.ELU()]
+            before = features
+        self.decoder = nn.Sequential(*layers)
+
+    def forward(self, images, pose, noise):
+        codes = torch.cat([self.encoder(images), pose, noise], 1)
+        seed = self.fc(codes).view(-1, *self.shape)
+        return self.decoder(seed.contiguous(memory_format=torch.channels_last))
+
+
+def both_steps(
+    batch: dict[str, np.ndarray], people: int, poses: int, noise: int, width: float
+):
+    """Returns a function that trains the discriminator, then the generator, once."""
+    torch.manual_seed(0)
+    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
+    images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    identity, pose = (
+        torch.from_numpy(batch[name]).long() for name in ("label", "pose")
+    )
+    maker = Generator(poses, noise, width, images.shape[2] // 16)
+    judge = nn.Sequential(
+        _trunk(width), nn.Linear(round(FEATURES * width), people + 1 + poses)
+    )
+    for net in (maker, judge):
+        net.to(memory_format=torch.channels_last)
+    optimizers = {
+        net: torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999))
+        for net in (maker, judge)
+    }
+    entropy, binary = functional.cross_entropy, _realness
+
+    def made():
+        target = torch.randint(poses, (len(images),))
+        code = functional.one_hot(target, poses).float()
+        return maker(images, code, 2 * torch.rand(len(images), noise) - 1), target
+
+    def update(net, loss):
+        optimizers[net].zero_grad()
+        loss.backward()
+        optimizers[net].step()
+
+    def both():
+        with torch.no_grad():
+            fake, _ = made()
+        real, of_fake = judge(images), judge(fake)
+        update(
+            judge,
+            entropy(real[:, :people], identity)
+            + entropy(real[:, people + 1 :], pose)
+            + binary(real[:, people], 1.0)
+            + binary(of_fake[:, people], 0.0),
+        )
+        judge.requires_grad_(False)
+        fake, target = made()
+        logits = judge(fake)
+        loss = (
+            entropy(logits[:, :people], identity)
+            + entropy(logits[:, people + 1 :], target)
+            + binary(logits[:, people], 1.0)
+        )
+        update(maker, loss)
+        judge.requires_grad_(True)
+        return loss.item()
+
+    return both
+
+
+def _realness(logits, target: float):
+    return functional.binary_cross_entropy_with_logits(
+        logits, torch.full_like(logits, target)
+    )

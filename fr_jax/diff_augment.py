@@ -1,0 +1,64 @@
+"""Differentiable augmentation of what a discriminator sees.
+
+Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training (NeurIPS 2020):
+real images and fakes pass through the same random changes, in the steps of both
+networks. None mirrors or turns a face, which would change its pose.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from fr_jax.errors import UserError, unknown
+
+Array = jax.Array
+
+
+def diff_augment(key: Array, images: Array, policy: Sequence[str]) -> Array:
+    """Returns images [B, H, W, C] in [-1, 1] after each kind of `policy` in turn.
+
+    Every image is changed on its own. Raises UserError for an unknown kind.
+    """
+    for number, name in enumerate(policy):
+        if name not in KINDS:
+            raise UserError(unknown("kind of diff_augment", name, KINDS))
+        keys = jax.random.split(jax.random.fold_in(key, number), len(images))
+        images = jax.vmap(KINDS[name])(keys, images)
+    return images
+
+
+def colour(key: Array, image: Array) -> Array:
+    """Brightness +- 0.5, saturation times 0 to 2, contrast times 0.5 to 1.5."""
+    shift, saturation, contrast = jax.random.uniform(key, (3,))
+    image = image + shift - 0.5
+    grey = jnp.mean(image, axis=2, keepdims=True)
+    image = grey + 2 * saturation * (image - grey)
+    middle = jnp.mean(image)
+    return middle + (0.5 + contrast) * (image - middle)
+
+
+def translation(key: Array, image: Array, *, share: float = 0.125) -> Array:
+    """Shifts by up to `share` of each side; what comes in is grey."""
+    height, width, channels = image.shape
+    most = (round(height * share), round(width * share))
+    padded = jnp.pad(image, ((most[0],) * 2, (most[1],) * 2, (0, 0)))
+    first = jax.random.randint(key, (2,), 0, 2 * jnp.array(most) + 1)
+    return jax.lax.dynamic_slice(padded, (*first, 0), (height, width, channels))
+
+
+def cutout(key: Array, image: Array, *, share: float = 0.5) -> Array:
+    """Makes a square of `share` of the side grey, anywhere, partly outside too."""
+    height, width, _ = image.shape
+    top, left = jax.random.uniform(key, (2,), minval=-share / 2, maxval=1 - share / 2)
+    y, x = (jnp.arange(height) + 0.5) / height, (jnp.arange(width) + 0.5) / width
+    rows = (y >= top) & (y < top + share)
+    columns = (x >= left) & (x < left + share)
+    return jnp.where((rows[:, None] & columns[None])[..., None], 0.0, image)
+
+
+KINDS: dict[str, Callable[[Array, Array], Array]] = {
+    "colour": colour,
+    "translation": translation,
+    "cutout": cutout,
+}

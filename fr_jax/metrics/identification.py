@@ -1,0 +1,103 @@
+"""Closed-set identification: who in the gallery is it? Rank-1, by pose.
+
+Scores are cosines. Rank-1 is the share of probes whose nearest gallery image is of the
+right person (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set).
+"""
+
+import numpy as np
+
+from fr_jax.metrics.verification import unit
+
+Array = np.ndarray
+
+
+def gallery(
+    labels: Array,
+    yaws: Array,
+    lights: Array | None = None,
+    sessions: Array | None = None,
+    *,
+    neutral: int = 7,
+) -> Array:
+    """Returns one row for each person, the image that the gallery holds of them.
+
+    Multi-PIE's rule as DR-GAN has it: frontal, in neutral light (the frontal flash,
+    shot 07, if there is one), of the earliest session; of several such, the first.
+
+    Args:
+      labels, yaws: [N] who it is, and degrees (a NaN is no frontal image).
+      lights, sessions: [N] numbers; None or -1 where not known.
+      neutral: the light's number.
+    """
+    count = len(labels)
+    lights, sessions = (
+        np.full(count, -1) if x is None else np.asarray(x) for x in (lights, sessions)
+    )
+    turned = np.where(np.isnan(yaws), np.inf, np.abs(yaws))
+    order = np.lexsort((np.arange(count), sessions, lights != neutral, turned))
+    _, first = np.unique(np.asarray(labels)[order], return_index=True)
+    return np.sort(order[first])
+
+
+def rank_one(
+    probes: Array, labels: Array, gallery_features: Array, gallery_labels: Array
+) -> Array:
+    """Returns which probes are nearest to an image of their own person, bool [P].
+
+    Args:
+      probes: features [P, F] of people `labels`; gallery likewise. Of any length.
+    """
+    cosines = unit(probes) @ unit(gallery_features).T
+    return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
+
+
+def by_yaw(hits: Array, yaws: Array) -> dict[int, float]:
+    """Returns rank-1 by |yaw| in degrees, left and right together, ascending."""
+    angles = np.round(np.abs(yaws)).astype(int)
+    return {
+        int(angle): float(np.mean(hits[angles == angle])) for angle in np.unique(angles)
+    }
+
+
+def number_of_images(
+    features: Array,
+    confidence: Array,
+    labels: Array,
+    gallery_features: Array,
+    gallery_labels: Array,
+    *,
+    most: int = 6,
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Returns rank-1 of templates of 1 to `most` images of a person, two ways.
+
+    'mean' fuses all images alike, 'confidence' by their weights. The same images both
+    ways: of each person, `draws` times, so many as the row says, without replacement.
+
+    Raises:
+      ValueError: where a person has fewer than `most` images.
+    """
+    rng = np.random.default_rng(seed)
+    people, counts = np.unique(labels, return_counts=True)
+    if counts.min() < most:
+        raise ValueError(f"a person has {counts.min()} images, fewer than {most}")
+    rows = np.stack(
+        [
+            rng.permutation(np.flatnonzero(labels == who))[:most]
+            for _ in range(draws)
+            for who in people
+        ]
+    )  # [draws * people, most]
+    who = np.tile(people, draws)
+    weights = {"mean": np.ones_like(confidence), "confidence": confidence}
+    found: dict[str, list[float]] = {}
+    for name, weight in weights.items():
+        found[name] = []
+        for count in range(1, most + 1):
+            chosen = rows[:, :count]
+            shares = weight[chosen][..., None]
+            fused = (features[chosen] * shares).sum(1) / (shares.sum(1) + 1e-6)
+            hits = rank_one(fused, who, gallery_features, gallery_labels)
+            found[name].append(float(hits.mean()))
+    return found

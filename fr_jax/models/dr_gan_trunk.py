@@ -1,0 +1,63 @@
+"""The trunk that DR-GAN's encoder and discriminator have in common, moved between them.
+
+Pure functions of trees. A network is a NamedTuple of `params`, `batch_stats` and
+`opt_state`; the generator's encoder lies under 'encoder'.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+DIRECTIONS = ("none", "encoder_to_discriminator", "discriminator_to_encoder", "swap")
+
+
+def switch(direction: str, generator: Any, discriminator: Any) -> tuple[Any, Any]:
+    """Returns both networks after the trunk of one went to the other (TPAMI, 3.4).
+
+    Parameters and running statistics go together. The optimiser's moments of a trunk
+    that was replaced begin anew.
+    """
+    encoders = generator.params["encoder"], generator.batch_stats["encoder"]
+    ours = [tree["trunk"] for tree in encoders]
+    theirs = [discriminator.params["trunk"], discriminator.batch_stats["trunk"]]
+    if direction in ("discriminator_to_encoder", "swap"):
+        params, statistics = (
+            {**tree, "encoder": {**tree["encoder"], "trunk": trunk}}
+            for tree, trunk in zip((generator.params, generator.batch_stats), theirs)
+        )
+        generator = type(generator)(params, statistics, _begun(generator.opt_state))
+    if direction in ("encoder_to_discriminator", "swap"):
+        params, statistics = (
+            {**tree, "trunk": trunk}
+            for tree, trunk in zip(
+                (discriminator.params, discriminator.batch_stats), ours
+            )
+        )
+        opt_state = _begun(discriminator.opt_state)
+        discriminator = type(discriminator)(params, statistics, opt_state)
+    return generator, discriminator
+
+
+def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
+    """Returns a discriminator's variables with the trunk of an encoder's.
+
+    Where each head has two last convolutions of its own, 'identity' takes the
+    encoder's; pose, light and reality begin anew.
+    """
+    out = {}
+    for kind, tree in discriminator.items():
+        trunk = encoder[kind]["trunk"]
+        out[kind] = {**tree, "trunk": {name: trunk[name] for name in tree["trunk"]}}
+        if tail := tree.get("tail_identity"):
+            out[kind]["tail_identity"] = {name: trunk[name] for name in tail}
+    return out
+
+
+def _begun(opt_state: PyTree) -> PyTree:
+    def zero(path, leaf):
+        names = [getattr(entry, "key", None) for entry in path]
+        return jnp.zeros_like(leaf) if "trunk" in names else leaf
+
+    return jax.tree_util.tree_map_with_path(zero, opt_state)

@@ -1,0 +1,131 @@
+"""Identification by yaw, fused templates, distances of sets, linear probes."""
+
+import numpy as np
+import pytest
+
+from fr_jax.metrics import generation, identification, probes, quality
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_gallery_is_frontal_neutral_and_early():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    yaws = np.array([45, 0, 0, 0, -15, 30, 0, np.nan])
+    lights = np.array([7, 3, 7, 7, 7, 7, 1, 7])
+    sessions = np.array([1, 1, 2, 1, 1, 1, 1, 1])
+    rows = identification.gallery(labels, yaws, lights, sessions, neutral=7)
+    assert rows.tolist() == [3, 4, 6]
+    assert identification.gallery(labels, yaws).tolist() == [1, 4, 6]
+
+
+def test_rank_one_by_yaw_and_over_all_probes():
+    """The published average weighs by probes: two sides of every angle but 0."""
+    shares = {0: 97.0, 15: 94.0, 30: 90.1, 45: 86.2, 60: 83.2}
+    hits, yaws = [], []
+    for angle, share in shares.items():
+        for side in {angle, -angle}:
+            hits += [i < 10 * share for i in range(1000)]
+            yaws += [side] * 1000
+    hits = np.array(hits)
+    found = identification.by_yaw(hits, np.array(yaws))
+    assert list(found) == list(shares)
+    assert all(found[a] == pytest.approx(s / 100) for a, s in shares.items())
+    assert hits.mean() == pytest.approx(0.893, abs=0.001)
+
+
+def test_right_features_find_everybody_and_random_ones_chance():
+    labels = np.repeat(np.arange(20), 10)
+    people = RNG.normal(size=(20, 8))
+    hits = identification.rank_one(7 * people[labels], labels, people, np.arange(20))
+    assert hits.all()
+    noise = RNG.normal(size=(200, 8))
+    hits = identification.rank_one(noise, labels, people, np.arange(20))
+    assert hits.mean() < 0.15
+
+
+def test_more_images_help_and_true_confidence_helps_more():
+    labels = np.repeat(np.arange(30), 8)
+    people = RNG.normal(size=(30, 16))
+    spoilt = RNG.uniform(size=240) < 0.5
+    noise = RNG.normal(size=(240, 16)) * np.where(spoilt, 3, 0.5)[:, None]
+    features = people[labels] + noise
+    tables = identification.number_of_images(
+        features, np.where(spoilt, 0.1, 1.0), labels, people, np.arange(30), most=6
+    )
+    assert tables["mean"][0] == tables["confidence"][0]  # of one image, no choice
+    assert tables["mean"][5] > tables["mean"][0] + 0.05
+    assert tables["confidence"][3] > tables["mean"][3] + 0.05
+    with pytest.raises(ValueError, match="a person has 8 images, fewer than 9"):
+        identification.number_of_images(
+            features, np.ones(240), labels, people, np.arange(30), most=9
+        )
+
+
+def test_kernel_distance_against_the_plain_formula():
+    x, y = RNG.normal(size=(7, 3)), RNG.normal(1, 1, size=(7, 3))
+
+    def kernel(a, b):
+        return (a @ b / 3 + 1) ** 3
+
+    expected = 0.0
+    for i in range(7):
+        for j in range(7):
+            if i != j:
+                expected += (kernel(x[i], x[j]) + kernel(y[i], y[j])) / 42
+            expected -= 2 * kernel(x[i], y[j]) / 49
+    mean, deviation = generation.kernel_distance(x, y, subsets=3)
+    assert mean == pytest.approx(expected) and deviation == pytest.approx(0, abs=1e-12)
+    a, b = RNG.normal(size=(2, 500, 4))
+    same, _ = generation.kernel_distance(a, b, size=200, subsets=10)
+    other, _ = generation.kernel_distance(a, b + 1, size=200, subsets=10)
+    assert abs(same) < 0.05 < 1 < other
+    with pytest.raises(ValueError, match="at least 2"):
+        generation.kernel_distance(x[:1], y)
+
+
+def test_made_images_of_the_right_people():
+    labels = np.array([0, 0, 1, 2])
+    inputs = np.eye(4)[[0, 0, 1, 2]]
+    made = np.stack([inputs, 3 * inputs], axis=1)
+    found = generation.identity_kept(inputs, labels, made)
+    assert found == {"cosine": 1, "cosine_strangers": 0, "auc": 1}
+    wrong = generation.identity_kept(inputs, labels, made[[2, 2, 3, 0]])
+    assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
+
+
+def bars(angles, size=32):
+    """A bright bar turned by each angle, on noise."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    away = np.abs(
+        x[None] * np.sin(angles)[:, None, None]
+        - y[None] * np.cos(angles)[:, None, None]
+    )
+    image = 160 * (away < 4) + RNG.uniform(0, 40, (len(angles), size, size))
+    return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
+
+
+def test_a_classifier_of_pictures():
+    classes = np.arange(120) % 4
+    images = bars(classes * np.pi / 4 + RNG.normal(0, 0.05, 120))
+    found = probes.gradient_histograms(images)
+    assert found.shape == (120, 512)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    classify = probes.PictureClassifier(images[:80], classes[:80])
+    assert (classify(images[80:]) == classes[80:]).mean() > 0.9
+
+
+def test_what_a_feature_tells_of_the_pose():
+    people, pose = np.divmod(np.arange(200), 5)
+    identity = RNG.normal(size=(40, 6))[people]
+    apart = probes.leakage(identity + RNG.normal(0, 0.3, (200, 6)), pose, people)
+    mixed = np.concatenate([identity, np.eye(5)[pose]], axis=1)
+    assert apart < 0.35
+    assert probes.leakage(mixed, pose, people) > 0.95
+    assert probes.leakage(identity, people) > 0.8  # who it is, of images unseen
+
+
+def test_confidence_that_knows_quality():
+    good = RNG.uniform(size=50)
+    assert quality.rank_correlation(good**3, good) == pytest.approx(1)
+    assert quality.rank_correlation(-good, good) == pytest.approx(-1)
+    assert quality.rank_correlation(np.ones(50), good) == 0
