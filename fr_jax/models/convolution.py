@@ -92,7 +92,7 @@ def _by_platform(on_cpu, elsewhere, *arrays):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _in_order(x, kernel, stride, padding, x_step, kernel_step):
+def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Array:
     """XLA's convolution, its gradients with their axes in the same order.
 
     XLA:CPU has a fast form for that order alone. It brings others into it, but not
@@ -189,7 +189,7 @@ def _transposed(x, kernel):
 
 
 @jax.custom_vjp
-def _transposed_by_parity(x, kernel):
+def _transposed_by_parity(x, kernel) -> Array:
     # Row 2j gets taps 0 and 2 of rows j - 1 and j of x, row 2j + 1 tap 1 of row j.
     even, odd = (slice(None, None, 2), (1, 1)), (slice(1, 2), (0, 0))
 
