@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,6 @@ def _by_platform(on_cpu, elsewhere, *arrays):
     return (on_cpu if here else elsewhere)(*arrays)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Array:
     """XLA's convolution, its gradients with their axes in the same order.
 
@@ -103,6 +103,12 @@ def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Array:
       padding: of both axes, or a pair of pairs.
       x_step, kernel_step: distance of neighbours, zeros between them.
     """
+    out: Any = _with_gradients(x, kernel, stride, padding, x_step, kernel_step)
+    return out
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _with_gradients(x, kernel, stride, padding, x_step, kernel_step):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -115,7 +121,7 @@ def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Array:
 
 
 def _in_order_forward(x, kernel, *geometry):
-    return _in_order(x, kernel, *geometry), (x, kernel)
+    return _with_gradients(x, kernel, *geometry), (x, kernel)
 
 
 def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient):
@@ -141,7 +147,7 @@ def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient
     )
 
 
-_in_order.defvjp(_in_order_forward, _in_order_backward)
+_with_gradients.defvjp(_in_order_forward, _in_order_backward)
 
 
 def _per_axis(padding):
