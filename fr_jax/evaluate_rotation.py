@@ -80,8 +80,9 @@ def judge_images(
     """Returns results, the rows that were turned [n], and their turned images [n, A].
 
     rotation/pose_accuracy, also by @yaw, beside pose_accuracy_true, that of true
-    images; identity_cosine, also by @yaw, _strangers and identity_auc; kid with its
-    deviation, and kid_true, of two halves of the true images.
+    images; identity_cosine, also by @yaw, _strangers and identity_auc, beside
+    identity_auc_true, between the inputs themselves; kid with its deviation, and
+    kid_true, of two halves of the true images.
 
     Args:
       classify: images uint8 as the generator sees them -> pose classes.
@@ -117,6 +118,9 @@ def judge_images(
         results["rotation/identity_cosine"] = kept["cosine"]
         results["rotation/identity_cosine_strangers"] = kept["cosine_strangers"]
         results["rotation/identity_auc"] = kept["auc"]
+        whose = faces.label[rows]
+        if 1 < len(np.unique(whose)) < len(whose):
+            results["rotation/identity_auc_true"] = generation.told_apart(given, whose)
         given = given / np.linalg.norm(given, axis=1, keepdims=True)
         turned = turned / np.linalg.norm(turned, axis=2, keepdims=True)
         by_angle("rotation/identity_cosine", np.einsum("nf,naf->na", given, turned))
@@ -211,8 +215,8 @@ def _truth(
 def _draw_fused(
     rotator: Rotator, faces: PosedSet, members: list[Array], path: epath.Path
 ) -> None:
-    """Of each person up to six images, and the faces of the first n fused."""
-    lines, frontal = [], min(rotator.angles, key=abs)
+    """Up to six images of each person, their confidence, and the first n fused."""
+    lines, notes, frontal = [], [], min(rotator.angles, key=abs)
     for some in members:
         some = np.random.default_rng(0).permutation(some)[:MOST]
         own, trusted = rotator.encode(faces.images[some])
@@ -220,9 +224,10 @@ def _draw_fused(
         fused = np.stack([rotator.fuse(own[:n], trusted[:n]) for n in counts])
         lines.append(list(rotator.seen(faces.images[some])))
         lines.append(list(rotator.turn(fused, [frontal])[:, 0]))
+        notes += [[f"{share:.2f}" for share in trusted], []]
     titles = [str(n) for n in range(1, max(map(len, lines)) + 1)]
     names = ["inputs", "frontal"] * len(members)
-    rotation.rows(lines, path, names=names, titles=titles)
+    rotation.rows(lines, path, names=names, titles=titles, notes=notes)
 
 
 def _draw_between(rotator: Rotator, features: Array, path: epath.Path) -> None:

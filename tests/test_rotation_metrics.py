@@ -104,6 +104,12 @@ def bars(angles, size=32):
     return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
 
 
+def test_people_told_apart_without_any_made_image():
+    features = np.array([[1.0, 0], [2, 0.1], [0, 1], [0.1, 3]])
+    assert generation.told_apart(features, [0, 0, 1, 1]) == 1
+    assert generation.told_apart(features, [0, 1, 0, 1]) == 0.25
+
+
 def test_a_classifier_of_pictures():
     classes = np.arange(120) % 4
     images = bars(classes * np.pi / 4 + RNG.normal(0, 0.05, 120))

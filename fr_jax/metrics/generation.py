@@ -59,5 +59,17 @@ def identity_kept(inputs: Array, labels: Array, made: Array) -> dict[str, float]
     }
 
 
+def told_apart(features: Array, labels: Array) -> float:
+    """Returns the area under the ROC of cosines between all rows.
+
+    Args:
+      features, labels: [N, F] and people [N], some with several rows.
+    """
+    rows, labels = verification.unit(features), np.asarray(labels)
+    first, second = np.triu_indices(len(rows), 1)
+    same = labels[first] == labels[second]
+    return verification.area_under_roc((rows @ rows.T)[first, second], same)
+
+
 def _kernel(x: Array, y: Array) -> Array:
     return (x @ y.T / x.shape[1] + 1) ** 3

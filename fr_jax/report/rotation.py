@@ -15,11 +15,12 @@ def rows(
     *,
     titles: Sequence[str] = (),
     names: Sequence[str] = (),
+    notes: Sequence[Sequence[str]] = (),
 ) -> None:
     """Draws rows of uint8 RGB images, a gap where there is none.
 
     Args:
-      titles: of the columns; names: of the rows.
+      titles: of the columns; names: of the rows; notes: on the images, row by row.
     """
     height, width = len(images), max(map(len, images))
     figure = Figure(figsize=(width * 1.05 + 1.0 * bool(names), height * 1.05 + 0.3))
@@ -31,6 +32,11 @@ def rows(
         for column, image in enumerate(line):
             if image is not None:
                 grid[row, column].imshow(image)
+    for line, words in zip(grid, notes):
+        for axes, word in zip(line, words):
+            box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
+            at = {"transform": axes.transAxes, "va": "bottom"}
+            axes.text(0.03, 0.03, word, color="white", fontsize=7, bbox=box, **at)
     for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=8)
     for axes, name in zip(grid[:, 0], names):
