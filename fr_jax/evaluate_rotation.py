@@ -5,12 +5,15 @@ recogniser that learnt elsewhere.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from fr_jax.embedder import Embedder
+from fr_jax.errors import UserError
 from fr_jax.metrics import generation, identification, probes, quality
 from fr_jax.models.preprocess import resize
 from fr_jax.report import rotation
@@ -18,7 +21,8 @@ from fr_jax.rotator import Rotator
 
 Array = np.ndarray
 LEVELS = (1.0, 0.5, 0.25, 0.125)  # of the side in pixels that a spoilt image keeps
-MOST = 6  # images that are fused
+MOST = 6  # images that are fused, where that is scored
+_COSINE_SCALE = 30.0  # of a head of cosines, as the authors learn it
 
 
 class PosedSet(NamedTuple):
@@ -39,11 +43,34 @@ class PosedSet(NamedTuple):
     neutral: int = 7
 
 
-def judge_features(rotator: Rotator, faces: PosedSet) -> dict[str, float]:
+def check(faces: PosedSet, name: str) -> None:
+    """Raises UserError for a set, called `name`, that nobody could be judged on."""
+    known = np.isfinite(faces.yaw)
+    if not known.any():
+        raise UserError(f"{name}: no image has a yaw; give a labels.csv with them")
+    people, counts = np.unique(faces.label[known], return_counts=True)
+    if len(people) < 2:
+        raise UserError(f"{name}: {len(people)} people to judge on; at least 2")
+    if counts.max() < 2:
+        raise UserError(
+            f"{name}: one image of each person, which the gallery takes; at least 2"
+        )
+
+
+def judge_features(
+    rotator: Rotator,
+    faces: PosedSet,
+    embed: Callable[[Array], Array] | None = None,
+) -> dict[str, float]:
     """Returns identification by yaw, and what linear probes read from features.
 
-    identification/rank1@yaw=A, left and right together, /rank1 over all probes;
+    identification/rank1, over all probes, and rank1@yaw=A, left and right together;
+    rank1:turned likewise, of probes that were turned frontal and encoded again, against
+    the same gallery; and both by a recogniser, rank1:recogniser and :recogniser_turned.
     leakage/pose and /identity with /pose_chance, of rows whose yaw is known.
+
+    Args:
+      embed: images uint8 as the generator sees them -> embeddings, the recogniser's.
     """
     features, _ = rotator.encode(faces.images)
     known = np.isfinite(faces.yaw)
@@ -51,12 +78,26 @@ def judge_features(rotator: Rotator, faces: PosedSet) -> dict[str, float]:
         faces.label, faces.yaw, faces.light, faces.session, neutral=faces.neutral
     )
     probing = np.setdiff1d(np.flatnonzero(known), held)
-    hits = identification.rank_one(
-        features[probing], faces.label[probing], features[held], faces.label[held]
-    )
-    shares = identification.by_yaw(hits, faces.yaw[probing])
-    results = {f"identification/rank1@yaw={a}": s for a, s in shares.items()}
-    results["identification/rank1"] = float(hits.mean())
+    frontal = min(rotator.angles, key=abs)
+    lights = rotator.places(faces.light[probing])
+    turned = rotator.turn(features[probing], [frontal], lights)[:, 0]
+    pairs = {
+        "": (features[probing], features[held]),
+        ":turned": (rotator.encode(turned, cut=False)[0], features[held]),
+    }
+    if embed is not None:
+        of_held = embed(rotator.seen(faces.images[held]))
+        of_probes = embed(rotator.seen(faces.images[probing]))
+        pairs[":recogniser"] = of_probes, of_held
+        pairs[":recogniser_turned"] = embed(turned), of_held
+    results = {}
+    for name, (probes_, gallery) in pairs.items():
+        hits = identification.rank_one(
+            probes_, faces.label[probing], gallery, faces.label[held]
+        )
+        results[f"identification/rank1{name}"] = float(hits.mean())
+        for angle, share in identification.by_yaw(hits, faces.yaw[probing]).items():
+            results[f"identification/rank1{name}@yaw={angle}"] = share
     pose = classes_of(rotator, faces.yaw[known])
     whose, rows = faces.label[known], features[known]
     if len(np.unique(whose)) >= 5 and len(np.unique(pose)) > 1:
@@ -73,31 +114,36 @@ def judge_images(
     *,
     classify: Callable[[Array], Array] | None = None,
     embed: Callable[[Array], Array] | None = None,
-    features: Callable[[Array], Array] | None = None,
+    features: tuple[str, Callable[[Array], Array]] = (
+        "gradients",
+        probes.gradient_histograms,
+    ),
     inputs: int = 200,
     seed: int = 0,
 ) -> tuple[dict[str, float], Array, Array]:
     """Returns results, the rows that were turned [n], and their turned images [n, A].
 
-    rotation/pose_accuracy, also by @yaw, beside pose_accuracy_true, that of true
-    images; identity_cosine, also by @yaw, _strangers and identity_auc, beside
-    identity_auc_true, between the inputs themselves; kid with its deviation, and
-    kid_true, of two halves of the true images.
+    Where light can be asked for, each is turned in its own. rotation/pose_accuracy,
+    also by @yaw, beside pose_accuracy_true, that of true images; identity_cosine, also
+    by @yaw, _strangers and identity_auc, beside identity_auc_true, between the inputs
+    themselves; kid:FEATURES between as many true images of each pose and made ones of
+    those poses, with its deviation kid_std:, and kid_true: of two halves of the former.
 
     Args:
       classify: images uint8 as the generator sees them -> pose classes.
       embed: images -> embeddings, by a recogniser of its own.
-      features: images -> features, for the distance between the sets; by default
-        histograms of gradients.
+      features: their name, and images -> features, for the distance between the sets;
+        distances of other features are not comparable.
       inputs: so many of the faces are turned.
     """
     rng = np.random.default_rng(seed)
-    count = len(faces.images)
-    rows = np.sort(rng.permutation(count)[:inputs])
+    rows = np.sort(rng.permutation(len(faces.images))[:inputs])
     true = rotator.seen(faces.images)
-    made = rotator.rotate(faces.images[rows])
+    lights = rotator.places(faces.light[rows])
+    made = rotator.rotate(faces.images[rows], light=lights)
     flat = made.reshape(-1, *made.shape[2:])
     wanted = np.tile(np.arange(made.shape[1]), len(rows))
+    pose = classes_of(rotator, faces.yaw)
     results: dict[str, float] = {}
 
     def by_angle(name, values):
@@ -106,8 +152,7 @@ def judge_images(
 
     if classify is not None:
         right = (classify(flat) == wanted).reshape(made.shape[:2])
-        known = np.isfinite(faces.yaw)
-        of_true = classify(true[known]) == classes_of(rotator, faces.yaw[known])
+        of_true = classify(true[pose >= 0]) == pose[pose >= 0]
         results["rotation/pose_accuracy"] = float(right.mean())
         results["rotation/pose_accuracy_true"] = float(of_true.mean())
         by_angle("rotation/pose_accuracy", right)
@@ -124,24 +169,39 @@ def judge_images(
         given = given / np.linalg.norm(given, axis=1, keepdims=True)
         turned = turned / np.linalg.norm(turned, axis=2, keepdims=True)
         by_angle("rotation/identity_cosine", np.einsum("nf,naf->na", given, turned))
-    describe = features or probes.gradient_histograms
-    of_true, of_made = describe(true), describe(flat)
-    mean, deviation = generation.kernel_distance(of_true, of_made, seed=seed)
-    results["rotation/kid"], results["rotation/kid_std"] = mean, deviation
-    order = rng.permutation(count)
-    halves = of_true[order[: count // 2]], of_true[order[count // 2 :]]
-    results["rotation/kid_true"] = generation.kernel_distance(*halves, seed=seed)[0]
+    name, describe = features
+    # [poses that there are, images]: as many of each, for made ones have as many.
+    least = min(np.sum(pose == number) for number in np.unique(pose[pose >= 0]))
+    alike = np.stack(
+        [
+            rng.permutation(np.flatnonzero(pose == number))[:least]
+            for number in np.unique(pose[pose >= 0])
+        ]
+    )
+    of_true = describe(true[alike.ravel()]).reshape(*alike.shape, -1)
+    of_made = describe(flat[np.isin(wanted, pose[alike[:, 0]])])
+    pairs = {"kid": (of_true, of_made)}
+    if alike[:, : least // 2].size > 1:
+        pairs["kid_true"] = of_true[:, : least // 2], of_true[:, least // 2 :]
+    for kind, pair in pairs.items():
+        real, other = (x.reshape(-1, x.shape[-1]) for x in pair)
+        found = generation.kernel_distance(real, other, seed=seed)
+        results[f"rotation/{kind}:{name}"] = found[0]
+        if kind == "kid":
+            results[f"rotation/kid_std:{name}"] = found[1]
     return results, rows, made
 
 
 def judge_confidence(
     rotator: Rotator, faces: PosedSet, folder: epath.Path, *, seed: int = 0
-) -> dict[str, float]:
-    """Returns whether confidence knows bad images; draws it against pose and light.
+) -> tuple[dict[str, float], dict[str, Array]]:
+    """Returns whether confidence knows bad images, and rank-1 of templates by draw.
 
     Every image is spoilt to a level of `LEVELS` at random. confidence/spearman with the
     level; fusion/rank1:mean@n=1 to 6 and :confidence, templates against a gallery of
-    unspoilt frontal images.
+    unspoilt frontal images, and gain@n=, the latter less the former, with its deviation
+    over draws gain_std@n=. Draws confidence against quality, pose and light, and the
+    templates.
     """
     bad, levels = spoil(faces.images, seed)
     features, trusted = rotator.encode(bad)
@@ -151,7 +211,7 @@ def judge_confidence(
     )
     probing = np.setdiff1d(np.arange(len(faces.label)), held)
     results = {"confidence/spearman": quality.rank_correlation(trusted, levels)}
-    least = np.unique(faces.label[probing], return_counts=True)[1].min()
+    least, tables = np.unique(faces.label[probing], return_counts=True)[1].min(), {}
     if least >= 2:
         tables = identification.number_of_images(
             features[probing],
@@ -162,9 +222,13 @@ def judge_confidence(
             most=min(MOST, least),
             seed=seed,
         )
-        for name, shares in tables.items():
-            for number, share in enumerate(shares, 1):
-                results[f"fusion/rank1:{name}@n={number}"] = share
+        gain = tables["confidence"] - tables["mean"]
+        for number in range(len(gain)):
+            for name, shares in tables.items():
+                mean = float(shares[number].mean())
+                results[f"fusion/rank1:{name}@n={number + 1}"] = mean
+            results[f"fusion/gain@n={number + 1}"] = float(gain[number].mean())
+            results[f"fusion/gain_std@n={number + 1}"] = float(gain[number].std())
         rotation.number_of_images(tables, folder / "number_of_images.png")
     panels = {"yaw": _means(faces.yaw, confidence)}
     if (faces.light >= 0).any():
@@ -174,78 +238,41 @@ def judge_confidence(
     rotation.confidence(
         panels, folder / "confidence.png", quality=levels, trusted=trusted
     )
-    return results
+    return results, tables
 
 
-def draw(
-    rotator: Rotator, faces: PosedSet, folder: epath.Path, *, people: int = 6
-) -> list[epath.Path]:
-    """Draws faces turned beside true ones, fused, and between two people and poses."""
-    members = [
-        np.flatnonzero(faces.label == who) for who in np.unique(faces.label)[:people]
-    ]
-    # Of each person another image, so that some are turned from the side.
-    rows = np.array([m[(3 * n) % len(m)] for n, m in enumerate(members)])
-    features, _ = rotator.encode(faces.images[rows])
-    paths = [folder / f"{n}.png" for n in ("pose_grid", "fused", "interpolation")]
-    rotation.pose_grid(
-        rotator.seen(faces.images[rows]),
-        rotator.turn(features),
-        paths[0],
-        angles=rotator.angles,
-        truth=[_truth(rotator, faces, m, row) for m, row in zip(members, rows)],
+def judge_known(
+    rotator: Rotator, discriminator: Embedder, faces: PosedSet, path: epath.Path
+) -> dict[str, float]:
+    """Returns how confidence goes with the discriminator's trust in who it is.
+
+    confidence/spearman_known, with the probability of the true identity among all that
+    it was trained on; draws one against the other, image by image, spoilt as in
+    `judge_confidence`.
+
+    Args:
+      discriminator: of the same training.
+      faces: of people it knows; their labels are its classes.
+    """
+    bad, levels = spoil(faces.images)
+    _, trusted = rotator.encode(bad)
+    scale = (
+        _COSINE_SCALE if discriminator.network.options.get("cosine_identity") else 1.0
     )
-    _draw_fused(rotator, faces, members[:4], paths[1])
-    _draw_between(rotator, features, paths[2])
-    return paths
 
+    @jax.jit
+    def true_share(images, label):
+        found: Any = discriminator.apply(discriminator.variables, {"image": images})
+        shares = jax.nn.softmax(scale * found["embedding"]["identity"])
+        return jnp.take_along_axis(shares, label[:, None], axis=1)[:, 0]
 
-def _truth(
-    rotator: Rotator, faces: PosedSet, members: Array, row: int
-) -> list[Array | None]:
-    """A person's image in each pose, in the light of `row`, where there is one."""
-    alike = members[faces.light[members] == faces.light[row]]
-    pose = classes_of(rotator, faces.yaw[alike])
-    found = [alike[pose == number] for number in range(len(rotator.angles))]
-    return [
-        rotator.seen(faces.images[some[:1]])[0] if len(some) else None for some in found
-    ]
-
-
-def _draw_fused(
-    rotator: Rotator, faces: PosedSet, members: list[Array], path: epath.Path
-) -> None:
-    """Up to six images of each person, their confidence, and the first n fused."""
-    lines, notes, frontal = [], [], min(rotator.angles, key=abs)
-    for some in members:
-        some = np.random.default_rng(0).permutation(some)[:MOST]
-        own, trusted = rotator.encode(faces.images[some])
-        counts = range(1, len(some) + 1)
-        fused = np.stack([rotator.fuse(own[:n], trusted[:n]) for n in counts])
-        lines.append(list(rotator.seen(faces.images[some])))
-        lines.append(list(rotator.turn(fused, [frontal])[:, 0]))
-        notes += [[f"{share:.2f}" for share in trusted], []]
-    titles = [str(n) for n in range(1, max(map(len, lines)) + 1)]
-    names = ["inputs", "frontal"] * len(members)
-    rotation.rows(lines, path, names=names, titles=titles, notes=notes)
-
-
-def _draw_between(rotator: Rotator, features: Array, path: epath.Path) -> None:
-    """Faces on the way from one person to another, and from one pose to another."""
-    shares = np.linspace(0, 1, 5)[:, None]
-    frontal = min(rotator.angles, key=abs)
-    names, lines = [], []
-    for first, second in zip(features[::2], features[1::2]):
-        between = (1 - shares) * first + shares * second
-        lines.append(list(rotator.turn(between, [frontal])[:, 0]))
-        names.append("identity")
-    first, second = rotator.code(frontal), rotator.code(rotator.angles[-1])
-    codes = (1 - shares) * first + shares * second
-    for feature in features[:2]:
-        lines.append(list(rotator.decode(np.repeat(feature[None], 5, axis=0), codes)))
-        names.append("pose")
-    titles = [f"{share:.2f}" for share in shares[:, 0]]
-    rotation.rows(lines, path, names=names, titles=titles)
+    size = discriminator.batch_size
+    count = -(-len(bad) // size) * size
+    rows = np.arange(count).reshape(-1, size) % len(bad)
+    shares = np.concatenate([true_share(bad[some], faces.label[some]) for some in rows])
+    shares = shares[: len(bad)]
+    rotation.known(shares, trusted, levels, path)
+    return {"confidence/spearman_known": quality.rank_correlation(trusted, shares)}
 
 
 def spoil(images: Array, seed: int = 0) -> tuple[Array, Array]:
@@ -261,8 +288,12 @@ def spoil(images: Array, seed: int = 0) -> tuple[Array, Array]:
 
 
 def classes_of(rotator: Rotator, yaws: Array) -> Array:
-    """Returns the number of the nearest of a generator's angles; -1 for a NaN."""
-    away = np.abs(np.asarray(yaws)[:, None] - np.asarray(rotator.angles)[None])
+    """Returns the number of the nearest of a generator's angles; -1 for a NaN.
+
+    Of |yaw| where left and right are one pose to it.
+    """
+    turned = np.abs(yaws) if rotator.unsigned else np.asarray(yaws)
+    away = np.abs(turned[:, None] - np.asarray(rotator.angles)[None])
     nearest = np.nan_to_num(away, nan=np.inf).argmin(axis=1)
     return np.where(np.isnan(yaws), -1, nearest)
 

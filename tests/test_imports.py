@@ -63,7 +63,14 @@ ALLOWED = {
     },
     "fr_jax.export": {"canary", "embedder", "images", "models"},
     "fr_jax.rotator": {"cpu", "embedder", "models"},
-    "fr_jax.evaluate_rotation": {"metrics", "models", "report", "rotator"},
+    "fr_jax.evaluate_rotation": {
+        "embedder",
+        "metrics",
+        "models",
+        "report",
+        "rotator",
+    },
+    "fr_jax.rotation_figures": {"evaluate_rotation", "report", "rotator"},
     "fr_jax.train": {"checkpoint", "cpu", "evaluate", "journal", "sharding", "system"},
     "fr_jax.cli": None,  # the only glue
 }

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = [evaluation_set.name for evaluation_set in sets]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets of one name among {', '.join(names)}")
-    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
+    embedders = {label_of(path): load_embedder(path) for path in arguments.embedder}
     if len(embedders) < len(arguments.embedder):
         raise UserError("--embedder: the same embedder is given twice")
     target = epath.Path(arguments.to)
@@ -131,7 +131,7 @@ def table(results: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _label(path: str) -> str:
-    """A short name of an embedder: its run's folder."""
+def label_of(path: str) -> str:
+    """Returns a short name of an embedder: its run's folder."""
     whole = Path(path).resolve()
     return whole.parent.name if whole.name == "embedder" else whole.name

@@ -127,14 +127,22 @@ def parser() -> argparse.ArgumentParser:
     add("--generator", required=True, metavar="E", help="WORKDIR/embedder_generator")
     add("--to", required=True, metavar="DIR")
     add("--angles", default="", metavar="A,B,C", help="degrees; default: all it knows")
-    add("--light", type=int, default=0, help="where lights can be asked for")
+    add("--light", type=int, help="its number, where lights can be asked for")
     add("--fuse", action="store_true", help="all images show one person")
 
     what = "Judge generators: the pose, the person, the feature, the confidence."
     add = command("judge", what).add_argument
-    add("--generator", action="append", required=True, metavar="E")
+    add(
+        "--generator",
+        action="append",
+        required=True,
+        metavar="E",
+        help="WORKDIR/embedder_generator; several are compared. The discriminator "
+        "beside it is asked, too, whom it knows",
+    )
     add("--to", required=True, metavar="DIR", help="results.json and figures go here")
     add("--embedder", metavar="E", help="a recogniser that judges who it is")
+    add("--features", metavar="E", help="their distance; default: of gradients")
     add("--people", type=int, default=40, help="drawn ones to judge on; default: 40")
     add("--records", metavar="DIR", help="photographed people instead")
     add("--identities", default="", metavar="A:B", help="of them, to judge on")

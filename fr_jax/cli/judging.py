@@ -3,22 +3,39 @@
 import argparse
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-from fr_jax import evaluate_rotation
+from fr_jax import evaluate_rotation, rotation_figures
+from fr_jax.cli import judged_faces
+from fr_jax.cli.evaluating import label_of
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluate_rotation import PosedSet
-from fr_jax.faces import sets
-from fr_jax.metrics.probes import PictureClassifier
+from fr_jax.metrics.probes import PictureClassifier, gradient_histograms
 from fr_jax.report import rotation
 from fr_jax.rotator import Rotator
 
-_FRONTAL_FLASH = 6  # of the drawn lights
-_TAUGHT = 5000  # drawn people from here on teach the classifier
+
+class _Judges(NamedTuple):
+    """Those beside the classifier of poses."""
+
+    recogniser: Embedder | None
+    features: tuple[str, Any]
+
+
+class _Judged(NamedTuple):
+    """What is compared with other generators."""
+
+    rotator: Rotator
+    faces: PosedSet
+    rows: np.ndarray  # [n] those that were turned
+    made: np.ndarray  # [n, A, S, S, 3]
+    tables: dict[str, np.ndarray]  # rank-1 [numbers, draws]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,114 +44,178 @@ def run(arguments: argparse.Namespace) -> int:
     labels = [Path(path).resolve().parent.name for path in arguments.generator]
     if len(set(labels)) < len(labels):
         raise UserError(f"--generator: two of one run's name among {', '.join(labels)}")
-    independent = load_embedder(arguments.embedder) if arguments.embedder else None
-    target, drawn = epath.Path(arguments.to), {}
-    for label, generator in zip(labels, generators):
-        rotator = Rotator(generator)
-        faces, taught = _faces(arguments, generator, rotator)
+    rotators = {label: Rotator(one) for label, one in zip(labels, generators)}
+    for path, rotator in zip(arguments.generator, rotators.values()):
+        if not rotator.has_angles:
+            raise UserError(
+                f"{path}: nobody noted the angles of its poses; only generators that "
+                "were trained here are judged"
+            )
+    _check_alike(generators, arguments.records)
+    embedder, features = arguments.embedder, ("gradients", gradient_histograms)
+    if arguments.features:
+        embed = load_embedder(arguments.features).embed
+        describe = functools.partial(embed, normalize=False)
+        features = label_of(arguments.features), describe
+    judges = _Judges(load_embedder(embedder) if embedder else None, features)
+    target, judged = epath.Path(arguments.to), {}
+    faces = _each_faces(arguments, generators, list(rotators.values()))
+    for path, generator, (label, rotator), (strangers, taught) in zip(
+        arguments.generator, generators, rotators.items(), faces
+    ):
         folder = target if len(labels) == 1 else target / label
-        results, made = _judge(rotator, faces, taught, independent, folder)
-        drawn[label] = made
+        found = _judge(rotator, strangers, taught, judges, folder)
+        results, judged[label] = found
+        results |= _judge_known(arguments, path, generator, rotator, folder)
         (folder / "results.json").write_text(json.dumps(results, indent=1))
         for name, value in results.items():
             if "@yaw" not in name:
                 print(f"{name:<40} {value:.4f}")
         print(f"results: {folder / 'results.json'}")
     if len(labels) > 1:
-        _compare(drawn, target / "compared.png")
+        _compare(judged, target)
     return 0
+
+
+def _check_alike(generators: list[Embedder], records: str | None) -> None:
+    """Those that are compared must have been asked for the same things."""
+    names = ["angles", "unsigned"] if records else ["angles", "unsigned", "lights"]
+    for name in names:
+        found = [generator.provenance.get(name) for generator in generators]
+        for other in found:
+            if other != found[0]:
+                raise UserError(
+                    f"generators of different {name}, {found[0]} and {other}, are not "
+                    "compared; judge them one by one"
+                )
+
+
+def _each_faces(
+    arguments: argparse.Namespace, generators: list[Embedder], rotators: list[Rotator]
+):
+    """Yields for each generator whom it is judged on and who teaches the classifier."""
+    if arguments.records:
+        judged, taught = judged_faces.recorded(
+            arguments.records, arguments.identities, arguments.teach
+        )
+        for generator in generators:
+            trained = generator.provenance.get("people", {})
+            judged_faces.check_strangers(judged, trained)
+        yield from [(judged.faces, taught)] * len(generators)
+        return
+    drawn = {}
+    for generator, rotator in zip(generators, rotators):
+        size = rotator.spec.size
+        if size not in drawn:
+            people = arguments.people
+            drawn[size] = judged_faces.drawn(rotator, generator.provenance, people)
+        yield drawn[size]
 
 
 def _judge(
     rotator: Rotator,
     faces: PosedSet,
     taught: PosedSet | None,
-    independent: Embedder | None,
+    judges: _Judges,
     folder: epath.Path,
-) -> tuple[dict[str, float], np.ndarray]:
-    classify = None
+) -> tuple[dict[str, float], _Judged]:
+    classify = embed = None
     if taught is not None:
         pose = evaluate_rotation.classes_of(rotator, taught.yaw)
         seen, pose = rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
         # Poses, not sharpness: from bad images too.
         bad, _ = evaluate_rotation.spoil(seen)
         classify = PictureClassifier(np.concatenate([seen, bad]), np.tile(pose, 2))
-    embed = (
-        functools.partial(independent.embed, normalize=False) if independent else None
-    )
-    results = evaluate_rotation.judge_features(rotator, faces)
-    found, _, made = evaluate_rotation.judge_images(
-        rotator, faces, classify=classify, embed=embed, features=embed
+    if judges.recogniser is not None:
+        embed = functools.partial(judges.recogniser.embed, normalize=False)
+    results = evaluate_rotation.judge_features(rotator, faces, embed)
+    found, rows, made = evaluate_rotation.judge_images(
+        rotator, faces, classify=classify, embed=embed, features=judges.features
     )
     folder.mkdir(parents=True, exist_ok=True)
-    results |= found
-    results |= evaluate_rotation.judge_confidence(rotator, faces, folder / "figures")
-    for path in evaluate_rotation.draw(rotator, faces, folder / "figures"):
+    figures = folder / "figures"
+    known, tables = evaluate_rotation.judge_confidence(rotator, faces, figures)
+    for path in rotation_figures.draw(rotator, faces, figures):
         print(f"figure: {path}")
-    return results, made
+    return results | found | known, _Judged(rotator, faces, rows, made, tables)
 
 
-def _faces(
-    arguments: argparse.Namespace, generator: Embedder, rotator: Rotator
-) -> tuple[PosedSet, PosedSet | None]:
-    """Those that are judged, and those that teach the classifier of poses."""
-    known = generator.provenance
-    if not rotator.has_angles:
-        raise UserError(
-            f"{arguments.generator[0]}: nobody noted the angles of its poses; only "
-            "generators that were trained here are judged"
-        )
-    if not arguments.records:
-        lights = tuple(known.get("lights") or (_FRONTAL_FLASH,))
-        people = arguments.people
-        return (
-            _drawn(rotator, lights, sets.STRANGERS, people),
-            _drawn(rotator, lights, sets.STRANGERS + _TAUGHT, 2 * people),
-        )
-    judged = _recorded(arguments.records, arguments.identities)
-    seen = {name for names in known.get("people", {}).values() for name in names}
-    if overlap := seen.intersection(judged[1]):
-        raise UserError(
-            f"{len(overlap)} of the people to judge on were trained on, as "
-            f"{min(overlap)}; choose others with --identities"
-        )
-    taught = None
-    if arguments.teach:
-        taught = _recorded(arguments.records, arguments.teach)[0]
-    return judged[0], taught
+def _judge_known(
+    arguments: argparse.Namespace,
+    path: str,
+    generator: Embedder,
+    rotator: Rotator,
+    folder: epath.Path,
+) -> dict[str, float]:
+    """Judges confidence by the discriminator beside a generator, if there is one."""
+    beside = Path(path).parent / "embedder_discriminator"
+    if not beside.exists():
+        return {}
+    discriminator = load_embedder(beside)
+    whence = (arguments.records or "", arguments.people)
+    faces = judged_faces.known(rotator, generator.provenance, discriminator, *whence)
+    if faces is None:
+        return {}
+    figure = folder / "figures/confidence_known.png"
+    found = evaluate_rotation.judge_known(rotator, discriminator, faces, figure)
+    print(f"figure: {figure}")
+    return found
 
 
-def _drawn(rotator: Rotator, lights: tuple, first: int, people: int) -> PosedSet:
-    angles = tuple(rotator.angles)
-    face_set = sets.multipie(angles, lights)
-    arrays = sets.arrays(
-        face_set,
-        people=people,
-        first=first,
-        size=rotator.spec.size,
-        progress="drawing people",
-    )
-    label, image = sets.rows(face_set, people, 0)
-    yaw = np.asarray(angles)[image // len(lights)]
-    light = np.asarray(lights)[image % len(lights)]
-    nothing = np.full(len(label), -1)
-    return PosedSet(arrays["image"], label, yaw, light, nothing, _FRONTAL_FLASH)
-
-
-def _recorded(path: str, identities: str) -> tuple[PosedSet, list[str]]:
-    from data_pipelines.stream import RecordStream  # needs TensorFlow
-
-    reader = RecordStream(path, batch_size=1, identities=identities or None)
-    images = reader.images(np.arange(reader.num_examples))
-    known = (reader.classes, reader.yaws, reader.lights, reader.sessions)
-    return PosedSet(images, *known), reader.identities
-
-
-def _compare(made: dict[str, np.ndarray], path: epath.Path) -> None:
-    """The same faces as each generator turns them, row by row."""
-    count = {rows.shape[1:] for rows in made.values()}
-    if len(count) > 1:
-        raise UserError("generators of different sizes or poses are not compared")
-    lines = [rows[n] for n in range(4) for rows in made.values()]
-    rotation.rows([list(line) for line in lines], path, names=[*made] * 4)
+def _compare(judged: Mapping[str, _Judged], folder: epath.Path) -> None:
+    """The same faces as each generator turns them, and one table of fused images."""
+    first = next(iter(judged.values()))
+    made = {label: one.made for label, one in judged.items()}
+    path = folder / "compared.png"
+    rotation_figures.compare(first.rotator, first.faces, first.rows, made, path)
     print(f"figure: {path}")
+    tables = {
+        f"{label}: {way}": shares
+        for label, one in judged.items()
+        for way, shares in one.tables.items()
+    }
+    if not tables:
+        return
+    found = number_of_images(tables)
+    for name, row in found.items():
+        print(f"{name:<32} {_line(row['rank1'], row['rank1_std'])}")
+        for other, gain in row["gain"].items():
+            print(f"  less {other:<25} {_line(gain['mean'], gain['std'])}")
+    path = folder / "number_of_images.json"
+    path.write_text(json.dumps(found, indent=1))
+    print(f"results: {path}")
+    rotation.number_of_images(tables, path.with_suffix(".png"), way="")
+    print(f"figure: {path.with_suffix('.png')}")
+
+
+def number_of_images(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns for each row its rank1 by number of images, and its gain over the others.
+
+    Both with the deviation over draws, of the difference of the same draw for gains:
+    {name: {rank1: [n], rank1_std: [n], gain: {name of an earlier row: {mean, std}}}}.
+
+    Args:
+      tables: name -> rank-1 [n, draws] of the same images.
+    """
+    found: dict[str, Any] = {}
+    for name, shares in tables.items():
+        gains = {other: shares - tables[other] for other in found}
+        found[name] = {
+            "rank1": shares.mean(axis=1).tolist(),
+            "rank1_std": shares.std(axis=1).tolist(),
+            "gain": {
+                other: {
+                    "mean": gain.mean(axis=1).tolist(),
+                    "std": gain.std(axis=1).tolist(),
+                }
+                for other, gain in gains.items()
+            },
+        }
+    return found
+
+
+def _line(means: list[float], deviations: list[float]) -> str:
+    return "  ".join(
+        f"{100 * mean:6.2f}+-{100 * deviation:.2f}"
+        for mean, deviation in zip(means, deviations)
+    )

@@ -69,11 +69,12 @@ def number_of_images(
     most: int = 6,
     draws: int = 10,
     seed: int = 0,
-) -> dict[str, list[float]]:
-    """Returns rank-1 of templates of 1 to `most` images of a person, two ways.
+) -> dict[str, Array]:
+    """Returns rank-1 [most, draws] of templates of 1 to `most` images of a person.
 
     'mean' fuses all images alike, 'confidence' by their weights. The same images both
-    ways: of each person, `draws` times, so many as the row says, without replacement.
+    ways, to be compared draw by draw: of each person, `draws` times, so many as the row
+    says, without replacement.
 
     Raises:
       ValueError: where a person has fewer than `most` images.
@@ -91,13 +92,12 @@ def number_of_images(
     )  # [draws * people, most]
     who = np.tile(people, draws)
     weights = {"mean": np.ones_like(confidence), "confidence": confidence}
-    found: dict[str, list[float]] = {}
+    found = {name: np.empty((most, draws)) for name in weights}
     for name, weight in weights.items():
-        found[name] = []
         for count in range(1, most + 1):
             chosen = rows[:, :count]
             shares = weight[chosen][..., None]
             fused = (features[chosen] * shares).sum(1) / (shares.sum(1) + 1e-6)
             hits = rank_one(fused, who, gallery_features, gallery_labels)
-            found[name].append(float(hits.mean()))
+            found[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
     return found

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from fr_jax.metrics import verification
 
-# Of contrastive learning: whether the positive is found, and whether all is well.
-_SHARES = ("top1", "top5", "queue_fill", "embedding_spread")
+# Of contrastive learning: whether the positive is found, and whether all is well; of
+# generators how much made images differ.
+_SHARES = ("top1", "top5", "queue_fill", "embedding_spread", "spread")
 
 
 def roc(
@@ -79,7 +80,7 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
         "loss": [name for name, last in found if last.endswith("loss")],
         "cosine": [name for name, last in found if last.endswith("_cosine")],
         "share": [name for name, last in found if last in _SHARES],
-        "accuracy": [name for name, last in found if last == "accuracy"],
+        "accuracy": [name for name, last in found if last.endswith("accuracy")],
     }
     panels = [(names, label) for label, names in kinds.items() if names]
     if not panels:

@@ -96,14 +96,40 @@ def confidence(
     _save(figure, path)
 
 
-def number_of_images(
-    tables: Mapping[str, Sequence[float]], path: epath.PathLike
+def known(
+    shares: np.ndarray, trusted: np.ndarray, quality: np.ndarray, path: epath.PathLike
 ) -> None:
-    """Draws rank-1 against the number of images that are fused, a line each way."""
-    figure = Figure(figsize=(4, 3.2), layout="constrained")
+    """Draws confidence against the probability of the true identity, by quality.
+
+    Args:
+      shares, trusted, quality: [N] probability, confidence and true quality.
+    """
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    points = axes.scatter(shares, trusted, 6, quality, alpha=0.7)
+    figure.colorbar(points, label="quality (share of the pixels' side)")
+    axes.set(xlabel="probability of the true identity", ylabel="confidence")
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def number_of_images(
+    tables: Mapping[str, np.ndarray], path: epath.PathLike, way: str = "fused by "
+) -> None:
+    """Draws rank-1 against the number of images that are fused, a line each way.
+
+    Args:
+      tables: name -> shares [numbers, draws]; the band is their deviation over draws.
+      way: what comes before each name.
+    """
+    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, shares in tables.items():
-        axes.plot(range(1, len(shares) + 1), shares, ".-", label=f"fused by {name}")
+        mean, deviation = shares.mean(axis=1), shares.std(axis=1)
+        numbers = np.arange(1, len(shares) + 1)
+        (line,) = axes.plot(numbers, mean, ".-", label=way + name)
+        band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
     axes.set(xlabel="images of a person", ylabel="rank-1")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -646,9 +646,15 @@ def make(
     def hand_over(state):
         params, statistics = best(state)
         whole = {"params": params, "batch_stats": statistics}
+        net = state.discriminator
+        judging = {"params": net.params, "batch_stats": net.batch_stats}
+        if spectral_norm:
+            judging["params"], _ = spectral.normalise(net.params, state.spectral)
+        judging = {kind: tree for kind, tree in judging.items() if tree}
         parts = {
             "embedding": ("encoder", encoder_options, encoder_variables(state)),
             "generator": ("generator", made_options, whole),
+            "discriminator": ("discriminator", judged_options, judging),
         }
         return {
             kind: Network(f"dr_gan_{name}", _plain(options), variables, spec, kind)
