@@ -6,7 +6,8 @@ smoke        Drawn people in five poses and a tiny network; nothing is downloade
 
 faces        Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, half the
              width, true images beside (paired L1). 2 cores: about 90 minutes.
-faces_multi  The same with four images of each person, most of them spoilt, so that
+faces_l2     The same without a game: the squared difference to true images alone.
+faces_multi  As faces, with four images of each person, most of them spoilt, so that
              confidence means something.
     fr-jax train --config=configs/dr_gan.py:faces --workdir=runs/faces
     fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to turned
@@ -57,6 +58,7 @@ THIRTEEN = tuple(range(-90, 91, 15))
 VARIANTS = (
     "smoke",
     "faces",
+    "faces_l2",
     "faces_multi",
     "faces_gpu",
     "cfp",
@@ -107,6 +109,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "paired": 0.0,
                     "identity_kept": 0.0,  # needs --given identity=EMBEDDER
                 },
+                "paired_loss": "l1",  # or l2
                 "fused_weight": "mean",
                 "discriminate_fused": True,
                 "interpolate": False,
@@ -231,7 +234,10 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             config.train.num_steps = 50_000
         else:
             _small(config)
-        if variant == "faces_multi":
+        if variant == "faces_l2":
+            system.paired_loss = "l2"
+            system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
+        elif variant == "faces_multi":
             system.degradation = (
                 ("low_resolution", {"probability": 0.6, "side": (0.08, 0.3)}),
                 ("crop", {"probability": 0.3, "area": (0.3, 0.7)}),

@@ -243,3 +243,9 @@ def test_turns_that_there_are_not():
         turns.schedule("staged", stages=[(5, (1, 1)), (2, (1, 2))])
     with pytest.raises(UserError, match="at least one"):
         turns.schedule("staged")
+
+
+def test_squared_differences_to_true_images():
+    x = jnp.asarray(RNG.uniform(-1, 1, (2, 3, 3, 1)))
+    expected = np.square(2 * np.asarray(x)).mean((1, 2, 3))
+    np.testing.assert_allclose(dr_gan.paired(x, -x, "l2"), expected, rtol=1e-6)

@@ -18,6 +18,7 @@ from tests.networks import random_variables
 from tests.test_images import encoded, picture
 
 OPTIONS = {"width": 0.0625, "size": 16, "decoder_seed": 1, "noise": 3, "channels": 3}
+WAYS = ("mean", "confidence")
 ABOUT = {"angles": [0, 90], "unsigned": True, "people": {"some": ["p8", "p9"]}}
 
 
@@ -162,7 +163,6 @@ def records(folder, people=10, each=4, yaws=(0, 90)):
 
 def test_judged_on_records(of_two_poses, tmp_path, command, mistake):
     of_two_poses.save(tmp_path / "run/embedder_generator")
-    (tmp_path / "b").symlink_to(tmp_path / "run", target_is_directory=True)
     other = generator(ABOUT | {"people": {}, "angles": [0, 45]}, poses=2)
     other.save(tmp_path / "other/embedder_generator")
     words = ["judge", "--generator", tmp_path / "run/embedder_generator"]
@@ -186,14 +186,18 @@ def test_judged_on_records(of_two_poses, tmp_path, command, mistake):
 
 @pytest.mark.usefixtures("quick_drawing")
 def test_drawn_strangers_are_compared(of_two_poses, tmp_path, command, mistake):
-    about = {"angles": [0, 40], "people": {"some": ["p0"]}}
+    about = {"angles": [-40, 0, 40], "people": {"some": ["p0"]}}
     words = ["judge", "--to", tmp_path / "j"]
     for name in ("one", "two"):
-        generator(about, poses=2).save(tmp_path / name / "embedder_generator")
+        generator(about, poses=3).save(tmp_path / name / "embedder_generator")
         words += ["--generator", tmp_path / name / "embedder_generator"]
     mistake("--people 1: at least 2", *words, "--people", "1")
     code, out, error = command(*words, "--people", "3")
     assert code == 0, error
-    assert "two: confidence" not in out  # one image is left beside the gallery's
+    assert "less one: confidence" in out
+    table = json.loads((tmp_path / "j/number_of_images.json").read_text())
+    assert list(table) == [f"{n}: {w}" for n in ("one", "two") for w in WAYS]
+    assert table["two: mean"]["gain"]["one: mean"]["mean"] == [0, 0]  # one network
+    assert (tmp_path / "j/number_of_images.png").stat().st_size > 5000
     assert (tmp_path / "j/compared.png").stat().st_size > 5000
     assert (tmp_path / "j/one/results.json").exists()

@@ -18,6 +18,7 @@ from fr_jax.losses import gan, margin
 Array = jax.Array
 
 FORMS = ("tpami", "cvpr")
+PAIRED = {"l1": jnp.abs, "l2": jnp.square}
 
 
 class Term(NamedTuple):
@@ -148,9 +149,13 @@ def identity_kept(embeddings: Array, of: Array) -> Array:
     return 1 - jnp.sum(margin.unit(embeddings) * margin.unit(of), axis=1)
 
 
-def paired(images: Array, truth: Array) -> Array:
-    """Returns the mean absolute difference [R] to the true images [R, H, W, C]."""
-    return jnp.mean(jnp.abs(images - truth), axis=(1, 2, 3))
+def paired(images: Array, truth: Array, kind: str = "l1") -> Array:
+    """Returns the mean difference [R] to the true images [R, H, W, C].
+
+    Args:
+      kind: 'l1', absolute; 'l2', squared, which the paper compares the game with.
+    """
+    return jnp.mean(PAIRED[kind](images - truth), axis=(1, 2, 3))
 
 
 def _with_fake(logits: Mapping[str, Array]) -> Array:

@@ -96,6 +96,7 @@ def make(
     gan_loss: str = "cross_entropy",
     real_target: float = 1.0,
     weights: Mapping[str, float] | None = None,
+    paired_loss: str = "l1",
     am_softmax: Mapping[str, float] | None = None,
     fused_weight: str = "mean",
     discriminate_fused: bool = True,
@@ -157,7 +158,9 @@ def make(
       loss: 'tpami', a head for real or fake; 'cvpr', fakes are one identity more.
       gan_loss: a key of `losses.gan.GAN_LOSSES`, of the TPAMI form.
       real_target: below 1 smooths the label of real images.
-      weights: of the terms, over `WEIGHTS`.
+      weights: of the terms, over `WEIGHTS`, of both networks: one without any learns
+        nothing.
+      paired_loss: a key of `losses.dr_gan.PAIRED`.
       am_softmax: margin and scale of an identity head of cosines.
       fused_weight: 'mean', every made image alike; 'sum', the mean of the single ones
         and that of the fused ones (kayamin).
@@ -215,6 +218,7 @@ def make(
         ("pose_mode", [pose_mode], ("classes", "continuous")),
         ("loss", [loss], losses.FORMS),
         ("gan_loss", [gan_loss], GAN_LOSSES),
+        ("paired_loss", [paired_loss], losses.PAIRED),
         ("fused_weight", [fused_weight], ("mean", "sum")),
         ("switch", [switch], dr_gan_trunk.DIRECTIONS),
         ("flip", [flip], ("none", "remap", "keep")),
@@ -546,7 +550,9 @@ def make(
                 "config.data.paired, with people who were photographed in several poses"
             )
         images, there = rotations.truth(real, asked)
-        return over_made(losses.paired(made.image, images), there & made.counts)
+        return over_made(
+            losses.paired(made.image, images, paired_loss), there & made.counts
+        )
 
     def kept(variables, made, real):
         """How far a frozen recogniser takes made images for other people."""
