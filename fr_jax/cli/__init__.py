@@ -147,6 +147,7 @@ _MODULES = {
     "export": "exporting",
     "rotate": "rotating",
     "judge": "judging",
+    "templates": "templates",
 }
 _COMMANDS = {"train": _train, "data": _data, "faces": _faces}
 _COMMANDS |= dict.fromkeys(_MODULES, _with_embedders)

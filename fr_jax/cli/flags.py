@@ -148,6 +148,13 @@ def parser() -> argparse.ArgumentParser:
     add("--identities", default="", metavar="A:B", help="of them, to judge on")
     add("--teach", default="", metavar="A:B", help="of them, to teach poses by")
 
+    what = "Score templates, sets of images of a person, over splits, as IJB-A does."
+    add = command("templates", what).add_argument
+    add("table", metavar="CSV", help="split, part, template, identity, file")
+    add("--embedder", required=True, metavar="E", help="or a generator, to fuse by")
+    add("--root", metavar="DIR", help="of the files; default: that of the table")
+    add("--to", required=True, metavar="DIR", help="results.json goes here")
+
     data = command("data", "Make and inspect sets of aligned faces.").add_subparsers(
         dest="action", required=True, parser_class=_Parser, metavar="ACTION"
     )

@@ -1,0 +1,73 @@
+"""`fr-jax templates`: a network and a table of templates -> results.json.
+
+Every probe template against every gallery template of a split: verification, and
+identification of the probes whose person the gallery has.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.templates import Split, load
+from fr_jax.embedder import load_embedder
+from fr_jax.errors import UserError
+from fr_jax.images import batched
+from fr_jax.metrics import templates
+from fr_jax.rotator import Rotator
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Scores as asked; returns the exit code."""
+    splits, files = load(arguments.table)
+    embedder = load_embedder(arguments.embedder)
+    root = Path(arguments.root or Path(arguments.table).parent)
+    paths = [root / file for file in files]
+    if embedder.network.kind == "generator":
+        rotator = Rotator(embedder)
+        side = rotator.spec.size
+        parts = [rotator.encode(some) for some in batched(paths, 256, side=side)]
+        features, confidence = (np.concatenate(part) for part in zip(*parts))
+    else:
+        features, confidence = embedder.embed(paths, normalize=False), None
+    found: dict[str, list] = {"avg": [], "fuse": []}
+    if confidence is None:
+        del found["fuse"]
+    for name, split in splits.items():
+        for way, scores in found.items():
+            weights = None if way == "avg" else confidence
+            try:
+                scores.append(_score(split, features, weights))
+            except ValueError as error:
+                raise UserError(f"{arguments.table}: split {name}: {error}") from None
+    results = {
+        f"templates/{measure}:{way}": value
+        for way, scores in found.items()
+        for measure, value in templates.over_splits(scores).items()
+    }
+    target = Path(arguments.to)
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "results.json").write_text(json.dumps(results, indent=1))
+    for name, value in results.items():
+        print(f"{name:<40} {value:.4f}")
+    print(f"{len(splits)} splits, {len(files)} images: {target / 'results.json'}")
+    return 0
+
+
+def _score(
+    split: Split, features: np.ndarray, confidence: np.ndarray | None
+) -> dict[str, float]:
+    vectors, people = [], []
+    for part in (split.probe, ~split.probe):
+        rows, of = split.image[part], split.template[part]
+        if confidence is None:
+            numbers, found = templates.averaged(features[rows], of)
+        else:
+            numbers, found = templates.fused(features[rows], confidence[rows], of)
+        vectors.append(found)
+        people.append(np.array(split.people)[numbers])
+    probes, gallery = people
+    scores = vectors[0] @ vectors[1].T
+    same = probes[:, None] == gallery[None]
+    return templates.verify(scores, same) | templates.identify(scores, probes, gallery)

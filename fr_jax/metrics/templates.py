@@ -1,0 +1,90 @@
+"""Templates, sets of images of a person, against each other: IJB-A's measures.
+
+Klare et al., Pushing the Frontiers of Unconstrained Face Detection and Recognition
+(CVPR 2015): verification by TAR at FAR, closed-set identification by rank, over splits.
+A template is one image or many; two ways to score a pair of them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fr_jax.metrics import verification
+
+Array = np.ndarray
+FARS = ("1e-2", "1e-3")
+RANKS = (1, 5)
+
+
+def averaged(features: Array, templates: Array) -> tuple[Array, Array]:
+    """Returns the numbers of the templates [T] and a vector of each, [T, F].
+
+    'avg': the product of two vectors is the mean cosine over all pairs of images.
+
+    Args:
+      features, templates: [N, F] and int [N], the template of each image.
+    """
+    numbers, sums = _sums(verification.unit(features), templates)
+    return numbers, sums / np.unique(templates, return_counts=True)[1][:, None]
+
+
+def fused(features: Array, confidence: Array, templates: Array) -> tuple[Array, Array]:
+    """Returns as `averaged`; the product is the cosine of fused features.
+
+    'fuse': a template's feature is the mean of its images', weighted by confidence [N].
+    """
+    numbers, sums = _sums(features * confidence[:, None], templates)
+    return numbers, verification.unit(sums)
+
+
+def verify(scores: Array, same: Array) -> dict[str, float]:
+    """Returns tar@far=1e-2 and 1e-3 of pairs of templates, exact.
+
+    Args:
+      scores: of each pair, any shape; same: bool, likewise.
+    """
+    scores, same = np.ravel(scores), np.ravel(same)
+    return {
+        f"tar@far={name}": verification.tar_at_far(scores, same, float(name))[0]
+        for name in FARS
+    }
+
+
+def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
+    """Returns rank1 and rank5 of the probes whose person is in the gallery.
+
+    A person's score is that of the best of their templates; ties count against.
+
+    Args:
+      scores: [P, G]; probes, gallery: the person of each template [P], [G].
+
+    Raises:
+      ValueError: where nobody in the gallery is looked for.
+    """
+    people, own = np.unique(gallery, return_inverse=True)
+    best = np.full((len(people), len(probes)), -np.inf)
+    np.maximum.at(best, own, scores.T)
+    known = np.isin(probes, people)
+    if not known.any():
+        raise ValueError("no probe is of a person in the gallery")
+    place = np.searchsorted(people, np.asarray(probes)[known])
+    right = best[place, np.flatnonzero(known)]
+    others = np.sum(best[:, known] >= right[None], axis=0) - 1
+    return {f"rank{rank}": float(np.mean(others < rank)) for rank in RANKS}
+
+
+def over_splits(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean of each measure over splits, and its deviation as NAME_std."""
+    results = {}
+    for name in found[0]:
+        values = [split[name] for split in found]
+        results[name] = float(np.mean(values))
+        results[f"{name}_std"] = float(np.std(values))
+    return results
+
+
+def _sums(rows: Array, templates: Array) -> tuple[Array, Array]:
+    numbers, of = np.unique(templates, return_inverse=True)
+    sums = np.zeros((len(numbers), rows.shape[1]))
+    np.add.at(sums, of, np.asarray(rows, np.float64))
+    return numbers, sums
