@@ -14,15 +14,19 @@ A step updates one of the two networks (`fr_jax.turns`). Published programs diff
 | features fused by a weighted mean | kayamin's: a sum (`normalise_fusion=False`) |
 | fused fakes are fakes to the discriminator too | kayamin's: not (`discriminate_fused=False`) |
 | its running statistics move in its own steps | kayamin's: in all (`discriminator_stats_in_generator_step`) |
-| its strength is a running accuracy | kayamin's: that of one batch |
+| its strength is a running accuracy | kayamin's: that of one batch (`accuracy_decay=0.0`) |
 | trunks move with statistics, and moments begin anew | milankinen's: parameters alone |
 | the target pose is drawn anew each time, or is that of a true image beside it | zhangjunh's: L1 to the input, whatever its pose |
+| target yaws are uniform | the authors': the first of a person's is normal, of 45 degrees |
+| images with a pose are mirrored with it | the authors': not at all, the others without |
+| in the CVPR form a fake of nobody in particular costs -log(1 - p_fake) | the papers' have none |
 | cosines are cosines | the authors' normalise along the batch |
 
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import einops
@@ -30,10 +34,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fr_jax import diff_augment, models, rotations, turns
-from fr_jax.errors import UserError, unknown
+from fr_jax import diff_augment, dr_gan_options, models, rotations, turns
+from fr_jax.errors import UserError
 from fr_jax.losses import dr_gan as losses
-from fr_jax.losses.gan import GAN_LOSSES, r1
+from fr_jax.losses.gan import r1
 from fr_jax.losses.margin import unit
 from fr_jax.models import dr_gan_trunk, spectral
 from fr_jax.models.dr_gan import Encoder, fuse
@@ -138,7 +142,9 @@ def make(
     discriminator/real_accuracy, /accuracy (running) and /r1_loss;
     generator/paired_loss, /identity_kept_loss and /spread (how much made images differ
     from each other, over how much real ones do: a collapse is near 0);
-    discriminator_turn.
+    discriminator_turn. None is called `loss`, for two networks that play against each
+    other have none that should fall: the loop's guard then looks for numbers that are
+    not finite, and for no leap.
 
     Args:
       num_classes: identities.
@@ -156,13 +162,14 @@ def make(
         be given; 'identity' is the frozen recogniser of `identity_kept`.
       loss: 'tpami', a head for real or fake; 'cvpr', fakes are one identity more.
       gan_loss: a key of `losses.gan.GAN_LOSSES`, of the TPAMI form.
-      real_target: below 1 smooths the label of real images.
+      real_target: below 1 smooths the label of real images, of the TPAMI form.
       weights: of the terms, over `WEIGHTS`.
       am_softmax: margin and scale of an identity head of cosines.
       fused_weight: 'mean', every made image alike; 'sum', the mean of the single ones
         and that of the fused ones (kayamin).
       discriminate_fused: fused images are fakes in the discriminator's steps.
-      interpolate: what is decoded half-way between two people must look real too.
+      interpolate: what is decoded half-way between two people must look real too, or
+        at least, in the CVPR form, not fake.
       schedule, ratio, strong_ratio, threshold: see `turns.schedule`.
       accuracy_decay: weight of the old running accuracy.
       stages: (first epoch, ratio) of 'staged'; in steps if no `steps_per_epoch`.
@@ -182,8 +189,10 @@ def make(
     or a generator's; 'discriminator'; 'identity'.
 
     Raises:
-      UserError: for what does not fit together, and unknown names.
+      UserError: for what does not fit together, and unknown names; see
+        `dr_gan_options`.
     """
+    options = SimpleNamespace(**locals())
     continuous = pose_mode == "continuous"
     asked = Rotations(
         0 if continuous else poses,
@@ -211,61 +220,13 @@ def make(
         **(discriminator or {}),
     }
     networks = dict(given_networks or {})
-    _check_names(
-        ("pose_mode", [pose_mode], ("classes", "continuous")),
-        ("loss", [loss], losses.FORMS),
-        ("gan_loss", [gan_loss], GAN_LOSSES),
-        ("fused_weight", [fused_weight], ("mean", "sum")),
-        ("switch", [switch], dr_gan_trunk.DIRECTIONS),
-        ("flip", [flip], ("none", "remap", "keep")),
-        ("weight", shares, WEIGHTS),
-        ("diff_augmentation", diff_augmentation, diff_augment.KINDS),
-        ("given network", networks, _GIVEN),
+    dr_gan_options.check_choices(options)
+    dr_gan_options.check_names(
+        ("weight", shares, WEIGHTS), ("given network", networks, _GIVEN)
     )
     maker: Any = models.create("dr_gan_generator", **made_options)
     judge: Any = models.create("dr_gan_discriminator", **judged_options)
-    if num_classes < 2 or asked.poses == 1:
-        raise UserError(
-            f"{num_classes} identities in {poses} poses; at least 2 of each are "
-            "needed, to be told apart"
-        )
-    of_one_head = {
-        "am_softmax": am_softmax is not None,
-        "r1_weight": r1_weight,
-        "gan_loss": gan_loss != "cross_entropy",
-    }
-    for name in [name for name, used in of_one_head.items() if used]:
-        if loss == "cvpr":
-            raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    if flip != "none" and illuminations:
-        raise UserError(
-            "a mirrored face is lit from the other side, under the same number: use "
-            "flip='none' or illuminations=0"
-        )
-    if any(name == "flip" for name, _ in [*augmentation, *degradation]):
-        raise UserError(
-            "augmentation 'flip' would not mirror the pose: use flip='remap'"
-        )
-    if (switch == "none") == bool(switch_every):
-        raise UserError(
-            f"switch is {switch!r} and switch_every {switch_every}: give both or "
-            "neither"
-        )
-    unlike = (
-        made_options.get("confidence_head") == "channel"
-        or judge.branch_heads
-        or not judge.batch_norm
-    )
-    if switch_every and unlike:
-        raise UserError(
-            "trunks that are switched must be alike: no confidence_head='channel', "
-            "branch_heads=True or batch_norm=False"
-        )
-    if shares["identity_kept"] and "identity" not in networks:
-        raise UserError(
-            "weight 'identity_kept' compares faces by a recogniser: give --given "
-            "identity=EMBEDDER"
-        )
+    dr_gan_options.check(options, shares, maker, judge)
     groups = made_options.get("bn_groups", 1)
     spec = InputSpec(
         size=canvas_size or image_size,
@@ -307,7 +268,7 @@ def make(
     def init(key, batch, given=None):
         check_rows(len(batch["image"]))
         given = dict(given or {})
-        _check_names(("given network", given, _GIVEN))
+        dr_gan_options.check_names(("given network", given, _GIVEN))
         if shares["identity_kept"] and "identity" not in given:
             raise UserError(
                 "weight 'identity_kept' needs given={'identity': variables}"
@@ -379,12 +340,20 @@ def make(
 
     def judged_by(params, statistics, images, key, train=True):
         key_change, key_dropout = jax.random.split(key)
-        images = diff_augment.diff_augment(key_change, images, diff_augmentation)
+        if train:
+            images = diff_augment.diff_augment(key_change, images, diff_augmentation)
 
         def forward(module, images):
             return module(images, train)
 
         return apply(judge, params, statistics, images, key_dropout, train, forward)
+
+    def discriminating(state):
+        """The discriminator's parameters as they are used."""
+        params = state.discriminator.params
+        if spectral_norm:
+            params, _ = spectral.normalise(params, state.spectral)
+        return params
 
     def apply(model, params, statistics, images, key, train, forward):
         """What a network gives, and its statistics after it."""
@@ -489,9 +458,7 @@ def make(
     def generator_step(state, real, key):
         key_make, key_judge = jax.random.split(key)
         net, judging = state.generator, state.discriminator
-        fixed = judging.params
-        if spectral_norm:
-            fixed, _ = spectral.normalise(fixed, state.spectral)
+        fixed = discriminating(state)
 
         def cost(params):
             made, statistics, _ = rotate(
@@ -505,7 +472,9 @@ def make(
                 name: over_made(values, there & made.counts)
                 for name, (values, there) in terms.items()
             }
-            as_real = losses.fooled(logits, form=loss, kind=gan_loss)
+            as_real = losses.fooled(
+                logits, made.labels["identity"], form=loss, kind=gan_loss
+            )
             found["gan"] = over_made(as_real, made.counts)
             if shares["paired"]:
                 found["paired"] = beside_truth(made, real)
@@ -626,8 +595,8 @@ def make(
         params, statistics = best(state)
         made, _, features = rotate(params, statistics, real, key, train=False)
         again = encoder.apply(encoder_variables(state), made.image)
-        net = state.discriminator
-        logits, _ = judged_by(net.params, net.batch_stats, made.image, key, train=False)
+        judging = discriminating(state), state.discriminator.batch_stats
+        logits, _ = judged_by(*judging, made.image, key, train=False)
         scores = losses.accuracies(logits, made.labels, made.counts)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
@@ -651,18 +620,11 @@ def make(
             "generator": ("generator", made_options, whole),
         }
         return {
-            kind: Network(f"dr_gan_{name}", _plain(options), variables, spec, kind)
-            for kind, (name, options, variables) in parts.items()
+            kind: Network(f"dr_gan_{name}", _plain(fields), variables, spec, kind)
+            for kind, (name, fields, variables) in parts.items()
         }
 
     return System(init, train_step, embed, eval_step=eval_step, hand_over=hand_over)
-
-
-def _check_names(*named: tuple[str, Any, Any]) -> None:
-    for what, names, there_are in named:
-        for name in names:
-            if name not in there_are:
-                raise UserError(unknown(what, name, there_are))
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
