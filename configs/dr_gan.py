@@ -115,7 +115,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "pose": 1.0,
                     "illumination": 1.0,
                     "paired": 0.0,
-                    "identity_kept": 0.0,  # needs --given identity=EMBEDDER
+                    "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
                 },
                 "fused_weight": "mean",
                 "discriminate_fused": True,

@@ -55,9 +55,11 @@ def check(
     for name in [name for name, used in of_one_head.items() if used]:
         if options.loss == "cvpr":
             raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    if weights["identity_kept"] and "identity" not in (options.given_networks or {}):
+    if weights["identity_preserving"] and "identity" not in (
+        options.given_networks or {}
+    ):
         raise UserError(
-            "weight 'identity_kept' compares faces by a recogniser: give --given "
+            "weight 'identity_preserving' compares faces by a recogniser: give --given "
             "identity=EMBEDDER"
         )
 

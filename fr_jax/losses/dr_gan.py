@@ -122,14 +122,14 @@ def taken_for_real(logits: Mapping[str, Array], *, form: str = "tpami") -> Array
 def accuracies(
     logits: Mapping[str, Array],
     labels: Mapping[str, Array],
-    counts: Array | bool = True,
+    valid: Array | bool = True,
     *,
     within: float = 7.5,
 ) -> dict[str, tuple[Array, Array]]:
-    """Returns how often identity and pose are right: (share, whether any counts).
+    """Returns how often identity and pose are right: (share, whether any is known).
 
     Args:
-      counts: bool [R], rows that count where their label is known.
+      valid: bool [R], rows that count where their label is known.
       within: degrees by which a yaw may be wrong and still be right.
     """
     found = {}
@@ -137,10 +137,10 @@ def accuracies(
         label, columns = labels[name], logits[name]
         if jnp.issubdtype(label.dtype, jnp.floating):
             right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
-            there = jnp.isfinite(label) & counts
+            there = jnp.isfinite(label) & valid
         else:
             right = jnp.argmax(columns, axis=1) == label
-            there = (label >= 0) & counts
+            there = (label >= 0) & valid
         found[name] = masked_mean(1.0 * right, there), jnp.any(there)
     return found
 
@@ -153,7 +153,7 @@ def interpolated(features: Array) -> Array:
     return (features + jnp.roll(features, -1, axis=0)) / 2
 
 
-def identity_kept(embeddings: Array, of: Array) -> Array:
+def identity_preserving(embeddings: Array, of: Array) -> Array:
     """Returns 1 - cosine [R] of images' embeddings and those they were made of."""
     return 1 - jnp.sum(margin.unit(embeddings) * margin.unit(of), axis=1)
 

@@ -52,7 +52,7 @@ WEIGHTS = {
     "pose": 1.0,
     "illumination": 1.0,
     "paired": 0.0,
-    "identity_kept": 0.0,
+    "identity_preserving": 0.0,
 }
 _GIVEN = ("init", "discriminator", "identity")
 
@@ -72,11 +72,11 @@ class State(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Made images, what they should show, and which of them count."""
+    """Made images, what they should show, and which rows are valid."""
 
     image: jax.Array
     labels: dict[str, jax.Array]
-    counts: jax.Array
+    valid: jax.Array
 
 
 def make(
@@ -140,8 +140,8 @@ def make(
     illumination_loss, loss (the weighted sum), identity_accuracy and pose_accuracy (of
     real images and of made ones, as the discriminator sees them);
     discriminator/real_accuracy, /accuracy (running) and /r1_loss;
-    generator/paired_loss, /identity_kept_loss and /spread (how much made images differ
-    from each other, over how much real ones do: a collapse is near 0);
+    generator/paired_loss, /identity_preserving_loss and /spread (how much made images
+    differ from each other, over how much real ones do: a collapse is near 0);
     discriminator_turn. None is called `loss`, for two networks that play against each
     other have none that should fall: the loop's guard then looks for numbers that are
     not finite, and for no leap.
@@ -159,7 +159,7 @@ def make(
       network: fields of `models.dr_gan.Generator` and of the discriminator; `generator`
         and `discriminator` have those of one alone.
       given_networks: architecture, options and input specification of what `init` will
-        be given; 'identity' is the frozen recogniser of `identity_kept`.
+        be given; 'identity' is the frozen recogniser of `identity_preserving`.
       loss: 'tpami', a head for real or fake; 'cvpr', fakes are one identity more.
       gan_loss: a key of `losses.gan.GAN_LOSSES`, of the TPAMI form.
       real_target: below 1 smooths the label of real images, of the TPAMI form.
@@ -248,7 +248,7 @@ def make(
     }
     metric_names = ["discriminator/real_accuracy", "generator/spread"]
     metric_names += ["discriminator/r1_loss"] * bool(r1_weight)
-    for name in ("paired", "identity_kept"):
+    for name in ("paired", "identity_preserving"):
         metric_names += [f"generator/{name}_loss"] * bool(shares[name])
     for part in ("discriminator", "generator"):
         metric_names += [f"{part}/{name}_loss" for name in [*asked.labels, "gan"]]
@@ -269,9 +269,9 @@ def make(
         check_rows(len(batch["image"]))
         given = dict(given or {})
         dr_gan_options.check_names(("given network", given, _GIVEN))
-        if shares["identity_kept"] and "identity" not in given:
+        if shares["identity_preserving"] and "identity" not in given:
             raise UserError(
-                "weight 'identity_kept' needs given={'identity': variables}"
+                "weight 'identity_preserving' needs given={'identity': variables}"
             )
         key_generator, key_discriminator, key_spectral = jax.random.split(key, 3)
         inputs = [jnp.zeros(x.shape) for x in maker.example_inputs(groups)]
@@ -301,7 +301,7 @@ def make(
         return State(
             *states,
             average=jax.tree.map(jnp.copy, states[0][:2]) if generator_ema else (),
-            recogniser=given["identity"] if shares["identity_kept"] else (),
+            recogniser=given["identity"] if shares["identity_preserving"] else (),
             spectral=vectors if spectral_norm else {},
             turn=jax.tree.map(jnp.int32, turns.Turn()),
             accuracy=jnp.float32(0),
@@ -312,10 +312,10 @@ def make(
     def rotate(params, statistics, real, key, train):
         """Made images, statistics after them, and features [B, F] of real ones."""
         key_codes, key_noise, key_dropout = jax.random.split(key, 3)
-        labels, counts, codes = rotations.wanted(real, asked, key_codes)
+        labels, valid, codes = rotations.targets(real, asked, key_codes)
         noise, seen = real.get("noise"), real.get("degraded", real["image"])
         if noise is None:
-            shape = (len(counts), maker.noise)
+            shape = (len(valid), maker.noise)
             noise = jax.random.uniform(key_noise, shape, minval=-1.0)
         codes.insert(1, noise)
 
@@ -336,7 +336,7 @@ def make(
         (image, features), statistics = apply(
             maker, params, statistics, seen, key_dropout, train, forward
         )
-        return Made(image, labels, counts), statistics, features
+        return Made(image, labels, valid), statistics, features
 
     def judged_by(params, statistics, images, key, train=True):
         key_change, key_dropout = jax.random.split(key)
@@ -369,13 +369,13 @@ def make(
         )
         return out, moved.get("batch_stats", {})
 
-    def over_made(values, counts) -> jax.Array:
+    def over_made(values, valid) -> jax.Array:
         """The mean over made images; or of single and of fused ones, added."""
         if fused_weight == "mean" or not asked.fused:
-            return losses.masked_mean(values, counts)
-        values, counts = (x.reshape(-1, decodes) for x in (values, counts))
+            return losses.masked_mean(values, valid)
+        values, valid = (x.reshape(-1, decodes) for x in (values, valid))
         single, fused = (
-            losses.masked_mean(values[:, part], counts[:, part])
+            losses.masked_mean(values[:, part], valid[:, part])
             for part in (slice(each), slice(each, None))
         )
         return single + fused
@@ -394,7 +394,7 @@ def make(
             maker_net.params, maker_net.batch_stats, real, key_make, train=True
         )
         made = jax.lax.stop_gradient(made)
-        shown = made.counts
+        shown = made.valid
         if asked.fused and not discriminate_fused:
             shown &= jnp.arange(len(shown)) % decodes < each
 
@@ -469,19 +469,19 @@ def make(
                 logits, made.labels, form=loss, am_softmax=am_softmax
             )
             found = {
-                name: over_made(values, there & made.counts)
+                name: over_made(values, there & made.valid)
                 for name, (values, there) in terms.items()
             }
             as_real = losses.fooled(
                 logits, made.labels["identity"], form=loss, kind=gan_loss
             )
-            found["gan"] = over_made(as_real, made.counts)
+            found["gan"] = over_made(as_real, made.valid)
             if shares["paired"]:
                 found["paired"] = beside_truth(made, real)
-            if shares["identity_kept"]:
-                found["identity_kept"] = kept(state.recogniser, made, real)
+            if shares["identity_preserving"]:
+                found["identity_preserving"] = kept(state.recogniser, made, real)
             value, metrics = weighed(found, "generator")
-            scores = losses.accuracies(logits, made.labels, made.counts)
+            scores = losses.accuracies(logits, made.labels, made.valid)
             for name, (share, _) in scores.items():
                 metrics[f"generator/{name}_accuracy"] = share
             metrics["generator/spread"] = _spread(made.image, real["image"])
@@ -515,7 +515,7 @@ def make(
                 "config.data.paired, with people who were photographed in several poses"
             )
         images, there = rotations.truth(real, asked)
-        return over_made(losses.paired(made.image, images), there & made.counts)
+        return over_made(losses.paired(made.image, images), there & made.valid)
 
     def kept(variables, made, real):
         """How far a frozen recogniser takes made images for other people."""
@@ -532,7 +532,7 @@ def make(
         of = jax.lax.stop_gradient(einops.rearrange(of, "p k d -> (p k) d"))
         of_one = jnp.arange(len(of)) % decodes < each + asked.fused
         return over_made(
-            losses.identity_kept(embedded(made.image), of), of_one & made.counts
+            losses.identity_preserving(embedded(made.image), of), of_one & made.valid
         )
 
     def train_step(state, batch, key):
@@ -597,7 +597,7 @@ def make(
         again = encoder.apply(encoder_variables(state), made.image)
         judging = discriminating(state), state.discriminator.batch_stats
         logits, _ = judged_by(*judging, made.image, key, train=False)
-        scores = losses.accuracies(logits, made.labels, made.counts)
+        scores = losses.accuracies(logits, made.labels, made.valid)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
         strangers = who[:, None] != who[None]
