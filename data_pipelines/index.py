@@ -1,9 +1,9 @@
 """Where each record of a set lies: the file that makes a batch a list of numbers.
 
 `index.npz` stands beside the TFRecords and holds, for every record in order, its shard,
-offset, length, label, age, yaw, light and session, and the names of the labels. A
-training stream reads records by offset from it, so any batch of any step can be had at
-once.
+offset, length, label, age, yaw, light, session and expression, and the names of the
+labels. A training stream reads records by offset from it, so any batch of any step can
+be had at once.
 """
 
 import json
@@ -29,7 +29,7 @@ class Index(NamedTuple):
 
     `identities[label]` is the name of a label, `shards[i]` a file beside the index,
     `size` the side of the faces in pixels. Older indexes know no yaw (NaN), light or
-    session (-1); theirs are None.
+    session (-1), or expression (''); theirs are None.
     """
 
     shard: np.ndarray
@@ -46,6 +46,7 @@ class Index(NamedTuple):
     yaw: np.ndarray | None = None
     light: np.ndarray | None = None
     session: np.ndarray | None = None
+    expression: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -87,7 +88,7 @@ def load(folder: epath.Path) -> Index:
     columns = (index.shard, index.offset, index.length, index.label, index.age)
     columns += tuple(
         column
-        for column in (index.yaw, index.light, index.session)
+        for column in (index.yaw, index.light, index.session, index.expression)
         if column is not None
     )
     if len({len(column) for column in columns}) > 1 or any(

@@ -48,8 +48,9 @@ class PoseStream:
       batch_size: rows of the global batch, with those from beside.
       images_per_identity: n.
       paired: add `target_image`, `target_pose` (or `target_yaw`) and `target_light` of
-        another image of the person, in the same light if that is known, with any of the
-        poses that there are; -1 (NaN) for images of nobody known.
+        another image of the person, in the same light if that is known: of the poses
+        that there are one at random, and of its images one; -1 (NaN) for images of
+        nobody known.
       beside: (images, rows of a batch) of each such set.
       drop_small: leave out identities with fewer than n images.
       rows: (start, stop) of the global batch that this process makes.
@@ -151,10 +152,12 @@ class PoseStream:
             main = self._order[np.concatenate(places)]
         target = np.full(self.batch_size, -1)
         if self._groups is not None:
-            order, first, count = self._groups
-            known = count[main] > 0
-            chosen = first[main] + rng.integers(np.maximum(count[main], 1))
-            target[: len(main)] = np.where(known, order[chosen], -1)
+            groups = self._groups
+            there = np.flatnonzero(groups.poses[main])
+            of = main[there]
+            cell = groups.cell[of] + rng.integers(groups.poses[of])
+            chosen = groups.first[cell] + rng.integers(groups.count[cell])
+            target[there] = groups.order[chosen]
         parts = [main]
         for which, count in enumerate(self._beside, 1):
             size = len(self._sets[which].label)
@@ -230,6 +233,12 @@ def _check_poses(sets: Sequence[PosedFaces], poses: int) -> None:
             if poses:
                 raise DataError("poses are yaws, and classes are wanted")
             known += np.isfinite(faces.pose).sum()
+            beyond = np.flatnonzero(np.abs(faces.pose) > 180)
+            if len(beyond):
+                raise DataError(
+                    f"{len(beyond):,} yaws are out of range, as image {beyond[0]:,} "
+                    f"with {faces.pose[beyond[0]]:g} degrees; -180 to 180 are in it"
+                )
             continue
         known += np.sum(faces.pose >= 0)
         outside = np.flatnonzero((faces.pose >= poses) | (faces.pose < -1))
@@ -247,19 +256,33 @@ def _check_poses(sets: Sequence[PosedFaces], poses: int) -> None:
         )
 
 
-def _groups(faces: PosedFaces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images with a pose, by person and light: (order, first and count of each image).
+class _Groups(NamedTuple):
+    """Images with a pose, by person and light, and within these by pose: in cells.
 
-    Counts are 0 where an image has none to stand beside it.
+    `order` [M] are their numbers, cell by cell; `first` and `count` say where each cell
+    lies in it. Of every image [N]: the first `cell` of its person and light, and how
+    many there are, `poses`.
     """
+
+    order: np.ndarray
+    first: np.ndarray
+    count: np.ndarray
+    cell: np.ndarray
+    poses: np.ndarray
+
+
+def _groups(faces: PosedFaces) -> _Groups:
     light = np.full(len(faces.label), -1) if faces.light is None else faces.light
     group = np.stack([faces.label, light], axis=1)
     group = np.unique(group, axis=0, return_inverse=True)[1].ravel()
     floating = np.issubdtype(faces.pose.dtype, np.floating)
-    posed = np.isfinite(faces.pose) if floating else faces.pose >= 0
-    order = np.flatnonzero(posed)
-    order = order[np.argsort(group[order], kind="stable")]
-    first = np.searchsorted(group[order], group)
-    count = np.searchsorted(group[order], group, "right") - first
-    order = np.append(order, -1)  # where `first` of images without any may point to
-    return order, first, count
+    posed = np.flatnonzero(np.isfinite(faces.pose) if floating else faces.pose >= 0)
+    order = posed[np.lexsort((faces.pose[posed], group[posed]))]
+    other = np.diff(group[order]) != 0
+    other |= np.diff(faces.pose[order]) != 0
+    first = np.flatnonzero(np.append(len(order) > 0, other))
+    cells = group[order][first]
+    cell = np.searchsorted(cells, group)
+    poses = np.searchsorted(cells, group, "right") - cell
+    count = np.diff(first, append=len(order))
+    return _Groups(order, first, count, cell, poses)

@@ -34,6 +34,8 @@ class RecordStream:
         or '@file' with a name a line; None keeps all. Labels are renumbered, no gaps.
       rows: (start, stop) of the global batch that this process reads.
       prefetch: batches decoded ahead.
+      expression: the only one to keep, as 'neutral'; '' keeps all.
+      yaws: (lowest, highest) to keep, in degrees; an unknown yaw is kept.
 
     Attributes:
       num_examples, num_classes, size (pixels), name, licence.
@@ -44,8 +46,9 @@ class RecordStream:
         known.
 
     Raises:
-      DataError: for a missing or damaged set, a name that is not in it, too few
-        identities; from `batch_at`, for a damaged record, naming file and offset.
+      DataError: for a missing or damaged set, a name or an expression that is not in
+        it, too few identities; from `batch_at`, for a damaged record, naming file and
+        offset.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class RecordStream:
         images_per_identity: int = 0,
         rows: tuple[int, int] | None = None,
         prefetch: int = 4,
+        expression: str = "",
+        yaws: tuple[float, float] | None = None,
     ):
         if batch_size < 1:
             raise DataError(f"a batch of {batch_size} images; at least 1 is needed")
@@ -72,6 +77,12 @@ class RecordStream:
         if identities is not None:
             chosen = select(index.identities, identities)
             kept = kept[np.isin(index.label, chosen)]
+        if expression:
+            kept = kept[_expressions(index, path, expression)[kept] == expression]
+        if yaws and index.yaw is not None:
+            lowest, highest = yaws
+            yaw = index.yaw[kept]
+            kept = kept[~((yaw < lowest) | (yaw > highest))]
         labels = index.label[kept]
         self.labels = np.unique(labels[labels >= 0])
         self.identities = [index.identities[label] for label in self.labels]
@@ -224,6 +235,22 @@ class RecordStream:
         """Raises a DataError that names the record a batch failed on."""
         for place in self._records[self.numbers(step)[self._rows]].tolist():
             self._image(self._record(place))
+
+
+def _expressions(index: indexes.Index, path, wanted: str) -> np.ndarray:
+    """Those of all records; DataError where none is the wanted one."""
+    if index.expression is None:
+        raise DataError(
+            f"{path}: made when nobody noted expressions beside records; convert the "
+            "set again"
+        )
+    known = np.unique(index.expression)
+    if wanted not in known:
+        there = ", ".join(name for name in known.tolist() if name) or "none is known"
+        raise DataError(
+            f"{path}: no image with the expression {wanted!r}; there are: {there}"
+        )
+    return index.expression
 
 
 def _open(path):

@@ -5,6 +5,7 @@ on its own key alone, so it is the same whatever batch, device or process it lie
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,14 +30,27 @@ def augment(
 ) -> Array:
     """Returns images after every (name, options) of `policy` in turn.
 
-    Raises UserError for a name that is not in `AUGMENTATIONS`.
+    Raises UserError as `check` does.
     """
+    check(policy)
     for index, (name, options) in enumerate(policy):
-        if name not in AUGMENTATIONS:
-            raise UserError(unknown("augmentation", name, AUGMENTATIONS))
         own = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
         images = AUGMENTATIONS[name](own, images, **options)
     return images
+
+
+def check(policy: Sequence[Any]) -> None:
+    """Raises a UserError where a policy is none, or has unknown names or options."""
+    for entry in policy:
+        if isinstance(entry, str) or len(entry) != 2:
+            raise UserError(f"augmentation {entry!r}: give (name, options) of each")
+        name, options = entry
+        if name not in AUGMENTATIONS:
+            raise UserError(unknown("augmentation", name, AUGMENTATIONS))
+        known = list(inspect.signature(AUGMENTATIONS[name]).parameters)[2:]
+        for option in options:
+            if option not in known:
+                raise UserError(unknown(f"option of {name!r}", option, known))
 
 
 def flip(keys: Array, images: Array, *, probability: float = 0.5) -> Array:

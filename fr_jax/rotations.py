@@ -117,15 +117,15 @@ def views(
     return out
 
 
-def wanted(
+def targets(
     real: Mapping[str, Array], asked: Rotations, key: Array
 ) -> tuple[Arrays, Array, list[Array]]:
-    """Returns labels [P k] of what is to be made, which rows count, and the codes.
+    """Returns labels [P k] of what is to be made, which rows are valid, and the codes.
 
     Pose and light are those of the true image beside an image, and drawn anew where
     there is none; those of all of a person's images together are the first one's.
-    Identity is -1 where nobody in particular should be seen. Rows do not count that are
-    made of images of unknown people, or between two of one person.
+    Identity is -1 where nobody in particular should be seen. Not valid are rows made of
+    images of different or unknown people together, or between two of one person.
     """
     key_pose, key_light = jax.random.split(key)
     who = _by_person(real["identity"], asked)
@@ -142,13 +142,13 @@ def wanted(
         labels["illumination"] = light
     first = who[:, :1]
     one = jnp.all(who == first, axis=1, keepdims=True) & (first >= 0)
-    identity, counts = [who], [jnp.ones_like(who, bool)]
+    identity, valid = [who], [jnp.ones_like(who, bool)]
     if asked.fused:
         identity.append(jnp.where(one, first, -1))
-        counts.append(one)
+        valid.append(one)
     if asked.interpolate:
         identity.append(jnp.full_like(first, -1))
-        counts.append(jnp.roll(first, -1, axis=0) != first)
+        valid.append(jnp.roll(first, -1, axis=0) != first)
     labels["identity"] = jnp.concatenate(identity, axis=1)
     labels = {name: label.ravel() for name, label in labels.items()}
     codes = [labels["pose"][:, None]]
@@ -156,7 +156,7 @@ def wanted(
         codes = [jax.nn.one_hot(labels["pose"], asked.poses)]
     if asked.illuminations:
         codes.append(jax.nn.one_hot(labels["illumination"], asked.illuminations))
-    return labels, jnp.concatenate(counts, axis=1).ravel(), codes
+    return labels, jnp.concatenate(valid, axis=1).ravel(), codes
 
 
 def truth(real: Mapping[str, Array], asked: Rotations) -> tuple[Array, Array]:

@@ -44,8 +44,9 @@ class Stream(Protocol):
 class Guard(NamedTuple):
     """When an update counts as bad, and how many are borne.
 
-    An update is bad where a number of the new state is not finite, or where the loss
-    lies more than `spike` deviations above its running mean. It is skipped. After
+    An update is bad where a number of the new state is not finite, or where the metric
+    `loss`, if the system has one, lies more than `spike` deviations above its running
+    mean. It is skipped. After
     `in_a_row` of them the run goes back to its last checkpoint and on behind the bad
     stretch of data; the `rollbacks`-th time it stops.
     """

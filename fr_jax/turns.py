@@ -48,7 +48,8 @@ def schedule(
       stages: (first step, ratio), ascending; `ratio` before the first one.
 
     Raises:
-      UserError: for another kind, and a ratio without an update of either network.
+      UserError: for another kind, a ratio without an update of either network, and
+        stages that are no ascending ones or are not used.
     """
     if kind not in KINDS:
         raise UserError(unknown("update schedule", kind, KINDS))
@@ -58,6 +59,10 @@ def schedule(
                 f"ratio {tuple(pair)}: updates of the discriminator and of the "
                 "generator in a cycle, at least 1 of each"
             )
+    if stages and kind != "staged":
+        raise UserError(
+            f"stages {tuple(stages)} go with schedule 'staged', not {kind!r}"
+        )
     starts = [start for start, _ in stages]
     if kind == "staged" and (not stages or starts != sorted(starts)):
         raise UserError(

@@ -225,6 +225,7 @@ def test_every_variant_is_a_whole_configuration():
     spec.loader.exec_module(module)
     for variant in module.VARIANTS:
         config = configs.load(f"{CONFIG}:{variant}")
+        training_poses._check(config)
         facts = training_poses._facts(config, 100, 1000)
         assert training._system(config, facts).hand_over is not None, variant
         main = config.data.batch_size - config.data.get("beside_rows", 0)
@@ -243,6 +244,7 @@ def test_mistakes_before_the_first_step(mistake, tmp_path, records):
     few = some | {"data.images_per_identity": 5, "data.batch_size": 5}
     train("9 of 9 identities have fewer than 5 images", few, "cfp")
     narrow = some | {"data.angles": "(-30, 0, 30)", "data.unsigned": False}
+    narrow |= {"system.flip": "remap"}
     train("18 pose labels are out of range, as image 1", narrow, "cfp")
     folder, _ = builder.build(some_faces(3, 2, (np.nan,)), tmp_path, "none", size=20)
     train("no image has a pose label", some | {"data.path": folder}, "cfp")
@@ -252,7 +254,7 @@ def test_mistakes_before_the_first_step(mistake, tmp_path, records):
     train("use a multiple of 3", {"data.images_per_identity": 3})
     train("did you mean 'tpami'", {"system.loss": "tpam"})
     train("did you mean 'weights'", {"system.wieghts": 1})
-    train("give --given identity=EMBEDDER", {"system.weights.identity_kept": 1.0})
+    train("give --given identity=EMBEDDER", {"system.weights.identity_preserving": 1.0})
 
 
 @pytest.mark.long

@@ -64,7 +64,12 @@ def test_the_first_form_has_one_identity_more():
         fake, cross_entropy(joined, np.full(6, 5)), rtol=1e-5, atol=1e-6
     )
     assert not dr_gan.judged_real(many, form="cvpr").any()
-    assert not dr_gan.fooled(many, form="cvpr").any()
+    nobody = np.array([0, -1, 4, 2, -1, 1])
+    fooled = np.asarray(dr_gan.fooled(many, jnp.asarray(nobody), form="cvpr"))
+    fake = np.exp(joined[:, 5]) / np.exp(joined).sum(1)
+    expected = np.where(nobody < 0, -np.log(1 - fake), 0)
+    np.testing.assert_allclose(fooled, expected, rtol=1e-4, atol=1e-6)
+    assert (fooled[[1, 4]] > 0).all()
 
 
 def test_how_often_the_discriminator_is_right():
@@ -164,11 +169,10 @@ def test_r1_is_the_squared_slope_of_the_score():
 
 def test_interpolation_identity_and_pairs():
     features = jnp.arange(6.0).reshape(3, 2)
-    found = dr_gan.interpolated(features, share=0.25)
-    expected = 0.25 * np.asarray(features) + 0.75 * np.asarray(features)[[1, 2, 0]]
-    np.testing.assert_allclose(found, expected)
+    found = dr_gan.interpolated(features)
+    np.testing.assert_allclose(found, [[1, 2], [3, 4], [2, 3]])
     a, b = jnp.array([[3.0, 4.0], [1.0, 0.0]]), jnp.array([[6.0, 8.0], [0.0, 2.0]])
-    np.testing.assert_allclose(dr_gan.identity_kept(a, b), [0, 1], atol=1e-6)
+    np.testing.assert_allclose(dr_gan.identity_preserving(a, b), [0, 1], atol=1e-6)
     x = jnp.asarray(RNG.uniform(-1, 1, (2, 3, 3, 1)))
     np.testing.assert_allclose(
         dr_gan.paired(x, -x), np.abs(2 * np.asarray(x)).mean((1, 2, 3)), rtol=1e-6

@@ -17,6 +17,7 @@ ALLOWED = {
     "fr_jax.__main__": {"cli"},
     "fr_jax.errors": set(),
     "fr_jax.diff_augment": set(),
+    "fr_jax.dr_gan_options": {"augment", "diff_augment", "losses", "models"},
     "fr_jax.rotations": {"augment", "models"},
     "fr_jax.turns": set(),
     "fr_jax.augment": {"rand_augment"},
@@ -39,6 +40,7 @@ ALLOWED = {
     "fr_jax.systems": {
         "augment",
         "diff_augment",
+        "dr_gan_options",
         "losses",
         "models",
         "optimizers",

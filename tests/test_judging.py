@@ -168,7 +168,11 @@ def test_judged_on_records(of_two_poses, tmp_path, command, mistake):
     words = ["judge", "--generator", tmp_path / "run/embedder_generator"]
     words += ["--to", tmp_path / "j", "--records"]
     some = records(tmp_path / "some")
-    mistake("2 of the people to judge on were trained on, as p8", *words, some)
+    mistake(
+        "2 of the 10 people of some who are held out",
+        *words,
+        some,
+    )
     mine = [*words, some, "--identities", "p0:p5", "--teach"]
     mistake("1 people, as p5, would both teach", *mine, "p5:p7")
     two = ["--generator", tmp_path / "other/embedder_generator"]
@@ -177,6 +181,13 @@ def test_judged_on_records(of_two_poses, tmp_path, command, mistake):
     mistake("no image has a yaw", *words, unposed)
     mistake("which the gallery takes", *words, records(tmp_path / "one", 3, 1))
     mistake("1 people to judge on", *words, some, "--identities", "p0")
+    mistake(
+        "no image with the expression 'neutral'",
+        *words,
+        some,
+        "--expression",
+        "neutral",
+    )
     code, _, error = command(*mine, "p6:p7")
     assert code == 0, error
     results = json.loads((tmp_path / "j/results.json").read_text())

@@ -19,15 +19,18 @@ SEVEN = (-45, -30, -15, 0, 15, 30, 45)
 
 def test_yaws_become_the_nearest_of_the_angles():
     yaws = [-97, -90, -82.6, -82.5, 0, 7.49, 7.5, 90, 120, np.nan]
-    found = poses.classes(np.array(yaws), poses.FIFTEENS)
+    found = poses.classes(np.array(yaws), range(-90, 91, 15))
     assert found.tolist() == [0, 0, 0, 1, 6, 6, 7, 12, 12, -1]
-    assert poses.classes([-60, 50], SEVEN).tolist() == [0, 6]
+    assert poses.classes([-52, 52.5], SEVEN).tolist() == [0, 6]
     sides = poses.classes([0, -90, 90, 30], (0, 90), unsigned=True)
     assert sides.tolist() == [0, 1, 1, 0]
     with pytest.raises(DataError, match="1 pose labels are out of range, as image 1"):
-        poses.classes([0, 61], SEVEN)
+        poses.classes([0, 53], SEVEN)
     with pytest.raises(DataError, match="two or more, ascending"):
         poses.classes([0], (0, 0))
+    assert poses.reach(SEVEN) == (-52.5, 52.5)
+    assert poses.reach((0, 30, 90)) == (-15, 180)
+    assert poses.reach((0, 30, 60), unsigned=True) == (-75, 75)
 
 
 def faces(people=5, angles=4, lights=2, size=2):
@@ -268,3 +271,39 @@ def test_drawn_batches_of_a_grid(monkeypatch):
         grids.make((-30, 30), (1,), 9, 10, images_per_identity=3)
     with pytest.raises(UserError, match="light 20: there are 20"):
         grids.make((-30, 30), (20,), 9, 4)
+
+
+def test_the_pose_beside_an_image_is_drawn_before_its_image():
+    """Ten images from the front and one of each side: every pose as often."""
+    pose = np.array([*10 * [0], 1, 2, -1])
+    numbers = np.arange(13)[:, None, None, None]
+    some = PosedFaces(lambda n: numbers[n] + np.zeros((1, 2, 2, 3)), 0 * pose, pose)
+    stream = PoseStream(some, poses=3, batch_size=13, paired=True)
+    beside = np.concatenate([stream.numbers(step)[1] for step in range(60)])
+    shares = np.bincount(pose[beside]) / len(beside)
+    assert np.abs(shares - 1 / 3).max() < 0.08
+    assert len(set(beside.tolist())) == 12  # all of them but the last
+    yaws = some._replace(pose=np.full(13, 200.0))
+    with pytest.raises(DataError, match="13 yaws are out of range.* 200 degrees"):
+        PoseStream(yaws, poses=0, batch_size=4)
+
+
+def test_records_of_one_expression_and_within_a_yaw(tmp_path):
+    shots = ("001_01_01_051_07", "001_01_02_051_07", "002_01_01_240_07")
+    for seed, name in enumerate(shots):
+        write(tmp_path / f"mp/{name}.png", seed)
+    folder, _ = builder.build(MultiPie(tmp_path / "mp"), tmp_path, "mp", size=20)
+
+    def opened(**options):
+        return RecordStream(folder, batch_size=1, **options)
+
+    assert opened().num_examples == 3
+    assert opened(yaws=(-67.5, 67.5)).identities == ["001"]
+    neutral = opened(expression="neutral")
+    assert neutral.yaws.tolist() == [0, 90] and neutral.classes.tolist() == [0, 1]
+    with pytest.raises(DataError, match="'frown'; there are: neutral, smile"):
+        opened(expression="frown")
+    index = indexes.load(folder)
+    indexes.save(folder, index._replace(expression=None))
+    with pytest.raises(DataError, match="convert the set again"):
+        opened(expression="neutral")

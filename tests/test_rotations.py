@@ -25,7 +25,7 @@ def test_what_is_wanted_of_two_images_of_each_person():
         "identity": jnp.array([7, 7, 2, 2, -1, -1, 4, 5]),
         "target_pose": jnp.array([3, -1, 1, 0, -1, -1, 2, 2]),
     }
-    labels, counts, codes = rotations.wanted(real, asked, KEY)
+    labels, valid, codes = rotations.targets(real, asked, KEY)
     identity = labels["identity"].reshape(4, 4)
     assert identity.tolist() == [
         [7, 7, 7, -1],
@@ -34,8 +34,8 @@ def test_what_is_wanted_of_two_images_of_each_person():
         [4, 5, -1, -1],
     ]
     # Nobody knows whose images the third and the fourth set are made of.
-    assert counts.reshape(4, 4)[:, 2].tolist() == [True, True, False, False]
-    assert counts.reshape(4, 4)[:, [0, 1, 3]].all()
+    assert valid.reshape(4, 4)[:, 2].tolist() == [True, True, False, False]
+    assert valid.reshape(4, 4)[:, [0, 1, 3]].all()
     pose = labels["pose"].reshape(4, 4)
     assert pose[0, [0, 2]].tolist() == [3, 3]  # all of them together: as the first
     assert pose[1, :3].tolist() == [1, 0, 1]
@@ -44,16 +44,16 @@ def test_what_is_wanted_of_two_images_of_each_person():
     np.testing.assert_array_equal(codes[1].argmax(1), labels["illumination"])
     assert codes[0].shape == (16, 5) and codes[1].shape == (16, 3)
     same = {"identity": jnp.array([1, 1, 1, 1])}
-    _, counts, _ = rotations.wanted(same, asked, KEY)
-    assert not counts.reshape(2, 4)[:, 3].any()  # between one person and himself
+    _, valid, _ = rotations.targets(same, asked, KEY)
+    assert not valid.reshape(2, 4)[:, 3].any()  # between one person and himself
 
 
 def test_poses_are_drawn_alike_and_yaws_within_bounds():
     real = {"identity": jnp.zeros(3000, jnp.int32)}
-    labels, _, _ = rotations.wanted(real, Rotations(4), KEY)
+    labels, _, _ = rotations.targets(real, Rotations(4), KEY)
     counts = np.bincount(labels["pose"])
     assert len(counts) == 4 and counts.min() > 650
-    labels, _, codes = rotations.wanted(real, Rotations(0, max_yaw=45.0), KEY)
+    labels, _, codes = rotations.targets(real, Rotations(0, max_yaw=45.0), KEY)
     degrees = np.rad2deg(labels["pose"])
     assert -45 <= degrees.min() < -44 and 44 < degrees.max() <= 45
     np.testing.assert_array_equal(codes[0][:, 0], labels["pose"])

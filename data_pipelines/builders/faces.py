@@ -25,6 +25,7 @@ _KNOWN = {
     "yaw": np.float32,
     "light": np.int32,
     "session": np.int32,
+    "expression": np.str_,
 }
 
 
@@ -43,7 +44,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self._max_bad = max_bad
         self.bad: list[str] = []
         self._labels: list[int] = []
-        self._columns: dict[str, list[float]] = {name: [] for name in _KNOWN}
+        self._columns: dict[str, list[Any]] = {name: [] for name in _KNOWN}
         self._names: dict[int, str] = {}
         super().__init__(
             name=about["name"],

@@ -86,7 +86,11 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
 
 
 def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
-    """Returns a line for every key that differs from a config.json, FREE aside."""
+    """Returns a line for every key that differs from a config.json, FREE aside.
+
+    An option that one of both does not know, and that is off in the other, is no
+    difference: the program has learnt it, or lost it, since.
+    """
     try:
         before = dict(_flat(json.loads(stored.read_text())))
     except ValueError as error:
@@ -97,7 +101,7 @@ def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
     return [
         f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        if (before.get(key) or None) != (now.get(key) or None)
         and not any(key == one or key.startswith(one + ".") for one in free)
     ]
 

@@ -146,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     add("--people", type=int, default=40, help="drawn ones to judge on; default: 40")
     add("--records", metavar="DIR", help="photographed people instead")
     add("--identities", default="", metavar="A:B", help="of them, to judge on")
+    add("--expression", default="", help="of them, the only one, as neutral")
     add("--teach", default="", metavar="A:B", help="of them, to teach poses by")
 
     what = "Score templates, sets of images of a person, over splits, as IJB-A does."

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines import poses
 from fr_jax import evaluate_rotation
+from fr_jax.cli import lineage
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluate_rotation import PosedSet
@@ -42,17 +44,21 @@ def drawn(
     )
 
 
-def recorded(path: str, identities: str, teach: str) -> tuple[Records, PosedSet | None]:
+def recorded(
+    rotator: Rotator, path: str, identities: str, teach: str, expression: str = ""
+) -> tuple[Records, PosedSet | None]:
     """Returns people of records to judge on, and others to teach poses by.
+
+    Without images that are turned further than the generator knows.
 
     Raises:
       UserError: where they cannot be judged on, or one person is in both.
     """
-    judged = _read(path, identities or None)
+    judged = _read(rotator, path, identities or None, expression)
     evaluate_rotation.check(judged.faces, path)
     if not teach:
         return judged, None
-    taught = _read(path, teach)
+    taught = _read(rotator, path, teach, expression)
     both = set(judged.identities).intersection(taught.identities)
     if both:
         raise UserError(
@@ -65,19 +71,15 @@ def recorded(path: str, identities: str, teach: str) -> tuple[Records, PosedSet 
 def check_strangers(judged: Records, trained: Mapping[str, list[str]]) -> None:
     """Raises UserError for people that a generator was trained on.
 
-    Names that other training sets have too may be other people: a warning.
+    Names that another training set has too may be the same people: a warning.
 
     Args:
       trained: name of a training set -> names of its people.
     """
+    held_out = {judged.name: judged.identities}
+    lineage.check_strangers(held_out, trained, "choose others with --identities")
     for name, names in trained.items():
-        overlap = set(names).intersection(judged.identities)
-        if overlap and name == judged.name:
-            raise UserError(
-                f"{len(overlap)} of the people to judge on were trained on, as "
-                f"{min(overlap)}; choose others with --identities"
-            )
-        if overlap:
+        if overlap := set(names).intersection(judged.identities):
             print(
                 f"{len(overlap)} people to judge on are called as people of {name} "
                 f"that were trained on, as {min(overlap)}; if they are the same, "
@@ -113,7 +115,7 @@ def known(
         some = [person for person in names if person in there][:people]
         if columns.name != name or not some:
             return None
-        found = _read(path, some)
+        found = _read(rotator, path, some)
         place = np.array([names.index(person) for person in found.identities])
         return found.faces._replace(label=place[found.faces.label].astype(np.int32))
     numbered = re.fullmatch(r"s(\d+)n(\d+)", names[0] if names else "")
@@ -149,13 +151,21 @@ def _draw(
     return PosedSet(arrays["image"], label, yaw, light, nothing, _FRONTAL_FLASH)
 
 
-def _read(path: str, identities: Any) -> Records:
+def _read(
+    rotator: Rotator, path: str, identities: Any, expression: str = ""
+) -> Records:
     from data_pipelines.stream import RecordStream  # needs TensorFlow
 
-    reader = RecordStream(path, batch_size=1, identities=identities)
-    rows = np.flatnonzero(reader.classes >= 0)
+    reader = RecordStream(
+        path, batch_size=1, identities=identities, expression=expression
+    )
+    low, high = poses.reach(rotator.angles, unsigned=rotator.unsigned)
+    beyond = (reader.yaws < low) | (reader.yaws > high)
+    rows = np.flatnonzero((reader.classes >= 0) & ~beyond)
     if not len(rows):
-        raise UserError(f"{path}: nobody knows who these people are")
+        raise UserError(f"{path}: nobody known, in a pose that was trained")
+    if beyond.any():
+        print(f"{beyond.sum()} images are turned further than was trained: left out")
     faces = PosedSet(
         reader.images(rows),
         reader.classes[rows],

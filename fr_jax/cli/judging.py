@@ -96,7 +96,11 @@ def _each_faces(
     """Yields for each generator whom it is judged on and who teaches the classifier."""
     if arguments.records:
         judged, taught = judged_faces.recorded(
-            arguments.records, arguments.identities, arguments.teach
+            rotators[0],
+            arguments.records,
+            arguments.identities,
+            arguments.teach,
+            arguments.expression,
         )
         for generator in generators:
             trained = generator.provenance.get("people", {})

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_pipelines import identities
 from fr_jax import momentum, sharding, systems, train
 from fr_jax.cli import config as configs
-from fr_jax.cli import pair_figures, training_pairs, training_poses
+from fr_jax.cli import lineage, pair_figures, training_pairs, training_poses
 from fr_jax.cli.evaluating import judge_all, parse_set
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, unknown
@@ -69,13 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
     given = dict(arguments.given)
     if arguments.init_from:
         given["init"] = arguments.init_from
-    networks = {name: load_embedder(path).network for name, path in given.items()}
+    embedders = {name: load_embedder(path) for name, path in given.items()}
+    networks = {name: embedder.network for name, embedder in embedders.items()}
+    origins = {name: embedder.provenance for name, embedder in embedders.items()}
+    provenance = lineage.inherited(data.provenance, origins)
     facts = data.facts | {"epochs": steps / spe}
     facts["given_networks"] = {k: n._replace(variables=()) for k, n in networks.items()}
     system = _system(config, facts)
     if jax.process_index() == 0:
         _describe(config, data, mesh, steps)
     stream, evaluation_sets, *validation = data.open()
+    people = provenance["people"]  # of the networks given too
+    evaluation_sets = [mark_seen(one, people) for one in evaluation_sets]
     watched = evaluation_sets if options.evaluate_every else []
     if subset := config.evaluation.subset:
         watched = [evaluation_set.first(subset) for evaluation_set in watched]
@@ -109,9 +114,9 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"saved step {result.step:,} and left; the same command goes on from it")
         return 143
-    embedders = _hand_over(system, result, data.provenance, evaluation_sets, workdir)
+    left = _hand_over(system, result, provenance, evaluation_sets, workdir)
     if pictures:
-        embedder, folder = embedders["embedding"], workdir / "figures"
+        embedder, folder = left["embedding"], workdir / "figures"
         _say(f"figure: {pair_figures.after(embedder, stream, policy, folder)}")
     return 0
 
@@ -170,7 +175,7 @@ def _records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Data:
     provenance = {"people": trained, "licences": {stream.name: stream.licence}}
     if count := config.children.stand_ins:
         provenance["note"] = _STAND_INS.format(count)
-    sets = [mark_seen(parse_set(text), trained) for text in config.evaluation.sets]
+    sets = [parse_set(text) for text in config.evaluation.sets]
     return Data(lambda: (stream, sets), facts, provenance)
 
 

@@ -16,7 +16,7 @@ from data_pipelines.pair_stream import PairStream
 from fr_jax import sharding
 from fr_jax.cli.evaluating import parse_set
 from fr_jax.errors import UserError, unknown
-from fr_jax.evaluate import EvaluationSet, mark_seen
+from fr_jax.evaluate import EvaluationSet
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.streams import GeneratedStream
 
@@ -60,7 +60,7 @@ def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     stream = _paired(config, mesh, fetch, labels[kept])
     names = np.array(reader.identities, object)
     people = {reader.name: list(names[np.unique(labels[labels >= 0])])}
-    given = [mark_seen(parse_set(text), people) for text in config.evaluation.sets]
+    given = [parse_set(text) for text in config.evaluation.sets]
 
     def open_():
         if numbered is None:

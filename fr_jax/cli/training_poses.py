@@ -3,19 +3,20 @@
 As `training`'s sources, for configurations whose `data` have `angles`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from data_pipelines import poses
+from data_pipelines import DataError, poses
 from data_pipelines.pose_stream import PosedFaces, PoseStream
 from fr_jax import sharding
+from fr_jax.cli import lineage
 from fr_jax.cli.evaluating import parse_set
 from fr_jax.errors import UserError
-from fr_jax.evaluate import EvaluationSet, mark_seen
+from fr_jax.evaluate import EvaluationSet
 from fr_jax.faces import grids, pairs, sets
 from fr_jax.streams import GeneratedStream
 
@@ -27,29 +28,45 @@ Source = tuple[Callable[[], tuple[Any, ...]], dict[str, Any], dict[str, Any]]
 def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     """TFRecords that know yaws; others may lie beside them, of people nobody knows."""
     options = config.data
+    _check(config)
     if not options.path:
         raise UserError("say where the records are: --config.data.path=DIR/NAME")
-    reader, faces = _posed(config, options.path, options.identities)
-    beside = []
+    if options.beside_rows and not options.beside:
+        raise UserError(
+            f"config.data.beside_rows is {options.beside_rows}, of no records: give "
+            "--config.data.beside=DIR/NAME, or 0 rows and as many fewer in a batch"
+        )
+    reader, faces = _posed(config, options.path, options.identities, options.expression)
+    readers, beside = [reader], []
     if options.beside:
-        _, others = _posed(config, options.beside, "")
-        beside = [(others, options.beside_rows)]
+        other, others = _posed(config, options.beside, "")
+        readers, beside = [reader, other], [(others, options.beside_rows)]
     stream = _stream(config, mesh, faces, beside)
-    validation = None
+    _check_seen(config, [faces, *(others for others, _ in beside)])
+    people = lineage.joined(*({one.name: one.identities} for one in readers))
+    held, held_out = [], {}
     if options.validation:
-        _, held_out = _posed(config, options.path, options.validation)
-        validation = _stream(config, mesh, held_out)
-    people = {reader.name: reader.identities}
-    given = [mark_seen(parse_set(text), people) for text in config.evaluation.sets]
+        judged, strangers = _posed(
+            config, options.path, options.validation, options.expression
+        )
+        held_out = {judged.name: judged.identities}
+        remedy = "say who is trained on (config.data.identities) and who only judged"
+        lineage.check_strangers(held_out, people, f"{remedy} (config.data.validation)")
+        held = [_stream(config, mesh, strangers)]
+    given = [parse_set(text) for text in config.evaluation.sets]
     facts = _facts(config, stream.num_classes, stream.num_examples)
-    provenance = {"people": people, "licences": {reader.name: reader.licence}}
-    held = [validation] if validation else []
+    provenance = {
+        "people": people,
+        "held_out": held_out,
+        "licences": {one.name: one.licence for one in readers},
+    }
     return lambda: (stream, given, *held), facts, provenance | _asked(config)
 
 
 def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     """Drawn people in every pose and light, made once and kept in memory."""
     options, seed = config.data, config.train.seed
+    _check(config)
     drawn: dict[str, np.ndarray] = {}
     stream = _stream(config, mesh, _grid(config, options.num_identities, drawn))
 
@@ -64,6 +81,7 @@ def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
 def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
     """Drawn people, every image new."""
     options, seed = config.data, config.train.seed
+    _check(config)
     if not _classes(config):
         raise UserError("generated faces have poses of classes: use source 'rendered'")
     make_batch = grids.make(
@@ -98,13 +116,65 @@ def _classes(config: ConfigDict) -> int:
     return 0 if continuous else len(config.data.angles)
 
 
-def _posed(config: ConfigDict, path: str, identities: str) -> tuple[Any, PosedFaces]:
+def _check(config: ConfigDict) -> None:
+    """Raises a UserError where angles, mirroring and what is paired do not fit."""
+    options, system, angles = config.data, config.system, list(config.data.angles)
+    degrees = [a for a in angles if isinstance(a, int | float) and abs(a) <= 180]
+    if len(angles) < 2 or sorted(set(degrees)) != angles:
+        raise UserError(
+            f"config.data.angles is {tuple(angles)}: give two or more, ascending, in "
+            "degrees from -180 to 180"
+        )
+    unsigned = options.get("unsigned", False)
+    if unsigned and not _classes(config):
+        raise UserError(
+            "config.data.unsigned goes with config.system.pose_mode=classes"
+        )
+    if system.flip == "keep" and not unsigned:
+        raise UserError(
+            "config.system.flip='keep' mirrors faces as if their pose had no side, and "
+            "config.data.unsigned is not set: use 'remap'"
+        )
+    symmetric = [-angle for angle in reversed(angles)] == angles
+    if system.flip == "remap" and (unsigned or (_classes(config) and not symmetric)):
+        raise UserError(
+            f"config.system.flip='remap' on config.data.angles={tuple(angles)}: "
+            "mirrored faces need the angles of the other side too; use 'none', or "
+            "'keep' where poses are unsigned"
+        )
+    if system.weights.get("paired") and not options.paired:
+        raise UserError(
+            f"config.system.weights.paired is {system.weights.paired}, and there is "
+            "nothing to compare with: set config.data.paired, or a weight of 0.0"
+        )
+
+
+def _check_seen(config: ConfigDict, several: Sequence[PosedFaces]) -> None:
+    """Raises a DataError where no image has one of the poses that are to be made."""
+    seen = np.concatenate([faces.pose for faces in several])
+    angles = config.data.angles
+    never = [f"{angles[n]:g}" for n in range(_classes(config)) if n not in seen]
+    if never:
+        raise DataError(
+            f"no image has a yaw near {', '.join(never)} degrees, so nobody can learn "
+            "what it looks like: set config.data.angles to those that there are"
+        )
+
+
+def _posed(
+    config: ConfigDict, path: str, identities: str, expression: str = ""
+) -> tuple[Any, PosedFaces]:
     """A reader of records, and its faces with their poses."""
     from data_pipelines.stream import RecordStream  # needs TensorFlow
 
     options = config.data
+    within = poses.reach(options.angles, unsigned=options.unsigned)
     reader = RecordStream(
-        path, batch_size=options.batch_size, identities=identities or None
+        path,
+        batch_size=options.batch_size,
+        identities=identities or None,
+        expression=expression,
+        yaws=within if options.drop_beyond else None,
     )
     pose = reader.yaws
     if _classes(config):
@@ -202,7 +272,7 @@ def _facts(config: ConfigDict, people: int, images: int) -> dict[str, Any]:
     options = config.data
     return {
         "num_classes": people,
-        "poses": max(len(options.angles), 2),
+        "poses": len(options.angles),
         "max_yaw": float(max(abs(angle) for angle in options.angles)),
         "illuminations": len(options.lights) if options.illuminations else 0,
         "images_per_identity": options.images_per_identity,
@@ -218,4 +288,6 @@ def _asked(config: ConfigDict) -> dict[str, Any]:
         "angles": [float(angle) for angle in options.angles],
         "unsigned": bool(options.get("unsigned", False)),
         "lights": list(options.lights),
+        "expression": options.get("expression", ""),
+        "drop_beyond": bool(options.get("drop_beyond", False)),
     }

@@ -92,14 +92,24 @@ def judged_fake(
 
 
 def fooled(
-    logits: Mapping[str, Array], *, form: str = "tpami", kind: str = "cross_entropy"
+    logits: Mapping[str, Array],
+    identity: Array,
+    *,
+    form: str = "tpami",
+    kind: str = "cross_entropy",
 ) -> Array:
     """Returns what fakes cost the generator for not being real [R].
 
-    0 in the CVPR form: an image of the right identity is not in the class of fakes.
+    In the CVPR form an image of the right identity is not in the class of fakes, so
+    that costs 0; one that should be nobody in particular costs -log(1 - p_fake).
+
+    Args:
+      identity: int [R], whom they should show; -1: nobody in particular.
     """
     if form == "cvpr":
-        return jnp.zeros(len(logits["real"]))
+        everything = jax.nn.logsumexp(_with_fake(logits), axis=1)
+        people = jax.nn.logsumexp(logits["identity"], axis=1)
+        return jnp.where(identity < 0, everything - people, 0.0)
     return gan.GAN_LOSSES[kind][2](logits["real"][:, 0])
 
 
@@ -113,14 +123,14 @@ def taken_for_real(logits: Mapping[str, Array], *, form: str = "tpami") -> Array
 def accuracies(
     logits: Mapping[str, Array],
     labels: Mapping[str, Array],
-    counts: Array | bool = True,
+    valid: Array | bool = True,
     *,
     within: float = 7.5,
 ) -> dict[str, tuple[Array, Array]]:
-    """Returns how often identity and pose are right: (share, whether any counts).
+    """Returns how often identity and pose are right: (share, whether any is known).
 
     Args:
-      counts: bool [R], rows that count where their label is known.
+      valid: bool [R], rows that count where their label is known.
       within: degrees by which a yaw may be wrong and still be right.
     """
     found = {}
@@ -128,23 +138,23 @@ def accuracies(
         label, columns = labels[name], logits[name]
         if jnp.issubdtype(label.dtype, jnp.floating):
             right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
-            there = jnp.isfinite(label) & counts
+            there = jnp.isfinite(label) & valid
         else:
             right = jnp.argmax(columns, axis=1) == label
-            there = (label >= 0) & counts
+            there = (label >= 0) & valid
         found[name] = masked_mean(1.0 * right, there), jnp.any(there)
     return found
 
 
-def interpolated(features: Array, *, share: float | Array = 0.5) -> Array:
-    """Returns share * f_i + (1 - share) * f_(i+1) of features [P, F] of people.
+def interpolated(features: Array) -> Array:
+    """Returns (f_i + f_(i+1)) / 2 of features [P, F] of people.
 
     TPAMI, section 3.5: what is decoded between two people must look real too.
     """
-    return share * features + (1 - share) * jnp.roll(features, -1, axis=0)
+    return (features + jnp.roll(features, -1, axis=0)) / 2
 
 
-def identity_kept(embeddings: Array, of: Array) -> Array:
+def identity_preserving(embeddings: Array, of: Array) -> Array:
     """Returns 1 - cosine [R] of images' embeddings and those they were made of."""
     return 1 - jnp.sum(margin.unit(embeddings) * margin.unit(of), axis=1)
 

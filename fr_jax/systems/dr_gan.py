@@ -14,15 +14,19 @@ A step updates one of the two networks (`fr_jax.turns`). Published programs diff
 | features fused by a weighted mean | kayamin's: a sum (`normalise_fusion=False`) |
 | fused fakes are fakes to the discriminator too | kayamin's: not (`discriminate_fused=False`) |
 | its running statistics move in its own steps | kayamin's: in all (`discriminator_stats_in_generator_step`) |
-| its strength is a running accuracy | kayamin's: that of one batch |
+| its strength is a running accuracy | kayamin's: that of one batch (`accuracy_decay=0.0`) |
 | trunks move with statistics, and moments begin anew | milankinen's: parameters alone |
 | the target pose is drawn anew each time, or is that of a true image beside it | zhangjunh's: L1 to the input, whatever its pose |
+| target yaws are uniform | the authors': the first of a person's is normal, of 45 degrees |
+| images with a pose are mirrored with it | the authors': not at all, the others without |
+| in the CVPR form a fake of nobody in particular costs -log(1 - p_fake) | the papers' have none |
 | cosines are cosines | the authors' normalise along the batch |
 
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import einops
@@ -30,10 +34,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fr_jax import diff_augment, models, rotations, turns
-from fr_jax.errors import UserError, unknown
+from fr_jax import diff_augment, dr_gan_options, models, rotations, turns
+from fr_jax.errors import UserError
 from fr_jax.losses import dr_gan as losses
-from fr_jax.losses.gan import GAN_LOSSES, r1
+from fr_jax.losses.gan import r1
 from fr_jax.losses.margin import unit
 from fr_jax.models import dr_gan_trunk, spectral
 from fr_jax.models.dr_gan import Encoder, fuse
@@ -48,7 +52,7 @@ WEIGHTS = {
     "pose": 1.0,
     "illumination": 1.0,
     "paired": 0.0,
-    "identity_kept": 0.0,
+    "identity_preserving": 0.0,
 }
 _GIVEN = ("init", "discriminator", "identity")
 
@@ -68,11 +72,11 @@ class State(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Made images, what they should show, and which of them count."""
+    """Made images, what they should show, and which rows are valid."""
 
     image: jax.Array
     labels: dict[str, jax.Array]
-    counts: jax.Array
+    valid: jax.Array
 
 
 def make(
@@ -137,9 +141,11 @@ def make(
     illumination_loss, loss (the weighted sum), identity_accuracy and pose_accuracy (of
     real images and of made ones, as the discriminator sees them);
     discriminator/real_accuracy, /accuracy (running) and /r1_loss;
-    generator/paired_loss, /identity_kept_loss and /spread (how much made images differ
-    from each other, over how much real ones do: a collapse is near 0);
-    discriminator_turn.
+    generator/paired_loss, /identity_preserving_loss and /spread (how much made images
+    differ from each other, over how much real ones do: a collapse is near 0);
+    discriminator_turn. None is called `loss`, for two networks that play against each
+    other have none that should fall: the loop's guard then looks for numbers that are
+    not finite, and for no leap.
 
     Args:
       num_classes: identities.
@@ -154,10 +160,10 @@ def make(
       network: fields of `models.dr_gan.Generator` and of the discriminator; `generator`
         and `discriminator` have those of one alone.
       given_networks: architecture, options and input specification of what `init` will
-        be given; 'identity' is the frozen recogniser of `identity_kept`.
+        be given; 'identity' is the frozen recogniser of `identity_preserving`.
       loss: 'tpami', a head for real or fake; 'cvpr', fakes are one identity more.
       gan_loss: a key of `losses.gan.GAN_LOSSES`, of the TPAMI form.
-      real_target: below 1 smooths the label of real images.
+      real_target: below 1 smooths the label of real images, of the TPAMI form.
       weights: of the terms, over `WEIGHTS`, of both networks: one without any learns
         nothing.
       paired_loss: a key of `losses.dr_gan.PAIRED`.
@@ -165,7 +171,8 @@ def make(
       fused_weight: 'mean', every made image alike; 'sum', the mean of the single ones
         and that of the fused ones (kayamin).
       discriminate_fused: fused images are fakes in the discriminator's steps.
-      interpolate: what is decoded half-way between two people must look real too.
+      interpolate: what is decoded half-way between two people must look real too, or
+        at least, in the CVPR form, not fake.
       schedule, ratio, strong_ratio, threshold: see `turns.schedule`.
       accuracy_decay: weight of the old running accuracy.
       stages: (first epoch, ratio) of 'staged'; in steps if no `steps_per_epoch`.
@@ -185,8 +192,10 @@ def make(
     or a generator's; 'discriminator'; 'identity'.
 
     Raises:
-      UserError: for what does not fit together, and unknown names.
+      UserError: for what does not fit together, and unknown names; see
+        `dr_gan_options`.
     """
+    options = SimpleNamespace(**locals())
     continuous = pose_mode == "continuous"
     asked = Rotations(
         0 if continuous else poses,
@@ -214,62 +223,13 @@ def make(
         **(discriminator or {}),
     }
     networks = dict(given_networks or {})
-    _check_names(
-        ("pose_mode", [pose_mode], ("classes", "continuous")),
-        ("loss", [loss], losses.FORMS),
-        ("gan_loss", [gan_loss], GAN_LOSSES),
-        ("paired_loss", [paired_loss], losses.PAIRED),
-        ("fused_weight", [fused_weight], ("mean", "sum")),
-        ("switch", [switch], dr_gan_trunk.DIRECTIONS),
-        ("flip", [flip], ("none", "remap", "keep")),
-        ("weight", shares, WEIGHTS),
-        ("diff_augmentation", diff_augmentation, diff_augment.KINDS),
-        ("given network", networks, _GIVEN),
+    dr_gan_options.check_choices(options)
+    dr_gan_options.check_names(
+        ("weight", shares, WEIGHTS), ("given network", networks, _GIVEN)
     )
     maker: Any = models.create("dr_gan_generator", **made_options)
     judge: Any = models.create("dr_gan_discriminator", **judged_options)
-    if num_classes < 2 or asked.poses == 1:
-        raise UserError(
-            f"{num_classes} identities in {poses} poses; at least 2 of each are "
-            "needed, to be told apart"
-        )
-    of_one_head = {
-        "am_softmax": am_softmax is not None,
-        "r1_weight": r1_weight,
-        "gan_loss": gan_loss != "cross_entropy",
-    }
-    for name in [name for name, used in of_one_head.items() if used]:
-        if loss == "cvpr":
-            raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    if flip != "none" and illuminations:
-        raise UserError(
-            "a mirrored face is lit from the other side, under the same number: use "
-            "flip='none' or illuminations=0"
-        )
-    if any(name == "flip" for name, _ in [*augmentation, *degradation]):
-        raise UserError(
-            "augmentation 'flip' would not mirror the pose: use flip='remap'"
-        )
-    if (switch == "none") == bool(switch_every):
-        raise UserError(
-            f"switch is {switch!r} and switch_every {switch_every}: give both or "
-            "neither"
-        )
-    unlike = (
-        made_options.get("confidence_head") == "channel"
-        or judge.branch_heads
-        or not judge.batch_norm
-    )
-    if switch_every and unlike:
-        raise UserError(
-            "trunks that are switched must be alike: no confidence_head='channel', "
-            "branch_heads=True or batch_norm=False"
-        )
-    if shares["identity_kept"] and "identity" not in networks:
-        raise UserError(
-            "weight 'identity_kept' compares faces by a recogniser: give --given "
-            "identity=EMBEDDER"
-        )
+    dr_gan_options.check(options, shares, maker, judge)
     groups = made_options.get("bn_groups", 1)
     spec = InputSpec(
         size=canvas_size or image_size,
@@ -291,7 +251,7 @@ def make(
     }
     metric_names = ["discriminator/real_accuracy", "generator/spread"]
     metric_names += ["discriminator/r1_loss"] * bool(r1_weight)
-    for name in ("paired", "identity_kept"):
+    for name in ("paired", "identity_preserving"):
         metric_names += [f"generator/{name}_loss"] * bool(shares[name])
     for part in ("discriminator", "generator"):
         metric_names += [f"{part}/{name}_loss" for name in [*asked.labels, "gan"]]
@@ -311,10 +271,10 @@ def make(
     def init(key, batch, given=None):
         check_rows(len(batch["image"]))
         given = dict(given or {})
-        _check_names(("given network", given, _GIVEN))
-        if shares["identity_kept"] and "identity" not in given:
+        dr_gan_options.check_names(("given network", given, _GIVEN))
+        if shares["identity_preserving"] and "identity" not in given:
             raise UserError(
-                "weight 'identity_kept' needs given={'identity': variables}"
+                "weight 'identity_preserving' needs given={'identity': variables}"
             )
         key_generator, key_discriminator, key_spectral = jax.random.split(key, 3)
         inputs = [jnp.zeros(x.shape) for x in maker.example_inputs(groups)]
@@ -344,7 +304,7 @@ def make(
         return State(
             *states,
             average=jax.tree.map(jnp.copy, states[0][:2]) if generator_ema else (),
-            recogniser=given["identity"] if shares["identity_kept"] else (),
+            recogniser=given["identity"] if shares["identity_preserving"] else (),
             spectral=vectors if spectral_norm else {},
             turn=jax.tree.map(jnp.int32, turns.Turn()),
             accuracy=jnp.float32(0),
@@ -355,10 +315,10 @@ def make(
     def rotate(params, statistics, real, key, train):
         """Made images, statistics after them, and features [B, F] of real ones."""
         key_codes, key_noise, key_dropout = jax.random.split(key, 3)
-        labels, counts, codes = rotations.wanted(real, asked, key_codes)
+        labels, valid, codes = rotations.targets(real, asked, key_codes)
         noise, seen = real.get("noise"), real.get("degraded", real["image"])
         if noise is None:
-            shape = (len(counts), maker.noise)
+            shape = (len(valid), maker.noise)
             noise = jax.random.uniform(key_noise, shape, minval=-1.0)
         codes.insert(1, noise)
 
@@ -379,16 +339,24 @@ def make(
         (image, features), statistics = apply(
             maker, params, statistics, seen, key_dropout, train, forward
         )
-        return Made(image, labels, counts), statistics, features
+        return Made(image, labels, valid), statistics, features
 
     def judged_by(params, statistics, images, key, train=True):
         key_change, key_dropout = jax.random.split(key)
-        images = diff_augment.diff_augment(key_change, images, diff_augmentation)
+        if train:
+            images = diff_augment.diff_augment(key_change, images, diff_augmentation)
 
         def forward(module, images):
             return module(images, train)
 
         return apply(judge, params, statistics, images, key_dropout, train, forward)
+
+    def discriminating(state):
+        """The discriminator's parameters as they are used."""
+        params = state.discriminator.params
+        if spectral_norm:
+            params, _ = spectral.normalise(params, state.spectral)
+        return params
 
     def apply(model, params, statistics, images, key, train, forward):
         """What a network gives, and its statistics after it."""
@@ -404,13 +372,13 @@ def make(
         )
         return out, moved.get("batch_stats", {})
 
-    def over_made(values, counts) -> jax.Array:
+    def over_made(values, valid) -> jax.Array:
         """The mean over made images; or of single and of fused ones, added."""
         if fused_weight == "mean" or not asked.fused:
-            return losses.masked_mean(values, counts)
-        values, counts = (x.reshape(-1, decodes) for x in (values, counts))
+            return losses.masked_mean(values, valid)
+        values, valid = (x.reshape(-1, decodes) for x in (values, valid))
         single, fused = (
-            losses.masked_mean(values[:, part], counts[:, part])
+            losses.masked_mean(values[:, part], valid[:, part])
             for part in (slice(each), slice(each, None))
         )
         return single + fused
@@ -429,7 +397,7 @@ def make(
             maker_net.params, maker_net.batch_stats, real, key_make, train=True
         )
         made = jax.lax.stop_gradient(made)
-        shown = made.counts
+        shown = made.valid
         if asked.fused and not discriminate_fused:
             shown &= jnp.arange(len(shown)) % decodes < each
 
@@ -493,9 +461,7 @@ def make(
     def generator_step(state, real, key):
         key_make, key_judge = jax.random.split(key)
         net, judging = state.generator, state.discriminator
-        fixed = judging.params
-        if spectral_norm:
-            fixed, _ = spectral.normalise(fixed, state.spectral)
+        fixed = discriminating(state)
 
         def cost(params):
             made, statistics, _ = rotate(
@@ -506,17 +472,19 @@ def make(
                 logits, made.labels, form=loss, am_softmax=am_softmax
             )
             found = {
-                name: over_made(values, there & made.counts)
+                name: over_made(values, there & made.valid)
                 for name, (values, there) in terms.items()
             }
-            as_real = losses.fooled(logits, form=loss, kind=gan_loss)
-            found["gan"] = over_made(as_real, made.counts)
+            as_real = losses.fooled(
+                logits, made.labels["identity"], form=loss, kind=gan_loss
+            )
+            found["gan"] = over_made(as_real, made.valid)
             if shares["paired"]:
                 found["paired"] = beside_truth(made, real)
-            if shares["identity_kept"]:
-                found["identity_kept"] = kept(state.recogniser, made, real)
+            if shares["identity_preserving"]:
+                found["identity_preserving"] = kept(state.recogniser, made, real)
             value, metrics = weighed(found, "generator")
-            scores = losses.accuracies(logits, made.labels, made.counts)
+            scores = losses.accuracies(logits, made.labels, made.valid)
             for name, (share, _) in scores.items():
                 metrics[f"generator/{name}_accuracy"] = share
             metrics["generator/spread"] = _spread(made.image, real["image"])
@@ -551,7 +519,7 @@ def make(
             )
         images, there = rotations.truth(real, asked)
         return over_made(
-            losses.paired(made.image, images, paired_loss), there & made.counts
+            losses.paired(made.image, images, paired_loss), there & made.valid
         )
 
     def kept(variables, made, real):
@@ -569,7 +537,7 @@ def make(
         of = jax.lax.stop_gradient(einops.rearrange(of, "p k d -> (p k) d"))
         of_one = jnp.arange(len(of)) % decodes < each + asked.fused
         return over_made(
-            losses.identity_kept(embedded(made.image), of), of_one & made.counts
+            losses.identity_preserving(embedded(made.image), of), of_one & made.valid
         )
 
     def train_step(state, batch, key):
@@ -632,9 +600,9 @@ def make(
         params, statistics = best(state)
         made, _, features = rotate(params, statistics, real, key, train=False)
         again = encoder.apply(encoder_variables(state), made.image)
-        net = state.discriminator
-        logits, _ = judged_by(net.params, net.batch_stats, made.image, key, train=False)
-        scores = losses.accuracies(logits, made.labels, made.counts)
+        judging = discriminating(state), state.discriminator.batch_stats
+        logits, _ = judged_by(*judging, made.image, key, train=False)
+        scores = losses.accuracies(logits, made.labels, made.valid)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
         strangers = who[:, None] != who[None]
@@ -652,10 +620,10 @@ def make(
     def hand_over(state):
         params, statistics = best(state)
         whole = {"params": params, "batch_stats": statistics}
-        net = state.discriminator
-        judging = {"params": net.params, "batch_stats": net.batch_stats}
-        if spectral_norm:
-            judging["params"], _ = spectral.normalise(net.params, state.spectral)
+        judging = {
+            "params": discriminating(state),
+            "batch_stats": state.discriminator.batch_stats,
+        }
         judging = {kind: tree for kind, tree in judging.items() if tree}
         parts = {
             "embedding": ("encoder", encoder_options, encoder_variables(state)),
@@ -663,18 +631,11 @@ def make(
             "discriminator": ("discriminator", judged_options, judging),
         }
         return {
-            kind: Network(f"dr_gan_{name}", _plain(options), variables, spec, kind)
-            for kind, (name, options, variables) in parts.items()
+            kind: Network(f"dr_gan_{name}", _plain(fields), variables, spec, kind)
+            for kind, (name, fields, variables) in parts.items()
         }
 
     return System(init, train_step, embed, eval_step=eval_step, hand_over=hand_over)
-
-
-def _check_names(*named: tuple[str, Any, Any]) -> None:
-    for what, names, there_are in named:
-        for name in names:
-            if name not in there_are:
-                raise UserError(unknown(what, name, there_are))
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
