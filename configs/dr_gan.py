@@ -12,6 +12,8 @@ faces_multi  As faces, with four images of each person, most of them spoilt, so 
     fr-jax train --config=configs/dr_gan.py:faces --workdir=runs/faces
     fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to turned
     fr-jax judge --generator runs/faces/embedder_generator --to runs/faces/judged
+    fr-jax judge --generator runs/faces/embedder_generator \
+        --generator runs/faces_l2/embedder_generator --to runs/compared
 faces_gpu    The whole network, 96 pixels, 13 yaws, every image new, for an accelerator.
 
 cfp          CFP, frontal or profile, people 001 to 450; 451 to 500 are held out.
