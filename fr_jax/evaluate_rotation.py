@@ -4,6 +4,7 @@ The judges are independent of it: a classifier of poses that learnt from picture
 recogniser that learnt elsewhere.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from fr_jax import cpu
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.metrics import generation, identification, probes, quality
@@ -260,17 +262,17 @@ def judge_known(
         _COSINE_SCALE if discriminator.network.options.get("cosine_identity") else 1.0
     )
 
-    @jax.jit
-    def true_share(images, label):
-        found: Any = discriminator.apply(discriminator.variables, {"image": images})
+    @functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+    def true_share(variables, images, label):
+        found: Any = discriminator.apply(variables, {"image": images})
         shares = jax.nn.softmax(scale * found["embedding"]["identity"])
         return jnp.take_along_axis(shares, label[:, None], axis=1)[:, 0]
 
-    size = discriminator.batch_size
+    size, variables = discriminator.batch_size, discriminator.variables
     count = -(-len(bad) // size) * size
     rows = np.arange(count).reshape(-1, size) % len(bad)
-    shares = np.concatenate([true_share(bad[some], faces.label[some]) for some in rows])
-    shares = shares[: len(bad)]
+    parts = [true_share(variables, bad[some], faces.label[some]) for some in rows]
+    shares = np.concatenate(parts)[: len(bad)]
     rotation.known(shares, trusted, levels, path)
     return {"confidence/spearman_known": quality.rank_correlation(trusted, shares)}
 

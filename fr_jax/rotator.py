@@ -100,9 +100,8 @@ class Rotator:
     def places(self, lights: np.ndarray) -> np.ndarray:
         """Returns the place of each light's number; the first where it is not known."""
         place = {number: n for n, number in enumerate(self.light_numbers)}
-        return np.array(
-            [place.get(number, 0) for number in np.asarray(lights).tolist()]
-        )
+        found = [place.get(number, 0) for number in np.asarray(lights).tolist()]
+        return np.array(found, int)
 
     def code(self, angle: float) -> np.ndarray:
         """Returns the pose code [P] of a yaw in degrees: that of the nearest angle."""

@@ -360,9 +360,10 @@ def test_it_begins_with_what_it_is_given():
     assert left["embedding"].architecture == "dr_gan_encoder"
     assert same(left["embedding"].variables, recogniser())
     assert left["generator"].kind == "generator"
-    again = jax.eval_shape(
-        system.init, jax.random.key(1), batch(), {"init": left["generator"].variables}
-    )
+    judge = left["discriminator"]
+    assert same(judge.variables["params"], start.discriminator.params)
+    known = {"init": left["generator"].variables, "discriminator": judge.variables}
+    again = jax.eval_shape(system.init, jax.random.key(1), batch(), known)
     assert again.generator.params.keys() == {"encoder", "decoder"}
     model = models.create(left["generator"].architecture, **left["generator"].options)
     assert model.size == SIDE and model.poses == POSES

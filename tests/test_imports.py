@@ -66,6 +66,7 @@ ALLOWED = {
     "fr_jax.export": {"canary", "embedder", "images", "models"},
     "fr_jax.rotator": {"cpu", "embedder", "models"},
     "fr_jax.evaluate_rotation": {
+        "cpu",
         "embedder",
         "metrics",
         "models",
