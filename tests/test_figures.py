@@ -81,3 +81,18 @@ def test_a_sheet_of_what_may_happen_to_a_face(drawn):
     axes = [a for a in drawn["sheet"].axes if a.images]
     assert len(axes) == 30
     assert [a.get_title() for a in axes] == list(titles)
+
+
+def test_of_two_networks_every_accuracy_and_how_much_made_images_differ(
+    drawn, tmp_path
+):
+    names = ("discriminator/real_accuracy", "validation/pose_accuracy")
+    row = dict.fromkeys((*names, "generator/spread"), 0.5)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1} | row))
+    figures.training(path, "training")
+    shown = {
+        axes.get_ylabel(): [line.get_label() for line in axes.lines]
+        for axes in drawn["training"].axes
+    }
+    assert shown == {"share": ["generator/spread"], "accuracy": list(names)}
