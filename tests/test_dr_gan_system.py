@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 from tests.networks import random_variables
 from tests.toy import same
 
+pytestmark = pytest.mark.xdist_group("dr_gan")  # they share `stepped`
 PEOPLE, POSES, SIDE = 6, 3, 16
 LAYOUTS = ((1, 1), (8, 1))  # devices on 'data' and 'model'
 SMALL = {
