@@ -11,10 +11,8 @@ from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 # What would take minutes, cut short; at full length it runs with `make test-long`.
-# Most of the time is compiling: where a kind of picture is drawn at one size, the next
-# notebook finds it compiled.
+# Most of the time is compiling: what is drawn at one size and quality is one program.
 SHORTER = {
-    "embed": {"people=20, images=3)": "people=20, images=3, size=32)"},
     "faces": {"SIZE = 128": "SIZE = 32", 'SIZE, quality="fast")': 'SIZE, "loose")'},
     "usynthface": {
         "PEOPLE, STEPS = 400, 300": "PEOPLE, STEPS = 256, 20",
