@@ -93,6 +93,18 @@ def quick_drawing():
         yield
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Programs that compile sooner than they would run: for a few steps."""
+    from fr_jax import cpu
+
+    quick = {"xla_backend_optimization_level": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "compiler_options", lambda: quick)
+        patch.setattr(cpu, "quick_compilation", lambda: quick)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real():
     """Returns a function: file name -> its path among the real data, or skips."""

@@ -241,7 +241,8 @@ TINY = (
     "--config.train.log_every=2",
     "--config.train.evaluate_every=0",
     "--config.system.image_size=16",
-    "--config.system.backbone_options.width=0.125",
+    "--config.system.backbone_options={'stage_sizes': (1, 1, 1, 1), 'width': 0.125, "
+    "'embedding_size': 16, 'dropout': 0.0, 'dtype': 'float32', 'bn_groups': 1}",
     "--config.data.num_identities=8",
     "--config.data.num_images=6",
     "--config.data.num_strangers=20",
@@ -252,11 +253,12 @@ TINY = (
 )
 
 
-one_worker = pytest.mark.xdist_group("trained")  # they share the fixture
+# They share what is trained, and what is compiled for it with others who draw.
+one_worker = pytest.mark.xdist_group("drawn")
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory, quick_drawing):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, quick_drawing, quick_compilation):
     workdir = tmp_path_factory.mktemp("trained") / "w"
     with pytest.raises(SystemExit) as left:
         main(["train", f"--config={CONFIG}:smoke", f"--workdir={workdir}", *TINY])
@@ -339,8 +341,12 @@ def test_a_start_that_failed_is_in_nobodys_way(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawing):
+@one_worker
+def test_mistakes_with_training(
+    mistake, tmp_path, folder, command, quick_drawing, quick_compilation
+):
     def train(match, *words, config=f"{CONFIG}:smoke"):
+        words = (*TINY, *words) if config.endswith(":smoke") else words
         mistake(
             match, "train", f"--config={config}", "--workdir", tmp_path / "w", *words
         )
@@ -357,10 +363,10 @@ def test_mistakes_with_training(mistake, tmp_path, folder, command, quick_drawin
     train("did you mean 'cosface'", "--config.system.head=cosfase")
     train("unknown option of head softmax 'margin'", "--config.system.head=softmax")
     train("unknown dtype 'bfloat'", "--config.system.backbone_options.dtype=bfloat")
-    train("save_every is 0", "--config.train.save_every=0", *TINY)
-    train("cannot be cut into 3", "--config.system.backbone_options.bn_groups=3", *TINY)
+    train("save_every is 0", "--config.train.save_every=0")
+    train("cannot be cut into 3", "--config.system.backbone_options.bn_groups=3")
     train("go with --distributed", "--num-processes=2")
-    train("needs evaluate_every", *TINY, "--config.train.best_metric=a/accuracy")
+    train("needs evaluate_every", "--config.train.best_metric=a/accuracy")
     train("did you mean 'inter_prototype'", "--config.system_name=interprototype")
     train("unknown data source 'disk'", "--config.data.source=disk")
     train("no embedder here", "--init-from", tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
-from fr_jax import cpu, sharding
+from fr_jax import sharding
 from fr_jax.cli import config as configs
 from fr_jax.cli import training_poses
 from fr_jax.embedder import Embedder, load_embedder
@@ -20,7 +20,10 @@ from tests.conftest import ROOT
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
 
-pytestmark = pytest.mark.usefixtures("quick_drawing")
+pytestmark = [
+    pytest.mark.usefixtures("quick_drawing", "quick_compilation"),
+    pytest.mark.xdist_group("drawn"),
+]
 CONFIG = ROOT / "configs/dr_gan.py"
 NETWORK = {
     "system.image_size": 16,
@@ -39,23 +42,14 @@ DRAWN = NETWORK | {
     "data.size": 16,
     "data.batch_size": 4,
 }
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def flags(settings):
     return [f"--config.{name}={value}" for name, value in settings.items()]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "compiler_options", lambda: QUICK)
-        patch.setattr(cpu, "quick_compilation", lambda: QUICK)
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, quick_drawing, quickly_compiled):
+def run(tmp_path_factory, quick_drawing, quick_compilation):
     """A workdir in which a generator has been trained, a little."""
     from fr_jax.cli import main
 

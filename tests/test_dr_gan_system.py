@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 from tests.networks import random_variables
 from tests.toy import same
 
+pytestmark = pytest.mark.xdist_group("dr_gan")  # they share `stepped`
 PEOPLE, POSES, SIDE = 6, 3, 16
 LAYOUTS = ((1, 1), (8, 1))  # devices on 'data' and 'model'
 SMALL = {
@@ -67,12 +68,14 @@ def paired(rows=8):
     return arrays
 
 
+step = jit(dr_gan.make(PEOPLE, **SMALL).train_step)
+
+
 @functools.cache
 def stepped(steps):
     """States after 0 to `steps` steps of turns D, G, D, ..., and their metrics."""
     system = dr_gan.make(PEOPLE, **SMALL)
     states, found = [jit(system.init)(jax.random.key(0), batch())], []
-    step = jit(system.train_step)
     for number in range(steps):
         state, metrics = step(states[-1], batch(), jax.random.key(number))
         states.append(state)
@@ -109,10 +112,8 @@ def test_metrics_begin_at_chance_and_are_kept_through_the_others_turn():
 
 def test_labels_that_nobody_knows_cost_nothing():
     """With none at all, only real or fake is learnt."""
-    system = dr_gan.make(PEOPLE, **SMALL)
     state = stepped(2)[0][0]
-    nobody = jnp.full(8, -1)
-    step = jit(system.train_step)
+    nobody = jnp.full(8, -1, jnp.int32)
     state, metrics = step(state, batch(label=nobody, pose=nobody), jax.random.key(0))
     assert metrics["discriminator/identity_loss"] == 0
     assert metrics["discriminator/pose_loss"] == 0

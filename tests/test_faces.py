@@ -11,6 +11,7 @@ import pytest
 from fr_jax import cpu, faces
 from fr_jax.faces import camera, imaging, light, paint
 
+pytestmark = pytest.mark.xdist_group("faces")
 SIZE = 64
 ROWS = 6  # of every batch here: one program a frame is compiled
 

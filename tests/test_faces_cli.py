@@ -15,7 +15,10 @@ from data_pipelines.readers.image_folder import ImageFolder
 from fr_jax.cli import face_files
 from fr_jax.faces import EXPRESSIONS, IMAGING, TRAITS, sets
 
-pytestmark = pytest.mark.usefixtures("quick_drawing")
+pytestmark = [
+    pytest.mark.usefixtures("quick_drawing"),
+    pytest.mark.xdist_group("drawn"),
+]
 SMALL = ("--size", "32", "--quality", "fast")
 
 

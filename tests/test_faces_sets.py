@@ -18,6 +18,8 @@ from fr_jax.faces.landmark_maps import landmark_maps
 from fr_jax.faces.render import Rendering
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("drawn")
+
 
 def labels(face_set, people, count, first=0):
     label, image = sets.rows(face_set, people, count)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import train
+from fr_jax import cpu, train
 from fr_jax.errors import UserError
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import inter_prototype
@@ -33,6 +33,7 @@ SMALL = {
     "image_size": 16,
 }
 STEPS = 10
+QUICK = {"xla_backend_optimization_level": 0}  # few steps: compiling takes longer
 
 
 def trace(layout) -> dict[str, list]:
@@ -171,4 +172,5 @@ def test_what_cannot_be_made():
 
 
 if __name__ == "__main__":
+    cpu.compiler_options = cpu.quick_compilation = lambda: QUICK
     print(json.dumps([trace(layout) for layout in ast.literal_eval(sys.argv[1])]))

@@ -18,7 +18,10 @@ from tests.conftest import ROOT
 from tests.test_images import encoded, picture
 from tests.test_records import some_faces
 
-pytestmark = pytest.mark.usefixtures("quick_drawing")
+pytestmark = [
+    pytest.mark.usefixtures("quick_drawing", "quick_compilation"),
+    pytest.mark.xdist_group("drawn"),
+]
 CONFIG = ROOT / "configs/usynthface.py"
 NETWORK = {
     "train.num_steps": 4,

@@ -23,8 +23,10 @@ from fr_jax.systems import usynthface
 from tests import toy
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("usynthface")  # they share `stepped`
 PEOPLE = 300
-LAYOUTS = ((1, 1), (8, 1), (2, 4))  # devices on 'data' and 'model'
+LAYOUTS = ((1, 1), (2, 4))  # devices on 'data' and 'model'
+MORE_LAYOUTS = ((1, 1), (8, 1))
 SMALL = {
     "backbone": "iresnet18",
     "backbone_options": {
@@ -38,7 +40,8 @@ SMALL = {
 }
 STEPS = 10
 # Compiling takes longer than these few steps.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+QUICK = {"xla_backend_optimization_level": 0}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def faces(rows=64):
@@ -121,10 +124,15 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-def test_every_layout_of_devices_trains_alike():
+@pytest.mark.parametrize(
+    "layouts",
+    [LAYOUTS, pytest.param(MORE_LAYOUTS, marks=pytest.mark.long)],
+    ids=["few", "more"],
+)
+def test_every_layout_of_devices_trains_alike(layouts):
     """With four BatchNorm groups, the queue whole and cut into four."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_usynthface_system", repr(LAYOUTS)],
+        [sys.executable, "-m", "tests.test_usynthface_system", repr(layouts)],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
         capture_output=True,
@@ -137,7 +145,7 @@ def test_every_layout_of_devices_trains_alike():
     whole = np.concatenate(alone["gradients"])
     assert np.linalg.norm(whole) > 0
     assert sum(alone["filled"]) == 100
-    for layout, other in zip(LAYOUTS[1:], others, strict=True):
+    for layout, other in zip(layouts[1:], others, strict=True):
         assert distance(other["loss"][:1], alone["loss"][:1]) < 1e-5, layout
         gradients = np.concatenate(other["gradients"])
         assert distance(gradients, whole) < 1e-5, layout
@@ -310,8 +318,8 @@ def test_the_score_that_is_watched_lowers_the_rate_and_stops_the_run():
 
 def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(tmp_path, monkeypatch):
     """To the bit: networks, queue, cursor, momentum, rate, what the plateau knows."""
-    quick = {"xla_backend_optimization_level": 0}
-    monkeypatch.setattr(cpu, "compiler_options", lambda: quick)
+    monkeypatch.setattr(cpu, "compiler_options", lambda: QUICK)
+    monkeypatch.setattr(cpu, "quick_compilation", lambda: QUICK)
     system = usynthface.make(
         PEOPLE,
         **SMALL,
@@ -390,4 +398,5 @@ def test_what_cannot_be_made():
 
 
 if __name__ == "__main__":
+    cpu.compiler_options = cpu.quick_compilation = lambda: QUICK
     print(json.dumps([trace(layout) for layout in ast.literal_eval(sys.argv[1])]))
