@@ -304,6 +304,6 @@ def test_records_of_one_expression_and_within_a_yaw(tmp_path):
     with pytest.raises(DataError, match="'frown'; there are: neutral, smile"):
         opened(expression="frown")
     index = indexes.load(folder)
-    indexes.save(folder, index._replace(expression=None))
+    indexes.save(folder, indexes.Index(**index._asdict() | {"expression": None}))
     with pytest.raises(DataError, match="convert the set again"):
         opened(expression="neutral")

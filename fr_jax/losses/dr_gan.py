@@ -69,14 +69,22 @@ def recognition(
 
 def judged_real(
     logits: Mapping[str, Array],
+    identity: Array,
     *,
     form: str = "tpami",
     kind: str = "cross_entropy",
     target: float = 1.0,
 ) -> Array:
-    """Returns what real images cost the discriminator [R]; 0 in the CVPR form."""
+    """Returns what real images cost the discriminator [R].
+
+    In the CVPR form somebody who is recognised is not in the class of fakes, so that
+    costs 0; where nobody knows who it is, -log(1 - p_fake).
+
+    Args:
+      identity: int [R], -1 where not known.
+    """
     if form == "cvpr":
-        return jnp.zeros(len(logits["real"]))
+        return _not_fake(logits, identity)
     return gan.GAN_LOSSES[kind][0](logits["real"][:, 0], target=target)
 
 
@@ -100,16 +108,13 @@ def fooled(
 ) -> Array:
     """Returns what fakes cost the generator for not being real [R].
 
-    In the CVPR form an image of the right identity is not in the class of fakes, so
-    that costs 0; one that should be nobody in particular costs -log(1 - p_fake).
+    In the CVPR form as in `judged_real`.
 
     Args:
       identity: int [R], whom they should show; -1: nobody in particular.
     """
     if form == "cvpr":
-        everything = jax.nn.logsumexp(_with_fake(logits), axis=1)
-        people = jax.nn.logsumexp(logits["identity"], axis=1)
-        return jnp.where(identity < 0, everything - people, 0.0)
+        return _not_fake(logits, identity)
     return gan.GAN_LOSSES[kind][2](logits["real"][:, 0])
 
 
@@ -166,6 +171,13 @@ def paired(images: Array, truth: Array, kind: str = "l1") -> Array:
       kind: 'l1', absolute; 'l2', squared, which the paper compares the game with.
     """
     return jnp.mean(PAIRED[kind](images - truth), axis=(1, 2, 3))
+
+
+def _not_fake(logits: Mapping[str, Array], identity: Array) -> Array:
+    """-log(1 - p_fake) where nobody is known, else 0."""
+    everything = jax.nn.logsumexp(_with_fake(logits), axis=1)
+    people = jax.nn.logsumexp(logits["identity"], axis=1)
+    return jnp.where(identity < 0, everything - people, 0.0)
 
 
 def _with_fake(logits: Mapping[str, Array]) -> Array:

@@ -19,7 +19,7 @@ A step updates one of the two networks (`fr_jax.turns`). Published programs diff
 | the target pose is drawn anew each time, or is that of a true image beside it | zhangjunh's: L1 to the input, whatever its pose |
 | target yaws are uniform | the authors': the first of a person's is normal, of 45 degrees |
 | images with a pose are mirrored with it | the authors': not at all, the others without |
-| in the CVPR form a fake of nobody in particular costs -log(1 - p_fake) | the papers' have none |
+| in the CVPR form an image of nobody in particular costs -log(1 - p_fake) | the paper has none |
 | cosines are cosines | the authors' normalise along the batch |
 
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
@@ -413,7 +413,11 @@ def make(
             )
             found = {name: losses.masked_mean(*term) for name, term in terms.items()}
             as_real = losses.judged_real(
-                of_real, form=loss, kind=gan_loss, target=real_target
+                of_real,
+                real["identity"],
+                form=loss,
+                kind=gan_loss,
+                target=real_target,
             )
             as_fake = losses.judged_fake(of_fake, form=loss, kind=gan_loss)
             found["gan"] = jnp.mean(as_real) + over_made(as_fake, shown)
