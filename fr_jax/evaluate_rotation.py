@@ -281,11 +281,10 @@ def spoil(images: Array, seed: int = 0) -> tuple[Array, Array]:
     """Returns images of fewer pixels, brought back to their size, and their levels."""
     levels = np.random.default_rng(seed).choice(LEVELS, len(images))
     out, side = np.array(images), images.shape[1]
-    for level in LEVELS[1:]:
-        rows = levels == level
-        if rows.any():
-            small = resize(jnp.asarray(images[rows]), max(round(level * side), 2))
-            out[rows] = np.clip(np.round(resize(small, side)), 0, 255).astype(np.uint8)
+    for row in np.flatnonzero(levels < 1):  # one by one: a program for each level
+        fewer = max(round(levels[row] * side), 2)
+        small = resize(jnp.asarray(images[row][None]), fewer)
+        out[row] = np.clip(np.round(resize(small, side)), 0, 255)[0]
     return out, levels
 
 

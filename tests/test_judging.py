@@ -173,8 +173,8 @@ def test_judged_and_compared_on_records(of_two_poses, tmp_path, command, mistake
         *words,
         some,
     )
-    mine = [*words, some, "--identities", "p0:p5", "--teach"]
-    mistake("1 people, as p5, would both teach", *mine, "p5:p7")
+    mine = [*words, some, "--identities", "p0:p2", "--teach"]
+    mistake("1 people, as p2, would both teach", *mine, "p2:p7")
     two = ["--generator", tmp_path / "other/embedder_generator"]
     mistake("generators of different angles", *mine, "p6:p7", *two)
     unposed = records(tmp_path / "unposed", 3, 2, (np.nan,))
