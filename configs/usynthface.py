@@ -1,5 +1,9 @@
 """USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
 
+The figures of smoke, faces_cpu and cfp were measured while keys of the query's own
+person counted as negatives (--config.system.mask_identity=False); README.md has the
+whole commands.
+
 smoke        Drawn people and a tiny network; nothing is downloaded. 2 cores: two
              minutes; other drawn people are told apart with 79 % (untrained: 59).
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
@@ -23,7 +27,8 @@ paper_100k, paper_200k, paper_400k
              the paper's settings (four GPUs). Published: LFW 92.12, 91.93, 92.23,
              AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run here at
              this scale. The rate, the stop and the step that is handed over follow 200
-             of the identities, which are held out; as published, the test sets:
+             of the identities, which are held out; as published, the test sets. Images
+             are aligned by `fr-jax data align`, as published with --legacy-bgr:
     fr-jax data convert $DATA/disco100K --to $RECORDS --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
         --config.data.path=$RECORDS/disco

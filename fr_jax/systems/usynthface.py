@@ -13,11 +13,12 @@ is pushed away (MoCo v1), and the positive must win by a margin (`losses.margin_
 | statistics of BatchNorm averaged over the groups | those of the first device | `bn_first_group=True` |
 | rate and stop follow the metrics in `watch` | accuracies on three test sets | name those |
 | faces lie where those of evaluation sets do | 8 px to the left of them | `data.template=train96` |
-| the detector of alignment sees RGB | BGR, though it was trained on RGB | `fr-jax data align --legacy-bgr` |
+| the detector of alignment sees RGB | BGR, though theirs was trained on RGB | `fr-jax data align --legacy-bgr` |
 
 An epoch has every person once, in an order of its own, so a queue of K keys of N people
-holds the query's own key of the epoch before in (K / N)^2 / 2 of all queries if K <= N: 5 % with the paper's 32,768 of 100,000, 12.5 % at N / 2. It would be pushed away
-like a stranger's; masked, it is a negative less.
+holds the query's own key of the epoch before in (K / N)^2 / 2 of all queries (K <= N):
+5 % with the paper's 32,768 of 100,000, 12.5 % at N / 2. Such a key would be pushed away
+like a stranger's; masked, it is one negative less.
 
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
