@@ -212,7 +212,7 @@ def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
 def test_statistics_of_the_first_group_alone_are_those_of_one_device():
     """As one of several processes keeps its own; nothing else changes."""
     before, after, (metrics,) = stepped(1, bn_first_group=True)
-    _, usual, (other,) = stepped(1)
+    _, usual, (other,) = stepped()
     images = normalise(batch()["image"].astype(jnp.float32), InputSpec(size=16))
 
     @jit
@@ -233,7 +233,7 @@ def test_statistics_of_the_first_group_alone_are_those_of_one_device():
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(averaged, of_all, rtol=1e-4, atol=1e-6)
         apart.append(np.abs(found - averaged).max())
-    assert min(apart) > 1e-4
+    assert max(apart) > 0.1
     assert metrics == pytest.approx(other, rel=1e-5)
     for found, expected in zip(*map(jax.tree.leaves, (after.params, usual.params))):
         np.testing.assert_allclose(found, expected, atol=1e-6)
