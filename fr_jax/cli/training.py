@@ -112,7 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     embedders = _hand_over(system, result, data.provenance, evaluation_sets, workdir)
     if pictures:
         embedder, folder = embedders["embedding"], workdir / "figures"
-        _say(f"figure: {pair_figures.after(embedder, stream, policy, folder)}")
+        path = pair_figures.after(config, embedder, stream, policy, folder)
+        _say(f"figure: {path}")
     return 0
 
 
