@@ -40,10 +40,13 @@ class PairStream:
     Attributes:
       num_classes: identities, which is pairs of a run too.
       fetch: as given.
+      unit: 'pairs', what a batch has rows of.
 
     Raises:
       DataError: where identities cannot be paired so, or are fewer than a batch.
     """
+
+    unit = "pairs"
 
     def __init__(
         self,

@@ -14,12 +14,19 @@ class Journal:
     Args:
       workdir: metrics.jsonl and the TensorBoard events go here.
       num_steps: of the whole run, for the time left.
+      unit: what a batch has rows of, as the rates are named.
       active: whether this process is the one that writes.
     """
 
-    def __init__(self, workdir: epath.PathLike, num_steps: int, active: bool = True):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        num_steps: int,
+        unit: str = "images",
+        active: bool = True,
+    ):
         self._file = epath.Path(workdir) / "metrics.jsonl"
-        self._num_steps = num_steps
+        self._num_steps, self._unit = num_steps, unit
         self._active = active
         self._tensorboard = _tensorboard(workdir) if active else None
 
@@ -49,12 +56,13 @@ class Journal:
             self._tensorboard.write_scalars(step, dict(scalars))
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
-        """Shows one line: step, loss, images/s, data wait and time left."""
+        """Shows one line: step, loss, images (pairs) a second, data wait, time left."""
         left = (self._num_steps - step) / max(scalars["steps_per_second"], 1e-9)
         parts = [f"step {step:,}/{self._num_steps:,}"]
         if "loss" in scalars:
             parts.append(f"loss {scalars['loss']:.4g}")
-        parts.append(f"{scalars['images_per_second']:,.0f} images/s")
+        rate = scalars[f"{self._unit}_per_second"]
+        parts.append(f"{rate:,.0f} {self._unit}/s")
         parts.append(f"data wait {scalars['data_wait']:.0%}")
         if scalars.get("skipped"):
             parts.append(f"{scalars['skipped']:.0f} updates skipped")

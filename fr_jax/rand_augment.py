@@ -8,7 +8,9 @@ than all else together, is done between the two on the rows that drew it.
 
 It differs from Pillow, which `data_pipelines.randaugment` follows to the bit, by one
 level in some pixels: a blend may be computed by one rounding instead of two, and
-AutoContrast divides whole numbers. Its random numbers are JAX's.
+AutoContrast divides whole numbers. Its random numbers are JAX's. And it comes later:
+the host augments images of the size they are stored in, which are then brought to the
+network's, the device those that have it already.
 """
 
 import functools

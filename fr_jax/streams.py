@@ -88,6 +88,7 @@ class GeneratedStream:
     Args:
       make_batch: key -> dict of arrays with `batch_size` rows, a pure function; `seed`
         uint32 [B] is added.
+      unit: what its rows are.
     """
 
     def __init__(
@@ -97,8 +98,9 @@ class GeneratedStream:
         *,
         seed: int = 0,
         mesh: Mesh | None = None,
+        unit: str = "images",
     ):
-        self.batch_size = batch_size
+        self.batch_size, self.unit = batch_size, unit
 
         def batch(step):
             key_batch, key_seed = jax.random.split(jax.random.key(seed))

@@ -34,7 +34,10 @@ PyTree = Any
 
 
 class Stream(Protocol):
-    """Where batches come from: a pure function of the step."""
+    """Where batches come from: a pure function of the step.
+
+    One whose rows are no images names them in an attribute `unit`, such as 'pairs'.
+    """
 
     batch_size: int
 
@@ -168,7 +171,8 @@ def train(
     mesh = mesh or sharding.make_mesh()
     update = _Update(system, stream, mesh, seed, given or {}, guard)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=keep, best=best_metric)
-    journal = Journal(workdir, num_steps, active=jax.process_index() == 0)
+    unit = getattr(stream, "unit", "images")
+    journal = Journal(workdir, num_steps, unit, active=jax.process_index() == 0)
     embedder = ImageEmbedder(system.embed, evaluation_batch_size, mesh)
 
     step, loop = checkpoints.latest(update.like) or (0, update.initial())
@@ -246,7 +250,7 @@ def train(
             if logs:
                 scalars, loop = update.read(loop)
                 checkpoints.check()
-                scalars |= clock.rates(stream.batch_size)
+                scalars |= clock.rates(stream.batch_size, unit)
                 journal.write(step, scalars)
                 journal.progress(step, scalars)
                 clock = _Clock()
@@ -473,10 +477,10 @@ class _Clock:
         yield
         self._paused += time.perf_counter() - began
 
-    def rates(self, batch_size: int) -> dict[str, float]:
+    def rates(self, batch_size: int, unit: str) -> dict[str, float]:
         seconds = max(time.perf_counter() - self._start - self._paused, 1e-9)
         return {
-            "images_per_second": self.steps * batch_size / seconds,
+            f"{unit}_per_second": self.steps * batch_size / seconds,
             "steps_per_second": self.steps / seconds,
             "data_wait": self.data_wait / seconds,
         }

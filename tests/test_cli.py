@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from data_pipelines import align, detect
 from data_pipelines import index as indexes
 from fr_jax.cli import config as configs
 from fr_jax.cli import main, training
@@ -157,6 +158,31 @@ def test_align_writes_faces_and_reports_misfits(command, mistake, real, tmp_path
         "--to",
         aligned,
     )
+
+
+def test_a_detector_may_see_red_for_blue(command, monkeypatch, tmp_path):
+    """As USynthFace's did; the faces that are written are the same."""
+    shown = []
+
+    def detector(_):
+        def found(image):
+            shown.append(image.copy())
+            box = np.array([0, 0, 100, 100])
+            return [detect.Detection(box, align.template() + (5, 9), 1.0)]
+
+        return found
+
+    monkeypatch.setattr(detect, "YuNet", detector)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_bytes(encoded(".png", image := picture(130, 140)))
+    words = ("data", "align", tmp_path / "photos", "--detector", "any")
+    for folder, flag in (("plain", ()), ("legacy", ("--legacy-bgr",))):
+        code, _, error = command(*words, "--to", tmp_path / folder, *flag)
+        assert code == 0, error
+    assert (image != image[..., ::-1]).any()
+    np.testing.assert_array_equal(shown, [image, image[..., ::-1]])
+    plain, legacy = (tmp_path / f"{n}/a.jpg" for n in ("plain", "legacy"))
+    assert plain.read_bytes() == legacy.read_bytes()
 
 
 # --- evaluate -----------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Backbones: sizes, initialisation, BatchNorm, padding, and their arguments."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,6 +162,38 @@ def test_batch_norm_normalises_and_remembers_as_pytorch_does(groups, shape):
     mean, var = np.asarray(stats["mean"]), np.asarray(stats["var"])
     by_hand = (x - mean) / np.sqrt(var + 1e-5)
     np.testing.assert_allclose(evaluated, by_hand, atol=1e-5)
+
+
+def test_running_values_may_be_those_of_the_first_group_alone():
+    x = np.random.default_rng(0).normal(3, 2, (8, 5, 5, 3)).astype(np.float32)
+
+    def updated(norm, x):
+        variables = norm.init(jax.random.key(0), x, True)
+        return norm.apply(variables, x, True, mutable=["batch_stats"])
+
+    out, found = updated(layers.BatchNorm(groups=4, first_group=True), x)
+    same_out, mean = updated(layers.BatchNorm(groups=4), x)
+    _, alone = updated(layers.BatchNorm(), x[:2])
+    np.testing.assert_array_equal(out, same_out)
+    for name, value in alone["batch_stats"].items():
+        np.testing.assert_allclose(found["batch_stats"][name], value, rtol=1e-6)
+        assert np.abs(mean["batch_stats"][name] - value).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name", ["iresnet18", "ir_se50", "mobilefacenet", "mobilefacenet_v2"]
+)
+def test_every_batch_norm_of_a_backbone_knows_its_groups(name):
+    seen = set()
+
+    def look(function, args, keywords, context):
+        if isinstance(context.module, layers.BatchNorm):
+            seen.add((context.module.groups, context.module.first_group))
+        return function(*args, **keywords)
+
+    with nn.intercept_methods(look):
+        abstract(name, bn_groups=2, bn_first_group=True)
+    assert seen == {(2, True)}
 
 
 def test_batch_norm_gradient_is_that_of_the_formula():

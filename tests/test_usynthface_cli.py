@@ -10,10 +10,11 @@ import pytest
 from etils import epath
 
 from data_pipelines.builders import faces as builder
-from fr_jax import sharding
+from fr_jax import augment, sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import evaluating, training_pairs
+from fr_jax.cli import evaluating, pair_figures, training_pairs
 from fr_jax.faces import sets
+from fr_jax.models import preprocess
 from tests.conftest import ROOT
 from tests.test_images import encoded, picture
 from tests.test_records import some_faces
@@ -50,6 +51,7 @@ def run(command, variant, workdir, settings):
     words = (f"--config={CONFIG}:{variant}", "--workdir", workdir, *flags(settings))
     code, _, error = command("train", *words)
     assert code == 0, error
+    assert " pairs/s  data wait" in error
     rows = [json.loads(r) for r in (workdir / "metrics.jsonl").read_text().splitlines()]
     results = json.loads((workdir / "results.json").read_text())
     about = json.loads((workdir / "embedder/embedder.json").read_text())
@@ -62,6 +64,8 @@ def test_drawn_people_without_labels(command, tmp_path):
     learning = [row for row in rows if "chance_loss" in row]
     assert [row["step"] for row in learning] == [2, 4]
     assert learning[1]["queue_fill"] == 1 and learning[1]["valid_negatives"] == 8
+    assert learning[1]["pairs_per_second"] > 0
+    assert "images_per_second" not in learning[1]
     assert about["selection"] == {"kind": "clean", "sets": ["strangers"]}
     assert results["selection_clean/accuracy"] == results["strangers/accuracy"]
     assert len(about["people"]["drawn"]) == 16
@@ -144,6 +148,7 @@ def test_generated_pairs_are_two_new_images_of_one_person(monkeypatch):
     _, open_, facts, _ = source("smoke", settings)
     assert facts["augmentation"][1] == ("rand_augment", {"num_ops": 1, "magnitude": 16})
     stream, _ = open_()
+    assert stream.unit == "pairs"
     monkeypatch.setattr(sets, "draw_rows", shown)
     batches = [stream.batch_at(step) for step in range(8)]
     first, second, label = (
@@ -188,6 +193,38 @@ def test_images_are_augmented_where_the_network_does_not_run(monkeypatch):
     assert host[2]["augmentation"] == ()
 
 
+def test_figures_show_what_the_device_augments(monkeypatch):
+    """As in training: made as small as the network's input first."""
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (4, 24, 24, 3), np.uint8),
+        "positive": rng.integers(0, 256, (4, 24, 24, 3), np.uint8),
+        "label": np.arange(4, dtype=np.int32),
+        "seed": np.arange(4, dtype=np.uint32),
+    }
+
+    class Stream:
+        batch_size = 4
+
+        def batch_at(self, step):
+            return batch
+
+    def column(keys, images):
+        """The first column black: half as wide before the image is made smaller."""
+        return images.at[:, :, 0].set(0.0)
+
+    monkeypatch.setitem(augment.AUGMENTATIONS, "column", column)
+    config = configs.load(f"{CONFIG}:smoke", [("system.image_size", "12")])
+    views = pair_figures._views(config, Stream(), (("column", {}),), 3)
+    for shown, name in zip(views, ("image", "positive")):
+        expected = np.array(preprocess.resize(jnp.asarray(batch[name][:3]), 12))
+        expected[:, :, 0] = 0
+        assert shown.dtype == np.uint8
+        np.testing.assert_allclose(shown, expected, atol=0.51)
+        assert (shown[:, :, 0] == 0).all() and shown[:, :, 1].mean() > 64
+    assert views[2].tolist() == [0, 1, 2]
+
+
 def test_every_variant_is_a_whole_configuration():
     import importlib.util
 
@@ -229,7 +266,8 @@ def test_mistakes(mistake, tmp_path, records):
     to = ("--to", tmp_path / "r", "--name", "r")
     some = {"data.path": records, "selection.held_out": 0, "selection.sets": "()"}
     some |= {"system.schedule": "constant", "data.num_identities": 0}
-    train("use queue_size <= 8, mask_identity", DRAWN | {"system.queue_size": 9})
+    long = {"system.queue_size": 9, "system.mask_identity": False}
+    train("use queue_size <= 8, mask_identity", DRAWN | long)
     train("did you mean 'host'", DRAWN | {"data.augment": "hots"})
     train("use one of disco", DRAWN | {"data.pairing": "disko"})
     train("4 pairs of distinct people out of 3", DRAWN | {"data.num_identities": 3})
@@ -269,3 +307,5 @@ def test_mistakes(mistake, tmp_path, records):
     )
     mistake("no .jpg", "data", "convert", tmp_path, "--flat", *to)
     train("held_out is 50 people", some | {"selection.held_out": 50}, "paper_100k")
+    everybody = {"selection.held_out": 40, "data.num_identities": 40}
+    train("somebody must be left to train on", some | everybody, "paper_100k")

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import cpu, momentum, train
+from fr_jax import cpu, models, momentum, train
 from fr_jax.errors import UserError
 from fr_jax.evaluate import EvaluationSet
+from fr_jax.models.preprocess import InputSpec, normalise
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import usynthface
 from tests import toy
@@ -176,10 +177,12 @@ def test_the_key_network_follows_and_its_keys_are_enqueued():
 def test_metrics_tell_how_the_learner_is():
     _, _, (first, second, *_, last) = stepped(8)
     assert first["loss"] == first["chance_loss"] == 0  # nothing is enqueued yet
-    assert first["valid_negatives"] == 0 and second["valid_negatives"] == 16
-    assert second["chance_loss"] == pytest.approx(np.log(17))
+    assert first["valid_negatives"] == 0
+    assert second["valid_negatives"] == 15  # of 16, one is its own
+    assert second["chance_loss"] == pytest.approx(np.log(16))
     assert second["queue_fill"] == pytest.approx(0.32)
-    assert last["queue_fill"] == 1 and last["valid_negatives"] == 100
+    assert last["queue_fill"] == 1
+    assert 93 < last["valid_negatives"] < 94  # 100 keys of 16 people: 6 or 7 their own
     assert 0 <= second["top1"] <= second["top5"] <= 1
     assert 0 < second["embedding_spread"] < 1
     assert second["negative_cosine"] < second["positive_cosine"] <= 1
@@ -192,15 +195,16 @@ def test_the_start_and_ones_own_identity_are_masked_or_not():
         0.16
     )
     assert first["chance_loss"] == pytest.approx(np.log(101), rel=1e-5)
-    _, _, (*_, second) = stepped(2, mask_identity=True)
-    assert second["valid_negatives"] == 15  # of 16, one is its own
+    _, _, (*_, second) = stepped(2, mask_identity=False)
+    assert second["valid_negatives"] == 16
+    assert second["chance_loss"] == pytest.approx(np.log(17))
 
 
 def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
     """Key i is of image i, but was normalised among others: those of the order."""
     order = np.random.default_rng(5).permutation(16)
     monkeypatch.setattr(jax.random, "permutation", lambda key, count: jnp.array(order))
-    shuffled = stepped()[1].queue
+    shuffled = stepped.__wrapped__()[1].queue  # not for other tests
     system = usynthface.make(PEOPLE, **SMALL, shuffle_keys=False)
     state = jit(system.init)(jax.random.key(0), batch())
     step = jit(system.train_step)
@@ -211,6 +215,40 @@ def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
     np.testing.assert_allclose(found[order], expected, atol=1e-5)
     assert np.abs(found - plain.queue.keys[:16]).max() > 0.1
     assert shuffled.identity[:16].tolist() == list(range(16))
+
+
+def test_statistics_of_the_first_group_alone_are_those_of_one_device():
+    """As one of several processes keeps its own; nothing else changes."""
+    before, after, (metrics,) = stepped(1, bn_first_group=True)
+    _, usual, (other,) = stepped()
+    images = normalise(batch()["image"].astype(jnp.float32), InputSpec(size=16))
+
+    @jit
+    def kept(images):
+        variables = {
+            "params": before.params["backbone"],
+            "batch_stats": before.batch_stats,
+        }
+        model = models.create(SMALL["backbone"], **SMALL["backbone_options"])
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[1]
+
+    groups = [kept(images[n : n + 4])["batch_stats"] for n in range(0, 16, 4)]
+    mean = jax.tree.map(lambda *values: sum(values) / 4, *groups)
+    apart = []
+    for found, expected, averaged, of_all in zip(
+        *map(jax.tree.leaves, (after.batch_stats, groups[0], usual.batch_stats, mean))
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(averaged, of_all, rtol=1e-4, atol=1e-6)
+        apart.append(np.abs(found - averaged).max())
+    assert max(apart) > 0.1
+    assert metrics == pytest.approx(other, rel=1e-5)
+    for found, expected in zip(*map(jax.tree.leaves, (after.params, usual.params))):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    system = usynthface.make(PEOPLE, **SMALL, bn_first_group=True)
+    network = system.hand_over(after)["embedding"]
+    assert toy.same(network.variables["batch_stats"], after.batch_stats)
+    assert set(network.options) == set(SMALL["backbone_options"])
 
 
 def test_another_loss_of_the_logits_may_take_the_place_of_marginnce():
@@ -373,9 +411,9 @@ def test_numbers_that_make_no_sense(options, match):
 
 def test_what_cannot_be_made():
     with pytest.raises(UserError, match="use queue_size <= 99, mask_identity=True"):
-        usynthface.make(199, **SMALL)
-    usynthface.make(199, **SMALL, mask_identity=True)
-    usynthface.make(199, **SMALL, force=True)
+        usynthface.make(199, **SMALL, mask_identity=False)
+    usynthface.make(199, **SMALL)
+    usynthface.make(199, **SMALL, mask_identity=False, force=True)
     with pytest.raises(UserError, match="counts in epochs: give steps_per_epoch"):
         usynthface.make(PEOPLE, **SMALL, schedule="step")
     with pytest.raises(UserError, match="unknown queue policy 'simq'"):

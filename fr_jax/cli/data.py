@@ -159,7 +159,8 @@ def align(arguments: argparse.Namespace) -> int:
         except (DataError, OSError) as error:
             row["note"] = str(error)
             continue
-        found = detect.detect_or_pad(detector, image)
+        seen = image[..., ::-1].copy() if arguments.legacy_bgr else image
+        found = detect.detect_or_pad(detector, seen)
         row["faces"] = len(found)
         if not found:
             row["note"] = "no face found"

@@ -185,6 +185,11 @@ def parser() -> argparse.ArgumentParser:
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR")
     add("--size", type=int, default=112)
+    add(
+        "--legacy-bgr",
+        action="store_true",
+        help="the detector takes red for blue, as USynthFace's did",
+    )
 
     faces = command("faces", "Draw people that nobody is.").add_subparsers(
         dest="action", required=True, parser_class=_Parser, metavar="ACTION"

@@ -13,6 +13,7 @@ from data_pipelines import randaugment
 from data_pipelines.pair_stream import PairStream
 from fr_jax import augment
 from fr_jax.embedder import Embedder
+from fr_jax.models.preprocess import resize
 from fr_jax.report import figures
 
 _SHOWN = 24  # pairs
@@ -30,7 +31,7 @@ def before(
 
     Returns what was written.
     """
-    image, positive, _ = _views(stream, policy, _SHOWN)
+    image, positive, _ = _views(config, stream, policy, _SHOWN)
     written = [folder / "pairs.png"]
     beside = list(np.concatenate([image, positive], axis=2))
     figures.contact_sheet(beside, written[0], columns=6)
@@ -58,10 +59,14 @@ def before(
 
 
 def after(
-    embedder: Embedder, stream: Any, policy: Policy, folder: epath.Path
+    config: ConfigDict,
+    embedder: Embedder,
+    stream: Any,
+    policy: Policy,
+    folder: epath.Path,
 ) -> epath.Path:
     """Draws cosines of positives, two views of one person, and of negatives."""
-    image, positive, label = _views(stream, policy, _JUDGED)
+    image, positive, label = _views(config, stream, policy, _JUDGED)
     scores = embedder.embed(image) @ embedder.embed(positive).T  # [N, N]
     same = np.eye(len(label), dtype=bool)
     nobody = label < 0
@@ -72,23 +77,28 @@ def after(
     return path
 
 
-def _views(stream: Any, policy: Policy, count: int) -> tuple[np.ndarray, ...]:
-    """The first pairs of a run: image, positive uint8 [n, S, S, 3] and label [n]."""
+def _views(
+    config: ConfigDict, stream: Any, policy: Policy, count: int
+) -> tuple[np.ndarray, ...]:
+    """The first pairs of a run: image, positive uint8 [n, S, S, 3] and label [n].
+
+    S is the network's `image_size`. As in training, what the device augments has that
+    size already; the host has augmented images of the size that they come in.
+    """
     batches = [stream.batch_at(n) for n in range(-(-count // stream.batch_size))]
     image, positive, label, seed = (
         np.concatenate([np.asarray(batch[name]) for batch in batches])[:count]
         for name in ("image", "positive", "label", "seed")
     )
-    if not policy:
-        return image, positive, label
 
     @jax.jit
     def view(number, images):
         keys = augment.example_keys(jax.random.key(number), jnp.asarray(seed))
-        return augment.augment(keys, images.astype(jnp.float32), policy)
+        images = resize(images, config.system.image_size)
+        return jnp.round(augment.augment(keys, images, policy)).astype(jnp.uint8)
 
     image, positive = (
-        np.asarray(view(number, images)).round().astype(np.uint8)
+        np.asarray(view(number, images))
         for number, images in enumerate((image, positive))
     )
     return image, positive, label

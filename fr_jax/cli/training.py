@@ -117,7 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
     left = _hand_over(system, result, provenance, evaluation_sets, workdir)
     if pictures:
         embedder, folder = left["embedding"], workdir / "figures"
-        _say(f"figure: {pair_figures.after(embedder, stream, policy, folder)}")
+        path = pair_figures.after(config, embedder, stream, policy, folder)
+        _say(f"figure: {path}")
     return 0
 
 

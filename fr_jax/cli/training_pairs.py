@@ -134,7 +134,9 @@ def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
         return {"image": first, "positive": second, "label": two["label"][::2]}
 
     def open_stream():
-        return GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
+        return GeneratedStream(
+            make_batch, options.batch_size, seed=seed, mesh=mesh, unit="pairs"
+        )
 
     return _of_nobody(config, open_stream, options.num_identities)
 
@@ -277,10 +279,15 @@ def _held_out(labels: np.ndarray, count: int) -> np.ndarray:
     """The last identities that have images enough to be judged on."""
     people, images = np.unique(labels[labels >= 0], return_counts=True)
     enough = people[images >= _OF_A_STRANGER]
-    if len(enough) < count or len(people) <= count:
+    if len(enough) < count:
         raise UserError(
             f"config.selection.held_out is {count} people with {_OF_A_STRANGER} images "
             f"each; {len(enough)} of {len(people)} have as many"
+        )
+    if len(people) == count:
+        raise UserError(
+            f"config.selection.held_out is {count}, which is all people there are: "
+            "somebody must be left to train on"
         )
     return enough[-count:]
 

@@ -82,6 +82,7 @@ class IR(nn.Module):
     embedding_size: int = 512
     dropout: float = 0.6
     bn_groups: int = 1
+    bn_first_group: bool = False
     conv_init: layers.Initializer = layers.uniform_fan_in
     squeeze_init: layers.Initializer = layers.uniform_fan_in
     dense_init: layers.Initializer = layers.uniform_fan_in
@@ -91,7 +92,9 @@ class IR(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(layers.BatchNorm, groups=self.bn_groups)
+        norm = functools.partial(
+            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
+        )
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
         x = layers.Conv(
             channels[0], 3, init=self.conv_init, dtype=self.dtype, name="input_conv"

@@ -55,7 +55,7 @@ class IResNet(nn.Module):
       width: factor on the channels (64, 128, 256, 512).
       dropout: rate before the last layer; `channel_dropout` drops whole channels.
       bn_momentum: weight of the old running value.
-      bn_groups: see `layers.BatchNorm`.
+      bn_groups, bn_first_group: see `layers.BatchNorm`.
       frozen_scale: the scale of the last BatchNorm gets no gradient (arcface_torch).
       dtype: of the convolutions; the last layer is always float32.
       remat: recompute each block in the backward pass instead of keeping its maps.
@@ -69,6 +69,7 @@ class IResNet(nn.Module):
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     bn_groups: int = 1
+    bn_first_group: bool = False
     frozen_scale: bool = True
     conv_init: layers.Initializer = nn.initializers.normal(0.1)
     dtype: jnp.dtype = jnp.float32
@@ -81,6 +82,7 @@ class IResNet(nn.Module):
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             groups=self.bn_groups,
+            first_group=self.bn_first_group,
         )
         conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]

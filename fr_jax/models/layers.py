@@ -124,6 +124,8 @@ class BatchNorm(nn.Module):
       groups: the batch is cut into this many equal runs of rows, each normalised with
         its own statistics, as one PyTorch process per device does. 1 means the whole
         global batch, on however many devices it lies.
+      first_group: the running values are those of the first group, as one process of
+        PyTorch's keeps its own; else means over the groups.
       use_affine: learn a scale and a bias.
       frozen_scale: the scale is kept and loaded, but gets no gradient.
     """
@@ -131,6 +133,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     groups: int = 1
+    first_group: bool = False
     use_affine: bool = True
     frozen_scale: bool = False
 
@@ -162,7 +165,8 @@ class BatchNorm(nn.Module):
             count = x.size // (self.groups * features)
             unbiased = batch_var * (count / max(count - 1, 1))
             for running, value in ((mean, batch_mean), (var, unbiased)):
-                value = jnp.mean(value, axis=0)  # [C], over the groups
+                # [groups, C] -> [C]
+                value = value[0] if self.first_group else jnp.mean(value, axis=0)
                 running.value = (
                     self.momentum * running.value + (1 - self.momentum) * value
                 )

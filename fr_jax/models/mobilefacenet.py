@@ -91,12 +91,15 @@ class MobileFaceNet(nn.Module):
     embedding_size: int = 512
     dropout: float = 0.0
     bn_groups: int = 1
+    bn_first_group: bool = False
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(layers.BatchNorm, groups=self.bn_groups)
+        norm = functools.partial(
+            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
+        )
         shared = {"norm": norm, "dtype": self.dtype}
         bottleneck = (
             nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck

@@ -62,12 +62,15 @@ class MobileFaceNetV2(nn.Module):
     embedding_size: int = 128
     dropout: float = 0.0
     bn_groups: int = 1
+    bn_first_group: bool = False
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(layers.BatchNorm, groups=self.bn_groups)
+        norm = functools.partial(
+            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
+        )
         shared = {"norm": norm, "dtype": self.dtype}
         unit = functools.partial(ConvUnit, **shared, activation="relu6")
         residual = InvertedResidual

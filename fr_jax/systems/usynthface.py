@@ -8,11 +8,17 @@ is pushed away (MoCo v1), and the positive must win by a margin (`losses.margin_
 | here | the authors' code | as there |
 |---|---|---|
 | random rows of the queue are no negatives | they are, for the first K / B steps | `mask_unfilled=False` |
-| a queue above half of the people is refused | keys of the query's own person count as negatives | `force=True` |
+| keys of the query's own person are no negatives | they are, where an earlier epoch left them | `mask_identity=False`, above K = N / 2 `force=True` too |
 | gradients can be clipped | a call that clips the last step's, to no effect | `clip_norm=None` (default) |
-| statistics of BatchNorm averaged over the groups | those of the first device | |
+| statistics of BatchNorm averaged over the groups | those of the first device | `bn_first_group=True` |
 | rate and stop follow the metrics in `watch` | accuracies on three test sets | name those |
 | faces lie where those of evaluation sets do | 8 px to the left of them | `data.template=train96` |
+| the detector of alignment sees RGB | BGR, though theirs was trained on RGB | `fr-jax data align --legacy-bgr` |
+
+An epoch has every person once, in an order of its own, so a queue of K keys of N people
+holds the query's own key of the epoch before in (K / N)^2 / 2 of all queries (K <= N):
+5 % with the paper's 32,768 of 100,000, 12.5 % at N / 2. Such a key would be pushed away
+like a stranger's; masked, it is one negative less.
 
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """  # noqa: E501 - a table
@@ -59,13 +65,14 @@ def make(
     backbone: str = "iresnet50",
     backbone_options: Mapping[str, Any] | None = None,
     bn_groups: int = 4,
+    bn_first_group: bool = False,
     shuffle_keys: bool = True,
     projection: Mapping[str, Any] | None = None,
     image_size: int = 112,
     queue_size: int = 32_768,
     queue_policy: str = "normal",
     mask_unfilled: bool = True,
-    mask_identity: bool = False,
+    mask_identity: bool = True,
     force: bool = False,
     key_momentum: float = 0.999,
     temperature: float = 0.07,
@@ -108,6 +115,8 @@ def make(
       backbone, backbone_options: see `models.create`.
       bn_groups: BatchNorm's statistics are those of each of this many runs of rows, as
         of one device each; 1 for those of the whole batch.
+      bn_first_group: the statistics that are judged and handed over follow the first
+        group alone; else the mean of all.
       shuffle_keys: keys are encoded in another order, so that a query and its key do
         not share statistics by which the one could be told from the other; only where
         there are groups.
@@ -118,7 +127,7 @@ def make(
       mask_unfilled: rows never enqueued are no negatives.
       mask_identity: keys of the query's own identity are no negatives.
       force: allow a queue that holds more than half as many keys as there are people
-        though none is masked.
+        though the own ones among them are not masked.
       key_momentum: weight of the old key network in the average.
       loss: of logits of the positive [B] and of the negatives [B, K], minus infinity
         where they are none: the loss [B]. See `losses.margin_nce`; a margin of 0 and a
@@ -182,7 +191,11 @@ def make(
         warmup_steps=round(warmup_epochs * steps),
     )
     options = dict(backbone_options or {})
-    grouped = options if bn_groups == 1 else options | {"bn_groups": bn_groups}
+    grouped = dict(options)
+    if bn_groups > 1:
+        grouped["bn_groups"] = bn_groups
+    if bn_first_group:
+        grouped["bn_first_group"] = True
     model = models.create(backbone, **grouped)
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"]).name
