@@ -161,7 +161,7 @@ def judge_images(
     if embed is not None:
         given = embed(true[rows])
         turned = embed(flat).reshape(*made.shape[:2], -1)
-        kept = generation.identity_kept(given, faces.label[rows], turned)
+        kept = generation.identity_preservation(given, faces.label[rows], turned)
         results["rotation/identity_cosine"] = kept["cosine"]
         results["rotation/identity_cosine_strangers"] = kept["cosine_strangers"]
         results["rotation/identity_auc"] = kept["auc"]
@@ -205,7 +205,7 @@ def judge_confidence(
     over draws gain_std@n=. Draws confidence against quality, pose and light, and the
     templates.
     """
-    bad, levels = spoil(faces.images, seed)
+    bad, levels = degrade(faces.images, seed)
     features, trusted = rotator.encode(bad)
     clean, confidence = rotator.encode(faces.images)
     held = identification.gallery(
@@ -256,7 +256,7 @@ def judge_known(
       discriminator: of the same training.
       faces: of people it knows; their labels are its classes.
     """
-    bad, levels = spoil(faces.images)
+    bad, levels = degrade(faces.images)
     _, trusted = rotator.encode(bad)
     scale = (
         _COSINE_SCALE if discriminator.network.options.get("cosine_identity") else 1.0
@@ -277,7 +277,7 @@ def judge_known(
     return {"confidence/spearman_known": quality.rank_correlation(trusted, shares)}
 
 
-def spoil(images: Array, seed: int = 0) -> tuple[Array, Array]:
+def degrade(images: Array, seed: int = 0) -> tuple[Array, Array]:
     """Returns images of fewer pixels, brought back to their size, and their levels."""
     levels = np.random.default_rng(seed).choice(LEVELS, len(images))
     out, side = np.array(images), images.shape[1]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
-from fr_jax.evaluate_rotation import PosedSet, classes_of, spoil
+from fr_jax.evaluate_rotation import PosedSet, classes_of, degrade
 from fr_jax.report import rotation
 from fr_jax.rotator import Rotator
 
@@ -143,7 +143,7 @@ def _draw_sorted(
     lines, notes = [], []
     for some in members:
         some = np.random.default_rng(0).permutation(some)[:INPUTS]
-        bad, _ = spoil(faces.images[some])
+        bad, _ = degrade(faces.images[some])
         _, trusted = rotator.encode(bad)
         order = np.argsort(-trusted)
         lines.append(list(rotator.seen(bad[order])))

@@ -89,9 +89,9 @@ def test_made_images_of_the_right_people():
     labels = np.array([0, 0, 1, 2])
     inputs = np.eye(4)[[0, 0, 1, 2]]
     made = np.stack([inputs, 3 * inputs], axis=1)
-    found = generation.identity_kept(inputs, labels, made)
+    found = generation.identity_preservation(inputs, labels, made)
     assert found == {"cosine": 1, "cosine_strangers": 0, "auc": 1}
-    wrong = generation.identity_kept(inputs, labels, made[[2, 2, 3, 0]])
+    wrong = generation.identity_preservation(inputs, labels, made[[2, 2, 3, 0]])
     assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
 
 

@@ -98,11 +98,19 @@ def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
     now = dict(_flat(json.loads(to_json(config))))
     steered = "selection" in config and config.selection.sets
     free = [key for key in FREE if not (steered and key in _STEERING)]
+    alike = {
+        key
+        for key in before.keys() | now.keys()
+        if (
+            before[key] == now[key]
+            if key in before and key in now
+            else not (before.get(key) or now.get(key))
+        )
+    }
     return [
         f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if (before.get(key) or None) != (now.get(key) or None)
-        and not any(key == one or key.startswith(one + ".") for one in free)
+        for key in sorted((before.keys() | now.keys()) - alike)
+        if not any(key == one or key.startswith(one + ".") for one in free)
     ]
 
 

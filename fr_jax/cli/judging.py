@@ -128,7 +128,7 @@ def _judge(
         pose = evaluate_rotation.classes_of(rotator, taught.yaw)
         seen, pose = rotator.seen(taught.images[pose >= 0]), pose[pose >= 0]
         # Poses, not sharpness: from bad images too.
-        bad, _ = evaluate_rotation.spoil(seen)
+        bad, _ = evaluate_rotation.degrade(seen)
         classify = PictureClassifier(np.concatenate([seen, bad]), np.tile(pose, 2))
     if judges.recogniser is not None:
         embed = functools.partial(judges.recogniser.embed, normalize=False)

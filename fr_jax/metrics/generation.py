@@ -36,7 +36,9 @@ def kernel_distance(
     return float(np.mean(found)), float(np.std(found))
 
 
-def identity_kept(inputs: Array, labels: Array, made: Array) -> dict[str, float]:
+def identity_preservation(
+    inputs: Array, labels: Array, made: Array
+) -> dict[str, float]:
     """Returns how a recogniser takes made images for their people.
 
     Genuine is a made image with the input that it was made of, an impostor with the

@@ -44,7 +44,7 @@ def roc(
     )
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def cosines(
@@ -65,7 +65,7 @@ def cosines(
             axes.hist(some, bins, density=True, alpha=0.6, label=label)
         axes.set(title=name, xlabel="cosine", ylabel="density", yticks=[])
         axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
@@ -96,7 +96,7 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def contact_sheet(
@@ -121,14 +121,15 @@ def contact_sheet(
         if titles:
             axes.set_title(titles[number], fontsize=6)
     figure.subplots_adjust(0, 0, 1, 0.97, 0.03, 0.2 if titles else 0.03)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _names(rows: list[dict[str, Any]]) -> list[str]:
     return sorted({name for row in rows for name in row} - {"step"})
 
 
-def _save(figure: Figure, path: epath.PathLike) -> None:
+def save(figure: Figure, path: epath.PathLike) -> None:
+    """Writes a figure as PNG, and the folders on the way."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from fr_jax.report.figures import _save
+from fr_jax.report.figures import save
 
 
 def rows(
@@ -45,7 +45,7 @@ def rows(
     figure.subplots_adjust(
         left, 0.01, 0.99, 1 - 0.3 / (height * 1.05 + 0.3), 0.04, 0.04
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def pose_grid(
@@ -93,7 +93,7 @@ def confidence(
         axes.set(xlabel=name, ylabel="mean confidence")
     for axes in (first, *others):
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def known(
@@ -110,7 +110,7 @@ def known(
     figure.colorbar(points, label="quality (share of the pixels' side)")
     axes.set(xlabel="probability of the true identity", ylabel="confidence")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def number_of_images(
@@ -133,4 +133,4 @@ def number_of_images(
     axes.set(xlabel="images of a person", ylabel="rank-1")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
