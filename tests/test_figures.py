@@ -14,7 +14,7 @@ def drawn(monkeypatch):
     """The figures that would have been written, by file name."""
     found = {}
     monkeypatch.setattr(
-        figures, "_save", lambda figure, path: found.update({path: figure})
+        figures, "save", lambda figure, path: found.update({path: figure})
     )
     return found
 
