@@ -9,7 +9,15 @@ faces        Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, ha
 faces_l2     The same without a game: the squared difference to true images alone.
 faces_multi  As faces, with four images of each person, most of them spoilt, so that
              confidence means something.
+faces_identity
+             What goes on from faces: a frozen recogniser of drawn people, which the one
+             that judges is not, says whether they stay who they are. 30 minutes more.
     fr-jax train --config=configs/dr_gan.py:faces --workdir=runs/faces
+    python -m benchmarks.faces_transfer --steps 8000 --width 0.25 --size 48 \
+        --to runs/long
+    fr-jax train --config=configs/dr_gan.py:faces_identity --workdir=runs/identity \
+        --init-from runs/faces/embedder_generator \
+        --given identity=runs/long/3000/embedder
     fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to turned
     fr-jax judge --generator runs/faces/embedder_generator --to runs/faces/judged
     fr-jax judge --generator runs/faces/embedder_generator \
@@ -70,6 +78,7 @@ VARIANTS = (
     "smoke",
     "faces",
     "faces_l2",
+    "faces_identity",
     "faces_multi",
     "faces_gpu",
     "cfp",
@@ -260,6 +269,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         if variant == "faces_l2":
             system.paired_loss = "l2"
             system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
+        elif variant == "faces_identity":
+            system.weights.update({"identity_preserving": 5.0, "gan": 0.5})
+            system.learning_rate = 4e-4
+            system.generator_ema = 0.995
+            config.train.num_steps = 1800
         elif variant == "faces_multi":
             system.degradation = (
                 ("low_resolution", {"probability": 0.6, "side": (0.08, 0.3)}),

@@ -15,6 +15,7 @@ from fr_jax import sharding
 from fr_jax.cli import config as configs
 from fr_jax.cli import training_poses
 from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.errors import UserError
 from fr_jax.rotator import Rotator
 from tests.conftest import ROOT
 from tests.networks import random_variables
@@ -221,6 +222,10 @@ def test_every_variant_is_a_whole_configuration():
         config = configs.load(f"{CONFIG}:{variant}")
         training_poses._check(config)
         facts = training_poses._facts(config, 100, 1000)
+        if config.system.weights.identity_preserving:
+            with pytest.raises(UserError, match="--given identity=EMBEDDER"):
+                training._system(config, facts)
+            config.system.weights.identity_preserving = 0.0
         assert training._system(config, facts).hand_over is not None, variant
         main = config.data.batch_size - config.data.get("beside_rows", 0)
         assert main % config.data.images_per_identity == 0, variant
