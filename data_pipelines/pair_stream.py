@@ -5,14 +5,13 @@ many processes share it; threads read and augment the next batches meanwhile. No
 TensorFlow, no JAX.
 """
 
-import collections
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from data_pipelines import DataError
+from data_pipelines.prefetch import Prefetch
 
 PAIRINGS = ("disco", "disco_HF", "flat")
 LONELY = 0.1  # largest share of identities with a single image
@@ -76,19 +75,11 @@ class PairStream:
             )
         self.batch_size, self._seed = batch_size, seed
         self._rows = range(*(rows or (0, batch_size)))
-        self._prefetch = prefetch
-        self._pool = ThreadPoolExecutor(max(prefetch, 1))
-        self._made: dict[int, Future] = collections.OrderedDict()
+        self._ahead = Prefetch(self._make, prefetch)
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's rows of a step's batch. Steps in order are fast."""
-        wanted = range(step, step + 1 + self._prefetch)
-        for late in [number for number in self._made if number not in wanted]:
-            self._made.pop(late).cancel()
-        for number in wanted:
-            if number not in self._made:
-                self._made[number] = self._pool.submit(self._make, number)
-        return self._made.pop(step).result()
+        return self._ahead.at(step)
 
     def numbers(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns identities [B] and images [B, 2] of the global batch of a step."""

@@ -6,8 +6,6 @@ Runs itself in a process with eight devices, where it prints what the test compa
 import ast
 import functools
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -21,7 +19,7 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.streams import ArrayStream
 from fr_jax.system import Network
 from fr_jax.systems import dr_gan
-from tests.conftest import ROOT
+from tests.conftest import on_eight_devices
 from tests.networks import random_variables
 from tests.toy import same
 
@@ -202,17 +200,7 @@ def distance(a, b):
 
 def test_one_device_trains_as_eight_do():
     """With four BatchNorm groups, two images of each person."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_dr_gan_system", repr(LAYOUTS)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone, eight = json.loads(done.stdout.splitlines()[-1])
+    alone, eight = on_eight_devices("tests.test_dr_gan_system", LAYOUTS)
     assert distance(eight["loss"][:2], alone["loss"][:2]) < 1e-5
     assert distance(eight["loss"], alone["loss"]) < 1e-3
     for mine, theirs in zip(eight["gradients"], alone["gradients"], strict=True):

@@ -5,8 +5,6 @@ Runs itself in a process with eight devices, where it prints what the test compa
 
 import ast
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -18,7 +16,7 @@ from fr_jax import cpu, train
 from fr_jax.errors import UserError
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import inter_prototype
-from tests.conftest import ROOT
+from tests.conftest import on_eight_devices
 
 CLASSES = 37  # neither 2 nor 8 divides it
 LAYOUTS = ((1, 1), (2, 4))  # devices on 'data' and 'model'
@@ -92,17 +90,7 @@ def distance(a, b):
     ids=["few", "more"],
 )
 def test_every_layout_of_devices_trains_alike(layouts):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_inter_prototype_system", repr(layouts)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone, *others = json.loads(done.stdout.splitlines()[-1])
+    alone, *others = on_eight_devices("tests.test_inter_prototype_system", layouts)
     assert len(others) == len(layouts) - 1
     whole = np.concatenate(alone["gradients"])
     assert np.linalg.norm(whole) > 0

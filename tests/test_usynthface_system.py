@@ -6,8 +6,6 @@ Runs itself in a process with eight devices, where it prints what the test compa
 import ast
 import functools
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -22,7 +20,7 @@ from fr_jax.models.preprocess import InputSpec, normalise
 from fr_jax.streams import ArrayStream
 from fr_jax.systems import usynthface
 from tests import toy
-from tests.conftest import ROOT
+from tests.conftest import on_eight_devices
 
 pytestmark = pytest.mark.xdist_group("usynthface")  # they share `stepped`
 PEOPLE = 300
@@ -132,17 +130,7 @@ def distance(a, b):
 )
 def test_every_layout_of_devices_trains_alike(layouts):
     """With four BatchNorm groups, the queue whole and cut into four."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_usynthface_system", repr(layouts)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone, *others = json.loads(done.stdout.splitlines()[-1])
+    alone, *others = on_eight_devices("tests.test_usynthface_system", layouts)
     whole = np.concatenate(alone["gradients"])
     assert np.linalg.norm(whole) > 0
     assert sum(alone["filled"]) == 100
