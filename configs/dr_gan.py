@@ -5,7 +5,7 @@ smoke        Drawn people in five poses and a tiny network; nothing is downloade
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 
 faces        Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, half the
-             width, true images beside (paired L1). 2 cores: about 90 minutes.
+             width, true images beside (paired L1). 2 cores: 50 minutes.
 faces_l2     The same without a game: the squared difference to true images alone.
 faces_multi  As faces, with four images of each person, most of them spoilt, so that
              confidence means something.
