@@ -78,6 +78,7 @@ VARIANTS = (
     "smoke",
     "faces",
     "faces_l2",
+    "faces_paired",
     "faces_identity",
     "faces_multi",
     "faces_gpu",
@@ -129,6 +130,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "illumination": 1.0,
                     "paired": 0.0,
                     "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
+                    "perceptual": 0.0,  # likewise
                 },
                 "paired_loss": "l1",  # or l2
                 "fused_weight": "mean",
@@ -269,6 +271,13 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         if variant == "faces_l2":
             system.paired_loss = "l2"
             system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
+        elif variant == "faces_paired":
+            system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
+            system.weights.update({"paired": 1.0, "perceptual": 2.0})
+            system.learning_rate = 2e-4
+            data.batch_size = 16
+            config.train.num_steps = 9000
+            config.train.evaluate_every = 1000
         elif variant == "faces_identity":
             system.weights.update({"identity_preserving": 5.0, "gan": 0.5})
             system.learning_rate = 4e-4

@@ -55,13 +55,12 @@ def check(
     for name in [name for name, used in of_one_head.items() if used]:
         if options.loss == "cvpr":
             raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    if weights["identity_preserving"] and "identity" not in (
-        options.given_networks or {}
-    ):
-        raise UserError(
-            "weight 'identity_preserving' compares faces by a recogniser: give --given "
-            "identity=EMBEDDER"
-        )
+    for name in ("identity_preserving", "perceptual"):
+        if weights[name] and "identity" not in (options.given_networks or {}):
+            raise UserError(
+                f"weight '{name}' compares faces by a recogniser: give --given "
+                "identity=EMBEDDER"
+            )
 
 
 def check_names(*named: tuple[str, Iterable[str], Iterable[str]]) -> None:

@@ -142,11 +142,13 @@ def _check(config: ConfigDict) -> None:
             "mirrored faces need the angles of the other side too; use 'none', or "
             "'keep' where poses are unsigned"
         )
-    if system.weights.get("paired") and not options.paired:
-        raise UserError(
-            f"config.system.weights.paired is {system.weights.paired}, and there is "
-            "nothing to compare with: set config.data.paired, or a weight of 0.0"
-        )
+    for name in ("paired", "perceptual"):
+        weight = system.weights.get(name)
+        if weight and not options.paired:
+            raise UserError(
+                f"config.system.weights.{name} is {weight}, and there is nothing to "
+                "compare with: set config.data.paired, or a weight of 0.0"
+            )
 
 
 def _check_seen(config: ConfigDict, several: Sequence[PosedFaces]) -> None:

@@ -7,7 +7,7 @@ of `models.dr_gan_discriminator`: {head: [R, n]}. A label of -1 is not known: su
 come with a `known` of False, and `masked_mean` leaves them out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -171,6 +171,24 @@ def paired(images: Array, truth: Array, kind: str = "l1") -> Array:
       kind: 'l1', absolute; 'l2', squared, which the paper compares the game with.
     """
     return jnp.mean(PAIRED[kind](images - truth), axis=(1, 2, 3))
+
+
+def perceptual(maps: Sequence[Array], of_truth: Sequence[Array]) -> Array:
+    """Returns how far images [R] are from the true ones as a recogniser sees them.
+
+    Johnson, Alahi, Fei-Fei, Perceptual Losses for Real-Time Style Transfer and
+    Super-Resolution (ECCV 2016), section 3.2, with absolute differences, each layer's
+    over the deviation of its channels, and the mean over layers: 1 is as far as the
+    mean of all images would be.
+
+    Args:
+      maps, of_truth: [R, h, w, C] of each layer.
+    """
+    total = jnp.zeros(len(maps[0]))
+    for layer, true in zip(maps, of_truth, strict=True):
+        spread = jnp.mean(jnp.abs(true - jnp.mean(true, axis=(0, 1, 2), keepdims=True)))
+        total += jnp.mean(jnp.abs(layer - true), axis=(1, 2, 3)) / (spread + 1e-6)
+    return total / len(maps)
 
 
 def _not_fake(logits: Mapping[str, Array], identity: Array) -> Array:

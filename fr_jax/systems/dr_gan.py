@@ -41,6 +41,7 @@ from fr_jax.losses.gan import r1
 from fr_jax.losses.margin import unit
 from fr_jax.models import dr_gan_trunk, spectral
 from fr_jax.models.dr_gan import Encoder, fuse
+from fr_jax.models.maps import embedding_and_maps
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.momentum import ema
 from fr_jax.rotations import Rotations
@@ -53,6 +54,7 @@ WEIGHTS = {
     "illumination": 1.0,
     "paired": 0.0,
     "identity_preserving": 0.0,
+    "perceptual": 0.0,
 }
 _GIVEN = ("init", "discriminator", "identity")
 
@@ -141,8 +143,9 @@ def make(
     illumination_loss, loss (the weighted sum), identity_accuracy and pose_accuracy (of
     real images and of made ones, as the discriminator sees them);
     discriminator/real_accuracy, /accuracy (running) and /r1_loss;
-    generator/paired_loss, /identity_preserving_loss and /spread (how much made images
-    differ from each other, over how much real ones do: a collapse is near 0);
+    generator/paired_loss, /identity_preserving_loss, /perceptual_loss and /spread (how
+    much made images differ from each other, over how much real ones do: a collapse is
+    near 0);
     discriminator_turn. None is called `loss`, for two networks that play against each
     other have none that should fall: the loop's guard then looks for numbers that are
     not finite, and for no leap.
@@ -160,12 +163,13 @@ def make(
       network: fields of `models.dr_gan.Generator` and of the discriminator; `generator`
         and `discriminator` have those of one alone.
       given_networks: architecture, options and input specification of what `init` will
-        be given; 'identity' is the frozen recogniser of `identity_preserving`.
+        be given; 'identity' is the frozen recogniser of `identity_preserving` and
+        `perceptual`.
       loss: 'tpami', a head for real or fake; 'cvpr', fakes are one identity more.
       gan_loss: a key of `losses.gan.GAN_LOSSES`, of the TPAMI form.
       real_target: below 1 smooths the label of real images, of the TPAMI form.
-      weights: of the terms, over `WEIGHTS`, of both networks: one without any learns
-        nothing.
+      weights: of the terms, over `WEIGHTS`, of both networks. With none for what the
+        discriminator says there is no game: every step is the generator's.
       paired_loss: a key of `losses.dr_gan.PAIRED`.
       am_softmax: margin and scale of an identity head of cosines.
       fused_weight: 'mean', every made image alike; 'sum', the mean of the single ones
@@ -206,6 +210,8 @@ def make(
     )
     each, decodes = asked.images, asked.decodes
     shares = {**WEIGHTS, **(weights or {})}
+    game = any(shares.get(name) for name in [*asked.labels, "gan"])
+    recognises = bool(shares.get("identity_preserving") or shares.get("perceptual"))
     made_options = {
         "poses": 1 if continuous else poses,
         "illuminations": illuminations,
@@ -249,14 +255,15 @@ def make(
             discriminator_learning_rate or learning_rate, *betas
         ),
     }
-    metric_names = ["discriminator/real_accuracy", "generator/spread"]
-    metric_names += ["discriminator/r1_loss"] * bool(r1_weight)
-    for name in ("paired", "identity_preserving"):
+    metric_names = ["generator/spread", "generator/loss"]
+    for name in ("paired", "identity_preserving", "perceptual"):
         metric_names += [f"generator/{name}_loss"] * bool(shares[name])
-    for part in ("discriminator", "generator"):
-        metric_names += [f"{part}/{name}_loss" for name in [*asked.labels, "gan"]]
-        metric_names += [f"{part}/loss", f"{part}/identity_accuracy"]
-        metric_names += [f"{part}/pose_accuracy"]
+    if game:
+        metric_names += ["discriminator/real_accuracy", "discriminator/loss"]
+        metric_names += ["discriminator/r1_loss"] * bool(r1_weight)
+        for part in ("discriminator", "generator"):
+            metric_names += [f"{part}/{name}_loss" for name in [*asked.labels, "gan"]]
+            metric_names += [f"{part}/identity_accuracy", f"{part}/pose_accuracy"]
 
     def check_rows(rows):
         if rows % (each * groups):
@@ -272,9 +279,10 @@ def make(
         check_rows(len(batch["image"]))
         given = dict(given or {})
         dr_gan_options.check_names(("given network", given, _GIVEN))
-        if shares["identity_preserving"] and "identity" not in given:
+        if recognises and "identity" not in given:
             raise UserError(
-                "weight 'identity_preserving' needs given={'identity': variables}"
+                "weights 'identity_preserving' and 'perceptual' need "
+                "given={'identity': variables}"
             )
         key_generator, key_discriminator, key_spectral = jax.random.split(key, 3)
         inputs = [jnp.zeros(x.shape) for x in maker.example_inputs(groups)]
@@ -304,7 +312,7 @@ def make(
         return State(
             *states,
             average=jax.tree.map(jnp.copy, states[0][:2]) if generator_ema else (),
-            recogniser=given["identity"] if shares["identity_preserving"] else (),
+            recogniser=given["identity"] if recognises else (),
             spectral=vectors if spectral_norm else {},
             turn=jax.tree.map(jnp.int32, turns.Turn()),
             accuracy=jnp.float32(0),
@@ -471,28 +479,17 @@ def make(
             made, statistics, _ = rotate(
                 params, net.batch_stats, real, key_make, train=True
             )
-            logits, after = judged_by(fixed, judging.batch_stats, made.image, key_judge)
-            terms = losses.recognition(
-                logits, made.labels, form=loss, am_softmax=am_softmax
-            )
-            found = {
-                name: over_made(values, there & made.valid)
-                for name, (values, there) in terms.items()
-            }
-            as_real = losses.fooled(
-                logits, made.labels["identity"], form=loss, kind=gan_loss
-            )
-            found["gan"] = over_made(as_real, made.valid)
+            found, metrics, after = {}, {}, judging.batch_stats
+            if game:
+                logits, after = judged_by(fixed, after, made.image, key_judge)
+                found, metrics = played(logits, made)
             if shares["paired"]:
                 found["paired"] = beside_truth(made, real)
-            if shares["identity_preserving"]:
-                found["identity_preserving"] = kept(state.recogniser, made, real)
-            value, metrics = weighed(found, "generator")
-            scores = losses.accuracies(logits, made.labels, made.valid)
-            for name, (share, _) in scores.items():
-                metrics[f"generator/{name}_accuracy"] = share
+            if recognises:
+                found |= recognised(state.recogniser, made, real)
+            value, terms = weighed(found, "generator")
             metrics["generator/spread"] = _spread(made.image, real["image"])
-            return value, (metrics, statistics, after)
+            return value, (metrics | terms, statistics, after)
 
         gradient, (metrics, statistics, after) = jax.grad(cost, has_aux=True)(
             net.params
@@ -515,34 +512,69 @@ def make(
         updates, opt_state = optimizers[name].update(gradient, net.opt_state)
         return NetState(optax.apply_updates(net.params, updates), statistics, opt_state)
 
-    def beside_truth(made, real):
+    def played(logits, made):
+        """What the discriminator says of made images, and how often it agrees."""
+        terms = losses.recognition(
+            logits, made.labels, form=loss, am_softmax=am_softmax
+        )
+        found = {
+            name: over_made(values, there & made.valid)
+            for name, (values, there) in terms.items()
+        }
+        as_real = losses.fooled(
+            logits, made.labels["identity"], form=loss, kind=gan_loss
+        )
+        found["gan"] = over_made(as_real, made.valid)
+        scores = losses.accuracies(logits, made.labels, made.valid)
+        return found, {
+            f"generator/{name}_accuracy": share for name, (share, _) in scores.items()
+        }
+
+    def true_images(real, weight):
+        """The true image of each made one, and where there is one."""
         if "target_image" not in real:
             raise UserError(
-                "weight 'paired' needs true images in the pose that is asked for: set "
-                "config.data.paired, with people who were photographed in several poses"
+                f"weight '{weight}' needs true images in the pose that is asked for: "
+                "set config.data.paired, with people who were photographed in several "
+                "poses"
             )
-        images, there = rotations.truth(real, asked)
+        return rotations.truth(real, asked)
+
+    def beside_truth(made, real):
+        images, there = true_images(real, "paired")
         return over_made(
             losses.paired(made.image, images, paired_loss), there & made.valid
         )
 
-    def kept(variables, made, real):
-        """How far a frozen recogniser takes made images for other people."""
+    def recognised(variables, made, real):
+        """Whom and what a frozen recogniser takes made images for."""
         given = networks["identity"]
         recogniser: Any = models.create(given.architecture, **given.options)
 
-        def embedded(images):
+        def look(images):
             pixels = jnp.repeat(127.5 * (images + 1), 3 // channels, axis=3)
-            return recogniser.apply(variables, prepare(pixels, given.input_spec))
+            pixels = prepare(pixels, given.input_spec)
+            return embedding_and_maps(recogniser, variables, pixels)
 
-        of = einops.rearrange(unit(embedded(real["image"])), "(p n) d -> p n d", n=each)
-        whole = jnp.sum(of, axis=1, keepdims=True)
-        of = jnp.concatenate([of, *[whole] * (decodes - each)], axis=1)
-        of = jax.lax.stop_gradient(einops.rearrange(of, "p k d -> (p k) d"))
-        of_one = jnp.arange(len(of)) % decodes < each + asked.fused
-        return over_made(
-            losses.identity_preserving(embedded(made.image), of), of_one & made.valid
-        )
+        embeddings, maps = look(made.image)
+        found = {}
+        if shares["identity_preserving"]:
+            of, _ = look(real["image"])
+            of = einops.rearrange(unit(of), "(p n) d -> p n d", n=each)
+            whole = jnp.sum(of, axis=1, keepdims=True)
+            of = jnp.concatenate([of, *[whole] * (decodes - each)], axis=1)
+            of = jax.lax.stop_gradient(einops.rearrange(of, "p k d -> (p k) d"))
+            of_one = jnp.arange(len(of)) % decodes < each + asked.fused
+            found["identity_preserving"] = over_made(
+                losses.identity_preserving(embeddings, of), of_one & made.valid
+            )
+        if shares["perceptual"]:
+            images, there = true_images(real, "perceptual")
+            _, of_truth = look(images)
+            found["perceptual"] = over_made(
+                losses.perceptual(maps, of_truth), there & made.valid
+            )
+        return found
 
     def train_step(state, batch, key):
         key_views, key_step = jax.random.split(key)
@@ -558,9 +590,13 @@ def make(
         if "noise" in batch:
             real["noise"] = batch["noise"]
         mine, turn = take_turn(state.turn, state.step, state.accuracy)
-        state = jax.lax.cond(
-            mine, discriminator_step, generator_step, state, real, key_step
-        )
+        if game:
+            state = jax.lax.cond(
+                mine, discriminator_step, generator_step, state, real, key_step
+            )
+        else:
+            mine, turn = jnp.bool_(False), state.turn
+            state = generator_step(state, real, key_step)
         step = state.step + 1
         if switch_every:
             pair = jax.lax.cond(
@@ -604,14 +640,10 @@ def make(
         params, statistics = best(state)
         made, _, features = rotate(params, statistics, real, key, train=False)
         again = encoder.apply(encoder_variables(state), made.image)
-        judging = discriminating(state), state.discriminator.batch_stats
-        logits, _ = judged_by(*judging, made.image, key, train=False)
-        scores = losses.accuracies(logits, made.labels, made.valid)
         first = unit(again)[::decodes]  # of each person
         who = batch["label"][::each]
         strangers = who[:, None] != who[None]
         metrics = {
-            "pose_accuracy": scores["pose"][0],
             "feature_cosine": jnp.mean(jnp.sum(first * unit(features)[::each], axis=1)),
             # Near 1 all people are made to look alike: a collapse.
             "strangers_cosine": losses.masked_mean(first @ first.T, strangers),
@@ -619,6 +651,11 @@ def make(
         }
         if "target_image" in real:
             metrics["paired_loss"] = beside_truth(made, real)
+        if game:
+            judging = discriminating(state), state.discriminator.batch_stats
+            logits, _ = judged_by(*judging, made.image, key, train=False)
+            scores = losses.accuracies(logits, made.labels, made.valid)
+            metrics["pose_accuracy"] = scores["pose"][0]
         return metrics
 
     def hand_over(state):
@@ -632,8 +669,9 @@ def make(
         parts = {
             "embedding": ("encoder", encoder_options, encoder_variables(state)),
             "generator": ("generator", made_options, whole),
-            "discriminator": ("discriminator", judged_options, judging),
         }
+        if game:
+            parts["discriminator"] = "discriminator", judged_options, judging
         return {
             kind: Network(f"dr_gan_{name}", _plain(fields), variables, spec, kind)
             for kind, (name, fields, variables) in parts.items()
