@@ -222,10 +222,11 @@ def test_every_variant_is_a_whole_configuration():
         config = configs.load(f"{CONFIG}:{variant}")
         training_poses._check(config)
         facts = training_poses._facts(config, 100, 1000)
-        if config.system.weights.identity_preserving:
+        weights = config.system.weights
+        if weights.identity_preserving or weights.perceptual:
             with pytest.raises(UserError, match="--given identity=EMBEDDER"):
                 training._system(config, facts)
-            config.system.weights.identity_preserving = 0.0
+            weights.update({"identity_preserving": 0.0, "perceptual": 0.0})
         assert training._system(config, facts).hand_over is not None, variant
         main = config.data.batch_size - config.data.get("beside_rows", 0)
         assert main % config.data.images_per_identity == 0, variant

@@ -181,6 +181,14 @@ def test_interpolation_identity_and_pairs():
     )
 
 
+def test_perceptual_loss_is_one_where_all_look_alike():
+    truth = [jnp.asarray(RNG.normal(size=(5, 4, 4, 3)) * scale) for scale in (1, 50)]
+    np.testing.assert_allclose(dr_gan.perceptual(truth, truth), np.zeros(5))
+    nobody = [jnp.broadcast_to(t.mean((0, 1, 2)), t.shape) for t in truth]
+    found = dr_gan.perceptual(nobody, truth)
+    assert found.mean() == pytest.approx(1, abs=1e-5) and found.std() > 0
+
+
 def test_spectral_norm_leaves_a_greatest_stretch_of_one():
     kernel = jnp.asarray(RNG.normal(size=(3, 3, 4, 8)), jnp.float32)
     params = {"conv": {"kernel": kernel}, "bn": {"scale": jnp.full(8, 7.0)}}

@@ -351,7 +351,11 @@ def test_it_begins_with_what_it_is_given():
     assert left["generator"].kind == "generator"
     judge = left["discriminator"]
     assert same(judge.variables["params"], start.discriminator.params)
-    known = {"init": left["generator"].variables, "discriminator": judge.variables}
+    known = {"init": left["generator"].variables}
+    again = system.init(jax.random.key(1), batch(), known)
+    assert same(again.discriminator.params["trunk"], trunk)
+    assert not same(again.discriminator.params, start.discriminator.params)
+    known["discriminator"] = judge.variables
     again = jax.eval_shape(system.init, jax.random.key(1), batch(), known)
     assert again.generator.params.keys() == {"encoder", "decoder"}
     model = models.create(left["generator"].architecture, **left["generator"].options)
@@ -360,21 +364,30 @@ def test_it_begins_with_what_it_is_given():
         system.init(jax.random.key(0), batch(), {"teacher": {}})
 
 
-def test_identity_is_kept_as_a_frozen_recogniser_sees_it():
+@pytest.mark.parametrize("term", ["identity_preserving", "perceptual"])
+def test_a_frozen_recogniser_says_what_is_lost(term):
+    """Alone, without a game: the generator learns from it, and nobody else learns."""
     network = Network("dr_gan_encoder", SMALL["network"], (), InputSpec(size=SIDE))
     system = dr_gan.make(
         PEOPLE,
-        **SMALL | MULTI,
-        weights={"identity_preserving": 1.0},
+        **SMALL,
+        learning_rate=3e-3,
+        weights=dict.fromkeys(("identity", "gan", "pose"), 0.0) | {term: 1.0},
         given_networks={"identity": network},
     )
-    given = {"identity": recogniser()}
-    state = jax.eval_shape(system.init, jax.random.key(0), batch(), given)
-    after, metrics = jax.eval_shape(
-        system.train_step, state, batch(), jax.random.key(0)
-    )
-    assert after.recogniser.keys() == {"params", "batch_stats"}
-    assert "generator/identity_preserving_loss" in metrics
+    state = jit(system.init)(jax.random.key(0), paired(), {"identity": recogniser()})
+    start, alone, found = state, jit(system.train_step), []
+    for number in range(12):
+        state, metrics = alone(state, paired(), jax.random.key(number))
+        found.append(float(metrics[f"generator/{term}_loss"]))
+    assert np.mean(found[-3:]) < 0.8 * np.mean(found[:3])
+    assert found[-1] == metrics["generator/loss"]
+    assert not [name for name in metrics if name.startswith("discriminator")]
+    for name in ("recogniser", "discriminator"):
+        assert same(getattr(state, name), getattr(start, name))
+    assert "discriminator" not in system.hand_over(state)
+    judged = system.eval_step(state, paired(), jax.random.key(0))
+    assert "pose_accuracy" not in judged
 
 
 def test_what_cannot_be_made():
@@ -395,7 +408,8 @@ def test_what_cannot_be_made():
         switch_every=3,
         discriminator={"branch_heads": True},
     )
-    refused("give --given identity=EMBEDDER", weights={"identity_preserving": 1.0})
+    for name in ("identity_preserving", "perceptual"):
+        refused("give --given identity=EMBEDDER", weights={name: 1.0})
     refused("6 identities in 1 poses", poses=1)
     refused("7 images cannot be 2 of each person", batch_size=7, **MULTI)
     refused("dr_gan_generator option 'nose'", generator={"nose": 4})

@@ -44,15 +44,23 @@ def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
     """Returns a discriminator's variables with the trunk of an encoder's.
 
     Where each head has two last convolutions of its own, 'identity' takes the
-    encoder's; pose, light and reality begin anew.
+    encoder's; pose, light and reality begin anew. Layers that are not alike stay.
     """
     out = {}
     for kind, tree in discriminator.items():
-        trunk = encoder[kind]["trunk"]
-        out[kind] = {**tree, "trunk": {name: trunk[name] for name in tree["trunk"]}}
-        if tail := tree.get("tail_identity"):
-            out[kind]["tail_identity"] = {name: trunk[name] for name in tail}
+        trunk = encoder.get(kind, {}).get("trunk", {})
+        out[kind] = dict(tree)
+        for part in {"trunk", "tail_identity"} & set(tree):
+            out[kind][part] = {
+                name: trunk[name] if _alike(trunk.get(name), layer) else layer
+                for name, layer in tree[part].items()
+            }
     return out
+
+
+def _alike(first: PyTree, second: PyTree) -> bool:
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (first, second)]
+    return shapes[0] == shapes[1]
 
 
 def _begun(opt_state: PyTree) -> PyTree:

@@ -192,8 +192,8 @@ def make(
       degradation: likewise, of what the encoder sees alone, so that it learns which of
         several images to trust.
 
-    `init` takes as given: 'init', an encoder's variables, with which both trunks begin,
-    or a generator's; 'discriminator'; 'identity'.
+    `init` takes as given: 'init', an encoder's variables or a generator's, with whose
+    trunk the discriminator begins too; 'discriminator'; 'identity'.
 
     Raises:
       UserError: for what does not fit together, and unknown names; see
@@ -291,11 +291,12 @@ def make(
         start = given.get("init")
         if start and "encoder" in start["params"]:
             check_given("init", start, made)
-            made = start
+            made, start = start, {kind: tree["encoder"] for kind, tree in start.items()}
         elif start:
             encoder = {kind: tree["encoder"] for kind, tree in made.items()}
             check_given("init", start, encoder)
             made = {k: {**tree, "encoder": start[k]} for k, tree in made.items()}
+        if start:
             judged = dr_gan_trunk.from_recogniser(start, judged)
         if "discriminator" in given:
             check_given("discriminator", given["discriminator"], judged)
@@ -595,7 +596,6 @@ def make(
                 mine, discriminator_step, generator_step, state, real, key_step
             )
         else:
-            mine, turn = jnp.bool_(False), state.turn
             state = generator_step(state, real, key_step)
         step = state.step + 1
         if switch_every:
@@ -606,10 +606,10 @@ def make(
                 (state.generator, state.discriminator),
             )
             state = state._replace(generator=pair[0], discriminator=pair[1])
-        metrics = state.seen | {
-            "discriminator/accuracy": state.accuracy,
-            "discriminator_turn": 1.0 * mine,
-        }
+        metrics = dict(state.seen)
+        if game:
+            metrics["discriminator/accuracy"] = state.accuracy
+            metrics["discriminator_turn"] = 1.0 * mine
         return state._replace(turn=turn, step=step), metrics
 
     def best(state):
