@@ -55,6 +55,9 @@ def check(
     for name in [name for name, used in of_one_head.items() if used]:
         if options.loss == "cvpr":
             raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
+    used = {name for name, weight in weights.items() if weight}
+    if not used - {"illumination"} and not (used and options.illuminations):
+        raise UserError("every weight is 0, so nothing would be learnt: give terms one")
     for name in ("identity_preserving", "perceptual"):
         if weights[name] and "identity" not in (options.given_networks or {}):
             raise UserError(

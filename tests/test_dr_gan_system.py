@@ -396,6 +396,7 @@ def test_what_cannot_be_made():
             dr_gan.make(PEOPLE, **SMALL | options)
 
     refused("did you mean 'tpami'", loss="tpam")
+    refused("nothing would be learnt", weights=dict.fromkeys(dr_gan.WEIGHTS, 0.0))
     refused("unknown weight 'pairs'", weights={"pairs": 1.0})
     refused("am_softmax goes with loss='tpami'", loss="cvpr", am_softmax={})
     refused("lit from the other side", flip="keep", illuminations=2)
