@@ -7,10 +7,10 @@ smoke        Drawn people in five poses and a tiny network; nothing is downloade
 faces_paired Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, half the
              width. Pixels of true images, and a recogniser's maps of them, teach; there
              is no game yet. 2 cores: 45 minutes.
-faces        What goes on from it: the game, and a recogniser that says whether people
-             stay who they are. 25 minutes more.
-faces_multi  What goes on from faces: four images of each person, most of them spoilt,
-             so that confidence means something.
+faces        What goes on from it, with --init-from: the game, and a recogniser that
+             says whether people stay who they are. 25 minutes more.
+faces_multi  What goes on from faces likewise: four images of each person, most of them
+             spoilt, so that confidence means something.
 faces_l2     As faces_paired, but the squared difference of pixels alone, to compare.
     python -m benchmarks.faces_transfer --steps 8000 --width 0.25 --size 48 \
         --to runs/long
@@ -19,10 +19,14 @@ faces_l2     As faces_paired, but the squared difference of pixels alone, to com
     fr-jax train --config=configs/dr_gan.py:faces --workdir=runs/faces \
         --init-from runs/paired/embedder_generator \
         --given identity=runs/long/3000/embedder
+    fr-jax train --config=configs/dr_gan.py:faces_multi --workdir=runs/multi \
+        --init-from runs/faces/embedder_generator \
+        --given identity=runs/long/3000/embedder
+    fr-jax train --config=configs/dr_gan.py:faces_l2 --workdir=runs/l2
     fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to turned
     fr-jax judge --generator runs/faces/embedder_generator --to runs/faces/judged
     fr-jax judge --generator runs/faces/embedder_generator \
-        --generator runs/faces_l2/embedder_generator --to runs/compared
+        --generator runs/l2/embedder_generator --to runs/compared
 faces_gpu    The whole network, 96 pixels, 13 yaws, every image new, for an accelerator.
 
 cfp          CFP, frontal or profile, people 001 to 450; 451 to 500 are held out.
@@ -58,7 +62,7 @@ kayamin_multi
         --config.data.path=$RECORDS/cfp --config.data.identities=001:450 \
         --config.data.angles='(0, 90)' --config.data.unsigned=True
 
-Both trunks can begin with a recogniser, trained on its own:
+Both trunks can begin with a recogniser, trained on its own, or with a generator's:
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/recogniser \
         --config.data.path=$RECORDS/cfp --config.system.backbone=dr_gan_encoder \
         --config.system.backbone_options='{"width": 0.5}' --config.system.image_size=64
@@ -130,7 +134,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "illumination": 1.0,
                     "paired": 0.0,
                     "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
-                    "perceptual": 0.0,  # likewise
+                    "perceptual": 0.0,  # likewise, and paired images
                 },
                 "paired_loss": "l1",  # or l2
                 "fused_weight": "mean",
@@ -254,6 +258,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         data.paired = True
         data.batch_size = 32
         config.train.num_steps = 2500
+        config.train.evaluate_every = 500
     else:
         _drawn(config)
         data = config.data
@@ -267,16 +272,14 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             config.train.num_steps = 50_000
         else:
             _small(config)
-        if variant == "faces_paired":
-            system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
-            system.weights.update({"paired": 1.0, "perceptual": 2.0})
+        if variant in ("faces_paired", "faces_l2"):
+            for name in ("identity", "gan", "pose", "illumination"):
+                system.weights[name] = 0.0  # no game
             config.train.num_steps = 9000
-            config.train.evaluate_every = 1000
-        elif variant == "faces_l2":
-            system.weights.update({"identity": 0.0, "gan": 0.0, "pose": 0.0})
-            system.paired_loss = "l2"
-            config.train.num_steps = 9000
-            config.train.evaluate_every = 1000
+            if variant == "faces_paired":
+                system.weights.update({"paired": 1.0, "perceptual": 2.0})
+            else:
+                system.paired_loss = "l2"
         elif variant in ("faces", "faces_multi"):
             system.weights.update({"paired": 10.0, "perceptual": 10.0})
             system.weights.identity_preserving = 2.0

@@ -34,7 +34,12 @@ _TRUNK = ("width", "conv_bias", "final_elu", "alignment")
 
 
 def check(
-    options: SimpleNamespace, weights: Mapping[str, float], maker: Any, judge: Any
+    options: SimpleNamespace,
+    weights: Mapping[str, float],
+    maker: Any,
+    judge: Any,
+    *,
+    game: bool,
 ) -> None:
     """Raises a UserError for what does not fit together.
 
@@ -42,6 +47,7 @@ def check(
       options: the arguments of `make`.
       weights: of all terms.
       maker, judge: the two networks.
+      game: the discriminator has a say.
     """
     _check_numbers(options, weights)
     _check_networks(options, maker, judge)
@@ -55,9 +61,19 @@ def check(
     for name in [name for name, used in of_one_head.items() if used]:
         if options.loss == "cvpr":
             raise UserError(f"{name} goes with loss='tpami', not 'cvpr'")
-    used = {name for name, weight in weights.items() if weight}
-    if not used - {"illumination"} and not (used and options.illuminations):
-        raise UserError("every weight is 0, so nothing would be learnt: give terms one")
+    if not game:
+        terms = ("paired", "identity_preserving", "perceptual")
+        if not any(weights[name] for name in terms):
+            raise UserError(
+                "no term has a weight, so nothing would be learnt: raise weight 'gan', "
+                "'paired' or another ('illumination' counts only where it is asked for)"
+            )
+        for name in ("switch_every", "interpolate", "r1_weight", "spectral_norm"):
+            if getattr(options, name):
+                raise UserError(
+                    f"{name} needs a discriminator that learns: raise weight 'gan', "
+                    "'identity' or 'pose'"
+                )
     for name in ("identity_preserving", "perceptual"):
         if weights[name] and "identity" not in (options.given_networks or {}):
             raise UserError(

@@ -16,7 +16,9 @@ from fr_jax.cli import config as configs
 from fr_jax.cli import training_poses
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
+from fr_jax.models.preprocess import InputSpec
 from fr_jax.rotator import Rotator
+from fr_jax.system import Network
 from tests.conftest import ROOT
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
@@ -226,7 +228,8 @@ def test_every_variant_is_a_whole_configuration():
         if weights.identity_preserving or weights.perceptual:
             with pytest.raises(UserError, match="--given identity=EMBEDDER"):
                 training._system(config, facts)
-            weights.update({"identity_preserving": 0.0, "perceptual": 0.0})
+            network = Network("dr_gan_encoder", {}, (), InputSpec(size=64))
+            facts["given_networks"] = {"identity": network}
         assert training._system(config, facts).hand_over is not None, variant
         main = config.data.batch_size - config.data.get("beside_rows", 0)
         assert main % config.data.images_per_identity == 0, variant

@@ -204,6 +204,8 @@ def test_sources_that_do_not_fit(source):
     refused("angles is .90, 0.: give two", data__angles="(90, 0)")
     refused("unsigned goes with", system__pose_mode="continuous")
     refused("weights.paired is 2.0, and there is nothing", data__paired=False)
+    alone = {"system__weights__paired": 0.0, "system__weights__perceptual": 1.0}
+    refused("weights.perceptual is 1.0, and th", data__paired=False, **alone)
     refused("'smile'; there are: neutral", DataError, data__expression="smile")
 
 

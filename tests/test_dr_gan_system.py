@@ -353,11 +353,12 @@ def test_it_begins_with_what_it_is_given():
     assert same(judge.variables["params"], start.discriminator.params)
     known = {"init": left["generator"].variables}
     again = system.init(jax.random.key(1), batch(), known)
+    assert same(again.generator.params, start.generator.params)
     assert same(again.discriminator.params["trunk"], trunk)
-    assert not same(again.discriminator.params, start.discriminator.params)
-    known["discriminator"] = judge.variables
-    again = jax.eval_shape(system.init, jax.random.key(1), batch(), known)
-    assert again.generator.params.keys() == {"encoder", "decoder"}
+    other = jax.tree.map(lambda leaf: leaf + 1, judge.variables)
+    known["discriminator"] = other
+    again = system.init(jax.random.key(1), batch(), known)
+    assert same(again.discriminator.params, other["params"])
     model = models.create(left["generator"].architecture, **left["generator"].options)
     assert model.size == SIDE and model.poses == POSES
     with pytest.raises(UserError, match="unknown given network 'teacher'"):
@@ -390,13 +391,37 @@ def test_a_frozen_recogniser_says_what_is_lost(term):
     assert "pose_accuracy" not in judged
 
 
+def test_a_recogniser_watches_a_game_of_several_images():
+    network = Network("dr_gan_encoder", SMALL["network"], (), InputSpec(size=SIDE))
+    system = dr_gan.make(
+        PEOPLE,
+        **SMALL | MULTI,
+        weights={"identity_preserving": 1.0, "perceptual": 1.0},
+        given_networks={"identity": network},
+    )
+    given = {"identity": recogniser()}
+    state = jax.eval_shape(system.init, jax.random.key(0), paired(), given)
+    after, metrics = jax.eval_shape(
+        system.train_step, state, paired(), jax.random.key(0)
+    )
+    assert after.recogniser.keys() == {"params", "batch_stats"}
+    for name in ("identity_preserving", "perceptual", "gan"):
+        assert f"generator/{name}_loss" in metrics
+
+
 def test_what_cannot_be_made():
     def refused(match, **options):
         with pytest.raises(UserError, match=match):
             dr_gan.make(PEOPLE, **SMALL | options)
 
     refused("did you mean 'tpami'", loss="tpam")
-    refused("nothing would be learnt", weights=dict.fromkeys(dr_gan.WEIGHTS, 0.0))
+    none = dict.fromkeys(dr_gan.WEIGHTS, 0.0)
+    refused("nothing would be learnt", weights=none)
+    refused("nothing would be learnt", weights=none | {"illumination": 1.0})
+    alone = none | {"paired": 1.0}
+    refused("interpolate needs a discriminator", weights=alone, interpolate=True)
+    moved = {"switch": "swap", "switch_every": 3}
+    refused("switch_every needs a discriminator", weights=alone, **moved)
     refused("unknown weight 'pairs'", weights={"pairs": 1.0})
     refused("am_softmax goes with loss='tpami'", loss="cvpr", am_softmax={})
     refused("lit from the other side", flip="keep", illuminations=2)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fr_jax import cpu, models
-from fr_jax.models import layers
+from fr_jax.errors import UserError
+from fr_jax.models import feature_maps, layers
 from fr_jax.models.preprocess import InputSpec
 from tests.networks import random_variables
 
@@ -270,6 +271,40 @@ def test_rematerialisation_changes_no_number():
         results.append(gradient["conv1"]["kernel"])
     difference = np.linalg.norm(results[0] - results[1])
     assert difference < 5e-3 * np.linalg.norm(results[0])
+
+
+class Flat(nn.Module):
+    def __call__(self, images):
+        return images[:, 0, 0]
+
+
+def test_feature_maps_are_the_last_of_each_resolution():
+    def seen(name, size, **options):
+        model = models.create(name, **options)
+        images = jnp.zeros((2, size, size, 3))
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+        def look(variables):
+            return feature_maps.embedding_and_feature_maps(model, variables, images)
+
+        return jax.eval_shape(look, variables)[1]
+
+    found = [(m.shape[1], m.shape[3]) for m in seen("iresnet18", 48)]
+    assert found == [(48, 64), (24, 64), (12, 128), (6, 256), (3, 512)]
+    found = [(m.shape[1], m.shape[3]) for m in seen("dr_gan_encoder", 64, width=0.5)]
+    assert found == [(64, 32), (32, 64), (16, 96), (8, 128), (4, 160)]
+    with pytest.raises(UserError, match="a Flat shows no maps"):
+        images, flat = jnp.zeros((2, 8, 8, 3)), Flat()
+        feature_maps.embedding_and_feature_maps(flat, {}, images)
+
+    model = models.create("iresnet18", width=0.125, embedding_size=8)
+    variables = random_variables(model, 32)
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    embedding, maps = feature_maps.embedding_and_feature_maps(model, variables, images)
+    np.testing.assert_array_equal(embedding, model.apply(variables, images))
+    _, kept = model.apply(variables, images, capture_intermediates=True)
+    for name, found in zip(("layer2_1", "layer3_1"), maps[2:4], strict=True):
+        np.testing.assert_array_equal(found, kept["intermediates"][name]["__call__"][0])
 
 
 def test_bfloat16_trunk_keeps_a_float32_end():

@@ -175,3 +175,17 @@ def test_both_trunks_begin_with_a_recogniser():
     assert found["trunk"] == {"conv11": 1}
     assert found["tail_identity"] == {"conv52": 2, "conv53": 3}
     assert found["tail_pose"] == tail
+
+
+def test_layers_that_are_not_alike_stay_with_their_statistics():
+    def tree(**kernels):
+        params = {name: {"kernel": np.full(n, n)} for name, n in kernels.items()}
+        means = {name: np.full(3, n) for name, n in kernels.items()}
+        return {"params": {"trunk": params}, "batch_stats": {"trunk": means}}
+
+    encoder, discriminator = tree(conv11=4, conv12=5), tree(conv11=4, conv12=6)
+    discriminator["batch_stats"]["trunk"]["conv11"] = np.zeros(3)
+    found = dr_gan_trunk.from_recogniser(encoder, discriminator)
+    assert found["batch_stats"]["trunk"]["conv11"].tolist() == [4] * 3
+    assert found["batch_stats"]["trunk"]["conv12"].tolist() == [6] * 3
+    assert found["params"]["trunk"]["conv12"]["kernel"].size == 6

@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="E",
-        help="WORKDIR/embedder_generator; several are compared. The discriminator "
+        help="WORKDIR/embedder_generator; several are compared. A discriminator "
         "beside it is asked, too, whom it knows",
     )
     add("--to", required=True, metavar="DIR", help="results.json and figures go here")

@@ -174,12 +174,13 @@ def paired(images: Array, truth: Array, kind: str = "l1") -> Array:
 
 
 def perceptual(maps: Sequence[Array], of_truth: Sequence[Array]) -> Array:
-    """Returns how far images [R] are from the true ones as a recogniser sees them.
+    """Returns how unlike the true images a recogniser finds images, [R].
 
-    Johnson, Alahi, Fei-Fei, Perceptual Losses for Real-Time Style Transfer and
-    Super-Resolution (ECCV 2016), section 3.2, with absolute differences, each layer's
-    over the deviation of its channels, and the mean over layers: 1 is as far as the
-    mean of all images would be.
+    The feature reconstruction loss of Johnson, Alahi, Fei-Fei, Perceptual Losses for
+    Real-Time Style Transfer and Super-Resolution (ECCV 2016), section 3.2, here of
+    absolute differences, each layer's divided by the mean absolute deviation of the
+    true maps from their channels' means over images and places: a map that says nothing
+    costs 1 on average. The mean over layers.
 
     Args:
       maps, of_truth: [R, h, w, C] of each layer.

@@ -46,21 +46,23 @@ def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
     Where each head has two last convolutions of its own, 'identity' takes the
     encoder's; pose, light and reality begin anew. Layers that are not alike stay.
     """
+    trunk, own = encoder["params"]["trunk"], discriminator["params"]
+    parts = {"trunk", "tail_identity"} & set(own)
+    alike = {
+        (part, name)
+        for part in parts
+        for name, layer in own[part].items()
+        if jax.tree.map(jnp.shape, layer) == jax.tree.map(jnp.shape, trunk.get(name))
+    }
     out = {}
     for kind, tree in discriminator.items():
-        trunk = encoder.get(kind, {}).get("trunk", {})
         out[kind] = dict(tree)
-        for part in {"trunk", "tail_identity"} & set(tree):
+        for part in parts & set(tree):
             out[kind][part] = {
-                name: trunk[name] if _alike(trunk.get(name), layer) else layer
+                name: encoder[kind]["trunk"][name] if (part, name) in alike else layer
                 for name, layer in tree[part].items()
             }
     return out
-
-
-def _alike(first: PyTree, second: PyTree) -> bool:
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (first, second)]
-    return shapes[0] == shapes[1]
 
 
 def _begun(opt_state: PyTree) -> PyTree:

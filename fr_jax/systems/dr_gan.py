@@ -6,7 +6,8 @@ The generator encodes one image of a person, or fuses several by learned confide
 decodes them in a pose that is asked for; the discriminator tells who it is, in what
 pose, and whether it is real. The encoder is the recogniser.
 
-A step updates one of the two networks (`fr_jax.turns`). Published programs differ much;
+A step updates one of the two networks (`fr_jax.turns`), or, where nothing is asked of
+the discriminator, the generator alone. Published programs differ much;
 `configs/dr_gan.py` names their choices.
 
 | here | the paper, or a program |
@@ -41,7 +42,7 @@ from fr_jax.losses.gan import r1
 from fr_jax.losses.margin import unit
 from fr_jax.models import dr_gan_trunk, spectral
 from fr_jax.models.dr_gan import Encoder, fuse
-from fr_jax.models.maps import embedding_and_maps
+from fr_jax.models.feature_maps import embedding_and_feature_maps
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.momentum import ema
 from fr_jax.rotations import Rotations
@@ -145,8 +146,8 @@ def make(
     discriminator/real_accuracy, /accuracy (running) and /r1_loss;
     generator/paired_loss, /identity_preserving_loss, /perceptual_loss and /spread (how
     much made images differ from each other, over how much real ones do: a collapse is
-    near 0);
-    discriminator_turn. None is called `loss`, for two networks that play against each
+    near 0); discriminator_turn. Without a game there are those of the generator's own
+    terms alone. None is called `loss`, for two networks that play against each
     other have none that should fall: the loop's guard then looks for numbers that are
     not finite, and for no leap.
 
@@ -193,7 +194,8 @@ def make(
         several images to trust.
 
     `init` takes as given: 'init', an encoder's variables or a generator's, with whose
-    trunk the discriminator begins too; 'discriminator'; 'identity'.
+    trunk the discriminator begins too, as far as their layers are alike;
+    'discriminator', which has precedence; 'identity'.
 
     Raises:
       UserError: for what does not fit together, and unknown names; see
@@ -235,7 +237,7 @@ def make(
     )
     maker: Any = models.create("dr_gan_generator", **made_options)
     judge: Any = models.create("dr_gan_discriminator", **judged_options)
-    dr_gan_options.check(options, shares, maker, judge)
+    dr_gan_options.check(options, shares, maker, judge, game=game)
     groups = made_options.get("bn_groups", 1)
     spec = InputSpec(
         size=canvas_size or image_size,
@@ -298,6 +300,7 @@ def make(
             made = {k: {**tree, "encoder": start[k]} for k, tree in made.items()}
         if start:
             judged = dr_gan_trunk.from_recogniser(start, judged)
+            judged = jax.tree.map(jnp.copy, judged)  # two networks, two buffers
         if "discriminator" in given:
             check_given("discriminator", given["discriminator"], judged)
             judged = given["discriminator"]
@@ -550,12 +553,16 @@ def make(
     def recognised(variables, made, real):
         """Whom and what a frozen recogniser takes made images for."""
         given = networks["identity"]
-        recogniser: Any = models.create(given.architecture, **given.options)
+        # Nobody could look into blocks that are computed again.
+        plain = {k: v for k, v in given.options.items() if k != "remat"}
+        recogniser: Any = models.create(given.architecture, **plain)
 
         def look(images):
             pixels = jnp.repeat(127.5 * (images + 1), 3 // channels, axis=3)
             pixels = prepare(pixels, given.input_spec)
-            return embedding_and_maps(recogniser, variables, pixels)
+            if not shares["perceptual"]:
+                return recogniser.apply(variables, pixels), []
+            return embedding_and_feature_maps(recogniser, variables, pixels)
 
         embeddings, maps = look(made.image)
         found = {}
