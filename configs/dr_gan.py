@@ -123,7 +123,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "pose_features": 0,
                     "seed_bn": False,
                 },
-                "discriminator": {"branch_heads": False, "batch_norm": True},
+                "discriminator": {"branch_heads": False, "norm": "batch"},
                 "loss": "tpami",  # or cvpr
                 "gan_loss": "cross_entropy",  # or hinge
                 "real_target": 1.0,

@@ -147,19 +147,19 @@ def _check_networks(options: SimpleNamespace, maker: Any, judge: Any) -> None:
         maker.confidence_head == "channel"
         or judge.branch_heads
         or judge.extra_channel
-        or not judge.batch_norm
+        or judge.norm != "batch"
         or any(getattr(maker, name) != getattr(judge, name) for name in _TRUNK)
     )
     if options.switch_every and unlike:
         raise UserError(
             "trunks that are switched must be alike: no confidence_head='channel', "
-            "branch_heads, extra_channel or batch_norm=False, and the same "
+            "branch_heads or extra_channel, norm='batch', and the same "
             f"{', '.join(_TRUNK)}"
         )
-    if options.spectral_norm and judge.batch_norm:
+    if options.spectral_norm and judge.norm != "none":
         raise UserError(
-            "BatchNorm would undo spectral_norm: give the discriminator "
-            "batch_norm=False, and conv_bias=True"
+            f"the discriminator's norm='{judge.norm}' would undo spectral_norm: give "
+            "it norm='none', and conv_bias=True"
         )
 
 

@@ -190,11 +190,27 @@ def test_heads_of_the_discriminator():
     assert params["tail_pose"].keys() == {"conv52", "conv53"}
     _, params = logits(heads=heads, branch_heads=True, cosine_identity=True)
     assert params["fc_identity"].shape == (20, 6)
-    joined, params = logits(heads=heads, cosine_identity=True, batch_norm=False)
+    joined, params = logits(heads=heads, cosine_identity=True, norm="none")
     assert joined == expected
     assert params["fc_identity"].shape == (20, 6)
     assert params["fc"]["kernel"].shape == (20, 8)
     assert params["trunk"]["conv11"].keys() == {"conv"}
+    grouped, params = logits(heads=heads, norm="group")
+    assert grouped == expected
+    assert params["trunk"]["conv11"].keys() == {"conv", "bn"}
+    with pytest.raises(UserError, match="did you mean 'group'"):
+        logits(heads=heads, norm="groups")
+
+
+def test_a_discriminator_with_groups_sees_each_image_by_itself():
+    model = models.create("dr_gan_discriminator", width=0.0625, norm="group")
+    variables = random_variables(model, 32)
+    images = inputs(4)[0]
+    assert variables.keys() == {"params"}
+    whole = compiled(model.apply)(variables, images)["real"]
+    alone = compiled(model.apply)(variables, images[:1])["real"]
+    np.testing.assert_allclose(whole[:1], alone, atol=1e-6)
+    assert np.ptp(whole) > 1e-3
 
 
 def test_the_authors_identity_head_gives_cosines():

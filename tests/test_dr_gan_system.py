@@ -241,7 +241,7 @@ CHOICES = {
         "diff_augmentation": ("colour", "translation", "cutout"),
         "generator_ema": 0.99,
         "discriminator_learning_rate": 1e-4,
-        "discriminator": {"batch_norm": False, "conv_bias": True},
+        "discriminator": {"norm": "none", "conv_bias": True},
     },
     "switched": {
         "switch": "swap",

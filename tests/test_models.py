@@ -1,5 +1,7 @@
 """Backbones: sizes, initialisation, BatchNorm, padding, and their arguments."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -229,6 +231,21 @@ def test_batch_norm_gradient_is_that_of_the_formula():
 def test_batch_norm_refuses_a_batch_its_groups_do_not_divide():
     with pytest.raises(ValueError, match="6 rows cannot be cut into 4"):
         layers.BatchNorm(groups=4).init(jax.random.key(0), jnp.ones((6, 3)), True)
+
+
+@pytest.mark.parametrize("features", [6, 40, 64])
+def test_group_norm_is_flax_own(features):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(3, 2, (2, 5, 4, features)), jnp.float32)
+    norm = layers.GroupNorm()
+    params = norm.init(jax.random.key(0), x, True)["params"]
+    params = {name: p + rng.normal(size=p.shape) for name, p in params.items()}
+    oracle = nn.GroupNorm(None, math.gcd(features, 16), epsilon=norm.epsilon)
+    np.testing.assert_allclose(
+        norm.apply({"params": params}, x, True),
+        oracle.apply({"params": params}, x),
+        atol=1e-5,
+    )
 
 
 def test_frozen_scale_gets_no_gradient():

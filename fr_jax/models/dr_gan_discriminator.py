@@ -9,9 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fr_jax.errors import UserError, unknown
 from fr_jax.models import dr_gan, layers
 
 Array = jax.Array
+NORMS = ("batch", "group", "none")
 
 
 class Discriminator(nn.Module):
@@ -24,8 +26,10 @@ class Discriminator(nn.Module):
       branch_heads: every head has its own two last convolutions (the authors' program).
       cosine_identity: 'identity' gives the cosines between feature and class weights,
         for a margin loss.
-      batch_norm: False leaves it out, as spectral normalisation wants it; give biases
-        then.
+      norm: 'batch'; 'group', each image by itself; 'none', as spectral normalisation
+        wants it: give biases then. Where real and made images pass one after the other,
+        BatchNorm brings both to the same mean, which pooling leaves nothing else of:
+        such a discriminator is long in telling them apart.
       extra_channel: the last convolution has a channel more, which is not used.
       dropout: rate on the features; branches spare that of 'identity'.
       The others are those of `dr_gan.Encoder`.
@@ -39,16 +43,21 @@ class Discriminator(nn.Module):
     extra_channel: bool = False
     branch_heads: bool = False
     cosine_identity: bool = False
-    batch_norm: bool = True
+    norm: str = "batch"
     dropout: float = 0.0
     bn_groups: int = 1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        if self.norm not in NORMS:
+            raise UserError(unknown("norm", self.norm, NORMS))
+        unit = functools.partial(dr_gan.unit_of(self), normalised=self.norm != "none")
+        if self.norm == "group":
+            unit = functools.partial(unit, norm=layers.GroupNorm)
         trunk = functools.partial(
             dr_gan.Trunk,
-            functools.partial(dr_gan.unit_of(self), normalised=self.batch_norm),
+            unit,
             width=self.width,
             extra=int(self.extra_channel),
             final_elu=self.final_elu,

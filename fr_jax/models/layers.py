@@ -15,7 +15,7 @@ from fr_jax.models.convolution import convolve, transposed
 
 Array = jax.Array
 Initializer = Callable[..., Array]
-Norm = Callable[..., "BatchNorm"]
+Norm = Callable[..., "BatchNorm | GroupNorm"]
 
 
 def uniform_fan_in(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
@@ -171,6 +171,35 @@ class BatchNorm(nn.Module):
                     self.momentum * running.value + (1 - self.momentum) * value
                 )
         return einops.rearrange(normal, "g b ... c -> (g b) ... c")
+
+
+class GroupNorm(nn.Module):
+    """Normalises each image by itself, channels in groups of at most `size`.
+
+    Wu and He, Group Normalization (ECCV 2018). Scale and bias are those that a
+    BatchNorm in its place has.
+    """
+
+    size: int = 16
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        del train  # nothing runs
+        features = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        wide = einops.rearrange(
+            x.astype(jnp.float32),
+            "b ... (g c) -> b (...) g c",
+            c=math.gcd(features, self.size),
+        )
+        mean = jnp.mean(wide, axis=(1, 3), keepdims=True)
+        centred = wide - mean
+        var = jnp.mean(jnp.square(centred), axis=(1, 3), keepdims=True)
+        normal = (centred * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        out = normal * _spread(scale, x.ndim) + _spread(bias, x.ndim)
+        return out.astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
