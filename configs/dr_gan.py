@@ -8,7 +8,7 @@ faces_paired Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, ha
              width. Pixels of true images, and a recogniser's maps of them, teach; there
              is no game yet. 2 cores: 45 minutes.
 faces        What goes on from it, with --init-from: the game, and a recogniser that
-             says whether people stay who they are. 25 minutes more.
+             says whether people stay who they are. 20 minutes more.
 faces_multi  What goes on from faces likewise: four images of each person, most of them
              spoilt, so that confidence means something.
 faces_l2     As faces_paired, but the squared difference of pixels alone, to compare.
@@ -285,6 +285,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             system.weights.identity_preserving = 2.0
             system.learning_rate = 1e-4
             system.generator_ema = 0.998
+            config.train.num_steps = 3000
             if variant == "faces_multi":
                 system.degradation = (
                     ("low_resolution", {"probability": 0.6, "side": (0.08, 0.3)}),
