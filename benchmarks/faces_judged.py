@@ -226,7 +226,7 @@ def histograms(cosines, path: Path) -> None:
                 values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label, density=True
             )
         axis.set(title=name, xlabel="cosine")
-        axis.legend()
+        axis.legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(path)
 

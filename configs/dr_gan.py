@@ -32,7 +32,8 @@ faces_gpu    The whole network, 96 pixels, 13 yaws, every image new, for an acce
 cfp          CFP, frontal or profile, people 001 to 450; 451 to 500 are held out.
     fr-jax data convert $DATA/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/dr_gan.py:cfp --workdir=runs/cfp \
-        --config.data.path=$RECORDS/cfp
+        --config.data.path=$RECORDS/cfp \
+        "--config.evaluation.sets=('ff=$FACES/Protocol/Split/FF,root=$FACES/cfp',)"
 
 paper_cvpr_multipie
              Multi-PIE as in CVPR 2017: grey, nine poses, twenty lights, neutral faces,

@@ -9,6 +9,7 @@ from fr_jax.errors import UserError, unknown
 from fr_jax.losses import dr_gan as losses
 from fr_jax.losses.gan import GAN_LOSSES
 from fr_jax.models import dr_gan_trunk
+from fr_jax.models.dr_gan_discriminator import NORMS
 
 # Lowest, highest, whether these two are in the range.
 _RANGES = {
@@ -74,10 +75,12 @@ def check(
                     f"{name} needs a discriminator that learns: raise weight 'gan', "
                     "'identity' or 'pose'"
                 )
+    recogniser = (options.given_networks or {}).get("identity")
     for name in ("identity_preserving", "perceptual"):
-        if weights[name] and "identity" not in (options.given_networks or {}):
+        if weights[name] and (recogniser is None or recogniser.kind != "embedding"):
+            found = f", not a {recogniser.kind}" if recogniser else ""
             raise UserError(
-                f"weight '{name}' compares faces by a recogniser: give --given "
+                f"weight '{name}' compares faces by a recogniser{found}: give --given "
                 "identity=EMBEDDER"
             )
 
@@ -132,6 +135,7 @@ def _check_numbers(options: SimpleNamespace, weights: Mapping[str, float]) -> No
 
 
 def _check_networks(options: SimpleNamespace, maker: Any, judge: Any) -> None:
+    check_names(("norm", [judge.norm], NORMS))
     each = options.images_per_identity
     if each > 1 and maker.confidence_head == "none" and not maker.normalise_fusion:
         raise UserError(

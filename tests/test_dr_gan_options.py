@@ -42,6 +42,7 @@ CONFIG = ROOT / "configs/dr_gan.py"
         ("unknown augmentation 'crp'", {"augmentation": (("crp", {}),)}),
         ("unknown option of 'crop' 'are'", {"degradation": (("crop", {"are": 1}),)}),
         ("give .name, options. of each", {"augmentation": ("crop",)}),
+        ("did you mean 'group'", {"discriminator": {"norm": "groups"}}),
         ("norm='batch' would undo spectral_norm", {"spectral_norm": True}),
         (
             "must be alike: .* the same width, conv_bias",

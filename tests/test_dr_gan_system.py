@@ -434,8 +434,11 @@ def test_what_cannot_be_made():
         switch_every=3,
         discriminator={"branch_heads": True},
     )
+    turner = Network("dr_gan_generator", {}, (), InputSpec(size=SIDE), "generator")
     for name in ("identity_preserving", "perceptual"):
-        refused("give --given identity=EMBEDDER", weights={name: 1.0})
+        asked = {"weights": {name: 1.0}}
+        refused("give --given identity=EMBEDDER", **asked)
+        refused("not a generator", given_networks={"identity": turner}, **asked)
     refused("6 identities in 1 poses", poses=1)
     refused("7 images cannot be 2 of each person", batch_size=7, **MULTI)
     refused("dr_gan_generator option 'nose'", generator={"nose": 4})

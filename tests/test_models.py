@@ -1,7 +1,5 @@
 """Backbones: sizes, initialisation, BatchNorm, padding, and their arguments."""
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -233,19 +231,24 @@ def test_batch_norm_refuses_a_batch_its_groups_do_not_divide():
         layers.BatchNorm(groups=4).init(jax.random.key(0), jnp.ones((6, 3)), True)
 
 
-@pytest.mark.parametrize("features", [6, 40, 64])
-def test_group_norm_is_flax_own(features):
+@pytest.mark.parametrize(("features", "group"), [(6, 2), (40, 8), (64, 16)])
+def test_group_norm_normalises_each_image_by_groups(features, group):
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(3, 2, (2, 5, 4, features)), jnp.float32)
+    x = rng.normal(3, 2, (2, 5, 4, features)).astype(np.float32)
     norm = layers.GroupNorm()
     params = norm.init(jax.random.key(0), x, True)["params"]
-    params = {name: p + rng.normal(size=p.shape) for name, p in params.items()}
-    oracle = nn.GroupNorm(None, math.gcd(features, 16), epsilon=norm.epsilon)
+    assert params.keys() == {"scale", "bias"}  # a BatchNorm's
+    params = {name: rng.normal(size=features) for name in params}
+    groups = x.reshape(2, 20, -1, group)
+    mean, var = (f(groups, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    expected = ((groups - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)
     np.testing.assert_allclose(
         norm.apply({"params": params}, x, True),
-        oracle.apply({"params": params}, x),
+        expected * params["scale"] + params["bias"],
         atol=1e-5,
     )
+    half = norm.apply({"params": params}, x.astype(jnp.bfloat16), True)
+    assert half.dtype == jnp.bfloat16
 
 
 def test_frozen_scale_gets_no_gradient():

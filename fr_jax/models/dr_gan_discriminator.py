@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, unknown
 from fr_jax.models import dr_gan, layers
 
 Array = jax.Array
@@ -27,9 +26,9 @@ class Discriminator(nn.Module):
       cosine_identity: 'identity' gives the cosines between feature and class weights,
         for a margin loss.
       norm: 'batch'; 'group', each image by itself; 'none', as spectral normalisation
-        wants it: give biases then. Where real and made images pass one after the other,
-        BatchNorm brings both to the same mean, which pooling leaves nothing else of:
-        such a discriminator is long in telling them apart.
+        wants it: give biases then. BatchNorm brings real and made images, which pass
+        one after the other, to one mean before they are pooled: such a discriminator
+        takes long to tell them apart.
       extra_channel: the last convolution has a channel more, which is not used.
       dropout: rate on the features; branches spare that of 'identity'.
       The others are those of `dr_gan.Encoder`.
@@ -50,8 +49,6 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        if self.norm not in NORMS:
-            raise UserError(unknown("norm", self.norm, NORMS))
         unit = functools.partial(dr_gan.unit_of(self), normalised=self.norm != "none")
         if self.norm == "group":
             unit = functools.partial(unit, norm=layers.GroupNorm)

@@ -64,7 +64,7 @@ def cosines(
             label = f"{kind}: {some.mean():.2f} +- {some.std():.2f}"
             axes.hist(some, bins, density=True, alpha=0.6, label=label)
         axes.set(title=name, xlabel="cosine", ylabel="density", yticks=[])
-        axes.legend(fontsize=8)
+        axes.legend(loc="upper right", fontsize=8)
     save(figure, path)
 
 
@@ -95,7 +95,7 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
             axes.plot(steps, values, style, markersize=3, label=name)
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(loc="upper left", fontsize=8)
     save(figure, path)
 
 

@@ -132,5 +132,5 @@ def number_of_images(
         axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
     axes.set(xlabel="images of a person", ylabel="rank-1")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(loc="lower right", fontsize=8)
     save(figure, path)
