@@ -17,7 +17,7 @@ from tqdm import tqdm
 # What `fr_jax.cpu.keep_freed_memory` sets, for an opponent that does not set it.
 KEEP_FREED_MEMORY = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:"
-    "glibc.malloc.top_pad=67108864:glibc.malloc.arena_max=1"
+    f"glibc.malloc.top_pad=67108864:glibc.malloc.arena_max={(os.cpu_count() or 1) + 1}"
 )
 
 

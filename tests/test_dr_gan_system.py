@@ -15,6 +15,7 @@ import pytest
 
 from fr_jax import cpu, models, train
 from fr_jax.errors import UserError
+from fr_jax.models.dr_gan import FEATURES
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.streams import ArrayStream
 from fr_jax.system import Network
@@ -355,6 +356,17 @@ def test_it_begins_with_what_it_is_given():
     again = jit(system.init)(jax.random.key(1), batch(), known)
     assert same(again.generator.params, start.generator.params)
     assert same(again.discriminator.params["trunk"], trunk)
+    wider = dr_gan.make(PEOPLE, **SMALL | {"poses": POSES + 2})
+    turned = jit(wider.init)(jax.random.key(1), batch(), known).generator.params
+    fc = turned["decoder"].pop("fc")["kernel"]
+    known_fc = known["init"]["params"]["decoder"]["fc"]["kernel"]
+    count = round(FEATURES * SMALL["network"]["width"])
+    assert fc.shape[0] == known_fc.shape[0] + 2
+    assert same(fc[:count], known_fc[:count]) and not same(fc[count], known_fc[count])
+    rest = dict(known["init"]["params"]["decoder"])
+    rest.pop("fc")
+    assert same(turned["decoder"], rest)
+    assert same(turned["encoder"], start.generator.params["encoder"])
     other = jax.tree.map(lambda leaf: leaf + 1, judge.variables)
     known["discriminator"] = other
     again = jit(system.init)(jax.random.key(1), batch(), known)

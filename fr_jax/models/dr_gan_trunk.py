@@ -65,6 +65,22 @@ def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
     return out
 
 
+def from_generator(given: PyTree, generator: PyTree, features: int) -> PyTree:
+    """Returns a given generator's variables for one whose codes have other lengths.
+
+    Of the decoder's first layer the rows that take the `features` are the given ones,
+    and those of pose, light and noise begin anew if there are more or fewer of them.
+    """
+    kernel = given["params"].get("decoder", {}).get("fc", {}).get("kernel")
+    own = generator["params"]["decoder"]["fc"]["kernel"]
+    if kernel is None or kernel.shape[1] != own.shape[1] or len(kernel) == len(own):
+        return given
+    kernel = jnp.concatenate([kernel[:features], own[features:]])
+    decoder = given["params"]["decoder"]
+    decoder = decoder | {"fc": decoder["fc"] | {"kernel": kernel}}
+    return {**given, "params": {**given["params"], "decoder": decoder}}
+
+
 def _begun(opt_state: PyTree) -> PyTree:
     def zero(path, leaf):
         names = [getattr(entry, "key", None) for entry in path]
