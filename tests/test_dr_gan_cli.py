@@ -245,13 +245,13 @@ def test_mistakes_before_the_first_step(mistake, tmp_path, records):
     some = {"data.path": records, "data.identities": "", "data.validation": ""}
     some |= {"data.batch_size": 2}
     few = some | {"data.images_per_identity": 5, "data.batch_size": 5}
-    train("9 of 9 identities have fewer than 5 images", few, "cfp")
+    train("9 of 9 identities have fewer than 5 images", few, "cfp_paired")
     narrow = some | {"data.angles": "(-30, 0, 30)", "data.unsigned": False}
     narrow |= {"system.flip": "remap"}
-    train("18 pose labels are out of range, as image 1", narrow, "cfp")
+    train("18 pose labels are out of range, as image 1", narrow, "cfp_paired")
     folder, _ = builder.build(some_faces(3, 2, (np.nan,)), tmp_path, "none", size=20)
-    train("no image has a pose label", some | {"data.path": folder}, "cfp")
-    train("say where the records are", {}, "cfp")
+    train("no image has a pose label", some | {"data.path": folder}, "cfp_paired")
+    train("say where the records are", {}, "cfp_paired")
     train("unknown data source 'drawn'", {"data.source": "drawn"})
     train("light 20: there are 20", {"data.lights": "(20,)"})
     train("use a multiple of 3", {"data.images_per_identity": 3})
