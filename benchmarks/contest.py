@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
+from fr_jax import cpu
+
 # What `fr_jax.cpu.keep_freed_memory` sets, for an opponent that does not set it.
 KEEP_FREED_MEMORY = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:"
-    f"glibc.malloc.top_pad=67108864:glibc.malloc.arena_max={(os.cpu_count() or 1) + 1}"
+    f"glibc.malloc.top_pad=67108864:glibc.malloc.arena_max={cpu.arenas()}"
 )
 
 

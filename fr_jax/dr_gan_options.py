@@ -136,6 +136,11 @@ def _check_numbers(options: SimpleNamespace, weights: Mapping[str, float]) -> No
 
 def _check_networks(options: SimpleNamespace, maker: Any, judge: Any) -> None:
     check_names(("norm", [judge.norm], NORMS))
+    if judge.norm == "group" and judge.extra_channel:
+        raise UserError(
+            "norm='group' cuts channels into equal groups, which extra_channel=True "
+            "leaves none of: leave one of them out"
+        )
     each = options.images_per_identity
     if each > 1 and maker.confidence_head == "none" and not maker.normalise_fusion:
         raise UserError(

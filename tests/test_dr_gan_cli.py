@@ -199,7 +199,7 @@ def test_records_of_people_seen_from_two_sides(records):
         "data.batch_size": 3,
     }
     overrides = [(name, str(value)) for name, value in settings.items()]
-    config = configs.load(f"{CONFIG}:cfp", overrides)
+    config = configs.load(f"{CONFIG}:cfp_paired", overrides)
     open_, facts, about = training_poses.SOURCES["records"](
         config, sharding.make_mesh()
     )

@@ -198,6 +198,8 @@ def test_heads_of_the_discriminator():
     grouped, params = logits(heads=heads, norm="group")
     assert grouped == expected
     assert params["trunk"]["conv11"].keys() == {"conv", "bn"}
+    with pytest.raises(UserError, match="did you mean 'group'"):
+        logits(heads=heads, norm="groups")
 
 
 def test_a_discriminator_with_groups_sees_each_image_by_itself():

@@ -45,6 +45,10 @@ CONFIG = ROOT / "configs/dr_gan.py"
         ("did you mean 'group'", {"discriminator": {"norm": "groups"}}),
         ("norm='batch' would undo spectral_norm", {"spectral_norm": True}),
         (
+            "leaves none of: leave one",
+            {"discriminator": {"norm": "group", "extra_channel": True}},
+        ),
+        (
             "must be alike: .* the same width, conv_bias",
             {"switch": "swap", "switch_every": 2, "discriminator": {"width": 0.125}},
         ),
@@ -142,7 +146,7 @@ def folders(tmp_path_factory):
 def source(folders):
     """Opens CFP's configuration on these records."""
 
-    def opened(variant="cfp", **changes):
+    def opened(variant="cfp_paired", **changes):
         settings = {
             "data.path": folders["some"],
             "data.identities": "p0:p1",
@@ -181,7 +185,7 @@ def test_a_run_begun_with_a_network_that_knows_the_strangers(
     words += ["--config.data.batch_size=2", "--workdir", tmp_path / "w"]
     words += ["--init-from", tmp_path]
     match = "1 of the 2 people of some who are held out were trained on, as p3; by the"
-    mistake(match, "train", f"--config={CONFIG}:cfp", *words)
+    mistake(match, "train", f"--config={CONFIG}:cfp_paired", *words)
     assert not (tmp_path / "w").exists()
 
 
@@ -204,7 +208,7 @@ def test_sources_that_do_not_fit(source):
     refused("angles is ..: give two or more", data__angles="()")
     refused("angles is .90, 0.: give two", data__angles="(90, 0)")
     refused("unsigned goes with", system__pose_mode="continuous")
-    refused("weights.paired is 2.0, and there is nothing", data__paired=False)
+    refused("weights.paired is 1.0, and there is nothing", data__paired=False)
     alone = {"system__weights__paired": 0.0, "system__weights__perceptual": 1.0}
     refused("weights.perceptual is 1.0, and th", data__paired=False, **alone)
     refused("'smile'; there are: neutral", DataError, data__expression="smile")
@@ -227,7 +231,7 @@ def test_multipie_by_its_preset(source, folders, tmp_path):
 
 
 def test_a_run_goes_on_with_options_that_came_later(tmp_path):
-    config = configs.load(f"{CONFIG}:cfp")
+    config = configs.load(f"{CONFIG}:kayamin")
     stored = json.loads(configs.to_json(config))
     for name in ("expression", "drop_beyond"):
         del stored["data"][name]
@@ -236,6 +240,6 @@ def test_a_run_goes_on_with_options_that_came_later(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(stored))
     assert configs.differences(config, path) == []
-    later = configs.load(f"{CONFIG}:cfp", [("data.expression", "neutral")])
+    later = configs.load(f"{CONFIG}:kayamin", [("data.expression", "neutral")])
     (line,) = configs.differences(later, path)
     assert line == "data.expression: 'absent' there, 'neutral' now"

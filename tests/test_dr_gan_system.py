@@ -15,7 +15,7 @@ import pytest
 
 from fr_jax import cpu, models, train
 from fr_jax.errors import UserError
-from fr_jax.models.dr_gan import FEATURES
+from fr_jax.models import dr_gan_trunk
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.streams import ArrayStream
 from fr_jax.system import Network
@@ -356,17 +356,6 @@ def test_it_begins_with_what_it_is_given():
     again = jit(system.init)(jax.random.key(1), batch(), known)
     assert same(again.generator.params, start.generator.params)
     assert same(again.discriminator.params["trunk"], trunk)
-    wider = dr_gan.make(PEOPLE, **SMALL | {"poses": POSES + 2})
-    turned = jit(wider.init)(jax.random.key(1), batch(), known).generator.params
-    fc = turned["decoder"].pop("fc")["kernel"]
-    known_fc = known["init"]["params"]["decoder"]["fc"]["kernel"]
-    count = round(FEATURES * SMALL["network"]["width"])
-    assert fc.shape[0] == known_fc.shape[0] + 2
-    assert same(fc[:count], known_fc[:count]) and not same(fc[count], known_fc[count])
-    rest = dict(known["init"]["params"]["decoder"])
-    rest.pop("fc")
-    assert same(turned["decoder"], rest)
-    assert same(turned["encoder"], start.generator.params["encoder"])
     other = jax.tree.map(lambda leaf: leaf + 1, judge.variables)
     known["discriminator"] = other
     again = jit(system.init)(jax.random.key(1), batch(), known)
@@ -375,6 +364,59 @@ def test_it_begins_with_what_it_is_given():
     assert model.size == SIDE and model.poses == POSES
     with pytest.raises(UserError, match="unknown given network 'teacher'"):
         system.init(jax.random.key(0), batch(), {"teacher": {}})
+
+
+def generator(**changes):
+    fields = {"poses": POSES, "size": SIDE, **SMALL["network"], **SMALL["generator"]}
+    return models.create("dr_gan_generator", **fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lengths", "kept"),  # of feature, pose, light, noise
+    [
+        ({}, {"poses": 5}, (20, 5, 0, 4), (1, 0, 0, 1)),
+        ({}, {"illuminations": 2}, (20, 3, 2, 4), (1, 1, 0, 1)),
+        # As many rows in all, but they mean something else.
+        ({}, {"poses": 2, "noise": 5}, (20, 2, 0, 5), (1, 0, 0, 0)),
+        # A pose that has a layer of its own.
+        ({"pose_features": 6}, {"poses": 5}, (20, 6, 0, 4), (1, 1, 0, 1)),
+    ],
+)
+def test_a_generator_of_other_codes_is_gone_on_with(before, after, lengths, kept):
+    both = generator(**before), generator(**before | after)
+    trees = [random_variables(model, SIDE, seed) for seed, model in enumerate(both)]
+    were, are = (model.code_lengths for model in both)
+    assert are == lengths
+    whole = dr_gan_trunk.from_generator(*trees, were, are)
+    given, own, found = (tree["params"]["decoder"] for tree in (*trees, whole))
+    old, new, rows = (tree["fc"]["kernel"] for tree in (given, own, found))
+    ends = np.cumsum(were), np.cumsum(are)
+    for was, now, length, keep in zip(*ends, lengths, kept):
+        expected = old[was - length : was] if keep else new[now - length : now]
+        assert same(rows[now - length : now], expected)
+    assert same(found["fc"]["bias"], given["fc"]["bias"])
+    if "pose" in own:
+        assert same(found["pose"], own["pose"])
+    rest = [name for name in given if name not in ("fc", "pose")]
+    assert all(same(found[name], given[name]) for name in rest) and len(rest) > 10
+    assert same(whole["params"]["encoder"], trees[0]["params"]["encoder"])
+    assert same(whole["batch_stats"], trees[0]["batch_stats"])
+
+
+def test_a_generator_of_another_width_is_refused():
+    fields = {"poses": POSES, "size": SIDE, **SMALL["network"], **SMALL["generator"]}
+    known = Network("dr_gan_generator", fields, (), InputSpec(size=SIDE), "generator")
+
+    def begun(**changes):
+        make = functools.partial(dr_gan.make, given_networks={"init": known})
+        init = make(PEOPLE, **SMALL | changes).init
+        init = functools.partial(init, jax.random.key(0), batch())
+        return jax.eval_shape(init, {"init": random_variables(generator(), SIDE)})
+
+    decoder = begun(poses=POSES + 2).generator.params["decoder"]
+    assert len(decoder["fc"]["kernel"]) == 20 + POSES + 2 + 4
+    with pytest.raises(UserError, match="'init': .* this network has"):
+        begun(network={"width": 0.125})
 
 
 @pytest.mark.parametrize("term", ["identity_preserving", "perceptual"])

@@ -338,6 +338,12 @@ class Generator(nn.Module):
     bn_groups: int = 1
     dtype: jnp.dtype = jnp.float32
 
+    @property
+    def code_lengths(self) -> tuple[int, int, int, int]:
+        """Of the feature, the pose, the light and the noise, as they are decoded."""
+        feature, pose = round(FEATURES * self.width), self.pose_features or self.poses
+        return feature, pose, self.illuminations, self.noise
+
     def setup(self):
         self.encoder = Encoder(**_fields_of(self, Encoder))
         self.decoder = Decoder(**_fields_of(self, Decoder))

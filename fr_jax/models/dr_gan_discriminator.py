@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fr_jax.errors import UserError, unknown
 from fr_jax.models import dr_gan, layers
 
 Array = jax.Array
@@ -49,6 +50,8 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        if self.norm not in NORMS:
+            raise UserError(unknown("norm", self.norm, NORMS))
         unit = functools.partial(dr_gan.unit_of(self), normalised=self.norm != "none")
         if self.norm == "group":
             unit = functools.partial(unit, norm=layers.GroupNorm)

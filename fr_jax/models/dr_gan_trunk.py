@@ -4,6 +4,7 @@ Pure functions of trees. A network is a NamedTuple of `params`, `batch_stats` an
 `opt_state`; the generator's encoder lies under 'encoder'.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -65,19 +66,32 @@ def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
     return out
 
 
-def from_generator(given: PyTree, generator: PyTree, features: int) -> PyTree:
+def from_generator(
+    given: PyTree, own: PyTree, given_lengths: tuple, own_lengths: tuple
+) -> PyTree:
     """Returns a given generator's variables for one whose codes have other lengths.
 
-    Of the decoder's first layer the rows that take the `features` are the given ones,
-    and those of pose, light and noise begin anew if there are more or fewer of them.
+    The decoder's first layer has rows for the feature and for each code: those of codes
+    that are as long as they were are kept, the others are `own`. So is the layer of a
+    pose, where there is one and it does not fit.
+
+    Args:
+      given_lengths, own_lengths: `models.dr_gan.Generator.code_lengths` of both.
     """
-    kernel = given["params"].get("decoder", {}).get("fc", {}).get("kernel")
-    own = generator["params"]["decoder"]["fc"]["kernel"]
-    if kernel is None or kernel.shape[1] != own.shape[1] or len(kernel) == len(own):
+    decoder, ours = given["params"]["decoder"], own["params"]["decoder"]
+    if given_lengths[0] != own_lengths[0]:
+        return given  # of another width: nothing fits
+    rows = [
+        jnp.split(tree["fc"]["kernel"], list(itertools.accumulate(lengths))[:-1])
+        for tree, lengths in ((decoder, given_lengths), (ours, own_lengths))
+    ]
+    if rows[0][0].shape != rows[1][0].shape:
         return given
-    kernel = jnp.concatenate([kernel[:features], own[features:]])
-    decoder = given["params"]["decoder"]
-    decoder = decoder | {"fc": decoder["fc"] | {"kernel": kernel}}
+    kept = [new if len(new) != len(old) else old for old, new in zip(*rows)]
+    decoder = decoder | {"fc": decoder["fc"] | {"kernel": jnp.concatenate(kept)}}
+    shapes = [jax.tree.map(jnp.shape, tree.get("pose")) for tree in (decoder, ours)]
+    if None not in shapes and shapes[0] != shapes[1]:
+        decoder["pose"] = ours["pose"]
     return {**given, "params": {**given["params"], "decoder": decoder}}
 
 

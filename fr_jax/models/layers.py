@@ -176,8 +176,8 @@ class BatchNorm(nn.Module):
 class GroupNorm(nn.Module):
     """Flax's, channels in groups of at most `size`, in the place of a BatchNorm.
 
-    Wu and He, Group Normalization (ECCV 2018): each image by itself, so nothing runs.
-    Scale and bias are called as those of a BatchNorm.
+    Wu and He, Group Normalization (ECCV 2018): each image by itself, so there are no
+    running statistics. Scale and bias are called as those of a BatchNorm.
     """
 
     size: int = 16
@@ -187,7 +187,9 @@ class GroupNorm(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         del train
         group = math.gcd(x.shape[-1], self.size)
-        norm = nn.GroupNorm(None, group, epsilon=self.epsilon, dtype=x.dtype)
+        norm = nn.GroupNorm(
+            None, group, epsilon=self.epsilon, dtype=x.dtype, use_fast_variance=False
+        )
         nn.share_scope(self, norm)
         return norm(x)
 

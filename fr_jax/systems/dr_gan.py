@@ -41,7 +41,7 @@ from fr_jax.losses import dr_gan as losses
 from fr_jax.losses.gan import r1
 from fr_jax.losses.margin import unit
 from fr_jax.models import dr_gan_trunk, spectral
-from fr_jax.models.dr_gan import FEATURES, Encoder, fuse
+from fr_jax.models.dr_gan import Encoder, fuse
 from fr_jax.models.feature_maps import embedding_and_feature_maps
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.momentum import ema
@@ -194,9 +194,10 @@ def make(
         several images to trust.
 
     `init` takes as given: 'init', an encoder's variables or a generator's, with whose
-    trunk the discriminator begins too, as far as their layers are alike (of a generator
-    for other poses, lights or noise, what takes these begins anew); 'discriminator',
-    which has precedence; 'identity'.
+    trunk the discriminator begins too, as far as their layers are alike;
+    'discriminator', which has precedence; 'identity'. What takes a generator's poses,
+    lights or noise begins anew if there were more or fewer of them, provided that
+    `given_networks` says how many.
 
     Raises:
       UserError: for what does not fit together, and unknown names; see
@@ -293,8 +294,10 @@ def make(
         judged = dict(judge.init(key_discriminator, inputs[0]))
         start = given.get("init")
         if start and "encoder" in start["params"]:
-            features = round(FEATURES * maker.width)
-            start = dr_gan_trunk.from_generator(start, made, features)
+            if known := networks.get("init"):
+                teacher: Any = models.create(known.architecture, **known.options)
+                lengths = teacher.code_lengths, maker.code_lengths
+                start = dr_gan_trunk.from_generator(start, made, *lengths)
             check_given("init", start, made)
             made, start = start, {kind: tree["encoder"] for kind, tree in start.items()}
         elif start:
