@@ -311,24 +311,22 @@ def test_it_learns_who_and_in_what_pose():
         PEOPLE,
         **SMALL | {"network": {"width": 0.125}, "ratio": (1, 2)},
         weights={"paired": 10.0},
-        learning_rate=2e-3,
+        # At 2e-3 so small a generator forgets as fast as it learns.
+        learning_rate=5e-4,
+        discriminator_learning_rate=2e-4,
     )
     arrays = faces()
     other = (np.arange(48) + 1) % 4 + np.arange(48) // 4 * 4
     for name in ("image", "pose"):
         arrays[f"target_{name}"] = arrays[name][other]
-    data = ArrayStream(arrays, 16, seed=0)
+    data = ArrayStream(arrays, 24, seed=0)
     state = jit(system.init)(jax.random.key(0), data.batch_at(0))
     step = jit(system.train_step)
-    last = []
-    for number in range(600):
+    for number in range(480):
         state, metrics = step(state, data.batch_at(number), jax.random.key(number))
-        last = [*last[-59:], metrics]
-    # A batch alone says little: the two play on.
-    mean = {name: np.mean([row[name] for row in last]) for name in metrics}
-    assert mean["discriminator/identity_accuracy"] > 0.8
-    assert mean["generator/pose_accuracy"] > 0.9
-    assert mean["generator/identity_accuracy"] > 2 / PEOPLE
+    assert metrics["discriminator/accuracy"] > 0.6
+    assert metrics["generator/pose_accuracy"] > 0.9
+    assert metrics["generator/identity_accuracy"] > 0.9
     judged = jit(system.eval_step)(state, data.batch_at(0), jax.random.key(0))
     assert judged["pose_accuracy"] > 0.9
     assert judged["spread"] > 0.5
