@@ -8,13 +8,15 @@ import numpy as np
 
 from data_pipelines import DataError
 
-# Longest side that is searched; larger images are searched scaled down.
+# The side that YuNet learnt at: every image is searched with its longest side as long.
+# In images of 200 pixels it finds as many faces unenlarged, in a sixth of the time, but
+# its points then lie a quarter farther off (HELEN's and AFW's photographs).
 _LONGEST = 640
 
 
 class Detection(NamedTuple):
-    box: np.ndarray  # x, y, width, height in pixels
-    points: np.ndarray  # [5, 2], in the template's order
+    box: np.ndarray  # x, y, width, height in pixels, by its edges
+    points: np.ndarray  # [5, 2], in the template's order; centres at whole numbers
     score: float
 
 
@@ -42,19 +44,29 @@ class YuNet:
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Returns the faces of a uint8 RGB image [H, W, 3]."""
+        scale = _LONGEST / max(image.shape[:2])
+        found = self._search(image, scale)
+        if not found and scale > 1:  # a face that fills it may be too large now
+            found = self._search(image, 1.0)
+        return sorted(found, key=lambda face: -face.box[2] * face.box[3])
+
+    def _search(self, image: np.ndarray, scale: float) -> list[Detection]:
         height, width = image.shape[:2]
-        scale = min(1.0, _LONGEST / max(height, width))
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        searched = image
-        if scale < 1:
-            searched = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        ratio = np.array(size) / (width, height)
+        if size != (width, height):
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            image = cv2.resize(image, size, interpolation=method)
         self._net.setInputSize(size)
-        _, found = self._net.detect(cv2.cvtColor(searched, cv2.COLOR_RGB2BGR))
-        faces = [
-            Detection(row[:4] / scale, row[4:14].reshape(5, 2) / scale, float(row[14]))
+        _, found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return [
+            Detection(
+                row[:4] / [*ratio, *ratio],
+                (row[4:14].reshape(5, 2) + 0.5) / ratio - 0.5,
+                float(row[14]),
+            )
             for row in ([] if found is None else found)
         ]
-        return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
 
 
 def detect_or_pad(detector: YuNet, image: np.ndarray) -> list[Detection]:

@@ -4,6 +4,7 @@ import csv
 import io
 import tarfile
 
+import cv2
 import numpy as np
 import pytest
 
@@ -104,6 +105,20 @@ def test_yunet_finds_the_eyes_and_mouths_of_photographs(real, photographs):
         )
         assert align.residual(faces[0].points) < 0.2
     assert np.median(errors) < 0.13  # the 68 points put nose and mouth elsewhere
+
+
+def test_a_small_image_is_searched_enlarged(real, photographs):
+    detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
+    for image, _ in photographs[:3]:
+        small = cv2.resize(image, (200, 133), interpolation=cv2.INTER_AREA)
+        enlarged = cv2.resize(small, (640, 426), interpolation=cv2.INTER_CUBIC)
+        ratio = np.array([640 / 200, 426 / 133])
+        found, again = detector(small), detector(enlarged)
+        assert len(found) == len(again) > 0
+        for one, other in zip(found, again):
+            points = (other.points + 0.5) / ratio - 0.5
+            np.testing.assert_allclose(one.points, points, atol=1e-3)
+            np.testing.assert_allclose(one.box, other.box / [*ratio, *ratio], atol=1e-3)
 
 
 def test_a_face_that_fills_the_image_is_found_with_a_margin(real):

@@ -13,18 +13,20 @@ from fr_jax.faces.shape import Features
 
 Array = jax.Array
 
-# From the ear to the chin: u, v, how much of the chin's movement the point follows.
+# From the ear to the chin: u, v where the chin is an average one, and how much of its
+# distance from there the point follows.
+_CHIN = -0.800
 _JAW = np.array(
     [
         (1.22, 0.08, 0.0),
         (1.20, -0.12, 0.0),
-        (1.14, -0.34, 0.1),
-        (1.04, -0.55, 0.3),
-        (0.88, -0.75, 0.6),
-        (0.68, -0.89, 0.8),
-        (0.46, -0.97, 1.0),
-        (0.24, -1.02, 1.0),
-        (0.0, -1.04, 1.0),
+        (1.14, -0.33, 0.1),
+        (1.04, -0.525, 0.3),
+        (0.88, -0.70, 0.6),
+        (0.68, -0.83, 0.8),
+        (0.46, -0.905, 1.0),
+        (0.24, -0.955, 1.0),
+        (0.0, -0.975, 1.0),
     ],
     np.float32,
 )
@@ -44,7 +46,7 @@ _LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
 
 def places(f: Features) -> Array:
     """Returns map coordinates [68, 2] of one face."""
-    jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v + 0.885)], axis=1)
+    jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v - _CHIN)], axis=1)
     brow = jnp.stack(
         [
             f.brow_u + _BROW * f.brow_width,
@@ -91,12 +93,6 @@ def five(f: Features, skin: Array, sixty_eight: Array) -> Array:
     The eyes' centres are between the lids, as the mean of six points is.
     """
     middle = f.eye_v + 0.5 * (f.eye_up - f.eye_down)
-    places = jnp.stack(
-        [
-            jnp.stack([-f.eye_u, middle]),
-            jnp.stack([f.eye_u, middle]),
-            jnp.stack([0.0 * f.eye_u, f.nose_v + 0.03]),
-        ]
-    )
-    first = on_skin(skin, places)
-    return jnp.concatenate([first, sixty_eight[48:49], sixty_eight[54:55]])
+    places = [jnp.stack([-f.eye_u, middle]), jnp.stack([f.eye_u, middle])]
+    shared = [sixty_eight[k : k + 1] for k in (30, 48, 54)]
+    return jnp.concatenate([on_skin(skin, jnp.stack(places)), *shared])

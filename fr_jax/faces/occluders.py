@@ -42,7 +42,7 @@ def mask_cover(u: Array, v: Array, f: Features) -> Array:
     """Returns where a medical mask lies, 0..1, over map coordinates."""
     side = jnp.abs(u)
     top = f.nose_v + 0.10 - 0.13 * side
-    inside = jnp.minimum(jnp.minimum(top - v, v + 1.02), 1.0 - side)
+    inside = jnp.minimum(jnp.minimum(top - v, v - f.chin_v + 0.135), 1.0 - side)
     cloth = jax.nn.sigmoid(60 * inside)
     strap = jnp.minimum(1.45 - side, 0.018 - jnp.abs(v - (-0.12 + 0.12 * (side - 1))))
     strap = jax.nn.sigmoid(200 * strap) * jax.nn.sigmoid(60 * (side - 0.98))

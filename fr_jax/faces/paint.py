@@ -259,7 +259,7 @@ def paint(
     dim = dim * (1 - 0.26 * flank)
     hollow = _bump(side - 0.72, 0.16) * _bump(v + 0.52, 0.26)
     dim = dim * (1 - 0.22 * hollow)
-    dim = dim * (1 - 0.30 * jax.nn.sigmoid((-0.98 - v) * 12))
+    dim = dim * (1 - 0.30 * jax.nn.sigmoid((f.chin_v - 0.095 - v) * 12))
     # under the lip and the chin
     dim = dim * (1 - 0.32 * _bump(u, 0.16) * _bump(v - (middle - 0.135 - f.drop), 0.03))
 

@@ -65,7 +65,7 @@ def sample_expression(key: Array) -> Array:
     """Returns movements [EXPRESSION_SIZE]: neutral, one of the seven, or between."""
     keys = jax.random.split(key, 5)
     presets = jnp.stack([expression(name) for name in _EXPRESSIONS])
-    shares = jnp.array([0.42, 0.30, 0.06, 0.05, 0.04, 0.04, 0.09])
+    shares = jnp.array([0.34, 0.38, 0.06, 0.05, 0.04, 0.04, 0.09])
     chosen = presets[jax.random.choice(keys[0], len(shares), p=shares)]
     strength = jax.random.uniform(keys[1], minval=0.2, maxval=1.0)
     noise = 0.12 * jax.random.normal(keys[2], (EXPRESSION_SIZE,))
@@ -89,9 +89,9 @@ def _sample(key: Array) -> Codes:
         jax.random.uniform(keys[1], minval=-90.0, maxval=90.0),
         20.0 * jax.random.normal(keys[2]),
     )
-    pitch, roll = jax.random.normal(keys[3], (2,)) * jnp.array([9.0, 7.0])
+    pitch, roll = jax.random.normal(keys[3], (2,)) * jnp.array([8.0, 7.0])
     pose = jnp.stack([jnp.clip(yaw, -90, 90), jnp.clip(pitch, -40, 40), roll])
-    distance = jnp.clip(jnp.exp(2.5 + 0.5 * jax.random.normal(keys[4])), 5.0, 60.0)
+    distance = jnp.clip(jnp.exp(3.2 + 0.5 * jax.random.normal(keys[4])), 5.0, 100.0)
     shift = jax.random.uniform(keys[5], (2,), minval=-0.06, maxval=0.06)
     age = jnp.clip(36 + 15 * jax.random.normal(keys[6]), 4.0, 85.0)
     style = 0.4 * jax.random.normal(keys[7], (STYLE_SIZE,))

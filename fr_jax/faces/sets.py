@@ -280,7 +280,7 @@ def _portrait(person: Array, key: Array, **given: float) -> Codes:
         identity=_identity(person),
         expression=expression("neutral"),
         pose=jnp.zeros(3),
-        camera=jnp.stack([12.0 * jnp.exp(0.2 * usual[0]), 0.0, 0.0]),
+        camera=jnp.stack([25.0 * jnp.exp(0.2 * usual[0]), 0.0, 0.0]),
         light=light.ambient(jnp.full(3, 0.7)),
         age=_age(person),
         style=jnp.clip(0.4 * usual[1:], -1, 1),

@@ -107,32 +107,32 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     eye_v = 0.142 + t["eye_height"] - 0.05 * child
     lips = jnp.clip(1 - 0.6 * e["lips_press"], 0.3, 1) * (1 - 0.35 * old)
     wider = 1 + 0.2 * e["smile"] - 0.3 * e["lips_round"]
-    mouth_v = -0.500 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
-    brow_v = jnp.maximum(0.185 + t["brow_height"] - 0.02 * male, 0.12)
+    mouth_v = -0.480 + t["mouth_height"] - 0.5 * t["nose_length"] + 0.03 * child
+    brow_v = jnp.maximum(0.195 + t["brow_height"] - 0.02 * male, 0.12)
     return Features(
-        eye_u=0.350 + t["eye_spacing"],
+        eye_u=0.346 + t["eye_spacing"],
         eye_v=eye_v,
-        eye_width=(0.180 + t["eye_width"]) * (1 + 0.15 * child),
+        eye_width=(0.160 + t["eye_width"]) * (1 + 0.15 * child),
         eye_up=open_,
         eye_down=0.65 * open_ - 0.012 * jnp.maximum(e["cheeks_up"], 0.0),
         eye_tilt=t["eye_tilt"] - 0.015 * old,
         iris=0.071 * (1 + 0.15 * child),
         gaze_u=0.05 * e["gaze_x"],
         gaze_v=0.035 * e["gaze_y"],
-        brow_u=0.353 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
+        brow_u=0.400 + t["eye_spacing"] + t["brow_gap"] - 0.035 * e["brows_together"],
         brow_v=eye_v + brow_v,
-        brow_width=0.205 + t["brow_length"],
+        brow_width=0.265 + t["brow_length"],
         brow_thick=0.036 * jnp.exp(t["brow_thick"] + 0.3 * (male - 0.5) - 0.5 * child),
         brow_arch=t["brow_arch"] + 0.012 * (0.5 - male),
         brow_inner=0.06 * e["brows_inner"] - 0.03 * e["brows_together"],
         brow_outer=0.07 * e["brows_outer"] + t["brow_tilt"] - 0.03 * old,
-        nose_v=-0.200 - t["nose_length"] + t["nose_tip_up"] * 0.6 + 0.05 * child,
-        nose_base=-0.335 - t["nose_length"] - 0.02 * old + 0.05 * child,
+        nose_v=-0.185 - t["nose_length"] + t["nose_tip_up"] * 0.6 + 0.05 * child,
+        nose_base=-0.320 - t["nose_length"] - 0.02 * old + 0.05 * child,
         nose_width=(0.155 + t["nose_width"] + 0.025 * t["melanin"] * 0.5)
         * (1 - 0.12 * child + 0.06 * old)
         * (1 + 0.08 * jnp.maximum(e["smile"], 0)),
         mouth_v=mouth_v,
-        mouth_width=(0.28 + t["mouth_width"]) * wider * (1 - 0.1 * child),
+        mouth_width=(0.258 + t["mouth_width"]) * wider * (1 - 0.1 * child),
         mouth_curve=t["mouth_corner"]
         + 0.075 * e["smile"]
         - 0.065 * e["corners_down"]
@@ -142,7 +142,7 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
         upper_lip=0.042 * jnp.exp(t["upper_lip"] + 0.18 * t["melanin"]) * lips,
         lower_lip=0.058 * jnp.exp(t["lower_lip"] + 0.15 * t["melanin"]) * lips,
         cupid=0.35 + 0.2 * t["cupid"],
-        chin_v=-0.885 - drop - t["face_length"],
+        chin_v=-0.800 - drop - t["face_length"],
         drop=drop,
     )
 
@@ -210,14 +210,14 @@ def radius_maps(
     _, y, z = d
     width, height = t["head_width"], t["head_height"]
     cranium = _ellipsoid(d, (0.0, 0.27, -0.12), (0.725 * width, 0.96 * height, 0.97))
-    jaw_width = 0.545 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
+    jaw_width = 0.580 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
     jaw = _ellipsoid(
         d,
         (0.0, -0.27 - 0.5 * t["face_length"] - 0.4 * f.drop, 0.20),
         (
             jaw_width,
-            0.76 + 0.5 * t["face_length"] + 0.6 * f.drop,
-            0.66 + 0.3 * t["mouth_out"],
+            0.65 + 0.5 * t["face_length"] + 0.6 * f.drop,
+            0.65 + 0.3 * t["mouth_out"],
         ),
     )
     sharp = 16.0
@@ -250,7 +250,7 @@ def radius_maps(
     add(-0.035 * old, 0.60, 0.14, -0.38, 0.16)
     add(0.03 * old, 0.50, 0.16, -0.72, 0.12)
     add(t["jaw_drop"] + 0.02 * (male - 0.5), 0.86, 0.2, -0.86, 0.2)
-    add(t["mouth_out"] + 0.035, 0.0, 0.26, f.mouth_v, 0.16)
+    add(t["mouth_out"] - 0.015, 0.0, 0.26, f.mouth_v, 0.16)
     up, low = (
         f.mouth_v + 0.5 * f.upper_lip + f.mouth_open_up,
         f.mouth_v - f.mouth_open_down,
