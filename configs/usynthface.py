@@ -1,8 +1,9 @@
 """USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
 
 The figures of smoke, faces_cpu and cfp were measured while keys of the query's own
-person counted as negatives (--config.system.mask_identity=False); README.md has the
-whole commands of the last two.
+person counted as negatives (--config.system.mask_identity=False), those of drawn
+people on faces of earlier proportions; README.md has the whole commands of the last
+two.
 
 smoke        Drawn people and a tiny network; nothing is downloaded. 2 cores: two
              minutes; other drawn people are told apart with 79 % (untrained: 59).

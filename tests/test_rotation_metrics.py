@@ -57,6 +57,14 @@ def test_more_images_help_and_true_confidence_helps_more():
     tables = {name: shares.mean(axis=1) for name, shares in tables.items()}
     assert tables["mean"][5] > tables["mean"][0] + 0.05
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
+    # One image is the same template both ways, however near strangers are.
+    rng = np.random.default_rng(0)
+    near = (1 + 1e-7 * rng.normal(size=(40, 8))).astype(np.float32)
+    who = np.arange(40) // 2
+    tables = identification.number_of_images(
+        near, rng.uniform(0.1, 1, 40).astype(np.float32), who, near, who, most=1
+    )
+    np.testing.assert_array_equal(tables["mean"], tables["confidence"])
     with pytest.raises(ValueError, match="a person has 8 images, fewer than 9"):
         identification.number_of_images(
             features, np.ones(240), labels, people, np.arange(30), most=9

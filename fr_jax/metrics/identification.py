@@ -97,7 +97,9 @@ def number_of_images(
         for count in range(1, most + 1):
             chosen = rows[:, :count]
             shares = weight[chosen][..., None]
-            fused = (features[chosen] * shares).sum(1) / (shares.sum(1) + 1e-6)
+            # Of one image exactly 1, so that both ways see the same bits.
+            shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6)
+            fused = (features[chosen] * shares).sum(axis=1)
             hits = rank_one(fused, who, gallery_features, gallery_labels)
             found[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
     return found
