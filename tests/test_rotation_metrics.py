@@ -59,10 +59,10 @@ def test_more_images_help_and_true_confidence_helps_more():
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
     # One image is the same template both ways, however near strangers are.
     rng = np.random.default_rng(0)
-    near = (1 + 1e-7 * rng.normal(size=(40, 8))).astype(np.float32)
-    who = np.arange(40) // 2
+    near = (1 + 1e-7 * rng.normal(size=(2, 400, 8))).astype(np.float32)
+    trusted, who = rng.uniform(0.1, 1, 400).astype(np.float32), np.arange(400) // 2
     tables = identification.number_of_images(
-        near, rng.uniform(0.1, 1, 40).astype(np.float32), who, near, who, most=1
+        near[0], trusted, who, near[1], who, most=1
     )
     np.testing.assert_array_equal(tables["mean"], tables["confidence"])
     with pytest.raises(ValueError, match="a person has 8 images, fewer than 9"):
