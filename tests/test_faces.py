@@ -228,7 +228,7 @@ def test_a_detector_of_photographs_finds_drawn_faces_and_their_points(real):
             eyes = np.linalg.norm(points[0] - points[1])
             away.append(np.linalg.norm(found.points - points, axis=1) / eyes)
     assert len(away) >= 0.95 * len(people)
-    assert np.median(away) < 0.085  # of a thousand it is below 0.08
+    assert np.median(away) < 0.08
 
 
 def test_rows_do_not_depend_on_their_neighbours():
