@@ -5,7 +5,11 @@ import pytest
 
 from fr_jax.metrics import generation, identification, probes, quality
 
-RNG = np.random.default_rng(0)
+
+@pytest.fixture
+def rng():
+    """Each test's own, so that none depends on which ran before it."""
+    return np.random.default_rng(0)
 
 
 def test_the_gallery_is_frontal_neutral_and_early():
@@ -33,21 +37,21 @@ def test_rank_one_by_yaw_and_over_all_probes():
     assert hits.mean() == pytest.approx((99 + 2 * (80 + 70.5 + 60 + 50.5)) / 900)
 
 
-def test_right_features_find_everybody_and_random_ones_chance():
+def test_right_features_find_everybody_and_random_ones_chance(rng):
     labels = np.repeat(np.arange(20), 10)
-    people = RNG.normal(size=(20, 8))
+    people = rng.normal(size=(20, 8))
     hits = identification.rank_one(7 * people[labels], labels, people, np.arange(20))
     assert hits.all()
-    noise = RNG.normal(size=(200, 8))
+    noise = rng.normal(size=(200, 8))
     hits = identification.rank_one(noise, labels, people, np.arange(20))
     assert hits.mean() < 0.15
 
 
-def test_more_images_help_and_true_confidence_helps_more():
+def test_more_images_help_and_true_confidence_helps_more(rng):
     labels = np.repeat(np.arange(30), 8)
-    people = RNG.normal(size=(30, 16))
-    spoilt = RNG.uniform(size=240) < 0.5
-    noise = RNG.normal(size=(240, 16)) * np.where(spoilt, 3, 0.5)[:, None]
+    people = rng.normal(size=(30, 16))
+    spoilt = rng.uniform(size=240) < 0.5
+    noise = rng.normal(size=(240, 16)) * np.where(spoilt, 3, 0.5)[:, None]
     features = people[labels] + noise
     tables = identification.number_of_images(
         features, np.where(spoilt, 0.1, 1.0), labels, people, np.arange(30), most=6
@@ -58,7 +62,6 @@ def test_more_images_help_and_true_confidence_helps_more():
     assert tables["mean"][5] > tables["mean"][0] + 0.05
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
     # One image is the same template both ways, however near strangers are.
-    rng = np.random.default_rng(0)
     near = (1 + 1e-7 * rng.normal(size=(2, 400, 8))).astype(np.float32)
     trusted, who = rng.uniform(0.1, 1, 400).astype(np.float32), np.arange(400) // 2
     tables = identification.number_of_images(
@@ -71,8 +74,8 @@ def test_more_images_help_and_true_confidence_helps_more():
         )
 
 
-def test_kernel_distance_against_the_plain_formula():
-    x, y = RNG.normal(size=(7, 3)), RNG.normal(1, 1, size=(7, 3))
+def test_kernel_distance_against_the_plain_formula(rng):
+    x, y = rng.normal(size=(7, 3)), rng.normal(1, 1, size=(7, 3))
 
     def kernel(a, b):
         return (a @ b / 3 + 1) ** 3
@@ -85,7 +88,7 @@ def test_kernel_distance_against_the_plain_formula():
             expected -= 2 * kernel(x[i], y[j]) / 49
     mean, deviation = generation.kernel_distance(x, y, subsets=3)
     assert mean == pytest.approx(expected) and deviation == pytest.approx(0, abs=1e-12)
-    a, b = RNG.normal(size=(2, 500, 4))
+    a, b = rng.normal(size=(2, 500, 4))
     same, _ = generation.kernel_distance(a, b, size=200, subsets=10)
     other, _ = generation.kernel_distance(a, b + 1, size=200, subsets=10)
     assert abs(same) < 0.05 < 1 < other
@@ -103,14 +106,14 @@ def test_made_images_of_the_right_people():
     assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
 
 
-def bars(angles, size=32):
+def bars(rng, angles, size=32):
     """A bright bar turned by each angle, on noise."""
     y, x = np.mgrid[:size, :size] - size / 2
     away = np.abs(
         x[None] * np.sin(angles)[:, None, None]
         - y[None] * np.cos(angles)[:, None, None]
     )
-    image = 160 * (away < 4) + RNG.uniform(0, 40, (len(angles), size, size))
+    image = 160 * (away < 4) + rng.uniform(0, 40, (len(angles), size, size))
     return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
 
 
@@ -120,9 +123,9 @@ def test_people_told_apart_without_any_made_image():
     assert generation.told_apart(features, [0, 1, 0, 1]) == 0.25
 
 
-def test_a_classifier_of_pictures():
+def test_a_classifier_of_pictures(rng):
     classes = np.arange(120) % 4
-    images = bars(classes * np.pi / 4 + RNG.normal(0, 0.05, 120))
+    images = bars(rng, classes * np.pi / 4 + rng.normal(0, 0.05, 120))
     found = probes.gradient_histograms(images)
     assert found.shape == (120, 512)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
@@ -130,18 +133,18 @@ def test_a_classifier_of_pictures():
     assert (classify(images[80:]) == classes[80:]).mean() > 0.9
 
 
-def test_what_a_feature_tells_of_the_pose():
+def test_what_a_feature_tells_of_the_pose(rng):
     people, pose = np.divmod(np.arange(200), 5)
-    identity = RNG.normal(size=(40, 6))[people]
-    apart = probes.leakage(identity + RNG.normal(0, 0.3, (200, 6)), pose, people)
+    identity = rng.normal(size=(40, 6))[people]
+    apart = probes.leakage(identity + rng.normal(0, 0.3, (200, 6)), pose, people)
     mixed = np.concatenate([identity, np.eye(5)[pose]], axis=1)
     assert apart < 0.35
     assert probes.leakage(mixed, pose, people) > 0.95
     assert probes.leakage(identity, people) > 0.8  # who it is, of images unseen
 
 
-def test_confidence_that_knows_quality():
-    good = RNG.uniform(size=50)
+def test_confidence_that_knows_quality(rng):
+    good = rng.uniform(size=50)
     assert quality.rank_correlation(good**3, good) == pytest.approx(1)
     assert quality.rank_correlation(-good, good) == pytest.approx(-1)
     assert quality.rank_correlation(np.ones(50), good) == 0
