@@ -203,7 +203,7 @@ def histograms(cosines, path: Path) -> None:
                 values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label, density=True
             )
         axis.set(title=name, xlabel="cosine")
-        axis.legend(loc="upper right")
+        axis.legend(loc="upper left")
     figure.tight_layout()
     figure.savefig(path)
 
