@@ -8,9 +8,11 @@ whose files agree with its manifest is ever restored.
 import contextlib
 import hashlib
 import json
+import logging as standard_logging
 import math
 import os
 import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +29,17 @@ from fr_jax.errors import UserError
 PyTree = Any
 
 MANIFEST = "manifest.json"
+
+
+def _is_no_echo(record: standard_logging.LogRecord) -> bool:
+    """False of errors that threads of orbax log: the caller of `save` gets them too."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    return not any("/orbax/" in frame.filename for frame in frames)
+
+
+for _name in "absl", "asyncio":  # asyncio: of tasks left over when the first one fails
+    standard_logging.getLogger(_name).addFilter(_is_no_echo)
 
 
 class Checkpoints:
