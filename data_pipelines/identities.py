@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines import DataError
+from data_pipelines import DataError, lists
 
 # (identities, children) as published for the two training sets of Inter-Prototype:
 # https://github.com/leebebeto/Inter-Prototype/issues/5.
@@ -27,11 +27,8 @@ def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
     """
     place = {name: label for label, name in enumerate(names)}
     if isinstance(wanted, str) and wanted.startswith("@"):
-        path = Path(wanted[1:])
-        if not path.is_file():
-            raise DataError(f"{path}: no such list of identities")
-        lines = path.read_text().splitlines()
-        wanted = [line.strip() for line in lines if line.strip()]
+        read = lists.lines(wanted[1:], "list of identities")
+        wanted = [line.strip() for line in read]
     elif isinstance(wanted, str):
         first, colon, last = wanted.partition(":")
         if not colon:
@@ -49,7 +46,7 @@ def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
         if name not in place:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"no identity {name!r} in this set{hint}")
+            raise DataError(f"no identity {name!r:.80} in this set{hint}")
     return np.array([place[name] for name in wanted], int)
 
 
@@ -65,11 +62,8 @@ def child_labels(
     Raises:
       DataError: for a missing file or a line of another form, with its number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such age file")
     counts: Counter[int] = Counter()
-    with path.open() as file:
+    with lists.opened(path, "age file") as file:
         for number, line in enumerate(file, 1):
             try:
                 _, image, age, _ = line.split(" ")

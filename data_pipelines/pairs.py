@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import DataError
+from data_pipelines import DataError, lists
 from data_pipelines.images import EncodedImages
 from data_pipelines.readers import verification_bin
 
@@ -64,7 +64,7 @@ def load(path: str | Path, *, root: str | Path = "", lag_mode: str = "drop") -> 
         raise DataError(f"root={root}: no such folder")
     if path.is_dir():
         return _load_cfp(path, Path(root))
-    with path.open() as file:
+    with lists.opened(path) as file:
         lfw = re.fullmatch(r"\d+\t\d+\n?", file.readline())
     if lfw:
         return _load_lfw(path, Path(root))
@@ -86,11 +86,8 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
     """
     if lag_mode not in ("drop", "original"):
         raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such list of pairs")
     first, second, same, skipped = [], [], [], 0
-    for line in sorted(path.read_text().splitlines()):
+    for line in sorted(lists.lines(path, "list of pairs")):
         label, _, names = line.partition(" ")
         if label not in ("0", "1"):
             raise DataError(f"{path}: {line!r:.80} is not 'label path path'")
@@ -157,7 +154,7 @@ def write_list(path: str | Path, pairs: NamedPairs) -> None:
     """Writes pairs as `label path path` lines."""
     lines = zip(pairs.same, pairs.first, pairs.second)
     text = "".join(f"{int(same)} {a} {b}\n" for same, a, b in lines)
-    Path(path).write_text(text)
+    Path(path).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _person_and_age(name: str) -> tuple[str, int]:
@@ -195,7 +192,7 @@ def _load_cfp(split: Path, root: Path) -> Pairs:
     parts = sorted(path for path in split.iterdir() if path.is_dir())
     for fold, part in enumerate(parts):
         for label, name in ((True, "same.txt"), (False, "diff.txt")):
-            for line in _lines(part / name):
+            for line in lists.lines(part / name):
                 try:
                     a, b = (int(number) for number in line.split(","))
                     first.append(tables[0][a])
@@ -211,27 +208,29 @@ def _load_cfp(split: Path, root: Path) -> Pairs:
 
 def _cfp_table(path: Path) -> dict[int, str]:
     table = {}
-    for line in _lines(path):
+    for line in lists.lines(path):
         number, _, name = line.partition(" ")
+        if not number.isdecimal():
+            raise DataError(f"{path}: {line!r:.80} is not 'number path'")
         table[int(number)] = name.strip().removeprefix("../Data/Images/")
     return table
 
 
 def _load_lfw(path: Path, root: Path) -> Pairs:
     """LFW's View 2: a header `folds<TAB>pairs`, then that many of each kind a fold."""
-    header, *lines = _lines(path)
+    header, *rows = lists.lines(path)
     folds, each = (int(number) for number in header.split("\t"))
     first, second, same = [], [], []
-    for line in lines:
+    for line in rows:
         fields = line.split("\t")
-        if len(fields) not in (3, 4):
-            raise DataError(f"{path}: {line!r} is not a pair of LFW")
-        a, b = (fields[0], fields[1]), (fields[0], fields[2])
-        if len(fields) == 4:
-            b = fields[2], fields[3]
+        if len(fields) == 3:
+            fields.insert(2, fields[0])
+        if len(fields) != 4 or not (fields[1] + fields[3]).isdecimal():
+            raise DataError(f"{path}: {line!r:.80} is not a pair of LFW")
+        a, b = fields[:2], fields[2:]
         for name, number, where in ((*a, first), (*b, second)):
             where.append(f"{name}/{name}_{int(number):04d}.jpg")
-        same.append(len(fields) == 3)
+        same.append(line.count("\t") == 2)
     if len(same) != 2 * folds * each:
         raise DataError(
             f"{path}: {len(same)} pairs where its header has {2 * folds * each}"
@@ -269,12 +268,6 @@ def _find(root: Path, name: str) -> Path | None:
         if (root / candidate).is_file():
             return root / candidate
     return None
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    return [line for line in path.read_text().splitlines() if line.strip()]
 
 
 def _ten_folds(pairs: int, folds: int = 10) -> np.ndarray:

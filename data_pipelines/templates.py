@@ -3,13 +3,12 @@
 The form to which protocols such as IJB-A's are brought, one line an image and split.
 """
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import DataError
+from data_pipelines import DataError, lists
 
 PARTS = ("gallery", "probe")
 _COLUMNS = ("split", "part", "template", "identity", "file")
@@ -41,19 +40,10 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
         another part, a template of two people or in both parts, and a split without
         gallery or probes; with the line where there is one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such table")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if missing := [n for n in _COLUMNS if n not in (rows.fieldnames or ())]:
-            raise DataError(
-                f"{path}: no column {missing[0]!r}; there are {rows.fieldnames}"
-            )
-        lines = [(rows.line_num, [row[n] for n in _COLUMNS]) for row in rows]
     files: dict[str, int] = {}
     found: dict[str, dict] = {}
-    for line, (split, part, template, identity, file) in lines:
+    for line, row in lists.table(path, _COLUMNS):
+        split, part, template, identity, file = (row[name] for name in _COLUMNS)
         where = f"{path}: line {line}"
         if not (split and template and identity and file):
             raise DataError(f"{where}: an empty cell")
@@ -69,7 +59,7 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
     return {name: _split(path, name, some) for name, some in found.items()}, [*files]
 
 
-def _split(path: Path, name: str, templates: dict) -> Split:
+def _split(path: str | Path, name: str, templates: dict) -> Split:
     parts, people, images = zip(*templates.values())
     for part in PARTS:
         if part not in parts:

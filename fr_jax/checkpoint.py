@@ -32,8 +32,9 @@ MANIFEST = "manifest.json"
 
 
 def _is_no_echo(record: standard_logging.LogRecord) -> bool:
-    """False of errors that threads of orbax log: the caller of `save` gets them too."""
-    error = record.exc_info[1] if record.exc_info else None
+    """False of errors that orbax logs in its threads: `Checkpoints` raises them too."""
+    logged_there = record.name == "asyncio" or "/orbax/" in record.pathname
+    error = record.exc_info[1] if record.exc_info and logged_there else None
     frames = traceback.extract_tb(error.__traceback__) if error else []
     return not any("/orbax/" in frame.filename for frame in frames)
 
@@ -124,6 +125,16 @@ class Checkpoints:
             self._sealer.join()
             self._sealer = None
         self.check()
+
+    def settle(self) -> None:
+        """After an error elsewhere: seals what was handed in, as far as that can be.
+
+        Says nothing of what cannot. With several processes it leaves the step that
+        is being written, since one process that waits for the others may wait for ever.
+        """
+        if jax.process_count() == 1:
+            with contextlib.suppress(UserError):
+                self.wait()
 
     def close(self) -> None:
         self.wait()

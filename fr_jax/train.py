@@ -195,6 +195,7 @@ def train(
 
     with _terminated() as sigterm, contextlib.ExitStack() as stack:
         stack.callback(journal.close)
+        stack.callback(checkpoints.settle)
         trace = stack.enter_context(_Trace(workdir / "profile", profile))
         if step < num_steps and not stopped:
             journal.say(f"compiled in {update.compile(loop):.1f} s")

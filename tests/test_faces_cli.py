@@ -240,4 +240,4 @@ def test_mistakes(mistake, tmp_path):
     wrong("exists; choose another folder", *some, to=tmp_path / "full")
     (tmp_path / "r/default/1.0.0").mkdir(parents=True)
     wrong("1.0.0 exists", *some, "--format", "records", to=tmp_path / "r")
-    mistake("choose from 'render'", "faces", "rendr")
+    mistake("invalid choice: 'rendr'", "faces", "rendr")

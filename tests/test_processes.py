@@ -31,7 +31,10 @@ def start(workdir, steps, *options, devices=1):
 
 
 def finish(process):
-    out, error = process.communicate(timeout=120)
+    try:
+        out, error = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, error[-3000:]
     return json.loads(out.splitlines()[-1])
 
@@ -49,7 +52,7 @@ def kill_until_done(workdir, steps, kills, rng, **options):
         process = start(workdir, steps, "--slow", 0.02, **options)
         reached = max(steps_on_disk(workdir), default=0)
         # Not before it trains, else every kill would meet the imports.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while max(steps_on_disk(workdir), default=0) <= reached:
             if process.poll() is not None or time.monotonic() > deadline:
                 break
@@ -124,9 +127,10 @@ def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
 
 def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+        assert pair[1].poll() is None, pair[1].communicate()
     pair[1].send_signal(signal.SIGTERM)
     results = [finish(process) for process in pair]
     assert results[0]["digest"] == results[1]["digest"]
@@ -153,10 +157,11 @@ except UserError as error:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=ROOT,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"},  # nor cut files there
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 2, done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if "could not write to" in line]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import DataError
 from fr_jax import train
 from fr_jax.errors import TrainingStopped, UserError
 from fr_jax.evaluate import EvaluationSet, Judged
@@ -76,6 +77,25 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     again = run(tmp_path)
     assert toy.same(first.state, again.state)
     assert len(lines(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("error", [DataError("a bad record"), KeyboardInterrupt()])
+def test_what_was_saved_before_an_error_is_gone_on_from(tmp_path, capsys, error):
+    """Also where the error comes while the step is being written."""
+
+    class Broken:
+        batch_size = 16
+
+        def batch_at(self, step):
+            if step == 20:
+                raise error
+            return toy.stream().batch_at(step)
+
+    with pytest.raises(type(error)):
+        run(tmp_path, stream=Broken())
+    result = run(tmp_path)
+    assert "resumed at step 20" in capsys.readouterr().err
+    assert toy.same(result.state, run(tmp_path / "whole").state)
 
 
 def test_metrics_beyond_the_checkpoint_are_cut_back(tmp_path):

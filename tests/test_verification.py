@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
@@ -77,7 +77,7 @@ scores_and_labels = st.lists(
 ).filter(lambda rows: {label for _, label in rows} == {True, False})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scores_and_labels, st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 1.0]))
 def test_exact_rates_against_brute_force(rows, far):
     scores, same = (np.array(column) for column in zip(*rows))

@@ -1,11 +1,10 @@
 """Folders of aligned faces with a labels.csv that says what is known of each."""
 
-import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines import DataError
+from data_pipelines import DataError, lists
 from data_pipelines.images import read_file
 from data_pipelines.readers import Face
 
@@ -29,15 +28,7 @@ class LabelledFolder:
     def __init__(self, root: str | Path):
         self._root = Path(root)
         table = self._root / FILE
-        if not table.is_file():
-            raise DataError(f"{table}: no such table")
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if "file" not in (rows.fieldnames or ()):
-                raise DataError(
-                    f"{table}: no column 'file'; there are {rows.fieldnames or 'none'}"
-                )
-            known = [(rows.line_num, row) for row in rows]
+        known = lists.table(table, ["file"])
         if not known:
             raise DataError(f"{table}: names no image")
         names = {row.get("identity") or "" for _, row in known} - {""}

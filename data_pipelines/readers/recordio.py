@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import DataError
+from data_pipelines import DataError, lists
 from data_pipelines.images import MAX_BYTES
 from data_pipelines.readers import Face
 
@@ -193,7 +193,8 @@ class RecordIO:
         path = self.path.with_name("property")
         stated = self._classes
         if path.is_file():
-            fields = path.read_text().strip().split(",")
+            with lists.opened(path) as file:
+                fields = file.read(100).strip().split(",")
             if not all(field.strip().isdigit() for field in fields) or not fields[0]:
                 raise DataError(f"{path}: {fields!r} is not classes,height,width")
             stated = int(fields[0])

@@ -180,7 +180,9 @@ def align(arguments: argparse.Namespace) -> int:
     if not any(row["score"] for row in rows):
         shutil.rmtree(part, ignore_errors=True)
         raise DataError(f"{source}: no face found in any of {len(paths)} images")
-    with (part / "alignment.csv").open("w", newline="") as file:
+    with (part / "alignment.csv").open(
+        "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
