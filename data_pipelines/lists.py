@@ -48,10 +48,10 @@ def table(
             names = rows.fieldnames or ()
             for name in columns:
                 if name not in names:
-                    there = ", ".join(names)
+                    there = ", ".join(map(repr, names)) or "none"
                     raise DataError(
-                        f"{path}: no column {name!r}; there are {there!r:.200}"
+                        f"{path}: no column {name!r}; there are: {there:.200}"
                     )
-            return [(rows.line_num, row) for row in rows]
+            return [(rows.reader.line_num, row) for row in rows]
         except csv.Error as error:
-            raise DataError(f"{path}: line {rows.line_num + 1}: {error}") from None
+            raise DataError(f"{path}: line {rows.reader.line_num}: {error}") from None

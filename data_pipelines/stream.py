@@ -8,7 +8,6 @@ memory, so a run resumes at any step at once and has nothing of the stream to sa
 import functools
 import itertools
 import os
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -104,13 +103,7 @@ class RecordStream:
             raise DataError(f"{path}: no images left to train on")
         if images_per_identity:
             self._prepare_identities()
-
-        @functools.lru_cache(maxsize=2)
-        def permutation(run: int, count: int) -> np.ndarray:
-            return np.random.default_rng([seed, 0, run]).permutation(count)
-
-        self._permutation = permutation
-        self._shards = [_open(self._folder / shard, self) for shard in index.shards]
+        self._shards = [_open(self._folder / shard) for shard in index.shards]
         # Far away, a record costs a round trip: ask for many at once.
         remote = not os.path.exists(self._folder)
         self._pool = ThreadPoolExecutor(32) if remote else None
@@ -185,22 +178,21 @@ class RecordStream:
         replace = len(members) < self._per_identity
         return rng.choice(members, self._per_identity, replace=replace)
 
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - the stream lives as long as the run
+    def _permutation(self, run: int, count: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, 0, run]).permutation(count)
+
     def _start(self, step: int):
         """A tf.data pipeline over the steps from `step` on."""
         local = self._rows.stop - self._rows.start
-        # TensorFlow keeps every function for ever; it shall not keep the stream too.
-        stream = weakref.proxy(self)
-
-        def read(number):
-            return stream._read(number)
 
         def batch(number):
             serialized, label, seed = tf.numpy_function(
-                read, [number], [tf.string, tf.int32, tf.uint32]
+                self._read, [number], [tf.string, tf.int32, tf.uint32]
             )
             encoded = records.parse_images(tf.ensure_shape(serialized, (local,)))
             image = tf.map_fn(
-                lambda one: records.decode_image(one, stream.size),
+                lambda one: records.decode_image(one, self.size),
                 encoded,
                 fn_output_signature=tf.uint8,
                 parallel_iterations=1,  # batches run in parallel instead
@@ -261,15 +253,13 @@ def _expressions(index: indexes.Index, path, wanted: str) -> np.ndarray:
     return index.expression
 
 
-def _open(path, owner):
+def _open(path):
     """Returns (start, stop) -> bytes of a shard, safe in many threads at once.
 
-    It stays open as long as its owner lives. Not a memory map: a file that shrinks
-    under one kills the process.
+    Not a memory map: a file that shrinks under one kills the process.
     """
     if os.path.exists(path):
         handle = os.open(path, os.O_RDONLY)
-        weakref.finalize(owner, os.close, handle)
         return lambda start, stop: os.pread(handle, stop - start, start)
 
     def read(start, stop):

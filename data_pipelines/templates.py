@@ -48,11 +48,13 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
         if not (split and template and identity and file):
             raise DataError(f"{where}: an empty cell")
         if part not in PARTS:
-            raise DataError(f"{where}: part {part!r} is not gallery or probe")
+            raise DataError(f"{where}: part {part!r:.80} is not gallery or probe")
         image = files.setdefault(file, len(files))
         known = found.setdefault(split, {}).setdefault(template, (part, identity, []))
         if known[:2] != (part, identity):
-            raise DataError(f"{where}: template {template} is {known[1]}'s {known[0]}")
+            raise DataError(
+                f"{where}: template {template!r:.80} is {known[1]!r:.80}'s {known[0]}"
+            )
         known[2].append(image)
     if not found:
         raise DataError(f"{path}: names no image")
@@ -63,7 +65,7 @@ def _split(path: str | Path, name: str, templates: dict) -> Split:
     parts, people, images = zip(*templates.values())
     for part in PARTS:
         if part not in parts:
-            raise DataError(f"{path}: split {name} has no {part} templates")
+            raise DataError(f"{path}: split {name!r:.80} has no {part} templates")
     template = np.repeat(np.arange(len(parts)), [len(some) for some in images])
     return Split(
         np.concatenate(images).astype(int),

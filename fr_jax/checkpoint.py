@@ -33,10 +33,11 @@ MANIFEST = "manifest.json"
 
 def _is_no_echo(record: standard_logging.LogRecord) -> bool:
     """False of errors that orbax logs in its threads: `Checkpoints` raises them too."""
-    logged_there = record.name == "asyncio" or "/orbax/" in record.pathname
-    error = record.exc_info[1] if record.exc_info and logged_there else None
-    frames = traceback.extract_tb(error.__traceback__) if error else []
-    return not any("/orbax/" in frame.filename for frame in frames)
+    there = record.name == "asyncio" or "/orbax/" in record.pathname
+    if not (there and record.exc_info and record.levelno >= standard_logging.ERROR):
+        return True
+    frames = traceback.walk_tb(record.exc_info[2])
+    return not any("/orbax/" in frame.f_code.co_filename for frame, _ in frames)
 
 
 for _name in "absl", "asyncio":  # asyncio: of tasks left over when the first one fails
@@ -105,6 +106,7 @@ class Checkpoints:
     def poll(self) -> None:
         """Seals the step being written as soon as orbax is done with it. Cheap."""
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            self.check()
             self._start_sealing()
 
     def check(self) -> None:
@@ -127,7 +129,7 @@ class Checkpoints:
         self.check()
 
     def settle(self) -> None:
-        """After an error elsewhere: seals what was handed in, as far as that can be.
+        """On the way out of an error: seals what was handed in, as far as can be.
 
         Says nothing of what cannot. With several processes it leaves the step that
         is being written, since one process that waits for the others may wait for ever.
@@ -211,6 +213,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # of orbax, its storage or the operating system
+            self._unsealed = None  # nor shall it be: orbax tells of a failure once
             reason = " ".join(str(error).split())
             raise UserError(
                 f"could not write to {self._directory}: {reason:.300}; the checkpoints "

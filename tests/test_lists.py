@@ -26,6 +26,9 @@ NO_LISTS = {
     "a cell without end": b'file,"' + b"x" * 200_000 + b"\n1\n",
     "words": b"x y z w\n",
     "a header alone": b"10\t300\n",
+    "an empty number": b"1\t1\nsomebody\t\tanother\t2\nsomebody\t1\t\n",
+    "many digits": b"1\t1\na\t1\tb\t%s\n" % (b"1" * 5000),
+    "a long name": b"1 a/1.png %s.png\nfile\n" % (b"x" * 5000),
     "no numbers": b"1\t1\nsomebody\tone\ttwo\nsomebody\t1\tanother\ttwo\n",
 }
 

@@ -41,9 +41,9 @@ def executed(path, folder, monkeypatch, shorter) -> str:
         for cell in notebook.cells:
             cell.source = cell.source.replace(long, short)
     resources = {"metadata": {"path": os.fspath(folder)}}
-    client = NotebookClient(notebook, timeout=600, resources=resources)
-    client.startup_timeout = 300
-    client.execute()
+    NotebookClient(
+        notebook, timeout=600, startup_timeout=300, resources=resources
+    ).execute()
     return printed(notebook)
 
 

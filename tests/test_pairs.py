@@ -80,7 +80,7 @@ def test_a_list_with_its_images(tmp_path):
 
     (tmp_path / "Bob/3_Bob_50.jpg").unlink()
     with pytest.raises(
-        DataError, match="1 of 3 images are not below .* first Bob/3_Bob"
+        DataError, match="1 of 3 images are not below .* first 'Bob/3_Bob"
     ):
         pairs.load(path, root=tmp_path)
     with pytest.raises(DataError, match="say where they are: ,root=DIR"):

@@ -176,7 +176,7 @@ def test_a_table_of_labels_and_what_is_wrong_with_it(tmp_path):
     refused("line 2: yaw 'left' is not a number", yaw="left")
     refused("line 2: light '1.5' is not a number", light="1.5")
     refused("line 2: a yaw of 270 degrees", yaw="270")
-    refused("line 2: no such image: z.png", file="z.png")
+    refused("line 2: no such image: 'z.png'", file="z.png")
     refused("is no path within the folder", file="../b/1.png")
     with pytest.raises(DataError, match="no column 'file'"):
         table([{"image": "c.png"}])

@@ -128,9 +128,12 @@ def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
 def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
     deadline = time.monotonic() + 300
-    while not (tmp_path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "metrics.jsonl").exists():
         time.sleep(0.05)
-        assert pair[1].poll() is None, pair[1].communicate()
+        if pair[1].poll() is not None or time.monotonic() > deadline:
+            pair[0].kill()
+            pair[1].kill()
+            pytest.fail(pair[1].communicate()[1][-3000:])
     pair[1].send_signal(signal.SIGTERM)
     results = [finish(process) for process in pair]
     assert results[0]["digest"] == results[1]["digest"]
@@ -167,5 +170,5 @@ except UserError as error:
     said = [line for line in done.stderr.splitlines() if "could not write to" in line]
     assert len(said) == 1
     assert "/orbax/" not in done.stderr  # nor the tracebacks of its threads
-    assert steps_on_disk(tmp_path) == [5, 10] or 10 in steps_on_disk(tmp_path)
+    assert 10 in steps_on_disk(tmp_path)
     assert finish(start(tmp_path, 60))["step"] == 60

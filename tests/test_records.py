@@ -1,9 +1,6 @@
 """TFRecords of faces: schema, builder, index and the training stream."""
 
-import gc
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,21 +195,6 @@ def test_batches_hold_the_pixels_and_labels_of_the_records(built):
         assert batch["label"][row] == label
         expected = picture(20, 20, seed=100 * label + image)
         assert (batch["image"][row] == expected).all()
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="told by Linux")
-def test_a_stream_that_nobody_holds_keeps_no_file_open(built):
-    def opened():
-        files = Path("/proc/self/fd").iterdir()
-        return sum("tfrecord" in os.path.realpath(file) for file in files)
-
-    before = opened()
-    stream = RecordStream(built, batch_size=4)
-    stream.batch_at(0)
-    assert opened() > before
-    del stream
-    gc.collect()
-    assert opened() == before
 
 
 def test_identities_are_filtered_and_renumbered(built, tmp_path):

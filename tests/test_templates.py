@@ -84,8 +84,8 @@ def test_a_table_of_templates(tmp_path, command, mistake):
 
     refused("part 'query' is not gallery or probe", "1,query,t,a,0_0.png")
     refused("line 2: an empty cell", "1,probe,t,,0_0.png")
-    refused("split 1 has no gallery templates", "1,probe,t,a,0_0.png")
-    refused("template t is a's probe", "1,probe,t,a,0_0.png", "1,probe,t,b,0_1.png")
+    refused("split '1' has no gallery templates", "1,probe,t,a,0_0.png")
+    refused("template 't' is 'a''s probe", "1,probe,t,a,0_0.png", "1,probe,t,b,0_1.png")
     refused("no such image", "1,probe,t,a,no.png", "1,gallery,u,a,0_0.png")
     refused("names no image")
     table.write_text("file\n")

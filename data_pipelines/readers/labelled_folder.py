@@ -1,6 +1,7 @@
 """Folders of aligned faces with a labels.csv that says what is known of each."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,11 @@ class LabelledFolder:
         where = f"{table}: line {line}"
         source = row["file"] or ""
         if not source or Path(source).is_absolute() or ".." in Path(source).parts:
-            raise DataError(f"{where}: file {source!r} is no path within the folder")
-        if not (self._root / source).is_file():
-            raise DataError(f"{where}: no such image: {source}")
+            raise DataError(
+                f"{where}: file {source!r:.200} is no path within the folder"
+            )
+        if not os.path.isfile(self._root / source):  # False of names too long, too
+            raise DataError(f"{where}: no such image: {source!r:.200}")
         identity = row.get("identity") or ""
         values: dict = {}
         for name in _NUMBERS + _COUNTS:
@@ -52,7 +55,9 @@ class LabelledFolder:
             try:
                 values[name] = (int if whole else float)(text) if text else None
             except ValueError:
-                raise DataError(f"{where}: {name} {text!r} is not a number") from None
+                raise DataError(
+                    f"{where}: {name} {text!r:.80} is not a number"
+                ) from None
             if values[name] is None:
                 values[name] = -1 if whole else math.nan
         if abs(values["yaw"]) > 180:

@@ -195,7 +195,7 @@ class RecordIO:
         if path.is_file():
             with lists.opened(path) as file:
                 fields = file.read(100).strip().split(",")
-            if not all(field.strip().isdigit() for field in fields) or not fields[0]:
+            if not all(field.strip().isdecimal() for field in fields):
                 raise DataError(f"{path}: {fields!r} is not classes,height,width")
             stated = int(fields[0])
         if stated is None:
