@@ -40,10 +40,6 @@ def _is_no_echo(record: standard_logging.LogRecord) -> bool:
     return not any("/orbax/" in frame.f_code.co_filename for frame, _ in frames)
 
 
-for _name in "absl", "asyncio":  # asyncio: of tasks left over when the first one fails
-    standard_logging.getLogger(_name).addFilter(_is_no_echo)
-
-
 class Checkpoints:
     """The checkpoints of one run, in `directory`.
 
@@ -77,6 +73,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        for name in "absl", "asyncio":  # the latter of writes left over when one fails
+            standard_logging.getLogger(name).addFilter(_is_no_echo)
         self._unsealed: int | None = None  # the step being written, no manifest yet
         self._sealer: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -104,7 +102,10 @@ class Checkpoints:
         self._unsealed = step
 
     def poll(self) -> None:
-        """Seals the step being written as soon as orbax is done with it. Cheap."""
+        """Seals the step being written as soon as orbax is done with it; see `check`.
+
+        Cheap.
+        """
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
             self.check()
             self._start_sealing()

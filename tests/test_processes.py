@@ -32,7 +32,7 @@ def start(workdir, steps, *options, devices=1):
 
 def finish(process):
     try:
-        out, error = process.communicate(timeout=300)
+        out, error = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, error[-3000:]
@@ -164,7 +164,7 @@ except UserError as error:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=120,
     )
     assert done.returncode == 2, done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if "could not write to" in line]

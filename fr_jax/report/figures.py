@@ -64,6 +64,7 @@ def cosines(
             label = f"{kind}: {some.mean():.2f} +- {some.std():.2f}"
             axes.hist(some, bins, density=True, alpha=0.6, label=label)
         axes.set(title=name, xlabel="cosine", ylabel="density", yticks=[])
+        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
         axes.legend(loc="upper right", fontsize=8)
     save(figure, path)
 
