@@ -6,6 +6,7 @@ whose files agree with its manifest is ever restored.
 """
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging as standard_logging
@@ -216,6 +217,9 @@ class Checkpoints:
         except Exception as error:  # of orbax, its storage or the operating system
             self._unsealed = None  # nor shall it be: orbax tells of a failure once
             reason = " ".join(str(error).split())
+            # Writes left over complain when they are let go of: now, not afterwards.
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
             raise UserError(
                 f"could not write to {self._directory}: {reason:.300}; the checkpoints "
                 "before it are whole"

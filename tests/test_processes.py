@@ -169,6 +169,8 @@ except UserError as error:
     assert done.returncode == 2, done.stderr[-2000:]
     said = [line for line in done.stderr.splitlines() if "could not write to" in line]
     assert len(said) == 1
+    after = done.stderr.partition("could not write to")[2]
+    assert "never retrieved" not in after and "never awaited" not in after
     assert "/orbax/" not in done.stderr  # nor the tracebacks of its threads
     assert 10 in steps_on_disk(tmp_path)
     assert finish(start(tmp_path, 60))["step"] == 60
