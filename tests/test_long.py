@@ -111,8 +111,9 @@ def test_momentum_contrast_killed_on_its_plateau_ends_in_the_same_bits(tmp_path)
         ).read_text()
 
 
+# Inter-Prototype over five seeds: 0.841, standard deviation 0.020; less three of them.
 @pytest.mark.parametrize(
-    ("config", "accuracy"), [(CONFIG, 0.9), (contrast.CONFIG, 0.72)]
+    ("config", "accuracy"), [(CONFIG, 0.78), (contrast.CONFIG, 0.72)]
 )
 def test_the_smoke_configuration_learns(tmp_path, config, accuracy):
     process = command_line(f"--config={config}:smoke", "--workdir", tmp_path)
