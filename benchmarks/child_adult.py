@@ -19,13 +19,14 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from configs import inter_prototype as configs
-from fr_jax import cpu, sharding, train
+from fr_jax.backend import cpu, sharding
 from fr_jax.embedder import Embedder
 from fr_jax.faces import sets
 from fr_jax.losses.margin import unit
 from fr_jax.metrics import verification
-from fr_jax.streams import ArrayStream
 from fr_jax.systems import inter_prototype
+from fr_jax.training import loop as train
+from fr_jax.training.streams import ArrayStream
 
 GAPS = (20, 30)
 ARMS = {"arcface": False, "arcface+inter_prototype": True}

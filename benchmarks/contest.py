@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
-from fr_jax import cpu
+from fr_jax.backend import cpu
 
 # What `fr_jax.cpu.keep_freed_memory` sets, for an opponent that does not set it.
 KEEP_FREED_MEMORY = (

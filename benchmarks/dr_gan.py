@@ -33,8 +33,9 @@ class OneBatch:
 
 def ours():
     """Two steps as the loop runs them, guard included: one of each network."""
-    from fr_jax import cpu, sharding, train
+    from fr_jax.backend import cpu, sharding
     from fr_jax.systems import dr_gan
+    from fr_jax.training import loop as train
 
     cpu.keep_freed_memory()
     system = dr_gan.make(

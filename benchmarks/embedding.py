@@ -18,7 +18,8 @@ def ours():
     import jax
     import jax.numpy as jnp
 
-    from fr_jax import cpu, models
+    from fr_jax import models
+    from fr_jax.backend import cpu
     from fr_jax.embedder import Embedder
     from fr_jax.models.preprocess import InputSpec
     from fr_jax.system import Network

@@ -20,8 +20,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
-from data_pipelines import align, detect
 from data_pipelines.readers import verification_bin
+from data_pipelines.vision import align, detect
 from fr_jax import faces
 
 GLASSES = ("glasses", "glasses_dark")

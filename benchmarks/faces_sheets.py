@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines import randaugment
+from data_pipelines.vision import rand_augment as randaugment
 from fr_jax import faces
 from fr_jax.faces import sets, video
 

@@ -18,11 +18,15 @@ import numpy as np
 from tqdm import tqdm
 
 from configs import inter_prototype as configs
-from fr_jax import cpu, faces, momentum, train
-from fr_jax.cli.evaluating import judge_all, parse_set
+from fr_jax import faces
+from fr_jax.backend import cpu
+from fr_jax.cli.evaluate import judge_all
 from fr_jax.embedder import Embedder
-from fr_jax.streams import ArrayStream
+from fr_jax.evaluation.sets import parse_set
+from fr_jax.optim import ema as momentum
 from fr_jax.systems import inter_prototype
+from fr_jax.training import loop as train
+from fr_jax.training.streams import ArrayStream
 
 _CHUNK = 100
 

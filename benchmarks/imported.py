@@ -27,7 +27,8 @@ def faces() -> np.ndarray:
 
 
 def ours():
-    from fr_jax import cpu, load_embedder
+    from fr_jax import load_embedder
+    from fr_jax.backend import cpu
 
     cpu.keep_freed_memory()
     embedder = load_embedder(WEIGHTS / "mobilefacenet.pt")
@@ -71,7 +72,7 @@ def product():
     import jax
     import jax.numpy as jnp
 
-    from fr_jax import cpu
+    from fr_jax.backend import cpu
 
     cpu.keep_freed_memory()
     rows, side = 8192, 1024

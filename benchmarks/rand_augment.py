@@ -72,7 +72,7 @@ def pillow():
 
 
 def host():
-    from data_pipelines import randaugment
+    from data_pipelines.vision import rand_augment as randaugment
 
     rng = np.random.default_rng(0)
     options = {"num_ops": OPERATIONS, "magnitude": MAGNITUDE}
@@ -85,7 +85,8 @@ def device():
     import jax
     import jax.numpy as jnp
 
-    from fr_jax import augment, cpu
+    from fr_jax import augment
+    from fr_jax.backend import cpu
 
     cpu.keep_freed_memory()
     options = {"num_ops": OPERATIONS, "magnitude": MAGNITUDE}

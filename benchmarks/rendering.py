@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from fr_jax import cpu, faces
+from fr_jax import faces
+from fr_jax.backend import cpu
 
 SIZE = 112
 _ROWS = 64

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fr_jax.models.dr_gan import DECODER, FEATURES, TRUNK
+from fr_jax.models.dr_gan.generator import DECODER, FEATURES, TRUNK
 
 
 class _Crop(nn.Module):

@@ -27,7 +27,8 @@ class OneBatch:
 
 def stepping(system, arrays):
     """The step as the loop runs it, guard included; and the seconds it took to make."""
-    from fr_jax import cpu, sharding, train
+    from fr_jax.backend import cpu, sharding
+    from fr_jax.training import loop as train
 
     cpu.keep_freed_memory()
     stream = OneBatch(arrays)

@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from data_pipelines import DataError, records
 from data_pipelines import index as indexes
-from data_pipelines.identities import select
 from data_pipelines.images import decode
+from data_pipelines.protocols.identities import select
 
 
 class RecordStream:

@@ -114,7 +114,7 @@ def quick_drawing():
 @pytest.fixture(scope="module")
 def quick_compilation():
     """Programs that compile sooner than they would run: for a few steps."""
-    from fr_jax import cpu
+    from fr_jax.backend import cpu
 
     quick = {"xla_backend_optimization_level": 0}
     with pytest.MonkeyPatch.context() as patch:

@@ -30,7 +30,8 @@ def main():
         index, count, port = arguments.processes
         jax.distributed.initialize(f"localhost:{port}", count, index)
 
-    from fr_jax import sharding, train
+    from fr_jax.backend import sharding
+    from fr_jax.training import loop as train
     from tests import toy
 
     system, arrays = toy.make(), toy.arrays()

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import DataError, align, detect, images
+from data_pipelines import DataError, images
+from data_pipelines.vision import align, detect
 
 POINTS = np.array([(120, 150), (190, 140), (160, 185), (135, 230), (185, 222)], float)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import augment
+from fr_jax.augment import image as augment
 
 SIZE = 24
 IMAGES = jnp.array(

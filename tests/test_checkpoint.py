@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import sharding
-from fr_jax.checkpoint import MANIFEST, Checkpoints, _files
+from fr_jax.backend import sharding
 from fr_jax.errors import UserError
+from fr_jax.training.checkpoint import MANIFEST, Checkpoints, _files
 from tests import toy
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from data_pipelines import align, detect
 from data_pipelines import index as indexes
+from data_pipelines.vision import align, detect
 from fr_jax.cli import config as configs
-from fr_jax.cli import main, training
+from fr_jax.cli import main
+from fr_jax.cli import train as training
 from fr_jax.embedder import Embedder
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import convert, cpu, models
+from fr_jax import convert, models
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.systems import inter_prototype

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fr_jax import cpu
-from fr_jax.models import convolution
+from fr_jax.backend import convolution, cpu
 from tests.conftest import ROOT
 
 
@@ -205,7 +204,7 @@ def test_freed_memory_is_kept(keep):
     """
     code = f"""
 import resource, numpy as np
-from fr_jax import cpu
+from fr_jax.backend import cpu
 assert not {keep} or cpu.keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -11,14 +11,14 @@ import pytest
 
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
-from fr_jax import sharding
+from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import training_poses
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.rotator import Rotator
 from fr_jax.system import Network
+from fr_jax.systems.dr_gan import data as training_poses
+from fr_jax.systems.dr_gan.rotator import Rotator
 from tests.conftest import ROOT
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
@@ -215,7 +215,7 @@ def test_records_of_people_seen_from_two_sides(records):
 def test_every_variant_is_a_whole_configuration():
     import importlib.util
 
-    from fr_jax.cli import training
+    from fr_jax.cli import train as training
 
     spec = importlib.util.spec_from_file_location("variants", CONFIG)
     module = importlib.util.module_from_spec(spec)

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import turns
-from fr_jax.diff_augment import KINDS, diff_augment
+from fr_jax.augment.diff_augment import KINDS, diff_augment
 from fr_jax.errors import UserError
-from fr_jax.losses import dr_gan, gan
+from fr_jax.losses import adversarial as gan
+from fr_jax.losses import dr_gan
 from fr_jax.models import spectral
+from fr_jax.optim import update_schedule as turns
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from fr_jax import cpu, models
+from fr_jax import models
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.models import dr_gan, layers
+from fr_jax.models import layers
+from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 from tests.networks import random_variables
 

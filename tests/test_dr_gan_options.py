@@ -10,14 +10,18 @@ import pytest
 from data_pipelines import DataError
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
-from fr_jax import augment, diff_augment, sharding
+from fr_jax import augment
+from fr_jax import provenance as lineage
+from fr_jax.augment import diff_augment
+from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import lineage, training, training_poses
+from fr_jax.cli import train as training
 from fr_jax.errors import UserError
 from fr_jax.models import spectral
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
 from fr_jax.systems import dr_gan
+from fr_jax.systems.dr_gan import data as training_poses
 from tests.conftest import ROOT
 from tests.test_dr_gan_system import CHOICES, MULTI, PEOPLE, SMALL, batch, chosen
 from tests.test_images import encoded, picture

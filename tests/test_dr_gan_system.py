@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import cpu, models, train
+from fr_jax import models
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.models import dr_gan_trunk
+from fr_jax.models.dr_gan import trunk as dr_gan_trunk
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.streams import ArrayStream
 from fr_jax.system import Network
 from fr_jax.systems import dr_gan
+from fr_jax.systems.dr_gan import system as dr_gan_system
+from fr_jax.training import loop as train
+from fr_jax.training.streams import ArrayStream
 from tests.conftest import on_eight_devices
 from tests.networks import random_variables
 from tests.toy import same
@@ -471,7 +474,7 @@ def test_what_cannot_be_made():
             dr_gan.make(PEOPLE, **SMALL | options)
 
     refused("did you mean 'tpami'", loss="tpam")
-    none = dict.fromkeys(dr_gan.WEIGHTS, 0.0)
+    none = dict.fromkeys(dr_gan_system.WEIGHTS, 0.0)
     refused("nothing would be learnt", weights=none)
     refused("nothing would be learnt", weights=none | {"illumination": 1.0})
     alone = none | {"paired": 1.0}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fr_jax
-from fr_jax import export as exporting
 from fr_jax import models
 from fr_jax.convert import to_state_dict
+from fr_jax.embedder import export as exporting
 from tests.conftest import read_npz
 from tests.networks import random_variables
 from tests.test_images import encoded, picture

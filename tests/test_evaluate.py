@@ -6,8 +6,13 @@ import logging
 import numpy as np
 import pytest
 
+from fr_jax.embedder.batched import ImageEmbedder
 from fr_jax.errors import UserError
-from fr_jax.evaluate import EvaluationSet, ImageEmbedder, judge, mark_seen
+from fr_jax.evaluation.verification import (
+    EvaluationSet,
+    judge,
+    mark_seen,
+)
 from fr_jax.metrics import verification
 
 PAIRS = 200

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from fr_jax import export as exporting
 from fr_jax import models
 from fr_jax.embedder import Embedder
+from fr_jax.embedder import export as exporting
+from fr_jax.embedder.export import export
 from fr_jax.errors import CheckFailed, UserError
-from fr_jax.export import export
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
 from tests.networks import random_variables

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 from benchmarks import faces_judged
-from data_pipelines import align, detect
-from fr_jax import cpu, faces
-from fr_jax.faces import camera, imaging, light, paint
+from data_pipelines.vision import align, detect
+from fr_jax import faces
+from fr_jax.backend import cpu
+from fr_jax.faces.renderer import camera, imaging, light, paint
 
 pytestmark = pytest.mark.xdist_group("faces")
 SIZE = 64

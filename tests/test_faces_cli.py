@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines import images, records
 from data_pipelines import index as indexes
-from data_pipelines import pairs as published
+from data_pipelines.protocols import pairs as published
 from data_pipelines.readers.image_folder import ImageFolder
 from fr_jax.cli import face_files
 from fr_jax.faces import EXPRESSIONS, IMAGING, TRAITS, sets

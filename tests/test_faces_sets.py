@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from fr_jax.errors import UserError
-from fr_jax.evaluate import EvaluationSet, judge
-from fr_jax.faces import EXPRESSIONS, batches, light, pairs, sets, video
+from fr_jax.evaluation.verification import EvaluationSet, judge
+from fr_jax.faces import EXPRESSIONS, batches, pairs, sets, video
 from fr_jax.faces.landmark_maps import landmark_maps
-from fr_jax.faces.render import Rendering
+from fr_jax.faces.renderer import light
+from fr_jax.faces.renderer.render import Rendering
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("drawn")
@@ -243,7 +244,7 @@ def test_generated_batches_are_the_same_on_one_and_on_eight_devices():
 import json, jax, numpy as np
 from jax.sharding import AxisType, Mesh
 from fr_jax.faces import batches, sets
-from fr_jax.streams import GeneratedStream
+from fr_jax.training.streams import GeneratedStream
 made = {}
 for count in (1, 8):
     grid = np.array(jax.devices()[:count]).reshape(count, 1)

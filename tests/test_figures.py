@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines import randaugment
+from data_pipelines.vision import rand_augment as randaugment
 from fr_jax.report import figures
 
 

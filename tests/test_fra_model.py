@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import cpu, models
+from fr_jax import models
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
 from tests.networks import random_variables
 

@@ -10,77 +10,24 @@ import pytest
 
 from tests.conftest import ROOT
 
-# What a module of fr_jax may import of fr_jax ("package" covers all modules below it).
-# Every module may import fr_jax.errors.
-ALLOWED = {
-    "fr_jax": {"embedder"},
-    "fr_jax.__main__": {"cli"},
-    "fr_jax.errors": set(),
-    "fr_jax.diff_augment": set(),
-    "fr_jax.dr_gan_options": {"augment", "diff_augment", "losses", "models"},
-    "fr_jax.rotations": {"augment", "models"},
-    "fr_jax.turns": set(),
-    "fr_jax.augment": {"rand_augment"},
-    "fr_jax.cpu": set(),
-    "fr_jax.faces": {"cpu", "faces", "sharding"},
-    "fr_jax.journal": set(),
-    "fr_jax.optimizers": set(),
-    "fr_jax.queue": set(),
-    "fr_jax.rand_augment": set(),
-    "fr_jax.sharding": set(),
-    "fr_jax.system": set(),
-    "fr_jax.checkpoint": set(),
-    "fr_jax.momentum": {"system"},
-    "fr_jax.streams": {"sharding"},
-    "fr_jax.models": {"models"},
-    "fr_jax.losses": {"losses"},
-    "fr_jax.metrics": {"metrics"},
-    "fr_jax.convert": {"convert", "models"},
-    "fr_jax.report": {"metrics", "report"},
-    "fr_jax.systems": {
-        "augment",
-        "diff_augment",
-        "dr_gan_options",
-        "losses",
-        "models",
-        "optimizers",
-        "momentum",
-        "queue",
-        "rotations",
-        "sharding",
-        "system",
-        "turns",
-    },
-    "fr_jax.evaluate": {"cpu", "metrics", "sharding"},
-    "fr_jax.canary": set(),
-    "fr_jax.images": set(),
-    "fr_jax.embedder": {
-        "canary",
-        "convert",
-        "evaluate",
-        "images",
-        "models",
-        "sharding",
-        "system",
-    },
-    "fr_jax.export": {"canary", "embedder", "images", "models"},
-    "fr_jax.rotator": {"cpu", "embedder", "models"},
-    "fr_jax.evaluate_rotation": {
-        "cpu",
-        "embedder",
-        "metrics",
-        "models",
-        "report",
-        "rotator",
-    },
-    "fr_jax.rotation_figures": {"evaluate_rotation", "report", "rotator"},
-    "fr_jax.train": {"checkpoint", "cpu", "evaluate", "journal", "sharding", "system"},
-    "fr_jax.cli": None,  # the only glue
-}
-LAZY = {"fr_jax.journal": {"clu", "tensorflow"}, "fr_jax.export": {"tensorflow"}}
-# Image files from strangers are looked at and decoded in one place of the project.
-FROM_PIPELINES = {
-    "fr_jax.images": {"data_pipelines.DataError", "data_pipelines.images"}
+# Folders of fr_jax from low to high: each may import itself and lower ranks.
+RANKS = (
+    {"lazy"},
+    {"__init__", "errors"},
+    {"system", "provenance", "backend", "augment", "losses", "metrics"},
+    {"models", "optim"},
+    {"convert", "faces", "report"},
+    {"embedder"},
+    {"evaluation"},
+    {"training"},
+    {"systems"},
+    {"cli"},
+    {"__main__"},
+)
+RANK = {folder: number for number, folders in enumerate(RANKS) for folder in folders}
+LAZY = {
+    "fr_jax.training.metric_log": {"clu", "tensorflow"},
+    "fr_jax.embedder.export": {"tensorflow"},
 }
 TENSORFLOW = {"records", "stream", "builders.faces"}
 
@@ -102,38 +49,32 @@ def imported(path: Path, *, top_only: bool = False):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rule(name: str):
-    while name not in ALLOWED:
-        name = name.rpartition(".")[0]
-    return name
+def folder_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
 
 
 @pytest.mark.parametrize(
     ("name", "path"), list(modules("fr_jax")), ids=lambda x: str(x)[-30:]
 )
-def test_arrows_of_fr_jax_point_down(name, path):
-    allowed = ALLOWED[rule(name)]
-    if allowed is None:
-        return
+def test_folders_of_fr_jax_import_lower_ranks_only(name, path):
+    own = folder_of(name)
     for target in imported(path):
-        root, _, rest = target.partition(".")
-        if root == "fr_jax":
-            part = rest.split(".")[0]
-            assert part in allowed | {"errors"}, f"{name} imports {target}"
-        if root == "data_pipelines":
-            assert target in FROM_PIPELINES.get(name, ()), f"{name} imports {target}"
+        root = target.split(".")[0]
+        if root == "fr_jax" and (other := folder_of(target)) not in (own, "system"):
+            assert RANK[other] < RANK[own], f"{name} imports {target}"
         if root in ("tensorflow", "tensorflow_datasets", "clu"):
             assert root in LAZY.get(name, ()), f"{name} imports {target}"
-    lazily = ("tensorflow", "tensorflow_datasets", "clu", "data_pipelines")
     for target in imported(path, top_only=True):
-        assert target.split(".")[0] not in lazily
+        assert target.split(".")[0] not in ("tensorflow", "tensorflow_datasets", "clu")
         if target.startswith("orbax"):
-            assert name == "fr_jax.checkpoint"
+            assert name == "fr_jax.training.checkpoint"
 
 
 def test_systems_never_import_each_other():
     for name, path in modules("fr_jax/systems"):
+        room = name.split(".")[2:3]
         others = [t for t in imported(path) if t.startswith("fr_jax.systems")]
+        others = [t for t in others if t.split(".")[2:3] != room]
         assert not others, f"{name} imports {others}"
 
 
@@ -174,11 +115,11 @@ def test_fr_jax_is_imported_quickly_and_without_tensorflow():
 
 def test_everything_but_records_is_imported_without_tensorflow():
     code = """
-import sys, fr_jax.train, fr_jax.embedder, fr_jax.convert, fr_jax.export
-import fr_jax.cli.training, fr_jax.cli.evaluating, fr_jax.cli.data
-import fr_jax.cli.importing, fr_jax.cli.embedding, fr_jax.cli.comparing
-import fr_jax.cli.exporting, fr_jax.systems.inter_prototype
-import data_pipelines.pairs, data_pipelines.align, data_pipelines.detect
+import sys, fr_jax.training.loop, fr_jax.embedder.export, fr_jax.convert
+import fr_jax.cli.train, fr_jax.cli.evaluate, fr_jax.cli.data
+import fr_jax.cli.import_, fr_jax.cli.embed, fr_jax.cli.compare
+import fr_jax.cli.export, fr_jax.systems.inter_prototype.system
+import data_pipelines.protocols.pairs, data_pipelines.vision.detect
 heavy = {'tensorflow', 'tensorflow_datasets', 'clu'}
 print(sorted(heavy & set(sys.modules)))
 """
@@ -196,7 +137,7 @@ import sys
 for name in ('tensorflow', 'tensorflow_datasets', 'tensorboard'):
     sys.modules[name] = None
 from tests import toy
-from fr_jax import train
+from fr_jax.training import loop as train
 folder = {str(tmp_path)!r}
 run = train.train(toy.make(), toy.stream(), folder, num_steps=20, log_every=10)
 print(run.step)

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import cpu, train
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.streams import ArrayStream
 from fr_jax.systems import inter_prototype
+from fr_jax.training import loop as train
+from fr_jax.training.streams import ArrayStream
 from tests.conftest import on_eight_devices
 
 CLASSES = 37  # neither 2 nor 8 divides it

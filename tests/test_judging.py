@@ -7,13 +7,16 @@ import pytest
 
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
-from fr_jax import cpu, evaluate_rotation, models, rotation_figures
+from fr_jax import models
+from fr_jax.backend import cpu
 from fr_jax.cli import judging
 from fr_jax.embedder import Embedder
-from fr_jax.evaluate_rotation import PosedSet
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.rotator import Rotator
 from fr_jax.system import Network
+from fr_jax.systems.dr_gan import evaluation as evaluate_rotation
+from fr_jax.systems.dr_gan import figures as rotation_figures
+from fr_jax.systems.dr_gan.evaluation import PosedSet
+from fr_jax.systems.dr_gan.rotator import Rotator
 from tests.networks import random_variables
 from tests.test_images import encoded, picture
 

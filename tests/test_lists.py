@@ -5,7 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from data_pipelines import DataError, identities, lists, pairs, templates
+from data_pipelines import DataError
+from data_pipelines import text_files as lists
+from data_pipelines.protocols import identities, pairs, templates
 from data_pipelines.readers import labelled_folder
 from tests.test_images import encoded, picture
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fr_jax.losses.margin_nce import margin_logits, margin_nce, rank
+from fr_jax.losses.contrastive import margin_logits, margin_nce, rank
 
 RNG = np.random.default_rng(0)
 POSITIVE = RNG.uniform(-1, 1, 6).astype(np.float32)

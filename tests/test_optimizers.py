@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from fr_jax import models, optimizers
+from fr_jax import models
+from fr_jax.optim import optimizers
 
 
 def test_milestones_divide_the_rate_at_the_start_of_their_epoch():

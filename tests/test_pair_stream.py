@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from data_pipelines import DataError, randaugment
+from data_pipelines import DataError
 from data_pipelines.builders import faces as builder
 from data_pipelines.images import decode
 from data_pipelines.pair_stream import PairStream, shifted_left
 from data_pipelines.stream import RecordStream
+from data_pipelines.vision import rand_augment as randaugment
 from tests.test_records import some_faces
 
 LABELS = np.random.default_rng(0).permutation(

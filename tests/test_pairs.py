@@ -6,7 +6,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from data_pipelines import DataError, pairs
+from data_pipelines import DataError
+from data_pipelines.protocols import pairs
 from tests.test_images import encoded, picture
 
 LISTS = {

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import queue
 from fr_jax.errors import UserError
+from fr_jax.systems.usynthface import queue
 from tests.conftest import ROOT
 
 
@@ -110,7 +110,7 @@ def test_refusals():
 CUT = """
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from fr_jax import queue
+from fr_jax.systems.usynthface import queue
 from tests.test_queue import fill, units
 mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 for policy in queue.POLICIES:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from data_pipelines import randaugment
-from fr_jax import augment, rand_augment
+from data_pipelines.vision import rand_augment as randaugment
+from fr_jax import augment
+from fr_jax.augment import rand_augment
 from tests.conftest import ROOT
 from tests.test_randaugment import pictures
 
@@ -95,7 +96,8 @@ import os
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from fr_jax import augment, sharding
+from fr_jax import augment
+from fr_jax.backend import sharding
 mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 images = np.random.default_rng(0).uniform(0, 255, (16, 12, 12, 3)).astype("float32")
 seeds = np.arange(16, dtype=np.uint32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from data_pipelines import randaugment
+from data_pipelines.vision import rand_augment as randaugment
 
 BINS = range(1, 17)
 

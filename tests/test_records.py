@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_pipelines import DataError, identities, records
+from data_pipelines import DataError, records
 from data_pipelines import index as indexes
 from data_pipelines.builders import faces as builder
+from data_pipelines.protocols import identities
 from data_pipelines.readers import Face
 from data_pipelines.stream import RecordStream
 from tests.test_images import encoded, picture

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax import rotations
-from fr_jax.models import dr_gan_trunk
+from fr_jax.models.dr_gan import trunk as dr_gan_trunk
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.rotations import Rotations
 from fr_jax.system import NetState
+from fr_jax.systems.dr_gan import targets as rotations
+from fr_jax.systems.dr_gan.targets import Rotations
 
 KEY = jax.random.key(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fr_jax.errors import UserError
-from fr_jax.streams import ArrayStream, GeneratedStream
+from fr_jax.training.streams import ArrayStream, GeneratedStream
 from tests import toy
 
 

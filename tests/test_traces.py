@@ -11,8 +11,8 @@ import pytest
 
 from configs import dr_gan as configs
 from fr_jax import convert
+from fr_jax.losses.contrastive import margin_logits
 from fr_jax.losses.margin import unit
-from fr_jax.losses.margin_nce import margin_logits
 from fr_jax.systems import dr_gan, usynthface
 from tests.conftest import PARITY, read_npz
 

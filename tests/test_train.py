@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from data_pipelines import DataError
-from fr_jax import train
 from fr_jax.errors import TrainingStopped, UserError
-from fr_jax.evaluate import EvaluationSet, Judged
-from fr_jax.momentum import with_ema
+from fr_jax.evaluation.verification import EvaluationSet, Judged
+from fr_jax.optim.ema import with_ema
+from fr_jax.training import loop as train
 from tests import toy
 
 

@@ -10,11 +10,14 @@ import pytest
 from etils import epath
 
 from data_pipelines.builders import faces as builder
-from fr_jax import augment, sharding
+from fr_jax import augment
+from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
-from fr_jax.cli import evaluating, pair_figures, training_pairs
+from fr_jax.cli import evaluate as evaluating
 from fr_jax.faces import sets
 from fr_jax.models import preprocess
+from fr_jax.systems.usynthface import data as training_pairs
+from fr_jax.systems.usynthface import figures as pair_figures
 from tests.conftest import ROOT
 from tests.test_images import encoded, picture
 from tests.test_records import some_faces

@@ -13,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fr_jax import cpu, models, momentum, train
+from fr_jax import models
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.evaluate import EvaluationSet
+from fr_jax.evaluation.verification import EvaluationSet
 from fr_jax.models.preprocess import InputSpec, normalise
-from fr_jax.streams import ArrayStream
+from fr_jax.optim import ema as momentum
 from fr_jax.systems import usynthface
+from fr_jax.training import loop as train
+from fr_jax.training.streams import ArrayStream
 from tests import toy
 from tests.conftest import on_eight_devices
 
@@ -288,7 +291,7 @@ def test_a_collapse_is_seen(monkeypatch):
     def alike(x):
         return jnp.zeros_like(x).at[:, 0].set(1.0)
 
-    monkeypatch.setattr(usynthface, "unit", alike)
+    monkeypatch.setattr("fr_jax.systems.usynthface.system.unit", alike)
     system = usynthface.make(PEOPLE, **SMALL, margin=0.0)
     state = jit(system.init)(jax.random.key(0), batch())
     step = jit(system.train_step)

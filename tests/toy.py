@@ -6,8 +6,8 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from fr_jax.streams import ArrayStream
 from fr_jax.system import NetState, System, partition_named
+from fr_jax.training.streams import ArrayStream
 
 CLASSES, SIDE = 10, 8
 

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines import DataError, lists
+from data_pipelines import DataError
+from data_pipelines import text_files as lists
 from data_pipelines.images import read_file
 from data_pipelines.readers import Face
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines import DataError, lists
+from data_pipelines import DataError
+from data_pipelines import text_files as lists
 from data_pipelines.images import MAX_BYTES
 from data_pipelines.readers import Face
 

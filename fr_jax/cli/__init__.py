@@ -93,7 +93,7 @@ def _subparser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentP
 def _train(arguments: argparse.Namespace) -> int:
     import jax
 
-    from fr_jax import cpu
+    from fr_jax.backend import cpu
 
     cpu.keep_freed_memory()
     if arguments.compilation_cache:
@@ -112,7 +112,7 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UserError(
             "--coordinator, --num-processes and --process-id go with --distributed"
         )
-    from fr_jax.cli import training
+    from fr_jax.cli import train as training
 
     return training.run(arguments)
 
@@ -130,24 +130,24 @@ def _faces(arguments: argparse.Namespace) -> int:
 
 
 def _with_embedders(arguments: argparse.Namespace) -> int:
-    from fr_jax import cpu
+    from fr_jax.backend import cpu
 
     cpu.keep_freed_memory()
-    module = importlib.import_module(f"fr_jax.cli.{_MODULES[arguments.command]}")
+    module = importlib.import_module(_MODULES[arguments.command])
     return module.run(arguments)
 
 
 # Each command that takes embedders has a module with a function `run`.
 _MODULES = {
-    "evaluate": "evaluating",
-    "import": "importing",
-    "info": "describing",
-    "embed": "embedding",
-    "compare": "comparing",
-    "export": "exporting",
-    "rotate": "rotating",
-    "judge": "judging",
-    "templates": "templates",
+    "evaluate": "fr_jax.cli.evaluate",
+    "import": "fr_jax.cli.import_",
+    "info": "fr_jax.cli.info",
+    "embed": "fr_jax.cli.embed",
+    "compare": "fr_jax.cli.compare",
+    "export": "fr_jax.cli.export",
+    "rotate": "fr_jax.systems.dr_gan.commands",
+    "judge": "fr_jax.cli.judging",
+    "templates": "fr_jax.cli.templates",
 }
 _COMMANDS = {"train": _train, "data": _data, "faces": _faces}
 _COMMANDS |= dict.fromkeys(_MODULES, _with_embedders)

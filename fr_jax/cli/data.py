@@ -10,13 +10,14 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import DataError, detect, images
-from data_pipelines import align as alignment
+from data_pipelines import DataError, images
 from data_pipelines import index as indexes
 from data_pipelines.readers import Face, recordio, verification_bin
 from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
 from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
 from data_pipelines.readers.posed_folders import Cfp, MultiPie
+from data_pipelines.vision import align as alignment
+from data_pipelines.vision import detect
 from fr_jax.errors import UserError, unknown
 from fr_jax.report import figures
 

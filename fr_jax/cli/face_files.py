@@ -13,8 +13,8 @@ import numpy as np
 
 from data_pipelines.readers import Face
 from fr_jax.errors import UserError
-from fr_jax.faces import codes as named
 from fr_jax.faces import sets, video
+from fr_jax.faces.renderer import codes as named
 
 _QUALITY = 95
 _BYTES_A_PIXEL = 0.75  # of a JPEG of that quality, on the safe side

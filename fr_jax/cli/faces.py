@@ -10,12 +10,12 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines import pairs as published
+from data_pipelines.protocols import pairs as published
 from data_pipelines.readers import Face
 from fr_jax.cli import face_files
 from fr_jax.errors import UserError, unknown
 from fr_jax.faces import pairs, sets, video
-from fr_jax.faces.codes import EXPRESSIONS, Codes
+from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
 
 _NAMES = (*sets.SETS, "pairs", "video")
 _CHOICES = {

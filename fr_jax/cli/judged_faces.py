@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import poses
-from fr_jax import evaluate_rotation
-from fr_jax.cli import lineage
+from fr_jax import provenance as lineage
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
-from fr_jax.evaluate_rotation import PosedSet
 from fr_jax.faces import sets
-from fr_jax.rotator import Rotator
+from fr_jax.systems.dr_gan import evaluation as evaluate_rotation
+from fr_jax.systems.dr_gan.evaluation import PosedSet
+from fr_jax.systems.dr_gan.rotator import Rotator
 
 _FRONTAL_FLASH = 6  # of the drawn lights
 # Training draws its own strangers from sets.STRANGERS on, and may choose a step by

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from fr_jax import evaluate_rotation, rotation_figures
 from fr_jax.cli import judged_faces
-from fr_jax.cli.evaluating import label_of
+from fr_jax.cli.evaluate import label_of
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
-from fr_jax.evaluate_rotation import PosedSet
 from fr_jax.metrics.probes import PictureClassifier, gradient_histograms
 from fr_jax.report import rotation
-from fr_jax.rotator import Rotator
+from fr_jax.systems.dr_gan import evaluation as evaluate_rotation
+from fr_jax.systems.dr_gan import figures as rotation_figures
+from fr_jax.systems.dr_gan.evaluation import PosedSet
+from fr_jax.systems.dr_gan.rotator import Rotator
 
 
 class _Judges(NamedTuple):

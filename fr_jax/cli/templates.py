@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.templates import Split, load
+from data_pipelines.protocols.templates import Split, load
 from fr_jax.embedder import load_embedder
+from fr_jax.embedder.images import batched
 from fr_jax.errors import UserError
-from fr_jax.images import batched
 from fr_jax.metrics import templates
-from fr_jax.rotator import Rotator
+from fr_jax.systems.dr_gan.rotator import Rotator
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from fr_jax.convert.dialect import (
     pixels,
     square_grid,
 )
-from fr_jax.models import ir, iresnet, sphere, vgg
+from fr_jax.models.backbones import ir, iresnet, sphere, vgg
 
 Described = tuple[str, dict[str, Any]]
 _NON_COMMERCIAL = "published weights: non-commercial research only"

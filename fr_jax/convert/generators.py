@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fr_jax.convert.dialect import Dialect, Grid, StateDict, count
-from fr_jax.models import dr_gan
+from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
 Described = tuple[str, dict[str, Any]]

@@ -6,7 +6,7 @@
 Every field of `Codes` can be replaced: `codes._replace(age=codes.age + 30)`.
 """
 
-from fr_jax.faces.codes import (
+from fr_jax.faces.renderer.codes import (
     EXPRESSION_SIZE,
     EXPRESSIONS,
     IDENTITY_SIZE,
@@ -20,9 +20,9 @@ from fr_jax.faces.codes import (
     expression,
     traits,
 )
-from fr_jax.faces.light import ambient, lamp, presets
-from fr_jax.faces.render import Rendering, render
-from fr_jax.faces.sample import sample_codes, sample_identities
+from fr_jax.faces.renderer.light import ambient, lamp, presets
+from fr_jax.faces.renderer.render import Rendering, render
+from fr_jax.faces.renderer.sample import sample_codes, sample_identities
 
 __all__ = [
     "EXPRESSIONS",

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from fr_jax import sharding
+from fr_jax.backend import sharding
 from fr_jax.errors import UserError
 from fr_jax.faces import sets
 

@@ -28,12 +28,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from tqdm import tqdm
 
-from fr_jax import cpu
+from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.faces import light
-from fr_jax.faces.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
-from fr_jax.faces.render import render
-from fr_jax.faces.sample import sample_codes, sample_identities
+from fr_jax.faces.renderer import light
+from fr_jax.faces.renderer.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
+from fr_jax.faces.renderer.render import render
+from fr_jax.faces.renderer.sample import sample_codes, sample_identities
 
 Array = jax.Array
 

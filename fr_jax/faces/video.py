@@ -14,10 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fr_jax.errors import UserError
-from fr_jax.faces import imaging, sets
-from fr_jax.faces.codes import IMAGING, STYLE, Codes
-from fr_jax.faces.render import render
-from fr_jax.faces.sample import sample_expression, sample_identities, sample_light
+from fr_jax.faces import sets
+from fr_jax.faces.renderer import imaging
+from fr_jax.faces.renderer.codes import IMAGING, STYLE, Codes
+from fr_jax.faces.renderer.render import render
+from fr_jax.faces.renderer.sample import (
+    sample_expression,
+    sample_identities,
+    sample_light,
+)
 
 Array = jax.Array
 

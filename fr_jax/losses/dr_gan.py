@@ -13,7 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fr_jax.losses import gan, margin
+from fr_jax.losses import adversarial as gan
+from fr_jax.losses import margin
 
 Array = jax.Array
 

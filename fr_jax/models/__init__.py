@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, unknown
-from fr_jax.models import (
-    dr_gan,
-    dr_gan_discriminator,
-    fra,
+from fr_jax.models import fra
+from fr_jax.models.backbones import (
     ir,
     iresnet,
     mobilefacenet,
@@ -20,6 +18,8 @@ from fr_jax.models import (
     sphere,
     vgg,
 )
+from fr_jax.models.dr_gan import discriminator as dr_gan_discriminator
+from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
 _FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

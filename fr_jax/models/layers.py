@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fr_jax.backend.convolution import convolve, transposed
 from fr_jax.errors import UserError
-from fr_jax.models.convolution import convolve, transposed
 
 Array = jax.Array
 Initializer = Callable[..., Array]

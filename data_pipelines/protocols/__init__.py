@@ -1,0 +1,1 @@
+"""Published protocols: verification pairs, templates, lists of identities."""

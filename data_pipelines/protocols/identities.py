@@ -1,0 +1,90 @@
+"""Which people: selection by name, and those known to own child images."""
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines import DataError
+from data_pipelines import text_files as lists
+
+# (identities, children) as published for the two training sets of Inter-Prototype:
+# https://github.com/leebebeto/Inter-Prototype/issues/5.
+PUBLISHED_CHILDREN = {"casia": (10_575, 229), "ms1m": (85_742, 1_148)}
+
+
+def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
+    """Returns the labels of the wanted people.
+
+    Args:
+      names: name of each label.
+      wanted: names, 'first:last' in sorted order (both included), or '@file' that holds
+        a name a line.
+
+    Raises:
+      DataError: for a name that is not there, with the nearest one, and an empty range.
+    """
+    place = {name: label for label, name in enumerate(names)}
+    if isinstance(wanted, str) and wanted.startswith("@"):
+        read = lists.lines(wanted[1:], "list of identities")
+        wanted = [line.strip() for line in read]
+    elif isinstance(wanted, str):
+        first, colon, last = wanted.partition(":")
+        if not colon:
+            raise DataError(
+                f"identities {wanted!r}: use 'first:last', '@file' or a list"
+            )
+        chosen = [place[name] for name in names if first <= name <= last]
+        if not chosen:
+            raise DataError(
+                f"identities {wanted!r}: nobody lies between; the names run from "
+                f"{min(names, default='')!r} to {max(names, default='')!r}"
+            )
+        return np.array(chosen)
+    for name in wanted:
+        if name not in place:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(f"no identity {name!r:.80} in this set{hint}")
+    return np.array([place[name] for name in wanted], int)
+
+
+def child_labels(
+    path: str | Path, *, child_filter: int = 10, age_below: float = 13.0
+) -> list[int]:
+    """Returns the labels with at least `child_filter` images of children, ascending.
+
+    Lines of the file are `id path age gender`; the label is the second component of the
+    path as a number, and an image shows a child where its age is below `age_below`.
+    Images that are not on disk count too (Lee et al. 2021, as their code has it).
+
+    Raises:
+      DataError: for a missing file or a line of another form, with its number.
+    """
+    counts: Counter[int] = Counter()
+    with lists.opened(path, "age file") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                _, image, age, _ = line.split(" ")
+                label = int(image.split("/")[1])
+                child = float(age) < age_below
+            except (ValueError, IndexError):
+                raise DataError(
+                    f"{path}: line {number}: {line.strip()!r:.80} is not "
+                    "'id root/identity/image age gender'"
+                ) from None
+            counts[label] += child
+    return sorted(label for label, count in counts.items() if count >= child_filter)
+
+
+def seeded_labels(num_classes: int, count: int, seed: int) -> list[int]:
+    """Returns `count` of the classes at random, ascending: stand-ins for children.
+
+    Raises DataError where there are fewer classes.
+    """
+    if count > num_classes:
+        raise DataError(f"{count} stand-in children wanted of {num_classes} people")
+    rng = np.random.default_rng(seed)
+    return sorted(rng.choice(num_classes, count, replace=False).tolist())

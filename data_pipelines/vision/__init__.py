@@ -1,0 +1,1 @@
+"""Detection, alignment and host augmentation of images."""

@@ -1,0 +1,1 @@
+"""Devices: the mesh, the CPU's compiler options, forms of the convolution."""

@@ -1,0 +1,116 @@
+"""`fr-jax info`: what an embedder is, what it takes, where it comes from."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+
+from fr_jax.cli import evaluate as evaluating
+from fr_jax.embedder import Embedder, load_embedder
+
+Results = dict[str, float]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints an embedder; returns the exit code."""
+    print(describe(load_embedder(arguments.embedder, check=False)))
+    if results := known_results(arguments.embedder):
+        print("results")
+        print(evaluating.table(results))
+    return 0
+
+
+def describe(embedder: Embedder) -> str:
+    """Returns an embedder's properties, one a line."""
+    network, known = embedder.network, embedder.provenance
+    spec = network.input_spec
+    height, width, _ = spec.shape
+    options = ", ".join(f"{k} {v}" for k, v in network.options.items())
+    flat: dict[Any, Any] = flax.traverse_util.flatten_dict(network.variables["params"])
+    rows = {
+        "kind": network.kind,
+        "architecture": f"{network.architecture} ({options})",
+        "parameters": f"{sum(leaf.size for leaf in flat.values()):,}",
+        "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
+        ", made of uint8 RGB",
+        "alignment": spec.template,
+        "file": known.get("file"),
+        "sha256": known.get("sha256"),
+        "format": known.get("format"),
+        "part": known.get("part"),
+        "dialect": known.get("dialect"),
+        "repository": known.get("repository"),
+        "terms": known.get("terms"),
+        "licence": known.get("licence"),
+        "source": known.get("source"),
+        "data sets": _data_sets(known),
+        "steps": known.get("steps"),
+        "unused": _shortened(known.get("unused", ())),
+        "other parts": _shortened(known.get("other_parts", ())),
+        "note": known.get("note"),
+        "colour": None if known.get("colour_known", True) else _COLOUR,
+        "dialects": _alternatives(known),
+    }
+    return "\n".join(
+        f"{name:<13} {_printable(text)}" for name, text in rows.items() if text
+    )
+
+
+_COLOUR = "order not certain: files of this dialect differ, and --colour states it"
+
+
+def doubts(embedder: Embedder) -> list[str]:
+    """Returns what an import could not be sure of."""
+    known = embedder.provenance
+    found = []
+    if not known["colour_known"]:
+        colour = embedder.network.input_spec.colour
+        found.append(
+            f"{known['dialect']} files differ in their colour order; {colour} is "
+            "taken. If scores are low, import it with the other --colour"
+        )
+    if known["alternatives"]:
+        found.append(
+            f"taken for {known['dialect']}; {', '.join(known['alternatives'])} files "
+            "have the same names, and --dialect says which it is"
+        )
+    return found
+
+
+def known_results(path: str) -> Results:
+    """Returns the results.json in an embedder's folder, or in its run's; {} if none."""
+    folder = Path(path)
+    places = [folder, folder.parent] if folder.name == "embedder" else [folder]
+    for place in places:
+        try:
+            found = json.loads((place / "results.json").read_text())
+            return {key: float(value) for key, value in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+    return {}
+
+
+def _data_sets(known: dict[str, Any]) -> str:
+    licences = known.get("licences", {})
+    texts = []
+    for name, people in known.get("people", {}).items():
+        text = f"{name} ({len(people):,} people)" if people else name
+        texts.append(text + (f", {licences[name]}" if licences.get(name) else ""))
+    return "; ".join(texts)
+
+
+def _alternatives(known: dict[str, Any]) -> str:
+    others = known.get("alternatives", ())
+    return f"{', '.join(others)} have the same names" if others else ""
+
+
+def _printable(text: Any) -> str:
+    """Escapes what could steer a terminal: names come from strangers' files."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def _shortened(names: Any, most: int = 4) -> str:
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,289 @@
+"""The product of training: a network with all it takes to use it right.
+
+A folder with `embedder.json` (architecture, input specification, provenance, digest of
+the weights) and `weights.npz` (variables, and a canary: fixed inputs with the outputs
+they gave when it was saved). Loading checks both, so a network that would embed
+differently here than where it was made is refused.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from fr_jax import convert, models
+from fr_jax.embedder import canary
+from fr_jax.embedder.batched import ImageEmbedder
+from fr_jax.embedder.images import batched
+from fr_jax.errors import UserError, unknown
+from fr_jax.models.preprocess import InputSpec, prepare
+from fr_jax.system import Network
+
+PyTree = Any
+
+FORMAT = 1
+DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"
+_COLOURS = ("BGR", "RGB")
+
+
+class Embedder:
+    """A network that turns aligned uint8 RGB faces into embeddings.
+
+    Attributes:
+      network: architecture, options, variables and input specification.
+      provenance: where it came from: data sets, their licences, people, steps; of an
+        imported one its file, digest, dialect and licence.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        provenance: dict[str, Any] | None = None,
+        *,
+        batch_size: int | None = None,
+    ):
+        self.network = network
+        self.provenance = provenance or {}
+        if batch_size is None:  # on a CPU, what its caches hold is fastest
+            batch_size = 8 if jax.default_backend() == "cpu" else 256
+        self.batch_size = batch_size
+        self._model = models.create(network.architecture, **network.options)
+        self._images = ImageEmbedder(self.apply, batch_size)
+        self.variables = jax.tree.map(jnp.asarray, network.variables)
+
+    def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """Returns {'embedding': raw [B, D]} of {'image': uint8 RGB [B, H, W, 3]}."""
+        images = prepare(batch["image"], self.network.input_spec)
+        embedding: Any = self._model.apply(variables, images)
+        return {"embedding": embedding}
+
+    def views(self, images: Any, *, flip: bool, progress: str = "") -> np.ndarray:
+        """Returns raw embeddings [N, V, D] of the images and, with `flip`, mirrored."""
+        self._check_kind()
+        return self._images(self.variables, images, flip=flip, progress=progress)
+
+    def embed(
+        self, images: Any, *, normalize: bool = True, flip: bool = False
+    ) -> np.ndarray:
+        """Returns embeddings float32 [N, D] of aligned faces.
+
+        Args:
+          images: uint8 RGB [N, H, W, 3]; or paths of JPEG or PNG files of aligned
+            faces; or any iterable of paths, faces [H, W, 3] and batches of them.
+          normalize: scale each embedding to length 1.
+          flip: add the embedding of the mirrored face first.
+
+        Raises:
+          UserError: for arrays that are not uint8 RGB, a file that is no aligned face,
+            no faces at all, and for a network that gives no embeddings.
+        """
+        return np.concatenate(
+            list(self.embed_each(images, normalize=normalize, flip=flip))
+        )
+
+    def embed_each(
+        self, images: Any, *, normalize: bool = True, flip: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Yields what `embed` returns, batch by batch, as it is done."""
+        self._check_kind()
+        size = self._images.batch_size
+        batches = batched(images, size, side=self.network.input_spec.size)
+        for found in self._images.each(self.variables, batches, flip=flip):
+            embeddings = found.sum(axis=1)
+            if normalize:
+                lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+                embeddings = embeddings / np.maximum(lengths, 1e-12)
+            yield embeddings
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the embedder to a folder with its canary; as a whole or not at all.
+
+        An embedder that is there is replaced, other files beside it stay.
+        """
+        folder = epath.Path(path)
+        flat: dict[Any, Any] = flax.traverse_util.flatten_dict(
+            dict(self.network.variables)
+        )
+        arrays: dict[str, Any] = {
+            "/".join(name): np.asarray(leaf) for name, leaf in flat.items()
+        }
+        arrays |= {f"canary/{name}": v for name, v in self._canary().items()}
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        weights = buffer.getvalue()
+        if jax.process_index():  # every process took part in the canary, one writes
+            return
+        description = self.describe() | {
+            "weights_sha256": hashlib.sha256(weights).hexdigest()
+        }
+        # First into files beside, then renamed: what is read has been written whole.
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [
+            (folder / f"{name}.part", folder / name, content)
+            for name, content in (
+                (_WEIGHTS, weights),
+                (DESCRIPTION, json.dumps(description, indent=1).encode()),
+            )
+        ]
+        for part, _, content in parts:
+            part.write_bytes(content)
+        for part, final, _ in parts:
+            part.replace(final)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns all that is known of the network but its weights, fit for JSON."""
+        return {
+            "format": FORMAT,
+            "kind": self.network.kind,
+            "architecture": self.network.architecture,
+            "options": self.network.options,
+            "input_spec": self.network.input_spec._asdict(),
+            "provenance": self.provenance,
+        }
+
+    def _check_kind(self) -> None:
+        if self.network.kind != "embedding":
+            raise UserError(
+                f"a network of kind {self.network.kind!r} "
+                f"({self.network.architecture}) gives no embeddings"
+            )
+
+    def _canary(self, inputs: dict[str, np.ndarray] | None = None) -> canary.Arrays:
+        """Inputs by name, and under `canary.OUTPUT` what they give here."""
+        network = self.network
+        if network.kind == "embedding":
+            inputs = inputs or {"images": canary.faces(network.input_spec.size)}
+            found = self.embed(inputs["images"], normalize=False)
+            return inputs | {canary.OUTPUT: found}
+        inputs = inputs or canary.noise(
+            models.example_inputs(self._model, network.input_spec, canary.ROWS)
+        )
+        outputs = jax.jit(self._model.apply)(self.variables, *inputs.values())
+        return inputs | {canary.OUTPUT: canary.rows(outputs)}
+
+
+def import_weights(
+    path: str | os.PathLike,
+    *,
+    dialect: str | None = None,
+    colour: str | None = None,
+    part: str | None = None,
+    prefix: str | None = None,
+    encoder: bool = False,
+    batch_size: int | None = None,
+) -> Embedder:
+    """Returns the embedder that a published weight file makes.
+
+    Args:
+      dialect: a key of `convert.DIALECTS`, by default recognised.
+      colour: 'RGB' or 'BGR', where the file wants another order than its dialect has.
+      part, prefix: which of several networks; see `convert.read_weights` and
+        `convert.from_state_dict`.
+      encoder: take the recogniser inside a DR-GAN generator.
+
+    Raises:
+      UserError: for a file that is refused, or tensors that are no known network.
+    """
+    if dialect is not None and dialect not in convert.DIALECTS:
+        raise UserError(unknown("dialect", dialect, convert.DIALECTS))
+    file = convert.read_weights(os.fspath(path), part)
+    try:
+        found = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
+        found = convert.encoder_of(found) if encoder else found
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    spec = found.input_spec
+    if colour is not None:
+        if colour not in _COLOURS:
+            raise UserError(unknown("colour order", colour, _COLOURS))
+        if spec.colour not in _COLOURS:
+            raise UserError(f"{path}: a network of grey images has no colour order")
+        spec = spec._replace(colour=colour)
+    known = convert.DIALECTS[found.dialect]
+    provenance = {
+        "file": os.path.basename(path),
+        "sha256": file.sha256,
+        "format": file.format,
+        "part": file.part,
+        "dialect": found.dialect,
+        "repository": known.source,
+        "terms": known.terms,
+        "unused": list(found.unused),
+        "other_parts": list(file.other_parts),
+        "colour_known": found.colour_known or colour is not None,
+        "alternatives": [] if dialect else list(found.alternatives),
+    }
+    network = Network(
+        found.architecture, found.options, found.variables, spec, found.kind
+    )
+    return Embedder(network, provenance, batch_size=batch_size)
+
+
+def load_embedder(
+    path: str | os.PathLike, *, batch_size: int | None = None, check: bool = True
+) -> Embedder:
+    """Returns the embedder of a folder, or of a published weight file.
+
+    Args:
+      batch_size: rows of its compiled batch; 8 on a CPU, else 256.
+      check: run the canary of a folder; it costs one batch.
+
+    Raises:
+      UserError: for a folder without one, weights that were altered, a canary that
+        embeds differently here, and as `import_weights` does.
+    """
+    folder = epath.Path(path)
+    if folder.is_file():
+        return import_weights(path, batch_size=batch_size)
+    if not (folder / DESCRIPTION).exists():
+        raise UserError(
+            f"{path}: no embedder here (no {DESCRIPTION}); training leaves one in "
+            "WORKDIR/embedder, and fr-jax import makes one of a weight file"
+        )
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        if description["format"] != FORMAT:
+            raise UserError(f"{path}: format {description['format']}, not {FORMAT}")
+        spec = InputSpec.from_dict(description["input_spec"])
+        weights = (folder / _WEIGHTS).read_bytes()
+        digest = description["weights_sha256"]
+        if hashlib.sha256(weights).hexdigest() != digest:
+            raise UserError(f"{folder / _WEIGHTS}: altered or cut short; copy it again")
+        with np.load(io.BytesIO(weights), allow_pickle=False) as file:
+            arrays = dict(file)
+        stored = {
+            name.removeprefix("canary/"): arrays.pop(name)
+            for name in list(arrays)
+            if name.startswith("canary/")
+        }
+        expected = stored.pop(canary.OUTPUT)
+        leaves = {tuple(name.split("/")): leaf for name, leaf in arrays.items()}
+        network = Network(
+            description["architecture"],
+            description["options"],
+            flax.traverse_util.unflatten_dict(leaves),
+            spec,
+            description["kind"],
+        )
+        known = dict(description["provenance"])
+        embedder = Embedder(network, known, batch_size=batch_size)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged embedder ({error})") from error
+    if check:
+        cosine = canary.agreement(embedder._canary(stored)[canary.OUTPUT], expected)
+        if not cosine >= canary.LEAST:
+            raise UserError(
+                f"{path}: canary failed: its test patterns embed with cosine "
+                f"{cosine:.4f} to what they gave when it was saved"
+            )
+    return embedder

@@ -1,0 +1,256 @@
+"""Embedders for where they are deployed, each checked as its users will load it.
+
+Every format takes uint8 RGB faces [N, 112, 112, 3], any N, and gives unit embeddings
+[N, D]: what the input specification asks for is inside the graph.
+
+    jax         model.jax, a jax.export program for CPU, CUDA and TPU
+    savedmodel  a TensorFlow SavedModel, for TensorFlow with XLA (its usual build)
+    tflite      model.tflite, for LiteRT
+    onnx        model.onnx, in an environment of its own: the extra "onnx"
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fr_jax.backend.convolution import traced_for
+from fr_jax.embedder import DESCRIPTION, Embedder, canary
+from fr_jax.embedder.images import FACE_SIDE
+from fr_jax.errors import CheckFailed, UserError, unknown
+
+Graph = Callable[[Any], Any]
+
+_SHAPE = (FACE_SIDE, FACE_SIDE, 3)
+_PLATFORMS = ("cpu", "cuda", "tpu")
+_COUNTS = (1, 3)  # batch sizes that are tried
+# A batch size that divides no other side of a tensor: LiteRT's converter is given it,
+# since it spreads every scale and bias to a whole map where the size is not known, and
+# wherever it then appears any size is put in its place.
+_STAND_IN = 8191
+
+
+def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
+    """Writes an embedder to a new folder; returns the least cosine of the check.
+
+    Beside the program lies `embedder.json`, as it lies in an embedder's own folder.
+
+    Args:
+      kind: 'jax', 'savedmodel', 'tflite' or 'onnx'.
+
+    Raises:
+      UserError: for another kind, a package that is missing and a path that is taken.
+      CheckFailed: where the program, loaded again, does not embed as the embedder does;
+        nothing is left behind.
+    """
+    if kind not in FORMATS:
+        raise UserError(unknown("format", kind, FORMATS))
+    target = Path(path)
+    if target.exists():
+        raise UserError(f"{target} exists; choose another folder or remove it")
+    faces = canary.faces(FACE_SIDE, max(_COUNTS))
+    expected = embedder.embed(faces)
+    write, load = FORMATS[kind]
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write(embedder, part)
+        (part / DESCRIPTION).write_text(json.dumps(embedder.describe(), indent=1))
+        run = load(part)
+        found = [canary.agreement(run(faces[:n]), expected[:n]) for n in _COUNTS]
+        if not min(found) >= canary.LEAST:
+            raise CheckFailed(
+                f"{kind}: the exported network embeds with cosine {min(found):.4f} to "
+                f"the embedder, {canary.LEAST} is needed; nothing was kept"
+            )
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return min(found)
+
+
+def _graph(embedder: Embedder, platform: str) -> Graph:
+    """uint8 [N, 112, 112, 3] -> unit embeddings [N, D], its convolutions for it."""
+
+    def embed(images):
+        with traced_for(platform):
+            raw = embedder.apply(embedder.variables, {"image": images})["embedding"]
+        length = jnp.linalg.norm(raw, axis=1, keepdims=True)
+        return raw / jnp.maximum(length, 1e-12)
+
+    return embed
+
+
+def _write_jax(embedder: Embedder, folder: Path) -> None:
+    from jax import export as jax_export
+
+    (count,) = jax_export.symbolic_shape("n")
+    shape = jax.ShapeDtypeStruct((count, *_SHAPE), jnp.uint8)
+    program = jax_export.export(jax.jit(_graph(embedder, "any")), platforms=_PLATFORMS)(
+        shape
+    )
+    (folder / "model.jax").write_bytes(program.serialize())
+
+
+def _load_jax(folder: Path) -> Graph:
+    from jax import export as jax_export
+
+    program = jax_export.deserialize(bytearray((folder / "model.jax").read_bytes()))
+    return lambda images: np.asarray(program.call(images))
+
+
+def _write_savedmodel(embedder: Embedder, folder: Path) -> None:
+    _save_tensorflow(_graph(embedder, "any"), folder, None, _PLATFORMS)
+
+
+def _load_savedmodel(folder: Path) -> Graph:
+    import tensorflow as tf
+
+    loaded: Any = tf.saved_model.load(str(folder))
+    return lambda images: loaded(images).numpy()
+
+
+def _save_tensorflow(
+    graph: Graph, folder: Path, count: int | None, platforms: tuple[str, ...]
+) -> None:
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    tf.config.set_visible_devices([], "GPU")  # JAX has it
+    shape = f"{count or 'n'}, {', '.join(map(str, _SHAPE))}"
+    function = jax2tf.convert(
+        graph,
+        polymorphic_shapes=[shape],
+        with_gradient=False,
+        native_serialization_platforms=platforms,
+    )
+    specification = tf.TensorSpec((count, *_SHAPE), tf.uint8, name="images")
+    module: Any = tf.Module()
+    module.__call__ = tf.function(
+        function, autograph=False, input_signature=[specification]
+    )
+    with _without_remarks():
+        tf.saved_model.save(
+            module, str(folder), signatures={"serving_default": module.__call__}
+        )
+
+
+def _write_tflite(embedder: Embedder, folder: Path) -> None:
+    import tensorflow as tf
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    saved = folder / "savedmodel"
+    _save_tensorflow(_graph(embedder, "plain"), saved, _STAND_IN, ("cpu",))
+    with _without_remarks():
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
+        model: Any = flatbuffer_utils.read_model_from_bytearray(converter.convert())
+    shutil.rmtree(saved)
+    (graph,) = model.subgraphs
+    for tensor in graph.tensors:
+        if tensor.shape is not None and any(tensor.shape % _STAND_IN == 0):
+            free = tensor.shape % _STAND_IN == 0
+            tensor.shapeSignature = np.where(free, -1, tensor.shape)
+            tensor.shape = np.where(free, tensor.shape // _STAND_IN, tensor.shape)
+    operators = schema.BuiltinOperator
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex].builtinCode
+        if code in (operators.RESHAPE, operators.SLICE):
+            # Their last input says the shape; the options of one say it again.
+            buffer = model.buffers[graph.tensors[operator.inputs[-1]].buffer]
+            shape = np.frombuffer(bytes(buffer.data), np.int32)
+            shape = np.where(shape % _STAND_IN == 0, -1, shape).astype(np.int32)
+            buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
+            operator.builtinOptions = None
+    (folder / "model.tflite").write_bytes(
+        flatbuffer_utils.convert_object_to_bytearray(model)
+    )
+
+
+def _load_tflite(folder: Path) -> Graph:
+    try:
+        from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+            Interpreter,
+        )
+    except ModuleNotFoundError:
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
+
+    with _without_remarks():
+        interpreter = Interpreter(str(folder / "model.tflite"))
+    (wants,), (gives,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+
+    def run(images):
+        interpreter.resize_tensor_input(wants["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(wants["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(gives["index"])
+
+    return run
+
+
+def _write_onnx(embedder: Embedder, folder: Path) -> None:
+    try:
+        import jax2onnx  # pyright: ignore[reportMissingImports]
+
+        # Needed for the check.
+        import onnxruntime  # noqa: F401 # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"ONNX needs {error.name}, whose versions exclude those that training "
+            "needs: python -m venv onnx; onnx/bin/pip install '.[onnx]'; "
+            "onnx/bin/fr-jax export ..."
+        ) from None
+    with _without_remarks():
+        jax2onnx.to_onnx(
+            _graph(embedder, "plain"),
+            inputs=[jax.ShapeDtypeStruct(("n", *_SHAPE), jnp.uint8)],
+            return_mode="file",
+            output_path=str(folder / "model.onnx"),
+        )
+
+
+def _load_onnx(folder: Path) -> Graph:
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    session = onnxruntime.InferenceSession(
+        str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    (wants,) = session.get_inputs()
+    return lambda images: session.run(None, {wants.name: images})[0]
+
+
+@contextlib.contextmanager
+def _without_remarks():
+    """Keeps to itself what TensorFlow and onnx_ir say about themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+FORMATS = {
+    "jax": (_write_jax, _load_jax),
+    "savedmodel": (_write_savedmodel, _load_savedmodel),
+    "tflite": (_write_tflite, _load_tflite),
+    "onnx": (_write_onnx, _load_onnx),
+}

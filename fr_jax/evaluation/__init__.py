@@ -1,0 +1,1 @@
+"""Networks measured: embed a set once, hand the arrays to metrics."""

@@ -1,0 +1,1 @@
+"""The renderer: codes in, images and landmarks out."""

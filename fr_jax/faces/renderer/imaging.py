@@ -1,0 +1,151 @@
+"""What a camera does to a picture: background, blur, resolution, noise, compression."""
+
+import einops
+import jax
+import jax.numpy as jnp
+
+from fr_jax.faces.renderer.codes import IMAGING
+
+Array = jax.Array
+Colour = list[Array]
+
+
+def named(codes: Array) -> dict[str, Array]:
+    """Returns the named values of one imaging code."""
+    return dict(zip(IMAGING, codes))
+
+
+def hue(angle: Array, light: Array, strength: float) -> list[Array]:
+    """Returns a colour, squares of display values, of a hue 0..1 and a light 0..1."""
+    turn = 2 * jnp.pi * (angle + jnp.array([0.0, 1 / 3, 2 / 3]))
+    display = light * (1 + strength * jnp.cos(turn))
+    return list(jnp.square(jnp.clip(display, 0, 1)))
+
+
+def seed(i: dict[str, Array]) -> Array:
+    """Returns the random key of a picture's grain."""
+    whole = jax.lax.stop_gradient(i["grain"] * 16777216.0).astype(jnp.uint32)
+    return jax.random.key(whole)
+
+
+def background(i: dict[str, Array], x: Array, y: Array) -> list[Array]:
+    """Returns the colour behind the head, for places in decimetres."""
+    key = jax.random.fold_in(seed(i), 1)
+    a = jax.random.uniform(key, (6, 5), minval=-1.0)
+    x, y = 0.3 * x, 0.3 * y
+    waves = jnp.zeros_like(x)
+    for k in range(6):
+        scale = 1.5 + 2.2 * k
+        edge = jnp.sin(scale * (a[k, 0] * x + a[k, 1] * y) * 3 + 3 * a[k, 2])
+        waves = waves + a[k, 3] / (1 + 0.4 * k) * jnp.tanh(3 * a[k, 4] * edge)
+    slope = 0.25 * (a[0, 3] * x + a[0, 4] * y)
+    light = i["back_light"] * (1 + slope) + 0.30 * i["back_busy"] * waves
+    base = hue(i["back_hue"], jnp.float32(1.0), 0.25)
+    light = jnp.square(jnp.clip(light, 0.02, 1.0))
+    tint = 0.4 * i["back_busy"] * jnp.tanh(2 * waves)
+    return [
+        light * (base[0] * (1 + tint)),
+        light * base[1],
+        light * (base[2] * (1 - tint)),
+    ]
+
+
+def pool(channel: Array, samples: int) -> Array:
+    """Returns the mean of each pixel's samples, [S, S]."""
+    return einops.reduce(channel, "(h a) (w b) -> h w", "mean", a=samples, b=samples)
+
+
+def _lens(i: dict[str, Array], size: int, scale: Array) -> Array:
+    """Returns the matrix [size, size] that blurs and coarsens one axis."""
+    place = jnp.arange(size, dtype=jnp.float32)
+    sigma = i["blur"] * scale + 0.05
+    gauss = jnp.exp(-0.5 * jnp.square((place[:, None] - place[None, :]) * (1 / sigma)))
+    gauss = gauss / gauss.sum(axis=1, keepdims=True)
+    share = jnp.clip(i["resolution"] / jnp.minimum(scale, 1.0), 0.08, 1.0)
+    low = place[:, None] * (1 / share)  # where a coarse pixel begins
+    cover = jnp.clip(
+        jnp.minimum(place[None, :] + 1, low + 1 / share)
+        - jnp.maximum(place[None, :], low),
+        0,
+        1,
+    )
+    down = cover * share
+    inside = (place < jnp.ceil(size * share))[None, :]
+    up = jnp.maximum(
+        1 - jnp.abs((place[:, None] + 0.5) * share - 0.5 - place[None, :]), 0
+    )
+    up = jnp.where(inside, up, 0.0)
+    both = up @ down
+    both = both / jnp.maximum(both.sum(axis=1, keepdims=True), 1e-3)
+    return both @ gauss
+
+
+def _cosines() -> Array:
+    k = jnp.arange(8)[:, None]
+    matrix = jnp.cos(jnp.pi * (2 * jnp.arange(8)[None, :] + 1) * k / 16) / 2
+    return matrix.at[0].divide(jnp.sqrt(2.0))
+
+
+def compress(image: Colour, loss: Array) -> Colour:
+    """Returns three channels [S, S] after quantising the cosines of 8x8 blocks.
+
+    Steps grow with frequency like JPEG's tables (ITU T.81, annex K, to a straight
+    line); rounding passes gradients.
+
+    Args:
+      loss: 0 none .. 1 as JPEG at quality 5.
+    """
+    size = image[0].shape[0]
+    blocks = -(-size // 8)
+    with jax.ensure_compile_time_eval():
+        cosines = jnp.kron(jnp.eye(blocks), _cosines())  # of all blocks along one axis
+    pad = 8 * blocks - size
+    frequency = jnp.tile(jnp.arange(8), blocks)
+    frequency = frequency[:, None] + frequency[None, :]
+    r, g, b = (jnp.pad(c, ((0, pad), (0, pad)), mode="edge") for c in image)
+    luma = 0.299 * r + 0.587 * g + 0.114 * b
+    planes = []
+    for plane, coarsest, slope in (
+        (luma, 12.0, 7.5),
+        (0.564 * (b - luma), 17.0, 14.0),
+        (0.713 * (r - luma), 17.0, 14.0),
+    ):
+        steps = (coarsest + slope * frequency) * (0.05 + 9.95 * jnp.square(loss)) / 255
+        spectrum = cosines @ plane @ cosines.T
+        scaled = spectrum / steps
+        rounded = scaled + jax.lax.stop_gradient(jnp.round(scaled) - scaled)
+        spectrum = jnp.where(loss > 0.01, rounded * steps, spectrum)
+        planes.append((cosines.T @ spectrum @ cosines)[:size, :size])
+    luma, blue, red = planes
+    r, b = luma + red / 0.713, luma + blue / 0.564
+    return [r, (luma - 0.299 * r - 0.114 * b) / 0.587, b]
+
+
+def expose(image: Colour, i: dict[str, Array]) -> Colour:
+    """Returns display values of squared light, exposed and coloured."""
+    display = []
+    for channel in image:
+        light = jnp.maximum(channel * jnp.exp2(i["exposure"]), 0.0)
+        light = light / (1 + 0.18 * light) * 1.12  # film's shoulder
+        display.append((jnp.sqrt(light + 1e-5) - 0.5) * i["contrast"] + 0.5)
+    grey = 0.299 * display[0] + 0.587 * display[1] + 0.114 * display[2]
+    return [grey + i["saturation"] * (channel - grey) for channel in display]
+
+
+def record(display: Colour, i: dict[str, Array], scale: Array) -> Array:
+    """Returns the picture [S, S, 3] in 0..1 as a camera keeps it.
+
+    Channels stay apart until the end: to stack them would make XLA compute all that
+    comes before three times.
+
+    Args:
+      scale: size of the face, 1 as in an aligned picture of 112 pixels.
+    """
+    size = display[0].shape[0]
+    lens = _lens(i, size, scale)
+    bits = jax.random.bits(jax.random.fold_in(seed(i), 2), (3, size, size), jnp.uint32)
+    # Four bytes summed are nearly normal, at a tenth of the cost.
+    total = jnp.stack([(bits >> shift) & 255 for shift in (0, 8, 16, 24)]).sum(axis=0)
+    noise = i["noise"] * (total.astype(jnp.float32) - 510.0) / 147.8
+    seen = [lens @ channel @ lens.T + noise[c] for c, channel in enumerate(display)]
+    return jnp.clip(jnp.stack(compress(seen, i["jpeg"]), axis=-1), 0.0, 1.0)

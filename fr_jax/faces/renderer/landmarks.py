@@ -1,0 +1,98 @@
+"""The 68 and the 5 points, as places in the head's map: exact, because drawn from them.
+
+iBUG's order: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips 48-67, from the left
+of the image to the right.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fr_jax.faces.renderer import shape
+from fr_jax.faces.renderer.shape import Features
+
+Array = jax.Array
+
+# From the ear to the chin: u, v where the chin is an average one, and how much of its
+# distance from there the point follows.
+_CHIN = -0.800
+_JAW = np.array(
+    [
+        (1.22, 0.08, 0.0),
+        (1.20, -0.12, 0.0),
+        (1.14, -0.33, 0.1),
+        (1.04, -0.525, 0.3),
+        (0.88, -0.70, 0.6),
+        (0.68, -0.83, 0.8),
+        (0.46, -0.905, 1.0),
+        (0.24, -0.955, 1.0),
+        (0.0, -0.975, 1.0),
+    ],
+    np.float32,
+)
+# Along the parts, -1 to 1; eyes and brows of the right half, 1 outwards.
+_BROW = np.array([-0.95, -0.5, 0.0, 0.5, 0.95], np.float32)
+_LID = np.array([-1, -0.4, 0.4, 1, 0.4, -0.4], np.float32)
+_LID_UPPER = np.array([1, 1, 1, 1, 0, 0], bool)
+_NOSE_BASE = np.array([-0.85, -0.42, 0.0, 0.42, 0.85], np.float32)
+_LIPS = np.array(
+    [-1, -0.6, -0.22, 0, 0.22, 0.6, 1, 0.6, 0.25, 0, -0.25, -0.6]
+    + [-0.85, -0.3, 0, 0.3, 0.85, 0.3, 0, -0.3],
+    np.float32,
+)
+_LIPS_UPPER = np.array([1] * 7 + [0] * 5 + [1] * 5 + [0] * 3, bool)
+_LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
+
+
+def places(f: Features) -> Array:
+    """Returns map coordinates [68, 2] of one face."""
+    jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v - _CHIN)], axis=1)
+    brow = jnp.stack(
+        [
+            f.brow_u + _BROW * f.brow_width,
+            f.brow_line(_BROW) + f.brow_thick * (0.6 - 0.3 * _BROW),
+        ],
+        axis=1,
+    )
+    upper, lower = f.lids(_LID)
+    eye = jnp.stack(
+        [f.eye_u + _LID * f.eye_width, jnp.where(_LID_UPPER, upper, lower)], axis=1
+    )
+    share = np.arange(4, dtype=np.float32) / 3
+    bridge = jnp.stack([0 * share, f.eye_v + share * (f.nose_v - f.eye_v)], axis=1)
+    base = jnp.stack(
+        [
+            _NOSE_BASE * f.nose_width,
+            f.nose_base - 0.01 + 0.04 * jnp.square(_NOSE_BASE),
+        ],
+        axis=1,
+    )
+    up, top, bottom, low = f.lips(_LIPS)
+    upper = jnp.where(_LIPS_OUTER, up, top)
+    lower = jnp.where(_LIPS_OUTER, low, bottom)
+    lips = jnp.stack(
+        [_LIPS * f.mouth_width, jnp.where(_LIPS_UPPER, upper, lower)], axis=1
+    )
+    mirror = np.array([[-1, 1]], np.float32)
+    left_eye = eye[np.array([3, 2, 1, 0, 5, 4])] * mirror
+    parts = [jaw * mirror, jaw[-2::-1], brow[::-1] * mirror, brow]
+    return jnp.concatenate([*parts, bridge, base, left_eye, eye, lips])
+
+
+def on_skin(skin: Array, uv: Array) -> Array:
+    """Returns points [n, 3] in the head's frame of map coordinates [n, 2]."""
+    u, v = uv[:, 0], uv[:, 1]
+    x, y = shape.to_texel(u), shape.to_texel(v)
+    radius = jax.scipy.ndimage.map_coordinates(skin, [y, x], order=1, mode="nearest")
+    return radius[:, None] * jnp.stack(shape.unproject(u, v), axis=1)
+
+
+def five(f: Features, skin: Array, sixty_eight: Array) -> Array:
+    """Returns five points [5, 3] in the head's frame: eyes' centres, nose, mouth.
+
+    The eyes' centres are between the lids, as the mean of six points is.
+    """
+    middle = f.eye_v + 0.5 * (f.eye_up - f.eye_down)
+    places = [jnp.stack([-f.eye_u, middle]), jnp.stack([f.eye_u, middle])]
+    shared = [sixty_eight[k : k + 1] for k in (30, 48, 54)]
+    return jnp.concatenate([on_skin(skin, jnp.stack(places)), *shared])

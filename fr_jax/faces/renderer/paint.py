@@ -1,0 +1,417 @@
+"""Colours of the head, as functions of the place in its map: skin, eyes, brows, mouth.
+
+Every edge is as soft as a pixel is large, so nothing needs supersampling to be smooth.
+Colours are squares of display values, which is near enough to light to be lit.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fr_jax.faces.renderer import occluders
+from fr_jax.faces.renderer.codes import PATTERN_SIZE
+from fr_jax.faces.renderer.shape import Features, Measures, child_and_old
+
+Array = jax.Array
+Colour = list[Array]
+
+_PATTERN = 24  # cells a side of the fine skin pattern
+
+
+class Paint(NamedTuple):
+    """Surface properties; maps of the image's shape."""
+
+    colour: Colour  # three channels, squares of display values
+    shine: Array | float  # strength of the reflection
+    dim: Array | float  # light that folds let in, 0..1
+
+
+class Tones(NamedTuple):
+    """Colours of one person, three scalars each, and what grows and is put on."""
+
+    skin: Colour
+    hair: Colour
+    iris: Colour
+    beard: Array
+    make_up: Array
+
+
+def tones(t: Measures, age: Array, style: Array) -> Tones:
+    """Returns a person's colours at an age, in a style [STYLE_SIZE]."""
+    return Tones(
+        _skin_tone(t, style), _hair_tone(t, age), _eye_tone(t), style[2], style[3]
+    )
+
+
+def matt(colour: Colour, dim: Array | float) -> Paint:
+    """Returns a surface of one colour without shine."""
+    return Paint(colour, 0.0, dim)
+
+
+def over(base: Colour, cover: Array, colour) -> Colour:
+    """Returns `base` with `colour` laid over it, by channel."""
+    return [b + cover * (c - b) for b, c in zip(base, colour)]
+
+
+def wear_mask(surface: Paint, u: Array, v: Array, f: Features, worn: Array) -> Paint:
+    """Returns the surface under a medical mask that is `worn` 0..1."""
+    cover = worn * occluders.mask_cover(u, v, f)
+    pleats = 1 - 0.12 * jnp.square(jnp.sin(24 * v))
+    cloth = [c * pleats for c in (0.42, 0.60, 0.68)]
+    return Paint(
+        over(surface.colour, cover, cloth),
+        surface.shine * (1 - cover),
+        surface.dim + cover * (1 - surface.dim),
+    )
+
+
+def _soft(distance: Array, width) -> Array:
+    """Coverage where `distance` > 0, soft over `width`."""
+    return jax.nn.sigmoid(distance * (4.0 / width))
+
+
+def _bump(x, width):
+    return jnp.exp(-jnp.square(x * (1 / width)))
+
+
+def _mix(share, first, second) -> list:
+    return [a + share * (b - a) for a, b in zip(first, second)]
+
+
+def _skin_tone(t: Measures, style: Array) -> list:
+    """Returns the skin's colour, three scalars."""
+    share = jax.nn.sigmoid(1.4 * t["melanin"] - 1.35 + 0.5 * style[4])
+    tone = [
+        a * (1 - share) ** 2 + 2 * b * share * (1 - share) + c * share**2
+        for a, b, c in zip(
+            (0.93, 0.765, 0.68), (0.78, 0.545, 0.395), (0.27, 0.155, 0.10)
+        )
+    ]
+    red, yellow = 0.05 * t["skin_red"], 0.06 * t["skin_yellow"]
+    tone = [
+        tone[0] * (1 + 0.3 * red),
+        tone[1] * (1 - red),
+        tone[2] * (1 - red - yellow),
+    ]
+    return [jnp.square(c) for c in tone]
+
+
+def _hair_tone(t: Measures, age: Array) -> list:
+    """Returns the hair's colour, three scalars."""
+    dark = jax.nn.sigmoid(1.6 * t["hair_dark"] + 1.1 * t["melanin"] + 0.7)
+    fair = _mix(
+        jax.nn.sigmoid(3 * t["hair_red"] - 4), (0.72, 0.55, 0.33), (0.55, 0.24, 0.10)
+    )
+    tone = _mix(dark, fair, (0.09, 0.065, 0.055))
+    grey = jax.nn.sigmoid((age - 52 - 9 * t["grey"]) / 6)
+    tone = _mix(grey, tone, (0.74, 0.73, 0.72))
+    return [jnp.square(c) for c in tone]
+
+
+def _eye_tone(t: Measures) -> list:
+    """Returns the iris's colour, three scalars."""
+    light = jax.nn.sigmoid(2.5 * t["iris_hue"] - 2.2 * t["melanin"] - 1.6)
+    blue = _mix(
+        jax.nn.sigmoid(2 * t["iris_light"]), (0.30, 0.45, 0.58), (0.36, 0.46, 0.34)
+    )
+    tone = _mix(light, (0.24, 0.13, 0.07), blue)
+    return [jnp.square(c) for c in tone]
+
+
+def lattice(pattern: Array) -> Array:
+    """Returns the fine pattern [24, 24] in about -1..1 of a person's 18 numbers."""
+    waves = PATTERN_SIZE // 2
+    order = np.arange(1, waves + 1)
+    line = 2 * np.pi * np.arange(_PATTERN) / _PATTERN
+    phase = np.outer(order + 1.5, line)
+    turn = 2.39996 * order  # the golden angle: no two waves run alike
+    phase = (
+        np.cos(turn)[:, None, None] * phase[:, None, :]
+        + np.sin(turn)[:, None, None] * phase[:, :, None]
+    )  # [waves, 24, 24]
+    basis = np.concatenate([np.cos(phase), np.sin(phase)]).astype(np.float32)
+    return jnp.einsum("k,kyx->yx", pattern, basis) / 3.0
+
+
+def _sample(grid: Array, u: Array, v: Array) -> Array:
+    """Returns the lattice bilinear at (u, v) in -1.2..1.2."""
+    x = jnp.clip((u / 2.4 + 0.5) * _PATTERN, 0, _PATTERN - 1.001)
+    y = jnp.clip((v / 2.4 + 0.5) * _PATTERN, 0, _PATTERN - 1.001)
+    column, row = jnp.floor(x), jnp.floor(y)
+    a, b = x - column, y - row
+    at = row.astype(jnp.int32) * _PATTERN + column.astype(jnp.int32)
+    flat = grid.reshape(-1)
+    q = [jnp.take(flat, at + k, mode="clip") for k in (0, 1, _PATTERN, _PATTERN + 1)]
+    upper = q[0] + a * (q[1] - q[0])
+    return upper + b * (q[2] + a * (q[3] - q[2]) - upper)
+
+
+def _grain(u: Array, v: Array, seed) -> Array:
+    """Returns cheap noise in -1..1, fixed to the surface: strands and pores."""
+    value = jnp.sin(u * 127.1 + v * 311.7 + seed) * 43758.547
+    return 2 * (value - jnp.floor(value)) - 1
+
+
+def paint(
+    u: Array,
+    v: Array,
+    hair_height: Array,
+    f: Features,
+    tones: Tones,
+    t: Measures,
+    e: Measures,
+    pattern: Array,
+    age: Array,
+    pixel: Array,
+) -> Paint:
+    """Returns the surface properties at map places.
+
+    Args:
+      u, v, hair_height: of `trace.head`.
+      pattern: of `lattice`.
+      pixel: a pixel's width in decimetres, a scalar.
+    """
+    child, old = child_and_old(age)
+    male = jax.nn.sigmoid(2.5 * t["sex"])
+    side = jnp.abs(u)
+    soft = jnp.maximum(1.6 * pixel, 0.012)
+    skin, hair = tones.skin, tones.hair
+    grown = 1 - child
+    smile = jnp.maximum(e["smile"], 0)
+    middle = f.mouth_v
+    make_up = jnp.maximum(tones.make_up, 0) * (1 - male)
+
+    # skin
+    fine = _sample(pattern, u, v)
+    cheek = _bump(side - 0.50, 0.22) * _bump(v + 0.24, 0.20)
+    nose = _bump(side, 0.14) * _bump(v - f.nose_v, 0.12)
+    blush = (0.10 + 0.06 * t["cheek_red"]) * cheek + 0.10 * nose + 0.025 * fine
+    blush += 0.12 * make_up * cheek
+    tone = 1 + 0.05 * fine - 0.03 * _grain(jnp.round(u * 40), jnp.round(v * 40), 1.0)
+    ring = _bump(side - f.eye_u, 0.17) * _bump(v - (f.eye_v - 0.12), 0.06)
+    tone = tone * (1 - (0.10 + 0.10 * t["eye_ring"] * 0.6 + 0.1 * old) * ring)
+    freckles = jnp.maximum(t["freckles"] - 0.9 - 0.5 * t["melanin"], 0)
+    cell_u, cell_v = jnp.floor(u / 0.045), jnp.floor(v / 0.045)
+    away = jnp.hypot(
+        u / 0.045 - cell_u - 0.5 - 0.25 * _grain(cell_u, cell_v, 11.0),
+        v / 0.045 - cell_v - 0.5 - 0.25 * _grain(cell_u, cell_v, 13.0),
+    )
+    size = 0.28 * _grain(cell_u, cell_v, 17.0)
+    spots = _soft(size - away, 0.3 + 0.5 * soft / 0.045)
+    tone = tone * (1 - 0.5 * jnp.minimum(freckles, 1) * spots * (cheek + nose))
+    for which in ("mole1", "mole2"):
+        size = 0.020 * jnp.clip(t[which + "_size"], 0, 1.5)
+        away = jnp.hypot(u - t[which + "_x"], v - t[which + "_y"])
+        tone = tone * (1 - 0.65 * _soft(size - away, soft) * jnp.minimum(size * 100, 1))
+    colour = [
+        skin[0] * tone * (1 + 0.25 * blush),
+        skin[1] * tone * (1 - 0.9 * blush),
+        skin[2] * tone * (1 - 0.9 * blush),
+    ]
+    dim = jnp.ones_like(u)
+
+    # folds
+    deep = 0.10 + 0.08 * t["fold"] + 0.35 * old + 0.35 * smile
+    fold_u = 0.20 + 0.9 * (f.nose_v - v) * 0.55 + 0.04 * smile
+    laugh = _bump(side - fold_u, 0.025) * _bump(v - (f.nose_base + middle) / 2, 0.14)
+    dim = dim * (1 - 0.55 * jnp.clip(deep, 0, 1) * laugh)
+    lines = 0.5 * old + 0.4 * jnp.maximum(e["brows_inner"], 0) * (0.3 + grown)
+    waves = jnp.square(jnp.sin((v - 0.1 * u * u) * 42.0))
+    front = _bump(u, 0.45) * _bump(v - f.brow_v - 0.26, 0.13)
+    dim = dim * (1 - 0.30 * lines * waves * front)
+    frown = jnp.maximum(e["brows_together"], 0) + 0.35 * old
+    dim = dim * (
+        1 - 0.4 * frown * _bump(side - 0.055, 0.016) * _bump(v - f.brow_v + 0.02, 0.09)
+    )
+    crow = 0.6 * old + 0.35 * jnp.maximum(e["cheeks_up"], 0) * grown
+    rays = jnp.square(jnp.sin((v - f.eye_v) * 70.0 + 12 * side))
+    dim = dim * (
+        1
+        - 0.3
+        * crow
+        * rays
+        * _bump(side - f.eye_u - f.eye_width - 0.09, 0.06)
+        * _bump(v - f.eye_v, 0.10)
+    )
+    wrinkle = jnp.maximum(e["nose_wrinkle"], 0)
+    dim = dim * (
+        1
+        - 0.35
+        * wrinkle
+        * jnp.square(jnp.sin(v * 60))
+        * _bump(u, 0.11)
+        * _bump(v - f.eye_v + 0.04, 0.09)
+    )
+    # nostrils, and where the wings meet the cheek
+    n = f.nose_width
+    hole = _bump(side - 0.48 * n, 0.26 * n + 0.008) * _bump(
+        v - f.nose_base - 0.025, 0.026
+    )
+    wing = _bump(side - 1.12 * n, 0.022) * _bump(v - f.nose_v + 0.05, 0.055)
+    under = _bump(u, 0.75 * n) * _bump(v - f.nose_base - 0.005, 0.025)
+    dim = dim * (1 - 0.75 * hole) * (1 - 0.4 * wing) * (1 - 0.45 * under)
+    # where little light comes: sockets, the sides of the nose, hollows
+    socket = _bump(side - f.eye_u + 0.05, 0.20) * _bump(v - f.eye_v - 0.05, 0.10)
+    dim = dim * (1 - 0.38 * socket)
+    flank = _bump(side - 0.135, 0.05) * _bump(v - (f.nose_v + f.eye_v) / 2, 0.19)
+    dim = dim * (1 - 0.26 * flank)
+    hollow = _bump(side - 0.72, 0.16) * _bump(v + 0.52, 0.26)
+    dim = dim * (1 - 0.22 * hollow)
+    dim = dim * (1 - 0.30 * jax.nn.sigmoid((f.chin_v - 0.095 - v) * 12))
+    # under the lip and the chin
+    dim = dim * (1 - 0.32 * _bump(u, 0.16) * _bump(v - (middle - 0.135 - f.drop), 0.03))
+
+    # beard
+    pace = male * jax.nn.sigmoid((age - 19) / 1.5)
+    full = pace * jax.nn.sigmoid(3 * (t["beard"] + 1.2 * tones.beard) - 2.6)
+    lip = pace * jax.nn.sigmoid(3 * (t["moustache"] + tones.beard) - 2.2)
+    shadow = pace * (0.12 + 0.2 * jax.nn.sigmoid(2 * t["beard"]))
+    jaw = _soft(
+        -0.36
+        - 0.28 * jnp.square((side - 0.72) / 0.3) * (side < 0.72)
+        - v
+        + 0.35 * _soft(side - 0.78, 0.1),
+        0.12,
+    )
+    jaw = (
+        jaw
+        * _soft(v + 1.20, 0.15)
+        * (1 - _bump(u, 0.30) * _bump(v - (middle + 0.1), 0.14))
+    )
+    chin_hair = (
+        _bump(u, 0.2) * _soft(middle - 0.16 - f.drop - v, 0.08) * _soft(v + 1.2, 0.1)
+    )
+    above = _bump(u, f.mouth_width * 1.05) * _bump(v - (middle + 0.095), 0.045)
+    beard = jnp.clip(jnp.maximum(full * jnp.maximum(jaw, chin_hair), lip * above), 0, 1)
+    stubble = shadow * jnp.clip(jaw + chin_hair + above, 0, 1)
+    strands = 1 + 0.25 * _grain(jnp.round(u * 60), jnp.round(v * 25), 3.0)
+    face_hair = [c * strands for c in hair]
+    colour = over(colour, 0.45 * stubble, _mix(0.6, skin, hair))
+    colour = over(colour, 0.92 * beard, face_hair)
+
+    # brows
+    x = (side - f.brow_u) * (1 / f.brow_width)
+    thick = f.brow_thick * (1 - 0.45 * jnp.clip(x + 0.2, 0, 1))
+    brow = _soft(thick - jnp.abs(v - f.brow_line(x)), 0.03) * _soft(
+        1 - jnp.abs(x), 0.18
+    )
+    brow = (
+        brow
+        * (0.80 + t["brow_dark"] - 0.35 * child)
+        * (0.9 + 0.25 * _grain(jnp.round(u * 70), jnp.round(v * 30), 5.0))
+    )
+    brow_colour = [0.75 * a + 0.08 * b for a, b in zip(hair, skin)]
+    colour = over(colour, jnp.clip(brow, 0, 1), brow_colour)
+
+    # eyes: x grows outwards
+    x = (side - f.eye_u) * (1 / f.eye_width)
+    upper, lower = f.lids(x)
+    line = f.eye_v + f.eye_tilt * x
+    inside = jnp.abs(x) < 1
+    opening = jnp.where(inside, jnp.minimum(upper - v, v - lower), -0.1)
+    ball = _soft(opening, soft)
+    lid = jnp.where(inside, _bump(v - upper - 0.006, 0.016 + 0.5 * pixel), 0.0)
+    lid_low = jnp.where(inside, _bump(v - lower + 0.004, 0.012 + 0.5 * pixel), 0.0)
+    crease_on = jax.nn.sigmoid(1.5 * t["eye_fold"] + 1.2)
+    crease = jnp.where(
+        jnp.abs(x) < 1.1,
+        _bump(
+            v
+            - (
+                line
+                + (f.eye_up * 1.15 + 0.035)
+                * jnp.power(jnp.maximum(1.21 - x * x, 1e-4), 0.6)
+            ),
+            0.014,
+        ),
+        0.0,
+    )
+    dim = dim * (1 - 0.35 * crease_on * crease)
+    gaze = jnp.hypot(
+        u - jnp.sign(u) * f.eye_u - f.gaze_u, v - f.eye_v - 0.004 - f.gaze_v
+    )
+    iris = _soft(f.iris - gaze, soft)
+    pupil = _soft(0.42 * f.iris - gaze, soft)
+    rim = _bump(gaze - f.iris, 0.012)
+    white = [0.60, 0.58, 0.56]
+    eye = over(
+        [w * jnp.ones_like(u) for w in white],
+        iris,
+        [c * (1 + 1.5 * _bump(gaze - 0.6 * f.iris, 0.02)) for c in tones.iris],
+    )
+    eye = over(eye, 0.5 * rim, [0.02, 0.02, 0.02])
+    eye = over(eye, pupil, [0.004, 0.004, 0.004])
+    shade = 1 - 0.5 * _bump(jnp.maximum(upper - v, 0), 0.03)
+    corner = _soft(jnp.abs(x) - 0.9, 0.25)
+    eye = [c * shade * (1 - 0.3 * corner) for c in eye]
+    glint = _soft(
+        0.011
+        - jnp.hypot(
+            u - jnp.sign(u) * f.eye_u - f.gaze_u - 0.022, v - f.eye_v - f.gaze_v - 0.028
+        ),
+        soft,
+    )
+    eye = over(eye, 0.85 * glint, [0.9, 0.9, 0.9])
+    colour = over(colour, ball, eye)
+    dim = dim * (1 - ball) + ball
+    lash = jnp.clip(lid * (0.75 + 0.5 * (1 - male)) + 0.3 * lid_low, 0, 1)
+    colour = over(colour, lash, [0.02 + 0.12 * s for s in skin])
+    shadow_lid = _bump(side - f.eye_u, 0.18) * _bump(v - f.eye_v - 0.10, 0.05)
+    colour = over(
+        colour,
+        0.5 * make_up * shadow_lid,
+        [c * k for c, k in zip(skin, (0.45, 0.35, 0.5))],
+    )
+
+    # mouth
+    x = u * (1 / f.mouth_width)
+    line = f.mouth_line(x)
+    up, top, bottom, low = f.lips(x)
+    within = jnp.abs(x) < 1
+    lips = _soft(jnp.where(within, jnp.minimum(up - v, v - low), -0.1), 1.5 * soft)
+    red = jax.nn.sigmoid(t["lip_red"] + 2.5 * make_up - 0.3 * male)
+    lip = [
+        skin[0] * (0.66 + 0.06 * red),
+        skin[1] * (0.42 - 0.18 * red),
+        skin[2] * (0.47 - 0.18 * red),
+    ]
+    lip = [c * (1 - 0.12 * _soft(v - line, 0.03)) for c in lip]
+    colour = over(colour, 0.9 * lips, lip)
+    gap = _soft(jnp.where(within, jnp.minimum(top - v, v - bottom), -0.1) + 0.003, soft)
+    opened = jnp.clip((f.mouth_open_up + f.mouth_open_down) / 0.03, 0, 1)
+    teeth = _soft(v - (top - 0.055), soft) * _soft(0.82 - jnp.abs(x), 0.15) * opened
+    teeth_low = _soft(bottom + 0.02 - v, soft) * _soft(0.6 - jnp.abs(x), 0.15)
+    tooth = 1 - 0.25 * jnp.square(jnp.sin(u * 62.0))
+    mouth = [0.05 + 0 * u, 0.015 + 0 * u, 0.015 + 0 * u]
+    white_teeth = [0.78 - 0.1 * old, 0.74 - 0.14 * old, 0.66 - 0.18 * old]
+    mouth = over(
+        mouth,
+        jnp.clip(teeth + 0.6 * teeth_low * opened, 0, 1),
+        [c * tooth for c in white_teeth],
+    )
+    colour = over(colour, gap * opened, mouth)
+    seam = jnp.where(within, _bump(v - line, 0.010 + 0.5 * pixel), 0.0) * (1 - opened)
+    dim = dim * (1 - 0.75 * seam)
+    corner = _bump(side - f.mouth_width, 0.02) * _bump(v - line, 0.02)
+    dim = dim * (1 - 0.4 * corner)
+
+    # ears are redder, and dark within
+    ear = _bump(side - 1.48, 0.14) * _bump(v - 0.02, 0.26)
+    concha = _bump(side - 1.42, 0.05) * _bump(v + 0.02, 0.09)
+    dim = dim * (1 - 0.5 * concha)
+    colour = [colour[0], colour[1] * (1 - 0.1 * ear), colour[2] * (1 - 0.1 * ear)]
+
+    # hair
+    cover = _soft(hair_height, 0.035)
+    strand = _grain(jnp.round(u * 55 + 4 * jnp.sin(4 * v)), jnp.round(v * 5), 7.0)
+    wave = 0.5 * jnp.sin(36 * u + 6 * jnp.sin(5 * v + 3 * u))
+    lock = 1 + 0.22 * strand + 0.20 * wave
+    hair_colour = [c * jnp.clip(lock, 0.3, 2) + 0.002 for c in hair]
+    colour = over(colour, cover, hair_colour)
+    dim = dim + cover * (1 - dim)
+    dim = dim * (1 - 0.35 * jnp.where(hair_height < 0, _bump(hair_height, 0.02), 0))
+    shine = (0.10 + 0.04 * t["skin_shine"]) * (1 - cover) * (1 - 0.7 * beard)
+    shine = shine + 0.10 * lips * (1 - cover) + 0.05 * cover
+    return Paint(colour, shine, jnp.clip(dim, 0.05, 1))

@@ -1,0 +1,1 @@
+"""Face-recognition backbones: aligned faces in, raw embeddings out."""

@@ -1,0 +1,1 @@
+"""The training loop, what it trains on, and what it writes."""
