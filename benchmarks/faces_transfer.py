@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from fr_jax.cli.evaluate import judge_all
 from tqdm import tqdm
 
 from configs import inter_prototype as configs
 from fr_jax import faces
 from fr_jax.backend import cpu
-from fr_jax.cli.evaluate import judge_all
 from fr_jax.embedder import Embedder
 from fr_jax.evaluation.sets import parse_set
 from fr_jax.optim import ema as momentum

@@ -35,13 +35,13 @@ cfp_paired   CFP, frontal or profile, people 001 to 450; 451 to 500 are held out
 cfp          What goes on from it: the game, four images of each person. 15 minutes.
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/recogniser \
-        --config.data.path=$RECORDS/cfp --config.system.image_size=48 \
+        --config.data.records.path=$RECORDS/cfp --config.system.image_size=48 \
         --config.system.backbone_options.width=0.25
     fr-jax train --config=configs/dr_gan.py:cfp_paired --workdir=runs/cfp_paired \
-        --config.data.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
+        --config.data.records.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
         --init-from runs/faces/embedder_generator
     fr-jax train --config=configs/dr_gan.py:cfp --workdir=runs/cfp \
-        --config.data.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
+        --config.data.records.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
         --init-from runs/cfp_paired/embedder_generator \
         "--config.evaluation.sets=('ff=$FACES/Protocol/Split/FF,root=$FACES/cfp',)"
     fr-jax judge --generator runs/cfp/embedder_generator --to runs/cfp/judged \
@@ -55,32 +55,32 @@ paper_cvpr_multipie
     fr-jax data convert $DATA/multipie --layout multipie --size 112 \
         --to $RECORDS --name multipie
     fr-jax train --config=configs/dr_gan.py:paper_cvpr_multipie \
-        --workdir=runs/multipie --config.data.path=$RECORDS/multipie
+        --workdir=runs/multipie --config.data.records.path=$RECORDS/multipie
 
 paper_tpami_wild
              Six images a person of CASIA-WebFace, 13 poses, which AFLW's images have
              (beside, of people nobody knows). Not run here.
     fr-jax train --config=configs/dr_gan.py:paper_tpami_wild --workdir=runs/wild \
-        --config.data.path=$RECORDS/casia --config.data.beside=$RECORDS/aflw
+        --config.data.records.path=$RECORDS/casia --config.data.records.auxiliary=$RECORDS/aflw
 
 authors_2018 The authors' last program: VGGFace2, four images a person, a yaw instead of
              classes, three branches, AM-softmax. Not run here.
     fr-jax train --config=configs/dr_gan.py:authors_2018 --workdir=runs/authors \
-        --config.data.path=$RECORDS/vggface2 --config.data.beside=$RECORDS/aflw
+        --config.data.records.path=$RECORDS/vggface2 --config.data.records.auxiliary=$RECORDS/aflw
 
 kayamin      kayamin/DR-GAN: what the published trace was made with. Not run here.
 kayamin_multi
              The same program with four images a person, summed as it does.
     fr-jax train --config=configs/dr_gan.py:kayamin --workdir=runs/kayamin \
-        --config.data.path=$RECORDS/cfp --config.data.identities=001:450 \
+        --config.data.records.path=$RECORDS/cfp --config.data.records.identities=001:450 \
         --config.data.angles='(0, 90)' --config.data.unsigned=True
 
 Both trunks can begin with a recogniser, trained on its own, or with a generator's:
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/encoder \
-        --config.data.path=$RECORDS/cfp --config.system.backbone=dr_gan_encoder \
+        --config.data.records.path=$RECORDS/cfp --config.system.backbone=dr_gan_encoder \
         --config.system.backbone_options='{"width": 0.5}' --config.system.image_size=64
     fr-jax train --config=configs/dr_gan.py:cfp_paired --workdir=runs/cfp_encoder \
-        --config.data.path=$RECORDS/cfp --given identity=runs/encoder/embedder \
+        --config.data.records.path=$RECORDS/cfp --given identity=runs/encoder/embedder \
         --init-from runs/encoder/embedder
 
 Labels come from file names (cfp, multipie), from drawn faces, or from a labels.csv
@@ -88,6 +88,8 @@ beside the images with `file`, `identity`, `yaw`, `light`: fr-jax data convert D
 """
 
 from ml_collections import ConfigDict
+
+from fr_jax.systems.dr_gan import presets
 
 SEVEN = tuple(range(-45, 46, 15))
 NINE = tuple(range(-60, 61, 15))
@@ -116,11 +118,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         {
             "system_name": "dr_gan",
             "system": {
-                "pose_mode": "classes",  # or continuous
                 "image_size": 96,
                 "canvas_size": 110,
-                "channels": 3,
-                "network": {
+                "network": {  # of both; of one alone below
                     "width": 1.0,
                     "conv_bias": False,
                     "final_elu": True,
@@ -128,77 +128,92 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "bn_groups": 1,
                     "dropout": 0.0,
                     "dtype": "float32",  # or bfloat16
+                    "generator": {
+                        "channels": 3,
+                        "noise": 50,
+                        "decoder_seed": 6,
+                        "confidence_head": "branch",
+                        "normalise_fusion": True,
+                        "bn_before_crop": False,
+                        "pose_features": 0,
+                        "seed_bn": False,
+                    },
+                    "discriminator": {
+                        "branch_heads": False,
+                        "norm": "batch",
+                        "spectral_norm": False,
+                    },
                 },
-                "generator": {
-                    "noise": 50,
-                    "decoder_seed": 6,
-                    "confidence_head": "branch",
-                    "normalise_fusion": True,
-                    "bn_before_crop": False,
-                    "pose_features": 0,
-                    "seed_bn": False,
+                "objective": {
+                    "name": "tpami",  # or cvpr, which knows no more than the weights
+                    "adversarial": "cross_entropy",  # or hinge
+                    "real_target": 1.0,
+                    "weights": {
+                        "identity": 1.0,
+                        "gan": 1.0,
+                        "pose": 1.0,
+                        "illumination": 1.0,
+                        "paired": 0.0,
+                        "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
+                        "perceptual": 0.0,  # as well, and paired images
+                    },
+                    "paired_loss": "l1",  # or l2
+                    "r1": {"weight": 0.0, "every": 16},
+                    "diff_augmentation": (),
+                    "interpolate": False,
+                    "fused_sum": False,
+                    "discriminate_fused": True,
+                    "statistics_in_generator_step": False,
                 },
-                "discriminator": {"branch_heads": False, "norm": "batch"},
-                "loss": "tpami",  # or cvpr
-                "gan_loss": "cross_entropy",  # or hinge
-                "real_target": 1.0,
-                "weights": {
-                    "identity": 1.0,
-                    "gan": 1.0,
-                    "pose": 1.0,
-                    "illumination": 1.0,
-                    "paired": 0.0,
-                    "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
-                    "perceptual": 0.0,  # likewise, and paired images
+                "update": {
+                    "name": "accuracy_gated",  # or fixed, staged
+                    "ratio": (1, 1),  # updates of discriminator and generator
+                    "strong_ratio": (1, 4),
+                    "threshold": 0.9,
+                    "accuracy_decay": 0.9,
                 },
-                "paired_loss": "l1",  # or l2
-                "fused_weight": "mean",
-                "discriminate_fused": True,
-                "interpolate": False,
-                "schedule": "accuracy_gated",  # or fixed, staged
-                "ratio": (1, 1),
-                "strong_ratio": (1, 4),
-                "threshold": 0.9,
-                "accuracy_decay": 0.9,
-                "stages": (),
-                "learning_rate": 2e-4,
-                "discriminator_learning_rate": 0.0,  # 0: the same
-                "betas": (0.5, 0.999),
-                "r1_weight": 0.0,
-                "r1_every": 16,
-                "spectral_norm": False,
-                "diff_augmentation": (),
-                "generator_ema": 0.0,
-                "switch": "none",
-                "switch_every": 0,
-                "discriminator_stats_in_generator_step": False,
+                "optimizer": {
+                    "name": "adam",
+                    "learning_rate": 2e-4,
+                    "schedule": "constant",
+                    "betas": (0.5, 0.999),
+                    "clip_norm": 0.0,  # 0: none
+                    "accumulate": 1,
+                    "discriminator": {"learning_rate": 2e-4},
+                },
                 "flip": "none",
                 "augmentation": (),
                 "degradation": (),
+                "trunk_switching": {},  # direction and every, see the system
             },
             "data": {
-                "source": "records",
-                "path": "",
+                "source": "records",  # or rendered, once; generated, every batch anew
                 "batch_size": 64,
                 "images_per_identity": 1,
-                "identities": "",
-                "validation": "",  # identities that are only judged
-                "drop_small": False,  # people with fewer images than that
-                "expression": "",  # the only one, as neutral
+                "pose_labels": "classes",  # or yaw
                 "angles": THIRTEEN,
-                "drop_beyond": False,  # images turned further than these
-                "unsigned": False,  # left and right are one
+                "unsigned": False,  # left and right are one pose
                 "lights": (),
-                "illuminations": False,  # light is told apart and asked for
+                "illuminations": False,  # light is classified, and a target
                 "paired": False,
-                "beside": "",  # records with poses, of people nobody knows
-                "beside_rows": 0,  # of a batch
+                "records": {
+                    "path": "",
+                    "identities": "",  # 'first:last', '@file'; all
+                    "validation": "",  # identities that are evaluated only
+                    "drop_small": False,  # identities with fewer images than needed
+                    "expression": "",  # the only one, as neutral
+                    "drop_beyond": False,  # images with yaws beyond the angles
+                    "auxiliary": "",  # records with poses, of unknown identities
+                    "auxiliary_rows": 0,  # of a batch
+                },
+                "rendered": {"num_identities": 1000, "num_unseen": 100, "size": 64},
             },
             "train": {
                 "epochs": 40.0,
                 "num_steps": 0,  # 0: as many as the epochs have
                 "seed": 0,
                 "model_axis": 1,
+                "ema_decay": 0.0,  # of an average of the generator
                 "log_every": 100,
                 "evaluate_every": 0,
                 "save_every": 1000,
@@ -212,107 +227,83 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         }
     )
     system, data = config.system, config.data
+    records, weights = data.records, system.objective.weights
     if variant == "paper_cvpr_multipie":
-        system.loss = "cvpr"
-        system.channels = 1
-        system.canvas_size = 100
+        _choose(system, presets.cvpr_2017())
         data.angles = NINE
-        data.drop_beyond = True
-        data.expression = "neutral"
+        records.drop_beyond = True
+        records.expression = "neutral"
         data.lights = tuple(range(20))
         data.illuminations = True
-        data.identities = "001:200"
+        records.identities = "001:200"
     elif variant == "paper_tpami_wild":
         data.images_per_identity = 6
         data.batch_size = 96
-        data.beside_rows = 48
-        data.drop_small = True
+        records.auxiliary_rows = 48
+        records.drop_small = True
     elif variant == "authors_2018":
-        system.pose_mode = "continuous"
-        system.network.update({"conv_bias": True, "final_elu": False, "dropout": 0.4})
-        system.generator.update(
-            {"noise": 20, "decoder_seed": 3, "pose_features": 320, "seed_bn": True}
-        )
-        system.discriminator.branch_heads = True
-        system.am_softmax = ConfigDict({"margin": 0.35, "scale": 30.0})
-        system.real_target = 0.999
-        system.schedule = "fixed"
-        system.ratio = (5, 11)
-        turned = {"probability": 1.0, "degrees": 10.0, "scale": 0.0, "shift": 0.0}
-        system.augmentation = (("similarity", turned),)
-        system.flip = "remap"
+        _choose(system, presets.authors_2018())
+        data.pose_labels = "yaw"
         data.images_per_identity = 4
-        data.batch_size = 120  # 24 people, and as many images with poses
-        data.beside_rows = 24
-        data.drop_small = True
+        data.batch_size = 120  # 24 identities, and as many images with poses
+        records.auxiliary_rows = 24
+        records.drop_small = True
     elif variant in ("kayamin", "kayamin_multi"):
-        system.generator.update(
-            {
-                "confidence_head": "none",
-                "normalise_fusion": False,
-                "bn_before_crop": True,
-            }
-        )
-        system.fused_weight = "sum"
-        system.discriminate_fused = False
-        system.discriminator_stats_in_generator_step = True
-        system.accuracy_decay = 0.0
+        _choose(system, presets.kayamin(multi=variant == "kayamin_multi"))
         if variant == "kayamin_multi":
-            system.generator.confidence_head = "channel"
             data.images_per_identity = 4
-            data.drop_small = True
+            records.drop_small = True
     elif variant in ("cfp_paired", "cfp"):
         _small(config)
         system.flip = "keep"
         system.augmentation = (("similarity", {"probability": 1.0}),)
-        system.generator_ema = 0.998
-        data.identities = "001:450"
-        data.validation = "451:500"
+        config.train.ema_decay = 0.998
+        records.identities = "001:450"
+        records.validation = "451:500"
         data.angles = (0, 90)
         data.unsigned = True
-        data.paired = True  # to another photograph, not to the same moment
+        data.paired = True  # with another photograph, not of the same moment
         config.train.evaluate_every = 1000
         if variant == "cfp_paired":
-            _no_game(system)
-            system.weights.update({"paired": 1.0, "perceptual": 2.0})
-            system.weights.identity_preserving = 1.0
+            _generator_only(weights)
+            weights.update({"paired": 1.0, "perceptual": 2.0})
+            weights.identity_preserving = 1.0
             config.train.num_steps = 2800
         else:
-            _sharp_eyed(system)
-            system.weights.update({"identity": 0.5, "gan": 2.0})
-            system.weights.update({"paired": 5.0, "perceptual": 10.0})
-            system.weights.identity_preserving = 5.0
+            _strong_discriminator(system)
+            weights.update({"identity": 0.5, "gan": 2.0})
+            weights.update({"paired": 5.0, "perceptual": 10.0})
+            weights.identity_preserving = 5.0
             data.images_per_identity = 4
             config.train.num_steps = 2000
     else:
-        _drawn(config)
-        data = config.data
+        _rendered(config)
         if variant == "faces_gpu":
             data.source = "generated"
             data.batch_size = 256
-            data.num_identities = 10_000
+            data.rendered.num_identities = 10_000
             data.angles = THIRTEEN
             data.lights = tuple(range(20))
-            data.size = 96
+            data.rendered.size = 96
             config.train.num_steps = 50_000
         else:
             _small(config)
         if variant in ("faces_paired", "faces_l2"):
-            _no_game(system)
+            _generator_only(weights)
             config.train.num_steps = 9000
             if variant == "faces_paired":
-                system.weights.update({"paired": 1.0, "perceptual": 2.0})
+                weights.update({"paired": 1.0, "perceptual": 2.0})
             else:
-                system.paired_loss = "l2"
+                system.objective.paired_loss = "l2"
         elif variant in ("faces", "faces_multi"):
-            system.weights.update({"paired": 10.0, "perceptual": 10.0})
-            system.weights.identity_preserving = 2.0
-            system.generator_ema = 0.998
+            weights.update({"paired": 10.0, "perceptual": 10.0})
+            weights.identity_preserving = 2.0
+            config.train.ema_decay = 0.998
             if variant == "faces":
-                system.learning_rate = 1e-4
+                system.optimizer.learning_rate = 1e-4
                 config.train.num_steps = 3000
             else:
-                _sharp_eyed(system)
+                _strong_discriminator(system)
                 config.train.num_steps = 2000
                 system.degradation = (
                     ("low_resolution", {"probability": 0.6, "side": (0.08, 0.3)}),
@@ -322,16 +313,16 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         elif variant == "smoke":
             system.network.width = 0.25
             system.image_size = 32
-            system.generator.decoder_seed = 2
-            system.generator.noise = 8
-            system.learning_rate = 1e-3
-            system.discriminator_learning_rate = 5e-4
-            data.num_identities = 60
-            data.num_strangers = 20
+            system.network.generator.decoder_seed = 2
+            system.network.generator.noise = 8
+            system.optimizer.learning_rate = 1e-3
+            system.optimizer.discriminator.learning_rate = 5e-4
+            data.rendered.num_identities = 60
+            data.rendered.num_unseen = 20
             data.angles = (-45, -22.5, 0, 22.5, 45)
             data.lights = (6,)
             data.batch_size = 20
-            data.size = 32
+            data.rendered.size = 32
             config.train.num_steps = 300
             config.train.log_every = 25
             config.train.evaluate_every = 100
@@ -339,56 +330,56 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     return config
 
 
-def _no_game(system: ConfigDict) -> None:
-    for name in ("identity", "gan", "pose", "illumination"):
-        system.weights[name] = 0.0
+def _choose(system: ConfigDict, preset: dict) -> None:
+    """Takes a preset; its objective and update schedule take no other options."""
+    for name in ("objective", "update"):
+        kept = {"weights": system.objective.weights} if name == "objective" else {}
+        if name in preset:
+            system[name] = ConfigDict(kept | preset.pop(name))
+    system.update(preset)
 
 
-def _sharp_eyed(system: ConfigDict) -> None:
-    """Lets the discriminator see what BatchNorm would take away, and learn faster."""
-    system.discriminator.norm = "group"
-    system.discriminator_learning_rate = 5e-4
+def _generator_only(weights: ConfigDict) -> None:
+    """Leaves out everything that a discriminator says."""
+    weights.update(dict.fromkeys(("identity", "gan", "pose", "illumination"), 0.0))
+
+
+def _strong_discriminator(system: ConfigDict) -> None:
+    """Keeps what BatchNorm would take away, and learns faster."""
+    system.network.discriminator.norm = "group"
+    system.optimizer.discriminator.learning_rate = 5e-4
 
 
 def _small(config: ConfigDict) -> None:
     """What two cores train: half the width, 64 pixels, little noise, small batches.
 
-    True images carry it, the game sharpens what they leave blurred. So the generator
-    gets most of the updates from the start, and an average of it, which is smoother, is
-    what is handed over.
+    The ground truth carries it, the discriminator sharpens what that leaves blurred. So
+    the generator gets most of the updates from the start, and its average, which is
+    smoother, is handed over.
     """
     system = config.system
     system.network.width = 0.5
     system.image_size = 64
     system.canvas_size = None
-    system.generator.decoder_seed = 4
-    system.generator.noise = 16
-    system.schedule = "fixed"
-    system.ratio = (1, 2)
-    system.learning_rate = 2e-4
-    system.discriminator_learning_rate = 2e-4
-    system.generator_ema = 0.99
+    system.network.generator.decoder_seed = 4
+    system.network.generator.noise = 16
+    system.update = ConfigDict({"name": "fixed", "ratio": (1, 2)})
+    system.optimizer.learning_rate = 2e-4
+    system.optimizer.discriminator.learning_rate = 2e-4
+    config.train.ema_decay = 0.99
     config.data.batch_size = 16
     config.train.num_steps = 4000
     config.train.evaluate_every = 1000
 
 
-def _drawn(config: ConfigDict) -> None:
-    """Drawn people instead of records; every image has its true others."""
-    config.data = ConfigDict(
-        {
-            "source": "rendered",  # once; 'generated' draws every batch anew
-            "batch_size": 32,
-            "images_per_identity": 1,
-            "num_identities": 1000,
-            "num_strangers": 100,
-            "angles": SEVEN,
-            "lights": (4, 6, 8),  # flashes from the left, the front, the right
-            "illuminations": False,
-            "paired": True,
-            "size": 64,
-        }
-    )
+def _rendered(config: ConfigDict) -> None:
+    """Rendered identities instead of records; every image has its ground truth."""
+    data = config.data
+    data.source = "rendered"
+    data.batch_size = 32
+    data.angles = SEVEN
+    data.lights = (4, 6, 8)  # flashes from the left, the front, the right
+    data.paired = True
     config.system.canvas_size = None
-    config.system.weights.paired = 20.0
+    config.system.objective.weights.paired = 20.0
     config.system.flip = "remap"

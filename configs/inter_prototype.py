@@ -1,6 +1,6 @@
 """Inter-Prototype (BMVC 2021): margin softmax whose child prototypes are pushed apart.
 
-smoke        Drawn people, some of whom own child images, and a tiny network; nothing is
+smoke        Rendered identities, some with child images, and a tiny network; nothing is
              downloaded. 2 cores: under two minutes.
     fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/smoke
 
@@ -9,20 +9,20 @@ cfp          CFP, people 001 to 450; 451 to 500 are held out. CFP has no ages, s
              85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
     fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
-        --config.data.path=$RECORDS/cfp
+        --config.data.records.path=$RECORDS/cfp
 
 paper_casia  CASIA-WebFace with the paper's settings (50 epochs, one GPU). Published:
              AgeDB-C20 83.55, FG-NET-C20 82.27, LAG 90.49 % (three runs; best threshold
              and best epoch of each list). Not run here at this scale.
     fr-jax data convert $DATA/faces_webface_112x112 --to $RECORDS --name casia
     fr-jax train --config=configs/inter_prototype.py:paper_casia --workdir=runs/casia \
-        --config.data.path=$RECORDS/casia --config.children.age_file=casia-webface.txt
+        --config.data.records.path=$RECORDS/casia --config.data.children.age_file=casia-webface.txt
 
 paper_ms1m   MS1MV2 likewise (25 epochs). Published: AgeDB-C20 87.36, FG-NET-C20 85.81,
              LAG 93.12 %. Not run here at this scale.
     fr-jax data convert $DATA/faces_emore --to $RECORDS --name ms1m
     fr-jax train --config=configs/inter_prototype.py:paper_ms1m --workdir=runs/ms1m \
-        --config.data.path=$RECORDS/ms1m --config.children.age_file=ms1m.txt
+        --config.data.records.path=$RECORDS/ms1m --config.data.children.age_file=ms1m.txt
 
 Another head takes other options; both are set together:
     --config.system.head=adaface --config.system.head_options='{"margin": 0.4}'
@@ -52,30 +52,44 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "head": "arcface",
                 "head_options": {"margin": 0.5, "scale": 64.0},
                 "lambda_child": 1.0,
-                "learning_rate": 0.1,
-                "schedule": "step",
-                "milestones": (28, 38, 46),
-                "warmup_epochs": 0.0,
-                "momentum": 0.9,
-                "weight_decay": 5e-4,
-                "clip_norm": 0.0,  # 0: none
-                "accumulate": 1,
+                "optimizer": {
+                    "name": "sgd",
+                    "learning_rate": 0.1,
+                    "schedule": "step",
+                    "milestones": (28, 38, 46),  # epochs
+                    "warmup_epochs": 0.0,
+                    "momentum": 0.9,
+                    "weight_decay": 5e-4,
+                    "clip_norm": 0.0,  # 0: none
+                    "accumulate": 1,
+                },
                 "augmentation": (("flip", {}),),
             },
             "data": {
-                "source": "records",
-                "path": "",
+                "source": "records",  # or rendered, once; generated, every batch anew
                 "batch_size": 64,
-                "identities": "",
-                "images_per_identity": 0,
-            },
-            "children": {
-                "age_file": "",
-                "child_filter": 10,
-                "age_below": 13.0,
-                "published": "",  # 'casia' or 'ms1m': whose counts to print beside ours
-                "stand_ins": 0,
-                "seed": 0,
+                "images_per_identity": 0,  # of records and generated batches; 0: any
+                "records": {
+                    "path": "",
+                    "identities": "",  # 'first:last', '@file'; all
+                    "expected_identities": 0,  # an error if there are others; 0: any
+                },
+                "rendered": {
+                    "num_identities": 60,
+                    "num_images": 12,
+                    "num_unseen": 100,  # identities that it is evaluated on
+                    "child_share": 0.2,  # of identities own child images, half of them
+                    "max_yaw": 45.0,
+                    "size": 64,
+                },
+                "children": {
+                    "age_file": "",
+                    "child_filter": 10,
+                    "age_below": 13.0,
+                    "published": "",  # 'casia' or 'ms1m': print their counts beside ours
+                    "stand_ins": 0,
+                    "seed": 0,
+                },
             },
             "train": {
                 "epochs": 50.0,
@@ -96,16 +110,16 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         }
     )
     if variant == "paper_casia":
-        config.system.num_classes = 10_572
-        config.children.published = "casia"
+        config.data.records.expected_identities = 10_572
+        config.data.children.published = "casia"
     elif variant == "paper_ms1m":
-        config.system.num_classes = 85_742
-        config.system.milestones = (14, 19, 23)
+        config.data.records.expected_identities = 85_742
+        config.system.optimizer.milestones = (14, 19, 23)
         config.train.epochs = 25.0
-        config.children.published = "ms1m"
+        config.data.children.published = "ms1m"
     elif variant == "cfp":
-        config.data.identities = "001:450"
-        config.children.stand_ins = 50
+        config.data.records.identities = "001:450"
+        config.data.children.stand_ins = 50
         config.data.batch_size = 32
         config.system.backbone = "iresnet18"
         config.system.backbone_options.update(
@@ -114,9 +128,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.system.image_size = 56
         config.system.head = "cosface"
         config.system.head_options = ConfigDict({"margin": 0.3, "scale": 32.0})
-        config.system.learning_rate = 0.05
-        config.system.schedule = "cosine"
-        config.system.warmup_epochs = 1.0
+        config.system.optimizer.learning_rate = 0.05
+        config.system.optimizer.schedule = "cosine"
+        config.system.optimizer.warmup_epochs = 1.0
         config.system.augmentation = (
             ("flip", {}),
             ("similarity", {"probability": 1.0}),
@@ -128,20 +142,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.train.evaluate_every = 985  # five epochs
         config.train.save_every = 985
     elif variant == "smoke":
-        config.data = ConfigDict(
-            {
-                "source": "rendered",  # once; 'generated' draws every batch anew
-                "batch_size": 32,
-                "images_per_identity": 0,  # in a generated batch
-                "num_identities": 60,
-                "num_images": 12,
-                "num_strangers": 100,
-                "child_share": 0.2,  # of the people own child images, half of theirs
-                "max_yaw": 45.0,
-                "size": 64,
-            }
-        )
-        config.children.child_filter = 5
+        config.data.source = "rendered"
+        config.data.batch_size = 32
+        config.data.children.child_filter = 5
         config.system.backbone = "iresnet18"
         config.system.backbone_options.update(
             {"width": 0.25, "embedding_size": 128, "dropout": 0.0}
@@ -149,7 +152,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.system.image_size = 48
         config.system.head = "cosface"
         config.system.head_options = ConfigDict({"margin": 0.2, "scale": 24.0})
-        config.system.schedule = "cosine"
+        config.system.optimizer.schedule = "cosine"
         config.train.epochs = 24.0
         config.train.log_every = 20
         config.train.evaluate_every = 100

@@ -1,7 +1,7 @@
 """USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
 
 The figures of smoke, faces_cpu and cfp were measured while keys of the query's own
-person counted as negatives (--config.system.mask_identity=False), those of drawn
+person counted as negatives (--config.system.queue.mask_identity=False), those of drawn
 people on faces of earlier proportions; README.md has the whole commands of the last
 two.
 
@@ -21,7 +21,7 @@ cfp          CFP without its labels, one folder = one identity: people 001 to 45
              out 78.7 % (untrained 61.4, 56.9).
     fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
-        --config.data.path=$RECORDS/cfp
+        --config.data.records.path=$RECORDS/cfp
 
 paper_100k, paper_200k, paper_400k
              DiscoFaceGAN images, a folder of up to 128 for each of so many identities,
@@ -32,24 +32,24 @@ paper_100k, paper_200k, paper_400k
              are aligned by `fr-jax data align`, as published with --legacy-bgr:
     fr-jax data convert $DATA/disco100K --to $RECORDS --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
-        --config.data.path=$RECORDS/disco
+        --config.data.records.path=$RECORDS/disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/legacy \
-        --config.data.path=$RECORDS/disco --config.data.template=train96 \
-        --config.system.mask_unfilled=False --config.system.mask_identity=False \
-        --config.system.bn_first_group=True --config.selection.held_out=0 \
+        --config.data.records.path=$RECORDS/disco --config.data.records.template=train96 \
+        --config.system.queue.mask_unfilled=False --config.system.queue.mask_identity=False \
+        --config.system.backbone_options.bn_first_group=True --config.data.records.held_out=0 \
         --config.train.best_metric=lfw/accuracy,agedb_30/accuracy,cfp_fp/accuracy \
-        --config.selection.kind=legacy \
-        "--config.selection.sets=('lfw', 'agedb_30', 'cfp_fp')" \
+        --config.data.selection.kind=legacy \
+        "--config.data.selection.sets=('lfw', 'agedb_30', 'cfp_fp')" \
         "--config.evaluation.sets=('lfw=$DATA/lfw.bin',
         'agedb_30=$DATA/agedb_30.bin', 'cfp_fp=$DATA/cfp_fp.bin')" \
         --config.evaluation.subset=0
 
 An epoch is one pair of every identity. Without identities, of every image with itself:
     fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
-    ... --config.data.pairing=flat --config.selection.held_out=0 \
-        --config.data.num_identities=0 --config.data.identities= \
-        "--config.selection.sets=()" --config.train.best_metric= \
-        --config.system.schedule=cosine
+    ... --config.data.pairing=flat --config.data.records.held_out=0 \
+        --config.data.records.num_identities=0 --config.data.records.identities= \
+        "--config.data.selection.sets=()" --config.train.best_metric= \
+        --config.system.optimizer.schedule=cosine
 """
 
 from ml_collections import ConfigDict
@@ -77,53 +77,68 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "embedding_size": 512,
                     "dropout": 0.0,
                     "dtype": "float32",  # or bfloat16
+                    "bn_groups": 4,
+                    "bn_first_group": False,  # as published: statistics of one device
                     "remat": False,
                 },
-                "projection": None,  # or {'features': 128}, an MLP thrown away later
-                "bn_groups": 4,
-                "bn_first_group": False,  # as published: those of one device are kept
-                "shuffle_keys": True,
+                "projection": None,  # or {'features': 128}, an MLP that is not kept
                 "image_size": 112,
-                "queue_size": 32_768,
-                "queue_policy": "normal",  # or simQ, dissimQ
-                "mask_unfilled": True,
-                "mask_identity": True,
-                "force": False,
-                "key_momentum": 0.999,
-                "temperature": 0.07,
-                "margin": 0.1,
-                "symmetric": False,
-                "learning_rate": 0.1,  # for so many pairs, and in proportion
-                "reference_batch": 512,
-                "schedule": "plateau",
-                "milestones": (8, 16, 24, 32),
-                "warmup_epochs": 0.0,
-                "plateau": {
-                    "factor": 0.1,
-                    "patience": 10,
-                    "cooldown": 10,
-                    "threshold": 1e-4,
-                    "stop_after": 20,
+                "queue": {
+                    "size": 32_768,
+                    "policy": "normal",  # or simQ, dissimQ
+                    "mask_unfilled": True,
+                    "mask_identity": True,
+                    "force": False,
                 },
-                "momentum": 0.9,
-                "weight_decay": 5e-4,
-                "clip_norm": 0.0,  # 0: none
-                "accumulate": 1,
+                "key_momentum": 0.999,
+                "shuffle_keys": True,
+                "loss": "margin_nce",
+                "loss_options": {"margin": 0.1, "temperature": 0.07},
+                "symmetric": False,
+                "optimizer": {
+                    "name": "sgd",
+                    "learning_rate": 0.1,  # of a reference batch, and in proportion
+                    "reference_batch": 512,
+                    "schedule": "plateau",
+                    "milestones": (8, 16, 24, 32),  # epochs
+                    "warmup_epochs": 0.0,
+                    "plateau": {
+                        "factor": 0.1,
+                        "patience": 10,
+                        "cooldown": 10,
+                        "threshold": 1e-4,
+                        "stop_after": 20,
+                    },
+                    "momentum": 0.9,
+                    "weight_decay": 5e-4,
+                    "clip_norm": 0.0,  # 0: none
+                    "accumulate": 1,
+                },
             },
             "data": {
-                "source": "records",
-                "path": "",
-                "pairing": "disco",  # or disco_HF, flat
+                "source": "records",  # or rendered, once; generated, every batch anew
                 "batch_size": 512,
-                "identities": "",
-                "num_identities": 0,  # the first so many; 0: all
-                "template": "arcface112",  # or train96: 8 px to the left, as published
+                "pairing": "disco",  # or disco_HF, flat
                 "augment": "auto",  # host, device or none
                 "num_ops": 4,
                 "magnitude": 16,
+                "records": {
+                    "path": "",
+                    "identities": "",  # 'first:last', '@file'; all
+                    "num_identities": 0,  # the first ones; 0: all
+                    "held_out": 200,  # identities that it is evaluated on
+                    "template": "arcface112",  # or train96: 8 px to the left, published
+                },
+                "rendered": {
+                    "num_identities": 3000,
+                    "num_images": 16,
+                    "num_unseen": 200,  # identities that it is evaluated on
+                    "max_yaw": 60.0,
+                    "size": 64,
+                },
+                # Sets whose accuracies (of the subset) lower the rate and stop the run.
+                "selection": {"kind": "clean", "sets": ("heldout",)},
             },
-            # Whose accuracies (of the subset) lower the rate and stop the run.
-            "selection": {"kind": "clean", "sets": ("heldout",), "held_out": 200},
             "train": {
                 "epochs": 200.0,
                 "num_steps": 0,  # 0: as many as the epochs have
@@ -142,57 +157,44 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             "evaluation": {"sets": (), "subset": 600},
         }
     )
+    data, system = config.data, config.system
     if variant.startswith("paper_"):
         thousands = int(variant.removeprefix("paper_").removesuffix("k"))
-        config.data.num_identities = 1000 * thousands
+        data.records.num_identities = 1000 * thousands
         config.train.best_metric = "heldout/accuracy"
         config.train.evaluate_every = 1000 * thousands // 512
         config.train.save_every = 5 * config.train.evaluate_every
     elif variant == "cfp":
-        config.data.identities = "001:450"
-        config.data.batch_size = 64
-        config.system.queue_size = 192
-        config.selection.held_out = 0
-        config.selection.sets = ()
+        data.records.identities = "001:450"
+        data.batch_size = 64
+        system.queue.size = 192
+        data.records.held_out = 0
+        data.selection.sets = ()
         _small(config, epochs=250.0)
     else:
-        config.data = ConfigDict(
-            {
-                "source": "rendered",
-                "pairing": "disco",
-                "batch_size": 64,
-                "num_identities": 3000,
-                "num_images": 16,
-                "num_strangers": 200,
-                "max_yaw": 60.0,
-                "size": 64,
-                "augment": "auto",
-                "num_ops": 4,
-                "magnitude": 16,
-            }
-        )
-        config.selection.held_out = 0
-        config.selection.sets = ("strangers",)
+        data.source = "rendered"
+        data.batch_size = 64
+        data.selection.sets = ("unseen",)
         if variant == "faces":
-            config.data.source = "generated"
-            config.data.num_images = 0
-            config.data.batch_size = 512
-            config.data.num_identities = 100_000
-            config.data.size = 112
+            data.source = "generated"
+            data.rendered.num_images = 0
+            data.batch_size = 512
+            data.rendered.num_identities = 100_000
+            data.rendered.size = 112
         elif variant == "faces_cpu":
-            config.data.size = 48
-            config.system.queue_size = 1024
+            data.rendered.size = 48
+            system.queue.size = 1024
             _small(config, epochs=100.0)
         else:
-            config.data.num_identities = 400
-            config.data.num_images = 4
-            config.data.num_strangers = 100
-            config.data.size = 48
-            config.data.max_yaw = 45.0
-            config.system.queue_size = 128
+            data.rendered.num_identities = 400
+            data.rendered.num_images = 4
+            data.rendered.num_unseen = 100
+            data.rendered.size = 48
+            data.rendered.max_yaw = 45.0
+            system.queue.size = 128
             _small(config, epochs=24.0)
-            config.data.num_ops = 1
-            config.system.backbone_options.embedding_size = 128
+            data.num_ops = 1
+            system.backbone_options.embedding_size = 128
             config.train.log_every = 15
             config.train.evaluate_every = 75
             config.train.save_every = 75
@@ -206,15 +208,15 @@ def _small(config: ConfigDict, epochs: float) -> None:
     small network learns nothing from the paper's settings in a few hundred steps.
     """
     config.data.num_ops = 2
-    config.system.bn_groups = 2
-    config.system.temperature = 0.1
+    config.system.backbone_options.bn_groups = 2
+    config.system.loss_options.temperature = 0.1
     config.system.backbone = "iresnet18"
     config.system.backbone_options.update({"width": 0.25, "embedding_size": 256})
     config.system.image_size = 48
     config.system.key_momentum = 0.99
-    config.system.reference_batch = 64  # the rate is that of this batch
-    config.system.learning_rate = 0.05
-    config.system.schedule = "cosine"
+    config.system.optimizer.reference_batch = 64  # the rate is that of this batch
+    config.system.optimizer.learning_rate = 0.05
+    config.system.optimizer.schedule = "cosine"
     config.train.epochs = epochs
     config.train.evaluate_every = 500
     config.train.save_every = 500

@@ -1,13 +1,15 @@
-"""Encoded images from strangers: looked at before they are decoded."""
+"""Encoded images of unknown origin: their headers are checked before decoding."""
 
-import struct
+import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from data_pipelines import DataError
 
@@ -16,8 +18,8 @@ MAX_PIXELS = 50_000_000
 MAX_SCANS = 100  # of a progressive JPEG; each costs a pass over the whole image
 MAX_BYTES = 64 << 20
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MAX_METADATA = 2 << 20  # bytes before the image data of a JPEG
+_Image = TypeVar("_Image", JpegImageFile, PngImageFile)
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
@@ -32,61 +34,56 @@ def probe(data: bytes) -> Header:
 
     Raises:
       DataError: for anything else, a truncated file, more than 8192 pixels a side, 50
-        million in all, or 100 progressive scans.
+        million in all, 100 progressive scans, or 2 MiB of metadata in front of a JPEG.
     """
     if data[:2] == b"\xff\xd8":
-        header = _probe_jpeg(data)
-    elif data[:8] == _PNG:
-        header = _probe_png(data)
+        name, image = "jpeg", _jpeg(data)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        name, image = "png", _png(data)
     else:
         raise DataError(f"neither JPEG nor PNG (begins {bytes(data[:4])!r})")
-    width, height = header.width, header.height
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+    width, height = image.size
+    if max(width, height) > MAX_SIDE:
         raise DataError(f"{width}x{height} pixels; at most {MAX_SIDE} a side are read")
     if width * height > MAX_PIXELS:
         raise DataError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} are read")
-    return header
+    return Header(name, width, height)
 
 
-def _probe_jpeg(data: bytes) -> Header:
-    at, size = 2, len(data)
-    frame = None
-    while at + 4 <= size:
-        if data[at] != 0xFF:
-            raise DataError(f"damaged JPEG: no marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        # Markers without a length, which decoders skip: a size could hide behind them.
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:
-            raise DataError(f"damaged JPEG: marker 0x{marker:02X} at byte {at}")
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if marker in _JPEG_FRAMES and at + 9 <= size:
-            if frame is not None:
-                raise DataError(f"damaged JPEG: a second frame at byte {at}")
-            frame = struct.unpack_from(">HH", data, at + 5)
-        if marker == 0xDA:
-            if frame is None:
-                break
-            if data.find(_END_OF_IMAGE, at) < 0:
-                raise DataError(f"truncated JPEG: {size} bytes and no end marker")
-            if data.count(_START_OF_SCAN, at) > MAX_SCANS:
-                raise DataError(f"JPEG of more than {MAX_SCANS} scans")
-            return Header("jpeg", width=frame[1], height=frame[0])
-        if length < 2:
-            raise DataError(f"damaged JPEG: segment of length {length} at byte {at}")
-        at += 2 + length
-    raise DataError(f"truncated JPEG: {size} bytes and no image data")
+def _jpeg(data: bytes) -> JpegImageFile:
+    # Of Exif data Pillow would read the contents too, and warn of errors there.
+    header = data[:_MAX_METADATA].replace(b"Exif\0\0", b"Exif\0\1")
+    image, at = _opened(JpegImageFile, header)
+    if not image.tile:
+        raise DataError(f"truncated JPEG: {len(header):,} bytes and no image data")
+    if len(image.layer) != image.layers:
+        raise DataError("damaged JPEG: a second frame")
+    if data.find(_END_OF_IMAGE, at) < 0:
+        raise DataError(f"truncated JPEG: {len(data):,} bytes and no end marker")
+    if data.count(_START_OF_SCAN, at) >= MAX_SCANS:  # after that of the header
+        raise DataError(f"JPEG of more than {MAX_SCANS} scans")
+    return image
 
 
-def _probe_png(data: bytes) -> Header:
-    if len(data) < 33 or data[12:16] != b"IHDR":
-        raise DataError(f"damaged PNG: {len(data)} bytes and no header")
-    width, height = struct.unpack_from(">II", data, 16)
-    if b"IEND" not in data[-64:]:
-        raise DataError(f"truncated PNG: {len(data)} bytes and no end chunk")
-    return Header("png", width, height)
+def _png(data: bytes) -> PngImageFile:
+    # The header, and a start of image data: Pillow would unfold what lies between.
+    image, _ = _opened(PngImageFile, data[:33] + b"\0\0\0\0IDAT")
+    at = 8
+    while data[at + 4 : at + 8] != b"IEND":
+        length = int.from_bytes(data[at : at + 4], "big")
+        at += 12 + length
+        if at > len(data) - 12:  # OpenCV would allocate whatever a chunk announces
+            raise DataError(f"truncated PNG: {len(data):,} bytes and no end chunk")
+    return image
+
+
+def _opened(kind: type[_Image], data: bytes) -> tuple[_Image, int]:
+    """Returns the image, of which only the header is read, and where that ends."""
+    file = io.BytesIO(data)
+    try:
+        return kind(file), file.tell()
+    except (SyntaxError, OSError, ValueError) as error:
+        raise DataError(f"damaged {kind.format}: {error}") from None
 
 
 def decode(data: bytes, *, upright: bool = False) -> np.ndarray:

@@ -1,4 +1,4 @@
-from fr_jax.cli import main
+from fr_jax.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,7 +1,9 @@
-"""What a user did wrong, as opposed to what the program did."""
+"""Mistakes of users, as opposed to faults of the program, and checks that raise them."""
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 
 class UserError(ValueError):
@@ -9,7 +11,7 @@ class UserError(ValueError):
 
 
 class CheckFailed(RuntimeError):
-    """Something was made, checked, found wrong, and not kept."""
+    """A product failed its own check and was not kept."""
 
 
 class TrainingStopped(RuntimeError):
@@ -23,3 +25,30 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = longer or difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}{hint} (there are: {', '.join(names)})"
+
+
+def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a UserError for the first of `names` that is not known."""
+    for name in names:
+        if name not in known:
+            raise UserError(unknown(what, name, known))
+
+
+def check_range(what: str, value: Any, low: float, high: float | None = None) -> None:
+    """Raises a UserError for a value that is no number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{what}: {value!r} is not a number")
+    if not low <= value <= (value if high is None else high):
+        end = "or more" if high is None else f"to {high:g}"
+        raise UserError(f"{what} is {value}; use {low:g} {end}")
+
+
+def check_options(
+    what: str, function: Callable, options: Mapping[str, Any], given: int = 0
+) -> None:
+    """Raises a UserError for an option that is no parameter of `function`.
+
+    `given` counts its first parameters, which are not options.
+    """
+    known = list(inspect.signature(function).parameters)[given:]
+    check_names(f"option of {what}", options, known)

@@ -2,10 +2,11 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from fr_jax.errors import UserError, unknown
@@ -15,11 +16,20 @@ Batch = Mapping[str, jax.Array]
 
 
 class NetState(NamedTuple):
-    """One trained network: the pytrees that its optimiser step reads and writes."""
+    """One trained network: the pytrees that its optimiser step reads and writes.
+
+    `updates` counts the optimiser steps.
+    """
 
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
+    updates: Any
+
+    @classmethod
+    def create(cls, params: PyTree, batch_stats: PyTree, optimizer: Any) -> "NetState":
+        """Returns the state before the first update."""
+        return cls(params, batch_stats, optimizer.init(params), jnp.int32(0))
 
 
 class Network(NamedTuple):
@@ -36,45 +46,88 @@ class Network(NamedTuple):
     kind: str = "embedding"
 
 
+class Mean(NamedTuple):
+    """A metric that is averaged over the updates of an interval: sum(total) / sum(count).
+
+    An update that has no value of the metric contributes `Mean(0, 0)`.
+    """
+
+    total: Any
+    count: Any
+
+
+class Input(NamedTuple):
+    """What one array of a batch must be.
+
+    Attributes:
+      dtype: NumPy type.
+      shape: lengths of the axes, None where any length will do.
+      low, below: integer values lie in [low, below); None leaves a side open.
+      multiple: the batch size is a multiple of this.
+    """
+
+    dtype: Any
+    shape: tuple[int | None, ...]
+    low: int | None = None
+    below: int | None = None
+    multiple: int = 1
+
+
 class System(NamedTuple):
     """Pure functions that make up a method; the training loop calls nothing else.
 
-    init(key, batch, given={}) -> State. `given` holds trained variables by name.
-    train_step(state, batch, key) -> (State, metrics), metrics a dict of scalars.
+    init(key, batch, given={}) -> State. `given` holds trained variables by name. A
+      State is a NetState, or a tuple whose first field is the NetState of the network
+      that is evaluated.
+    train_step(state, batch, key) -> (State, metrics): one update; a metric is a scalar
+      or a `Mean`.
     embed(state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
+    hand_over(state) -> {name: Network}: what the run leaves behind to use.
     eval_step(state, batch, key) -> metrics: losses on held-out data.
     feedback(state, metrics) -> (State, stop): after each evaluation.
     partition(state) -> PartitionSpecs of the state's shape; default: all replicated.
-    hand_over(state) -> {name: Network}: what the run leaves behind to use.
+    expects: what a batch must be, by name; checked before anything is compiled.
+    watch: metrics whose spikes the loop's guard rejects.
     """
 
     init: Callable[..., PyTree]
     train_step: Callable[[PyTree, Batch, jax.Array], tuple[PyTree, dict]]
     embed: Callable[[PyTree, Batch], dict[str, jax.Array]]
+    hand_over: Callable[[PyTree], dict[str, Network]]
     eval_step: Callable[[PyTree, Batch, jax.Array], dict] | None = None
     feedback: Callable[[PyTree, dict], tuple[PyTree, bool]] | None = None
     partition: Callable[[PyTree], PyTree] | None = None
-    hand_over: Callable[[PyTree], dict[str, Network]] | None = None
+    expects: Mapping[str, Input] = {}
+    watch: Sequence[str] = ("loss",)
 
 
 def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> float:
     """Returns the mean of the named metrics of an evaluation.
 
-    'lfw/accuracy' is that of the whole set or of the subset that was judged,
-    'lfw:600/accuracy'.
+    'lfw/accuracy' is that of the whole set or of its subset, 'lfw:600/accuracy'.
 
     Raises:
-      UserError: for a name that is not there; `what` says what it was to be.
+      UserError: for a metric that is missing; `what` says which setting names it.
     """
-    found = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
-    found |= metrics
+    values = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
+    values |= metrics
     for name in names:
-        if name not in found:
+        if name not in values:
             raise UserError(unknown(what, name, metrics))
-    return sum(float(found[name]) for name in names) / len(names)
+    return sum(float(values[name]) for name in names) / len(names)
 
 
-def check_given(name: str, given: PyTree, expected: PyTree) -> None:
+def check_given(
+    given: Mapping[str, PyTree] | None, known: Iterable[str]
+) -> dict[str, PyTree]:
+    """Returns `given` as a dict; UserError for a name that a system does not take."""
+    for name in given or {}:
+        if name not in known:
+            raise UserError(unknown("given network", name, known))
+    return dict(given or {})
+
+
+def check_variables(name: str, given: PyTree, expected: PyTree) -> None:
     """Raises a UserError naming the first array of `given` that is not as expected."""
 
     def shapes(tree):

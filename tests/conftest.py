@@ -1,34 +1,34 @@
-"""Where the real data are, and how the whole suite runs."""
+"""Fixtures that many tests share, and what the suite prints at its end."""
 
 import gc
-import json
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.paths import DATA, PARITY, read_npz
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What one test or process has compiled the next one finds.
+# Tests, workers and processes share what each of them compiles.
 _cache = tempfile.TemporaryDirectory(prefix="fr_jax_xla_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+_SLOWEST = 15  # tests listed at the end
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("FR_JAX_TEST_DATA", ROOT.parent / "shared/data"))
-PARITY = DATA.parent / "parity"
 
-_missing: set[str] = set()
+def pytest_configure(config):
+    if config.option.durations is None:
+        config.option.durations = _SLOWEST
 
 
 @pytest.fixture(autouse=True)
 def strict_ranks():
+    """Makes implicit rank promotion an error."""
     import jax
 
     with jax.numpy_rank_promotion("raise"):
@@ -37,33 +37,18 @@ def strict_ranks():
 
 @pytest.fixture
 def own_heap():
-    """Keeps what other tests left in memory out of collections that a test times."""
+    """Keeps objects of other tests out of the collections during a timed test."""
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
 
 
-def on_eight_devices(module: str, *arguments: object) -> Any:
-    """Runs a test module as a program with eight devices; returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(repr, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.fixture
 def command(capsys):
-    """Runs a command; returns its exit code, output and errors."""
+    """Returns a function: words of a command -> its exit code, output and errors."""
 
-    from fr_jax.cli import main
+    from fr_jax.cli.main import main
 
     def run(*words):
         with pytest.raises(SystemExit) as left:
@@ -76,44 +61,66 @@ def command(capsys):
 
 @pytest.fixture
 def mistake(command):
-    """Runs a command that must end with code 2 and at most two lines."""
+    """Returns a function that runs a command with a mistake in it.
+
+    The command must end with code 2 and one message, of at most two lines.
+    """
 
     def run(match, *words):
         code, _, error = command(*words)
-        told = [line for line in error.splitlines() if line.startswith("fr-jax: ")]
+        lines = error.splitlines()
+        messages = [line for line in lines if line.startswith("fr-jax: ")]
         assert code == 2, error
         assert match in error
-        assert len(told) == 1
+        assert len(messages) == 1
         assert "Traceback" not in error
-        assert len(error.splitlines()[error.splitlines().index(told[0]) :]) <= 2
+        assert len(lines[lines.index(messages[0]) :]) <= 2
 
     return run
 
 
 @pytest.fixture(scope="session")
 def quick_drawing():
-    """Drawing that compiles in a third of the time, and is slow; few at a time."""
+    """Rendering that compiles in a third of the time, and runs more slowly.
+
+    Eight rows at a time, so that a size, or the labels of a set, are one program.
+    """
     import jax
+    import numpy as np
 
     from fr_jax.faces import sets, video
 
+    rows, options = 8, {"xla_backend_optimization_level": 0}
+
     def quick(function, *static):
-        options = {"xla_backend_optimization_level": 0}
-        function = function.__wrapped__
+        function = getattr(function, "__wrapped__", function)
         return jax.jit(function, static_argnames=static, compiler_options=options)
 
+    label_rows = quick(sets.label_rows, "face_set")
+
+    def label(face_set, key, *numbers):
+        count = len(numbers[0])
+        starts = range(0, count, rows)
+        padded = [np.pad(column, (0, -count % rows), "edge") for column in numbers]
+        parts = [
+            label_rows(face_set, key, *(column[n : n + rows] for column in padded))
+            for n in starts
+        ]
+        return jax.tree.map(lambda *fields: np.concatenate(fields)[:count], *parts)
+
     with pytest.MonkeyPatch.context() as patch:
-        rows = quick(sets.draw_rows, "mesh", "size", "frame", "quality")
-        patch.setattr(sets, "draw_rows", rows)
+        patch.setattr(sets, "_labeller", lambda: label)
+        drawn = quick(sets.draw_rows, "mesh", "size", "frame", "quality")
+        patch.setattr(sets, "draw_rows", drawn)
         frame = quick(video._frame, "people", "together", "size", "quality")
         patch.setattr(video, "_frame", frame)
-        patch.setattr(sets, "CHUNK", 8)
+        patch.setattr(sets, "CHUNK", rows)
         yield
 
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """Programs that compile sooner than they would run: for a few steps."""
+    """Training programs without optimisation: for runs of a few steps."""
     from fr_jax.backend import cpu
 
     quick = {"xla_backend_optimization_level": 0}
@@ -138,21 +145,13 @@ def real():
 
 @pytest.fixture(scope="session")
 def reference():
-    """The module that makes the weights and inputs of the golden outputs."""
+    """Returns the module that makes the weights and inputs of the golden outputs."""
     if not PARITY.exists():
         pytest.skip(f"needs real data: {PARITY}")
     sys.path.insert(0, str(PARITY))
     import reference_inputs
 
     return reference_inputs
-
-
-def read_npz(path):
-    """Returns the arrays of an .npz, which is closed again."""
-    import numpy as np
-
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 @pytest.fixture(scope="session")
@@ -168,7 +167,7 @@ def golden(reference):
 
 @pytest.fixture(scope="session")
 def cfp(real, tmp_path_factory):
-    """A folder with the first 20 people of CFP."""
+    """Returns a folder with the first 20 identities of CFP."""
     folder = tmp_path_factory.mktemp("cfp")
     with tarfile.open(real("cfp_aligned112.tar")) as archive:
         wanted = [m for m in archive.getmembers() if m.name[4:7].isdigit()]
@@ -179,9 +178,7 @@ def cfp(real, tmp_path_factory):
 
 def pytest_terminal_summary(terminalreporter):
     skipped = terminalreporter.stats.get("skipped", [])
-    wanting = [
-        report for report in skipped if "needs real data" in str(report.longrepr)
-    ]
+    missing = [r for r in skipped if "needs real data" in str(r.longrepr)]
     terminalreporter.write_line(
-        f"{len(wanting)} tests skipped for want of real data in {DATA}"
+        f"{len(missing)} tests skipped: they need real data in {DATA}"
     )

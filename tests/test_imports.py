@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 # Folders of fr_jax from low to high: each may import itself and lower ranks.
 RANKS = (
@@ -136,7 +136,7 @@ def test_training_works_where_tensorflow_cannot_be_imported(tmp_path):
 import sys
 for name in ('tensorflow', 'tensorflow_datasets', 'tensorboard'):
     sys.modules[name] = None
-from tests import toy
+from tests.support import toy
 from fr_jax.training import loop as train
 folder = {str(tmp_path)!r}
 run = train.train(toy.make(), toy.stream(), folder, num_steps=20, log_every=10)

@@ -19,7 +19,7 @@ _EXTENSIONS = (".png", ".jpg", ".JPG")
 class Pairs(NamedTuple):
     """Pairs of images: `images` slices to uint8 RGB, `pairs` [P, 2] numbers into it.
 
-    `folds` [P] are the official ones or None, `people` names the person of each image
+    `folds` [P] are the official ones or None, `identities` names the identity of each image
     or is None, `skipped` counts lines that could not be used.
     """
 
@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray | None = None
-    people: list[str] | None = None
+    identities: list[str] | None = None
     skipped: int = 0
 
 

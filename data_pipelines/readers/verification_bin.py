@@ -1,62 +1,22 @@
 """insightface's .bin verification sets: a pickle of (images, same or not).
 
-Pickles can run code, so this one is read by an interpreter that knows a handful of
-harmless opcodes and the few names such files need; anything else is refused before it
-is looked up. Images 2k and 2k + 1 form pair k.
+Images 2k and 2k + 1 form pair k. Pickles can run code, so the restricted unpickler
+reads this one, with the few names that such files need.
 """
 
-import io
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipelines import DataError
+from data_pipelines.safe_pickle import Unpickler
 
 MAX_BYTES = 4 << 30
-
-_OPCODES = [
-    "PROTO",
-    "FRAME",
-    "STOP",
-    "MARK",
-    "POP",
-    "POP_MARK",
-    "NONE",
-    "NEWTRUE",
-    "NEWFALSE",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "BINSTRING",
-    "SHORT_BINSTRING",
-    "BINBYTES",
-    "SHORT_BINBYTES",
-    "EMPTY_LIST",
-    "LIST",
-    "APPEND",
-    "APPENDS",
-    "EMPTY_TUPLE",
-    "TUPLE",
-    "TUPLE1",
-    "TUPLE2",
-    "TUPLE3",
-    "PUT",
-    "BINPUT",
-    "LONG_BINPUT",
-    "GET",
-    "BINGET",
-    "LONG_BINGET",
-    "MEMOIZE",
-    "GLOBAL",
-    "STACK_GLOBAL",
-    "REDUCE",
-    "BUILD",
-]
+_FEW_OPCODES, _BYTES_EACH = 50_000, 4
 
 
 class VerificationSet(NamedTuple):
@@ -78,21 +38,23 @@ def read(path: str | Path) -> VerificationSet:
         raise DataError(
             f"{path}: {path.stat().st_size:,} bytes; at most 4 GiB are read"
         )
-    # From memory: a file would allocate whatever length a damaged opcode claims.
-    file = io.BytesIO(path.read_bytes())
+    data = memoryview(path.read_bytes())
+    unpickler = Unpickler(
+        data,
+        _names(len(data)),
+        build=_build,
+        max_opcodes=_FEW_OPCODES + len(data) // _BYTES_EACH,
+        keep_bytes=True,
+    )
     try:
-        content = _Unpickler(file, encoding="bytes").load()
-    except DataError as error:
-        raise DataError(f"{path}: byte {file.tell():,}: {_printed(error)}") from None
-    except Exception as error:  # whatever a damaged stream makes of the stack
-        reason = _printed(error) or type(error).__name__
-        raise DataError(
-            f"{path}: byte {file.tell():,}: not a verification set ({reason})"
-        ) from None
+        content = unpickler.run()
+    except (UnpicklingError, TypeError, ValueError) as error:
+        at = unpickler.opcode_at
+        raise DataError(f"{path}: byte {at:,}: {_printed(error)}") from None
     try:
-        images, same = content
-        same = np.array([_flag(value) for value in _plain(same)], bool)
-        images = [_encoded(image) for image in images]
+        images, same = _listed(content)
+        same = np.array([_flag(value) for value in _listed(same)], bool)
+        images = [_encoded(image) for image in _listed(images)]
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{path}: not a pair (images, same): {_printed(error)}"
@@ -105,16 +67,36 @@ def read(path: str | Path) -> VerificationSet:
 
 
 def _printed(error: Exception) -> str:
-    """Returns an error's text on one line: it may quote what a stranger wrote."""
+    """Returns an error's text on one line: it may quote what the file says."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
 
 
+@dataclass
+class _Array:
+    """Stands for numpy.ndarray: one axis of a type of one byte."""
+
+    dtype: np.dtype
+    data: bytes = b""
+
+    def fill(self, shape: Any, dtype: Any, data: Any) -> None:
+        if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
+            raise DataError("a NumPy array of something other than bytes")
+        if shape != (len(data),):
+            raise DataError("a NumPy array of several axes or of another length")
+        self.dtype, self.data = dtype, data
+
+
+def _listed(value: Any) -> Sequence | np.ndarray:
+    if isinstance(value, _Array):
+        return np.frombuffer(value.data, value.dtype)
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"{type(value).__name__} instead of a list")
+    return value
+
+
 def _encoded(image: Any) -> bytes:
-    if isinstance(image, _Array):
-        shape, dtype, data = image._content
-        if dtype == np.uint8 and image.array().ndim == 1:
-            return data  # not a copy: a stream may name one array any number of times
-        raise TypeError(f"an image is an array {dtype} {shape}, not a row of bytes")
+    if isinstance(image, _Array) and image.dtype == np.uint8:
+        return image.data  # not a copy: a file may name one array any number of times
     if not isinstance(image, bytes):
         raise TypeError(f"an image is {type(image).__name__}, not bytes")
     return image
@@ -127,70 +109,46 @@ def _flag(value: Any) -> bool:
     raise TypeError(f"a label is {shown}, not true or false")
 
 
-def _plain(value: Any) -> Any:
-    return value.array() if isinstance(value, _Array) else value
+def _dtype(arguments: tuple) -> np.dtype:
+    """numpy.dtype: only types of one byte occur in these files."""
+    code, *_ = arguments
+    code = code.decode() if isinstance(code, bytes) else code
+    if type(code) is not str or code not in ("b1", "u1"):
+        shown = code[:20] if isinstance(code, str) else type(code).__name__
+        raise DataError(f"NumPy type {shown} in a verification set")
+    return np.dtype(code)
 
 
-class _Type:
-    """Stands for numpy.dtype: only one-byte types occur in these files."""
-
-    def __init__(self, code, align=False, copy=True):
-        code = code.decode() if isinstance(code, bytes) else code
-        if code not in ("b1", "u1"):
-            shown = code[:20] if isinstance(code, str) else type(code).__name__
-            raise DataError(f"NumPy type {shown} in a verification set")
-        self.dtype = np.dtype(code)
-
-    def set_state(self, state):
-        pass  # byte order and the like, which one byte does not have
-
-
-class _Array:
-    """Stands for numpy.ndarray while its pickle is read."""
-
-    def __init__(self):
-        self._content = (0,), np.dtype("u1"), b""
-
-    def set_state(self, state):
-        _, shape, kind, _, data = state
-        if not isinstance(kind, _Type) or not isinstance(data, bytes):
-            raise DataError("a NumPy array of something other than bytes")
-        self._content = shape, kind.dtype, data
-
-    def array(self):
-        shape, dtype, data = self._content
-        return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _reconstruct(kind, shape, code):
-    if kind is not _Array:
+def _reconstruct(arguments: tuple) -> _Array:
+    if not arguments or arguments[0] is not _Array:
         raise DataError("a NumPy array of another class")
-    return _Array()
+    return _Array(np.dtype(np.uint8))
 
 
-def _frombuffer(data, kind, shape, order):
-    array = _Array()
-    array.set_state((1, shape, kind, False, data))
+def _frombuffer(arguments: tuple) -> _Array:
+    data, dtype, shape, _ = arguments
+    array = _Array(dtype)
+    array.fill(shape, dtype, data)
     return array
 
 
-def _scalar(kind, data):
-    if not isinstance(kind, _Type) or not isinstance(data, bytes) or len(data) != 1:
+def _scalar(arguments: tuple) -> np.generic:
+    dtype, data = arguments
+    if not isinstance(dtype, np.dtype) or not isinstance(data, bytes) or len(data) != 1:
         raise DataError("a NumPy scalar of another type")
-    return np.frombuffer(data, kind.dtype)[0]
+    return np.frombuffer(data, dtype)[0]
 
 
-def _encode(text, codec):
-    """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
-    if codec not in ("latin1", b"latin1") or not isinstance(text, str):
-        shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
-        raise DataError(f"text in the codec {shown}")
-    return text.encode("latin1")
+def _build(target: Any, state: Any) -> None:
+    if isinstance(target, _Array):
+        _, shape, dtype, _, data = state
+        target.fill(shape, dtype, data)
+    elif not isinstance(target, np.dtype):  # byte order and the like: of one byte, none
+        raise DataError("sets the state of something that has none; refused")
 
 
 _NAMES: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _Type,
+    ("numpy", "dtype"): _dtype,
     ("numpy", "ndarray"): _Array,
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
@@ -202,40 +160,31 @@ _NAMES: dict[tuple[str, str], Any] = {
 }
 
 
-class _Opcodes(dict):
-    def __missing__(self, code):
-        raise DataError(f"pickle opcode {bytes([code])!r}, which data does not need")
+def _names(size: int) -> Callable[[str, str], Any]:
+    """Returns the `find` of the unpickler, for a file of `size` bytes."""
+    left = size  # a file may ask for one text any number of times
 
+    def encode(arguments: tuple) -> bytes:
+        """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
+        nonlocal left
+        text, codec = arguments
+        codec = codec.decode() if isinstance(codec, bytes) else codec
+        if codec != "latin1" or not isinstance(text, str):
+            shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
+            raise DataError(f"text in the codec {shown}")
+        left -= len(text)
+        if left < 0:
+            raise DataError("text that is longer than the file")
+        return text.encode("latin1")
 
-class _Unpickler(pickle._Unpickler):
-    """The standard library's unpickler in Python, cut down to what data needs."""
+    names = _NAMES | {("_codecs", "encode"): encode}
 
-    stack: list[Any]
-    append: Callable[[Any], None]
-    read: Callable[[int], bytes]
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _NAMES[module, name]
-        except KeyError:
+    def find(module: str, name: str) -> Any:
+        if (module, name) not in names:
             raise DataError(
                 f"asks for {f'{module}.{name}'[:60]!a}, which no verification set "
                 "needs; refused"
-            ) from None
+            )
+        return names[module, name]
 
-    def load_bytearray8(self):
-        # As bytes, and read before it is allocated: the length may be a lie.
-        self.append(self.read(int.from_bytes(self.read(8), "little")))
-
-    def load_build(self):
-        state = self.stack.pop()
-        if not isinstance(self.stack[-1], _Type | _Array):
-            raise DataError("sets the state of something that has none; refused")
-        self.stack[-1].set_state(state)
-
-    dispatch = _Opcodes(
-        (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
-        for name in _OPCODES
-    )
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
-    dispatch[pickle.BUILD[0]] = load_build
+    return find

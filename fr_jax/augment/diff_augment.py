@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import check_names
 
 Array = jax.Array
 
@@ -20,9 +20,8 @@ def diff_augment(key: Array, images: Array, policy: Sequence[str]) -> Array:
 
     Every image is changed on its own. Raises UserError for an unknown kind.
     """
+    check_names("kind of diff_augment", policy, KINDS)
     for number, name in enumerate(policy):
-        if name not in KINDS:
-            raise UserError(unknown("kind of diff_augment", name, KINDS))
         keys = jax.random.split(jax.random.fold_in(key, number), len(images))
         images = jax.vmap(KINDS[name])(keys, images)
     return images

@@ -5,7 +5,6 @@ on its own key alone, so it is the same whatever batch, device or process it lie
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.augment.rand_augment import rand_augment
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names, check_options
 
 Array = jax.Array
 
@@ -45,12 +44,8 @@ def check(policy: Sequence[Any]) -> None:
         if isinstance(entry, str) or len(entry) != 2:
             raise UserError(f"augmentation {entry!r}: give (name, options) of each")
         name, options = entry
-        if name not in AUGMENTATIONS:
-            raise UserError(unknown("augmentation", name, AUGMENTATIONS))
-        known = list(inspect.signature(AUGMENTATIONS[name]).parameters)[2:]
-        for option in options:
-            if option not in known:
-                raise UserError(unknown(f"option of {name!r}", option, known))
+        check_names("augmentation", [name], AUGMENTATIONS)
+        check_options(f"{name!r}", AUGMENTATIONS[name], options, given=2)
 
 
 def flip(keys: Array, images: Array, *, probability: float = 0.5) -> Array:
@@ -227,6 +222,3 @@ AUGMENTATIONS: dict[str, Callable[..., Array]] = {
     "colour_jitter": colour_jitter,
     "rand_augment": rand_augment,
 }
-
-# The three of AdaFace, after the flip.
-ADAFACE = (("flip", {}), ("crop", {}), ("low_resolution", {}), ("colour_jitter", {}))

@@ -1,20 +1,28 @@
-"""`fr-jax compare`: the cosine of two faces, a verdict where a threshold is known."""
+"""`fr-jax compare`: prints the cosine of two faces, and a verdict."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_pipelines import DataError, images
-from data_pipelines.vision import align, detect
-from fr_jax.cli.info import known_results
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.images import FACE_SIDE, check_aligned
 from fr_jax.errors import UserError
+from fr_jax.evaluation.results import known_results
 
 _THRESHOLD = "/cosine_threshold"  # of the protocol that sums flips, as this does
 _PROFILE = 0.08  # misfit of the five points beyond which it is one, or found wrongly
+
+
+def add_arguments(parser: Any) -> None:
+    add = parser.add_argument
+    add("first", metavar="A.jpg")
+    add("second", metavar="B.jpg")
+    add("--embedder", required=True, metavar="E")
+    add("--detector", metavar="FILE", help="YuNet's .onnx: finds and aligns the faces")
+    add("--threshold", type=float, help="cosine from which it is one identity")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     paths = [Path(arguments.first), Path(arguments.second)]
     pictures = [_picture(path) for path in paths]
     if arguments.detector:
+        from data_pipelines.vision import detect
+
         detector = detect.YuNet(arguments.detector)
         pictures = [_aligned(*both, detector) for both in zip(paths, pictures)]
     embedder = load_embedder(arguments.embedder)
@@ -66,6 +76,8 @@ def _verdict(cosine: float, threshold: float) -> str:
 
 
 def _picture(path: Path) -> np.ndarray:
+    from data_pipelines import DataError, images
+
     try:
         return images.decode(images.read_file(path), upright=True)
     except FileNotFoundError:
@@ -74,8 +86,10 @@ def _picture(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {error}") from None
 
 
-def _aligned(path: Path, picture: np.ndarray, detector: detect.YuNet) -> np.ndarray:
+def _aligned(path: Path, picture: np.ndarray, detector: Any) -> np.ndarray:
     """The largest face of a picture in the template; UserError where there is none."""
+    from data_pipelines.vision import align, detect
+
     found = detect.detect_or_pad(detector, picture)
     if not found:
         raise UserError(f"{path}: no face found in {picture.shape[1::-1]} pixels")

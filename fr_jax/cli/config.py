@@ -1,16 +1,22 @@
 """Configuration files: loaded, overridden from the command line, compared."""
 
 import ast
+import importlib
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from fr_jax.errors import UserError, unknown
+import configs
+from fr_jax.errors import UserError, check_names, check_options, unknown
 
 # What may change between two parts of one run: it does not touch the numbers.
 FREE = (
@@ -20,7 +26,7 @@ FREE = (
     "train.keep",
     "train.best_metric",
     "train.profile",
-    "data.path",
+    "data.records.path",
     "evaluation",
 )
 # These do where an evaluation's accuracies lower the rate or stop the run.
@@ -35,12 +41,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
         and a value of another type than the default.
     """
     path, _, variant = spec.partition(":")
-    if not Path(path).is_file():
-        raise UserError(f"--config={spec}: no such file: {path}")
-    module_spec = importlib.util.spec_from_file_location("fr_jax_config", path)
-    assert module_spec and module_spec.loader
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    module = _module(path, spec)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path}: defines no get_config(variant)")
     variants = getattr(module, "VARIANTS", None)
@@ -51,6 +52,71 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     for key, text in overrides:
         _put(config, key, text)
     return config
+
+
+def _module(path: str, spec: str) -> ModuleType:
+    """The module of a file, whose folder may hold a system, or of a packaged name."""
+    if path.isidentifier() and not Path(path).exists():
+        names = [info.name for info in pkgutil.iter_modules(configs.__path__)]
+        check_names(f"configuration in --config={spec}:", [path], names)
+        return importlib.import_module(f"{configs.__name__}.{path}")
+    if not Path(path).is_file():
+        raise UserError(f"--config={spec}: no such file: {path}")
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module_spec = importlib.util.spec_from_file_location("fr_jax_config", path)
+    assert module_spec and module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+def call(
+    name: str,
+    make: Callable[..., Any],
+    options: ConfigDict,
+    known: Mapping[str, Any],
+) -> Any:
+    """Returns make(**options, **known) of the system `name`.
+
+    Raises:
+      UserError: for an option that `make` does not take, or that `known` decides.
+    """
+    for option in options:
+        if option in known:
+            raise UserError(
+                f"config.system.{option} follows from the data: leave it out"
+            )
+    check_options(f"system {name}", make, {**options, **known})
+    return make(**options.to_dict(), **known)
+
+
+def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> None:
+    """Refuses a workdir in which another configuration has trained.
+
+    `steered` says that evaluations lower the rate or stop the run.
+    """
+    stored = workdir / "config.json"
+    if not (stored.exists() and (workdir / "checkpoints").exists()):
+        return
+    if lines := differences(config, stored, steered):
+        more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise UserError(
+            f"{workdir} holds another configuration's run "
+            f"({'; '.join(lines[:5])}{more}); choose another --workdir"
+        )
+
+
+def claim(workdir: epath.Path, config: ConfigDict) -> None:
+    """Writes config.json, as a whole or not at all, once everything is known to fit."""
+    stored = workdir / "config.json"
+    begun = stored.exists() and (workdir / "checkpoints").exists()
+    if jax.process_index() == 0 and not begun:
+        workdir.mkdir(parents=True, exist_ok=True)
+        part = workdir / "config.json.part"
+        part.write_text(to_json(config))
+        part.replace(stored)
 
 
 def _put(config: ConfigDict, key: str, text: str) -> None:
@@ -78,14 +144,17 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
     elif isinstance(default, ConfigDict) and isinstance(value, dict):
         value = ConfigDict(value)  # such as the options of another head
     if default is not None and type(value) is not type(default):
+        known = default.to_dict() if isinstance(default, ConfigDict) else default
         raise UserError(
             f"--config.{key}={text}: {type(value).__name__} where "
-            f"{type(default).__name__} is needed, as in {default!r}"
+            f"{type(known).__name__} is needed, as in {known!r}"
         )
     node[last] = value
 
 
-def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
+def differences(
+    config: ConfigDict, stored: epath.Path, steered: bool = False
+) -> list[str]:
     """Returns a line for every key that differs from a config.json, FREE aside.
 
     An option that one of both does not know, and that is off in the other, is no
@@ -96,7 +165,6 @@ def differences(config: ConfigDict, stored: epath.Path) -> list[str]:
     except ValueError as error:
         raise UserError(f"{stored}: damaged ({error})") from error
     now = dict(_flat(json.loads(to_json(config))))
-    steered = "selection" in config and config.selection.sets
     free = [key for key in FREE if not (steered and key in _STEERING)]
     alike = {
         key

@@ -1,24 +1,65 @@
-"""`fr-jax evaluate`: embedders and verification sets -> results.json and a figure."""
+"""`fr-jax evaluate`: evaluates embedders on verification sets, or generators."""
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
 from etils import epath
 
-from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.backend import cpu
+from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError
-from fr_jax.evaluation.sets import parse_set
-from fr_jax.evaluation.verification import EvaluationSet, judge, mark_seen
+from fr_jax.evaluation import sets
+from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.report import figures
+
+
+def add_arguments(parser: Any) -> None:
+    add = parser.add_argument
+    add("--embedder", action="append", default=[], metavar="E")
+    add(
+        "--generator",
+        action="append",
+        default=[],
+        metavar="E",
+        help="WORKDIR/embedder_generator; a discriminator beside it is used too",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=PATH[,root=DIR][,protocol=P]",
+        help="verification pairs; of a generator one set of records, "
+        "NAME=RECORDS[,identities=A:B][,expression=X], or NAME=rendered[,identities=N] "
+        "(default: 40)",
+    )
+    add("--to", required=True, metavar="DIR", help="results.json and figures go here")
+    add("--recogniser", metavar="E", help="of a generator: measures who is in an image")
+    add("--features", metavar="E", help="of a generator: of the distance between sets")
+    add(
+        "--pose-identities",
+        default="",
+        metavar="A:B",
+        help="of a generator: identities of the records to train a pose classifier on",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates as asked; returns the exit code."""
-    sets = [parse_set(text) for text in arguments.set]
-    names = [evaluation_set.name for evaluation_set in sets]
+    cpu.keep_freed_memory()
+    if bool(arguments.embedder) == bool(arguments.generator):
+        raise UserError("give either --embedder or --generator, one or several")
+    if arguments.generator:
+        from fr_jax.systems.dr_gan.comparison import evaluate_generators
+
+        return evaluate_generators(arguments)
+    for flag in ("recogniser", "features", "pose_identities"):
+        if getattr(arguments, flag):
+            raise UserError(f"--{flag.replace('_', '-')} goes with --generator")
+    if not arguments.set:
+        raise UserError("give what to evaluate on: --set NAME=PATH")
+    evaluators = [sets.parse(text) for text in arguments.set]
+    names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets of one name among {', '.join(names)}")
     embedders = {label_of(path): load_embedder(path) for path in arguments.embedder}
@@ -28,68 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     curves = {}
     for label, embedder in embedders.items():
         folder = target if len(embedders) == 1 else target / label
-        found = judge_all(embedder, sets, folder)
+        found = evaluate_and_write(evaluators, {"embedding": embedder}, folder)
         curves |= {f"{label}: {name}": curve for name, curve in found.items()}
     if len(embedders) > 1:
         figures.roc(curves, target / "figures/roc.png")
     print(f"figure: {target / 'figures/roc.png'}")
     return 0
-
-
-def judge_all(
-    embedder: Embedder, sets: Sequence[EvaluationSet], folder: epath.Path
-) -> Mapping[str, tuple]:
-    """Writes results.json and figures of an embedder; returns (scores, same) by set."""
-    results, curves = {}, {}
-    trained = embedder.provenance.get("people", {})
-    for evaluation_set in sets:
-        marked = mark_seen(evaluation_set, trained)
-        judged = judge(marked, embedder.views, progress=True)
-        results |= judged.results
-        name = marked.name + "_seen" if marked.seen else marked.name
-        curves[name] = judged.scores, judged.same
-    results |= _selected(embedder.provenance.get("selection"), results)
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=1))
-        figures.roc(curves, folder / "figures/roc.png")
-        figures.cosines(curves, folder / "figures/cosines.png")
-        print(table(results))
-        if note := embedder.provenance.get("note"):
-            print(f"note: {note}")
-        print(f"results: {folder / 'results.json'}")
-    return curves
-
-
-def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
-    """Mean accuracy of the sets that steered a run, named by how they were chosen."""
-    names = [f"{name}/accuracy" for name in (selection or {}).get("sets", ())]
-    if not selection or not names or not results.keys() >= set(names):
-        return {}
-    mean = sum(results[name] for name in names) / len(names)
-    return {f"selection_{selection['kind']}/accuracy": mean}
-
-
-def table(results: Mapping[str, float]) -> str:
-    """Returns the accuracies and TARs among results as lines a person can read."""
-    lines = []
-    for key, value in results.items():
-        name, _, metric = key.partition("/")
-        metric, _, variant = metric.partition(":")
-        if metric == "accuracy":
-            suffix = f":{variant}" if variant else ""
-            spread = results.get(f"{name}/accuracy_std{suffix}")
-            text = f"{name + suffix:<24} accuracy {100 * value:6.2f} %"
-            if spread is not None:
-                text += f" +- {100 * spread:.2f}"
-            for far in ("1e-2", "1e-3"):
-                if (
-                    not suffix
-                    and (tar := results.get(f"{name}/tar@far={far}")) is not None
-                ):
-                    text += f"   TAR@FAR={far} {100 * tar:6.2f} %"
-            lines.append(text)
-    return "\n".join(lines)
 
 
 def label_of(path: str) -> str:

@@ -1,29 +1,21 @@
-"""`fr-jax faces render`: drawn people as folders, TFRecords, pairs or a video."""
+"""`fr-jax faces`: renders faces as folders, TFRecords, pairs or a video."""
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from data_pipelines.protocols import pairs as published
-from data_pipelines.readers import Face
-from fr_jax.cli import face_files
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError
+from fr_jax.faces import files as face_files
 from fr_jax.faces import pairs, sets, video
 from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
 
 _NAMES = (*sets.SETS, "pairs", "video")
-_CHOICES = {
-    "set": _NAMES,
-    "format": ("folder", "records"),
-    "frame": ("aligned", "loose"),
-    "quality": ("full", "fast"),
-}
 _WHOLE = ("pairs", "video")  # are folders, and not drawn in shards
 _IMAGES = 20  # of each person, where a set has no number of its own
 _GROUP = 6  # people in a video
@@ -53,8 +45,36 @@ class Plan(NamedTuple):
         return f"{who}/{image}_{who}_{self.ages[row]}.jpg"
 
 
-def render(arguments: argparse.Namespace) -> int:
-    """Draws what was asked for; checks first that it can be had and written."""
+def add_arguments(parser: Any) -> None:
+    action = parser.add_actions()
+    what = "Render labelled faces as a folder, TFRecords, pairs or a video."
+    add = action("render", what).add_argument
+    add("--to", required=True, metavar="DIR")
+    add("--identities", type=int, metavar="N", help="of all shards together")
+    add("--images-per-identity", type=int, metavar="K", help="default: 20")
+    add("--set", default="default", choices=_NAMES)
+    add("--format", default="folder", choices=("folder", "records"))
+    add("--name", default="", help="of the records; default: that of the set")
+    add("--size", type=int, default=112, help="side of the faces in pixels")
+    add("--frame", choices=("aligned", "loose"), help="default: aligned")
+    add("--seed", type=int, default=0, help="of the identities and of their images")
+    add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="from 0/N on")
+    add(
+        "--quality",
+        default="full",
+        choices=("full", "fast"),
+        help="fast: no shadows; default: full",
+    )
+    add("--max-yaw", type=float, metavar="DEGREES", help="default: 90")
+    add("--child-share", type=float, help="of identities, in --set ages; default: 1")
+    add("--shots", type=int, help="of --set video; default: 8")
+    add("--shot-frames", type=int, help="frames of each, default: 40")
+    add("--together", type=int, help="identities in a shot, default: 3")
+    add("--frame-size", type=_frame_size, metavar="WxH", help="default: 640x360")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Renders as asked, after checking that it can be; returns the exit code."""
     _check(arguments)
     if arguments.set == "video":
         return _video(arguments)
@@ -74,9 +94,6 @@ def render(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for flag, known in _CHOICES.items():
-        if getattr(arguments, flag) not in (None, *known):
-            raise UserError(unknown(f"--{flag}", getattr(arguments, flag), known))
     for flag, low, high in (
         ("size", 16, 1024),
         ("seed", 0, (1 << 31) - 1),
@@ -167,7 +184,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.set == "pairs":
         numbered = pairs.number(seed, people, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
-        return Plan(face_set, numbered.people, numbered.images, None, lists)
+        return Plan(face_set, numbered.identities, numbered.images, None, lists)
     first, last = _numbers(arguments)
     label, images = sets.rows(face_set, last - first, count)
     plan = Plan(face_set, first + label, images, None, {})
@@ -181,7 +198,7 @@ def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
     """LFW's pairs.txt: what `fr-jax evaluate` takes for folds of people apart."""
     lines = [f"{pairs.FOLDS}\t{len(numbered.same) // (2 * pairs.FOLDS)}"]
     for pair, same in zip(numbered.pairs, numbered.same):
-        first, second = (sets.person_name(seed, n) for n in numbered.people[pair])
+        first, second = (sets.person_name(seed, n) for n in numbered.identities[pair])
         a, b = numbered.images[pair] + 1
         fields = (first, a, b) if same else (first, a, second, b)
         lines.append("\t".join(map(str, fields)))
@@ -200,6 +217,8 @@ def _ages(plan: Plan, seed: int) -> np.ndarray:
 
 def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
     """Child-adult pairs by the rule of AgeDB-C20 and -C30."""
+    from data_pipelines.protocols import pairs as published
+
     names = [plan.file(row, seed) for row in range(len(plan.people))]
     lists = {}
     for gap in _GAPS:
@@ -213,8 +232,10 @@ def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
 
 def _faces(
     arguments: argparse.Namespace, plan: Plan, bar: tqdm, done: int = 0
-) -> Iterator[tuple[Face, Codes]]:
+) -> Iterator[tuple[Any, Codes]]:
     """Yields record and codes of the rows from `done` on."""
+    from data_pipelines.readers import Face
+
     bar.set_description("compiling")
     drawn = sets.draw(
         plan.face_set,
@@ -321,3 +342,17 @@ def _video(arguments: argparse.Namespace) -> int:
         f"{rows:,} faces to {target}"
     )
     return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, _, shards = text.partition("/")
+    if not (part.isdecimal() and shards.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as in 0/8")
+    return int(part), int(shards)
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WxH, as in 640x360")
+    return int(width), int(height)

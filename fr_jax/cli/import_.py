@@ -1,13 +1,35 @@
-"""`fr-jax import`: a published weight file -> an embedder."""
+"""`fr-jax import`: makes an embedder of a published weight file."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from fr_jax.cli.info import describe, doubts
 from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
 from fr_jax.errors import UserError
+
+
+def add_arguments(parser: Any) -> None:
+    add = parser.add_argument
+    add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
+    add("--to", required=True, metavar="E", help="folder of the embedder")
+    add("--dialect", help="whose tensor names these are; default: recognised")
+    add("--colour", choices=("RGB", "BGR"), help="default: that of the dialect")
+    add("--part", help="which of several dicts of tensors in a checkpoint")
+    add("--prefix", help="which of several networks among the tensors")
+    add("--encoder", action="store_true", help="the encoder of a DR-GAN generator")
+    add("--licence", default="", help="of the weights")
+    add("--source", dest="origin", default="", help="where the file comes from")
+    add(
+        "--data-set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="training sets; evaluation marks these as seen",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     stated = {
         "licence": arguments.licence,
         "source": arguments.origin,
-        "people": {name: [] for name in arguments.data_set},
+        "identities": {name: [] for name in arguments.data_set},
     }
     embedder.provenance |= {name: value for name, value in stated.items() if value}
     if _is_there(embedder, target):

@@ -1,16 +1,17 @@
-"""`fr-jax info`: what an embedder is, what it takes, where it comes from."""
+"""`fr-jax info`: prints what an embedder is, its input and its provenance."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import flax.traverse_util
 
-from fr_jax.cli import evaluate as evaluating
 from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.evaluation.results import known_results, table
 
-Results = dict[str, float]
+
+def add_arguments(parser: Any) -> None:
+    help_ = "folder of an embedder, or a weight file"
+    parser.add_argument("embedder", metavar="E", help=help_)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -18,7 +19,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(describe(load_embedder(arguments.embedder, check=False)))
     if results := known_results(arguments.embedder):
         print("results")
-        print(evaluating.table(results))
+        print(table(results))
     return 0
 
 
@@ -79,24 +80,11 @@ def doubts(embedder: Embedder) -> list[str]:
     return found
 
 
-def known_results(path: str) -> Results:
-    """Returns the results.json in an embedder's folder, or in its run's; {} if none."""
-    folder = Path(path)
-    places = [folder, folder.parent] if folder.name == "embedder" else [folder]
-    for place in places:
-        try:
-            found = json.loads((place / "results.json").read_text())
-            return {key: float(value) for key, value in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            continue
-    return {}
-
-
 def _data_sets(known: dict[str, Any]) -> str:
     licences = known.get("licences", {})
     texts = []
-    for name, people in known.get("people", {}).items():
-        text = f"{name} ({len(people):,} people)" if people else name
+    for name, names in known.get("identities", {}).items():
+        text = f"{name} ({len(names):,} identities)" if names else name
         texts.append(text + (f", {licences[name]}" if licences.get(name) else ""))
     return "; ".join(texts)
 
@@ -107,7 +95,7 @@ def _alternatives(known: dict[str, Any]) -> str:
 
 
 def _printable(text: Any) -> str:
-    """Escapes what could steer a terminal: names come from strangers' files."""
+    """Escapes what could steer a terminal: names come from foreign files."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 

@@ -1,12 +1,12 @@
-"""`fr-jax templates`: a network and a table of templates -> results.json.
+"""`fr-jax templates`: scores templates, sets of images of an identity, over splits.
 
 Every probe template against every gallery template of a split: verification, and
-identification of the probes whose person the gallery has.
+identification of the probes whose identity the gallery has.
 """
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,17 @@ from data_pipelines.protocols.templates import Split, load
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.images import batched
 from fr_jax.errors import UserError
+from fr_jax.evaluation.results import write
 from fr_jax.metrics import templates
 from fr_jax.systems.dr_gan.rotator import Rotator
+
+
+def add_arguments(parser: Any) -> None:
+    add = parser.add_argument
+    add("table", metavar="CSV", help="split, part, template, identity, file")
+    add("--embedder", required=True, metavar="E", help="or a generator, to fuse by")
+    add("--root", metavar="DIR", help="of the files; default: that of the table")
+    add("--to", required=True, metavar="DIR", help="results.json goes here")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     target = Path(arguments.to)
     target.mkdir(parents=True, exist_ok=True)
-    (target / "results.json").write_text(json.dumps(results, indent=1))
+    write(target / "results.json", results)
     for name, value in results.items():
         print(f"{name:<40} {value:.4f}")
     print(f"{len(splits)} splits, {len(files)} images: {target / 'results.json'}")

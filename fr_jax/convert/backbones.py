@@ -14,7 +14,7 @@ from fr_jax.convert.dialect import (
     pixels,
     square_grid,
 )
-from fr_jax.models.backbones import ir, iresnet, sphere, vgg
+from fr_jax.models.backbones import ir, iresnet, sphere
 
 Described = tuple[str, dict[str, Any]]
 _NON_COMMERCIAL = "published weights: non-commercial research only"
@@ -75,13 +75,10 @@ def _kernel_grid(name: str):
     return grid
 
 
-def _vgg(stem: str):
-    """A `describe` without the layer of classes, of which nothing is known."""
-
-    def describe(state: StateDict) -> Described:
-        return "vgg16", {"width": len(state[stem]) / 64, "embedding_size": None}
-
-    return describe
+def _describe_vgg(state: StateDict) -> Described:
+    """Without the classification layer, whose classes are not known."""
+    width = len(state["conv1_1.weight"]) / 64
+    return "vgg16", {"width": width, "embedding_size": None}
 
 
 def _unit_scale(state: StateDict) -> bool:
@@ -180,16 +177,6 @@ _MOBILEFACENET_V2_NAMES = (
     (r"fc", r"conv3"),
     (r"bn", r"bn"),
 )
-_VGG_CONVOLUTIONS = tuple(
-    f"conv{stage}_{index}"
-    for stage, (_, convolutions) in enumerate(vgg.STAGES, 1)
-    for index in range(1, convolutions + 1)
-)
-# Numbers of the convolutions and linear layers in torchvision's two sequences.
-_VGG_FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-_VGG_CLASSIFIER = {"fc6": 0, "fc7": 3, "fc8": 6}
-_IMAGENET_MEAN = (123.675, 116.28, 103.53)
-_IMAGENET_SCALE = (58.395, 57.12, 57.375)
 _FLATTENED = (("fc/kernel", "flattened"),)
 _UNIT_NORMS = ((r"(\w+)/conv", r"\1/bn"), (r"(\w+/\w+)/conv", r"\1/bn"))
 _IR = {
@@ -317,7 +304,7 @@ BACKBONES: dict[str, Dialect] = {
         source="VGG-Face (Parkhi et al. 2015), conversions of its Caffe release",
         signature=("conv1_1.weight", "conv5_3.weight", "fc7.weight"),
         names=((r"(\w+)", r"\1"),),
-        describe=_vgg("conv1_1.weight"),
+        describe=_describe_vgg,
         input_spec=pixels(
             stride=32,
             colour="BGR",
@@ -330,21 +317,5 @@ BACKBONES: dict[str, Dialect] = {
         beside=(r"fc8\..*",),
         colour_known=False,
         terms=_NON_COMMERCIAL,
-    ),
-    "torchvision_vgg16": Dialect(
-        source="pytorch/vision vgg16",
-        signature=("features.0.weight", "features.17.weight", "classifier.3.weight"),
-        names=(
-            *((o, f"features.{n}") for o, n in zip(_VGG_CONVOLUTIONS, _VGG_FEATURES)),
-            *((ours, f"classifier.{n}") for ours, n in _VGG_CLASSIFIER.items()),
-        ),
-        describe=_vgg("features.0.weight"),
-        input_spec=pixels(
-            stride=32, mean=_IMAGENET_MEAN, scale=_IMAGENET_SCALE, template="loose"
-        ),
-        grid=square_grid("classifier.0.weight", "features.28.bias"),
-        layouts=(("fc6/kernel", "flattened"),),
-        beside=(r"classifier\.6\..*",),
-        terms="BSD-3-Clause; trained on ImageNet",
     ),
 }

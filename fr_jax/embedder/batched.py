@@ -11,13 +11,16 @@ from tqdm import tqdm
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
 
+Arrays = dict[str, np.ndarray]
 
-class ImageEmbedder:
+
+class BatchedEmbed:
     """Embeds any number of images with one compiled function.
 
     Args:
-      embed: (state, {'image': uint8 [B, H, W, 3]}) -> {'embedding': [B, D]}.
-      batch_size: rows of the compiled batch; the last batch is filled up. On several
+      embed: (state, {'image': uint8 [B, H, W, 3]}) -> {'embedding': [B, D], optionally
+        'quality': [B]}.
+      batch_size: rows of the compiled batch; the last batch is padded. On several
         devices it is rounded up to a multiple of their number.
     """
 
@@ -34,8 +37,11 @@ class ImageEmbedder:
         def views(state, image, flip):
             seen = [image, image[:, :, ::-1]] if flip else [image]
             together = jnp.stack(seen, axis=1).reshape(-1, *image.shape[1:])
-            embedded = embed(state, {"image": together})["embedding"]
-            return embedded.reshape(len(image), len(seen), -1)  # [B, V, D]
+            found = embed(state, {"image": together})
+            out = {name: values[:: len(seen)] for name, values in found.items()}
+            if flip:
+                out["mirrored"] = found["embedding"][1::2]
+            return out
 
         self._views = jax.jit(
             views,
@@ -46,10 +52,16 @@ class ImageEmbedder:
 
     def __call__(
         self, state: Any, images: Any, *, flip: bool = False, progress: str = ""
-    ) -> np.ndarray:
-        """Returns raw embeddings float32 [N, V, D]; V = 2 with the mirrored images.
+    ) -> Arrays:
+        """Returns 'embedding' float32 [N, D], raw; 'quality' [N] where there is one.
 
-        `progress` labels a progress bar; '' shows none.
+        Args:
+          images: slices to uint8 RGB [n, H, W, 3].
+          flip: add 'mirrored' [N, D], the embeddings of the mirrored images.
+          progress: label of a progress bar; '' shows none.
+
+        Raises:
+          UserError: where there are no images.
         """
         size = self.batch_size
         starts = range(0, len(images), size)
@@ -58,24 +70,28 @@ class ImageEmbedder:
         found = list(self.each(state, batches, flip=flip))
         if not found:
             raise UserError("no images to embed")
-        return np.concatenate(found)
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def each(
         self, state: Any, batches: Iterable[np.ndarray], *, flip: bool = False
-    ) -> Iterator[np.ndarray]:
-        """Yields raw embeddings float32 [n, V, D] of batches uint8 [n, H, W, 3].
+    ) -> Iterator[Arrays]:
+        """Yields what `__call__` returns for batches uint8 [n, H, W, 3].
 
-        The next batch is drawn, and may be decoded, while one is being computed.
+        The next batch is fetched, and may be decoded, while one is being computed.
         """
         size = self.batch_size
         local = slice(*sharding.local_rows(self._mesh, size))
+
+        def fetched(pending, count):
+            return {k: sharding.to_host(value)[:count] for k, value in pending.items()}
+
         pending, count = None, 0
         for batch in batches:
             padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
             placed = sharding.to_global(self._mesh, {"image": padded[local]}, size)
             ahead = self._views(state, placed["image"], flip)
-            if pending is not None:  # fetched while the next one is being computed
-                yield sharding.to_host(pending)[:count]
+            if pending is not None:
+                yield fetched(pending, count)
             pending, count = ahead, len(batch)
         if pending is not None:
-            yield sharding.to_host(pending)[:count]
+            yield fetched(pending, count)

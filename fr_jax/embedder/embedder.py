@@ -21,9 +21,10 @@ from etils import epath
 
 from fr_jax import convert, models
 from fr_jax.embedder import canary
-from fr_jax.embedder.batched import ImageEmbedder
+from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.embedder.images import batched
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names
+from fr_jax.metrics.verification import l2_normalize
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.system import Network
 
@@ -39,8 +40,8 @@ class Embedder:
 
     Attributes:
       network: architecture, options, variables and input specification.
-      provenance: where it came from: data sets, their licences, people, steps; of an
-        imported one its file, digest, dialect and licence.
+      provenance: where it came from: data sets, their licences, identities, steps; of
+        an imported one its file, digest, dialect and licence.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Embedder:
             batch_size = 8 if jax.default_backend() == "cpu" else 256
         self.batch_size = batch_size
         self._model = models.create(network.architecture, **network.options)
-        self._images = ImageEmbedder(self.apply, batch_size)
+        self._batched = BatchedEmbed(self.apply, batch_size)
         self.variables = jax.tree.map(jnp.asarray, network.variables)
 
     def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, jax.Array]:
@@ -65,10 +66,15 @@ class Embedder:
         embedding: Any = self._model.apply(variables, images)
         return {"embedding": embedding}
 
-    def views(self, images: Any, *, flip: bool, progress: str = "") -> np.ndarray:
-        """Returns raw embeddings [N, V, D] of the images and, with `flip`, mirrored."""
+    def embed_raw(
+        self, images: Any, *, flip: bool = False, progress: str = ""
+    ) -> dict[str, np.ndarray]:
+        """Returns {'embedding': raw [N, D]}, and with `flip` 'mirrored', for evaluators.
+
+        See `embedder.batched.BatchedEmbed`.
+        """
         self._check_kind()
-        return self._images(self.variables, images, flip=flip, progress=progress)
+        return self._batched(self.variables, images, flip=flip, progress=progress)
 
     def embed(
         self, images: Any, *, normalize: bool = True, flip: bool = False
@@ -94,13 +100,14 @@ class Embedder:
     ) -> Iterator[np.ndarray]:
         """Yields what `embed` returns, batch by batch, as it is done."""
         self._check_kind()
-        size = self._images.batch_size
+        size = self._batched.batch_size
         batches = batched(images, size, side=self.network.input_spec.size)
-        for found in self._images.each(self.variables, batches, flip=flip):
-            embeddings = found.sum(axis=1)
+        for found in self._batched.each(self.variables, batches, flip=flip):
+            embeddings = found["embedding"]
+            if flip:
+                embeddings = embeddings + found["mirrored"]
             if normalize:
-                lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-                embeddings = embeddings / np.maximum(lengths, 1e-12)
+                embeddings = l2_normalize(embeddings).astype(np.float32)
             yield embeddings
 
     def save(self, path: str | os.PathLike) -> None:
@@ -192,8 +199,8 @@ def import_weights(
     Raises:
       UserError: for a file that is refused, or tensors that are no known network.
     """
-    if dialect is not None and dialect not in convert.DIALECTS:
-        raise UserError(unknown("dialect", dialect, convert.DIALECTS))
+    if dialect is not None:
+        check_names("dialect", [dialect], convert.DIALECTS)
     file = convert.read_weights(os.fspath(path), part)
     try:
         found = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
@@ -202,8 +209,7 @@ def import_weights(
         raise UserError(f"{path}: {error}") from error
     spec = found.input_spec
     if colour is not None:
-        if colour not in _COLOURS:
-            raise UserError(unknown("colour order", colour, _COLOURS))
+        check_names("colour order", [colour], _COLOURS)
         if spec.colour not in _COLOURS:
             raise UserError(f"{path}: a network of grey images has no colour order")
         spec = spec._replace(colour=colour)
@@ -274,6 +280,8 @@ def load_embedder(
             description["kind"],
         )
         known = dict(description["provenance"])
+        if "people" in known:  # as earlier versions called them
+            known["identities"] = known.pop("people")
         embedder = Embedder(network, known, batch_size=batch_size)
     except UserError:
         raise

@@ -26,7 +26,8 @@ import numpy as np
 from fr_jax.backend.convolution import traced_for
 from fr_jax.embedder import DESCRIPTION, Embedder, canary
 from fr_jax.embedder.images import FACE_SIDE
-from fr_jax.errors import CheckFailed, UserError, unknown
+from fr_jax.errors import CheckFailed, UserError, check_names
+from fr_jax.losses.margin import unit
 
 Graph = Callable[[Any], Any]
 
@@ -52,8 +53,7 @@ def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
       CheckFailed: where the program, loaded again, does not embed as the embedder does;
         nothing is left behind.
     """
-    if kind not in FORMATS:
-        raise UserError(unknown("format", kind, FORMATS))
+    check_names("format", [kind], FORMATS)
     target = Path(path)
     if target.exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
@@ -85,8 +85,7 @@ def _graph(embedder: Embedder, platform: str) -> Graph:
     def embed(images):
         with traced_for(platform):
             raw = embedder.apply(embedder.variables, {"image": images})["embedding"]
-        length = jnp.linalg.norm(raw, axis=1, keepdims=True)
-        return raw / jnp.maximum(length, 1e-12)
+        return unit(raw)
 
     return embed
 

@@ -1,46 +1,55 @@
-"""Evaluation sets by name and path."""
+"""Evaluation sets by name and path, as flags and configurations state them."""
 
 import sys
 
-from fr_jax.errors import UserError, unknown
-from fr_jax.evaluation.verification import PROTOCOLS, EvaluationSet
+from fr_jax.errors import UserError, check_names
+from fr_jax.evaluation.verification import PROTOCOLS, Verification
 
-_OPTIONS = ("root", "protocol", "lag_mode")
+OPTIONS = ("root", "protocol", "lag_mode")
 
 
-def parse_set(text: str) -> EvaluationSet:
-    """Returns the evaluation set of NAME=PATH[,root=DIR][,protocol=P][,lag_mode=M].
+def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
+    """Returns name, path and options of NAME=PATH[,OPTION=VALUE...].
+
+    Raises:
+      UserError: for another form, and an option that is not among `options`.
+    """
+    name, equals, rest = text.partition("=")
+    path, *parts = rest.split(",")
+    if not (name and equals and path):
+        forms = "".join(f"[,{option}=...]" for option in options)
+        raise UserError(f"--set {text}: use NAME=PATH{forms}")
+    chosen = {key: value for key, _, value in (part.partition("=") for part in parts)}
+    check_names(f"option in --set {text}:", chosen, options)
+    return name, path, chosen
+
+
+def parse(text: str) -> Verification:
+    """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,lag_mode=M].
 
     Protocols: 'insightface' (default where there are folds), 'kfold' (default of lists)
-    and 'paper'; see `EvaluationSet`.
+    and 'paper'; see `Verification`.
 
     Raises:
       UserError: for another form or option; DataError for what is wrong with the set.
     """
-    name, equals, rest = text.partition("=")
-    path, *options = rest.split(",")
-    if not (name and equals and path):
-        raise UserError(f"--set {text}: use NAME=PATH[,root=DIR][,protocol=P]")
-    chosen = {k: v for k, _, v in (option.partition("=") for option in options)}
-    for option in chosen:
-        if option not in _OPTIONS:
-            raise UserError(f"--set {text}: {unknown('option', option, _OPTIONS)}")
-    protocol = chosen.pop("protocol", None)
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise UserError(f"--set {text}: {unknown('protocol', protocol, PROTOCOLS)}")
     from data_pipelines.protocols import pairs
 
-    found = pairs.load(path, **chosen)
+    name, path, options = split(text, OPTIONS)
+    protocol = options.pop("protocol", None)
+    if protocol is not None:
+        check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
+    found = pairs.load(path, **options)
     if found.skipped:
-        print(f"{name}: {found.skipped} corrupt lines of the list", file=sys.stderr)
+        print(f"{name}: skipped {found.skipped} truncated lines", file=sys.stderr)
     if protocol is None:
         protocol = "kfold" if found.folds is None else "insightface"
-    return EvaluationSet(
+    return Verification(
         name,
         found.images,
         found.pairs,
         found.same,
         found.folds,
         protocol,
-        found.people,
+        found.identities,
     )

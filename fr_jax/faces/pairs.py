@@ -1,6 +1,6 @@
 """Verification pairs of drawn strangers, in ten folds that share nobody.
 
-strangers = EvaluationSet("strangers", **pairs.draw(1, people=100, images=3)._asdict())
+strangers = Verification("unseen", **pairs.draw(1, people=100, images=3)._asdict())
 """
 
 import itertools
@@ -18,14 +18,14 @@ class Numbered(NamedTuple):
     """Pairs of images that are still to be drawn.
 
     Attributes:
-      people: [N] number of the person of each image, from `sets.STRANGERS` on.
+      identities: [N] number of the identity of each image, from `sets.STRANGERS` on.
       images: [N] number of the image.
       pairs: [P, 2] places among the N; fold by fold, genuine ones first.
       same: bool [P].
       folds: [P], 0 .. 9.
     """
 
-    people: np.ndarray
+    identities: np.ndarray
     images: np.ndarray
     pairs: np.ndarray
     same: np.ndarray
@@ -33,13 +33,13 @@ class Numbered(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What `fr_jax.evaluate.EvaluationSet` takes; `images` are uint8 [N, S, S, 3]."""
+    """Arguments of `evaluation.verification.Verification`; `images` are uint8 [N, S, S, 3]."""
 
     images: np.ndarray
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray
-    people: list[str]
+    identities: list[str]
 
 
 def number(seed: int, people: int, images: int) -> Numbered:
@@ -103,16 +103,16 @@ def draw(
     drawn = sets.draw(
         face_set or sets.default(),
         seed,
-        numbered.people,
+        numbered.identities,
         numbered.images,
         size=size,
         quality=quality,
     )
-    drawn = sets.shown(drawn, len(numbered.people), progress)
+    drawn = sets.shown(drawn, len(numbered.identities), progress)
     return Drawn(
         np.concatenate([some.image for some in drawn]),
         numbered.pairs,
         numbered.same,
         numbered.folds,
-        [sets.person_name(seed, int(person)) for person in numbered.people],
+        [sets.person_name(seed, int(person)) for person in numbered.identities],
     )

@@ -1,14 +1,31 @@
-"""What real and fake images cost a discriminator and a generator: logits to losses.
+"""Adversarial losses of a discriminator and a generator: logits to losses.
 
 Per example. A logit is positive where the discriminator takes an image for real.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from fr_jax.errors import check_names
+
 Array = jax.Array
+
+
+class AdversarialLoss(NamedTuple):
+    """Logits [B] -> loss [B].
+
+    Attributes:
+      real: the discriminator's on real images, with a keyword `target`.
+      fake: the discriminator's on generated images.
+      generator: the generator's on its images.
+    """
+
+    real: Callable[..., Array]
+    fake: Callable[[Array], Array]
+    generator: Callable[[Array], Array]
 
 
 def real_cross_entropy(logits: Array, *, target: float = 1.0) -> Array:
@@ -17,11 +34,11 @@ def real_cross_entropy(logits: Array, *, target: float = 1.0) -> Array:
 
 
 def fake_cross_entropy(logits: Array) -> Array:
-    """Returns the discriminator's loss on fakes, -log(1 - sigmoid)."""
+    """Returns the discriminator's loss on generated images, -log(1 - sigmoid)."""
     return jax.nn.softplus(logits)
 
 
-def fooled_cross_entropy(logits: Array) -> Array:
+def generator_cross_entropy(logits: Array) -> Array:
     """Returns the generator's loss, -log(sigmoid): non-saturating (Goodfellow 2014)."""
     return jax.nn.softplus(-logits)
 
@@ -36,16 +53,25 @@ def fake_hinge(logits: Array) -> Array:
     return jax.nn.relu(1 + logits)
 
 
-def fooled_hinge(logits: Array) -> Array:
+def generator_hinge(logits: Array) -> Array:
     """Returns -logit, the generator's part of the hinge."""
     return -logits
 
 
-# name -> losses on real images, on fakes, and the generator's.
-GAN_LOSSES: dict[str, tuple[Callable[..., Array], ...]] = {
-    "cross_entropy": (real_cross_entropy, fake_cross_entropy, fooled_cross_entropy),
-    "hinge": (real_hinge, fake_hinge, fooled_hinge),
+ADVERSARIAL = {
+    "cross_entropy": AdversarialLoss(
+        real_cross_entropy, fake_cross_entropy, generator_cross_entropy
+    ),
+    "hinge": AdversarialLoss(real_hinge, fake_hinge, generator_hinge),
 }
+
+
+def adversarial_loss(loss: str | AdversarialLoss) -> AdversarialLoss:
+    """Returns the loss of a name, or one of your own; UserError for another name."""
+    if isinstance(loss, AdversarialLoss):
+        return loss
+    check_names("adversarial loss", [loss], ADVERSARIAL)
+    return ADVERSARIAL[loss]
 
 
 def r1(score: Callable[[Array], Array], images: Array) -> Array:

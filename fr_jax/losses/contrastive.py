@@ -42,6 +42,9 @@ def margin_nce(positive: Array, negatives: Array) -> Array:
     return jax.nn.softplus(_logsumexp(negatives) - positive)
 
 
+LOSSES = {"margin_nce": margin_nce}
+
+
 def rank(positive: Array, negatives: Array) -> Array:
     """Returns how many negatives [batch] lie above the positive, of `margin_logits`."""
     return jnp.sum(negatives > positive[:, None], axis=1)

@@ -7,7 +7,6 @@ them have finite gradients everywhere, cos = +-1 included.
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import check_names, check_options
 
 Array = jax.Array
 
@@ -278,16 +277,11 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
     Raises:
       UserError: for an unknown name or option.
     """
-    if isinstance(head, str) and head not in HEADS:
-        raise UserError(unknown("head", head, HEADS))
+    if isinstance(head, str):
+        check_names("head", [head], HEADS)
     function = HEADS[head] if isinstance(head, str) else head
     penalty_weight = options.pop("penalty_weight", 35.0) if head == "magface" else 0.0
-    try:
-        inspect.signature(function).bind_partial(**options)
-    except TypeError as error:
-        known = list(inspect.signature(function).parameters)[2:]
-        wrong = next((name for name in options if name not in known), "")
-        raise UserError(unknown(f"option of head {head}", wrong, known)) from error
+    check_options(f"head {head}", function, options, given=2)
     call = functools.partial(function, **options)
 
     def plain(cosines, labels, norms, memory):

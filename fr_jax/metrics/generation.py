@@ -47,27 +47,27 @@ def identity_preservation(
     Args:
       inputs, labels: features [N, F] and people [N]; made: features [N, P, F].
     """
-    faces, rows = verification.unit(made), verification.unit(inputs)
+    faces, rows = verification.l2_normalize(made), verification.l2_normalize(inputs)
     cosines = np.einsum("ipf,jf->ipj", faces, rows)
-    strangers = np.asarray(labels)[:, None] != np.asarray(labels)[None]
+    others = np.asarray(labels)[:, None] != np.asarray(labels)[None]
     genuine = np.einsum("ipi->ip", cosines).ravel()
-    impostor = cosines.transpose(1, 0, 2)[:, strangers].ravel()
+    impostor = cosines.transpose(1, 0, 2)[:, others].ravel()
     scores = np.concatenate([genuine, impostor])
     same = np.arange(len(scores)) < len(genuine)
     return {
         "cosine": float(genuine.mean()),
-        "cosine_strangers": float(impostor.mean()),
+        "cosine_impostor": float(impostor.mean()),
         "auc": verification.area_under_roc(scores, same),
     }
 
 
-def told_apart(features: Array, labels: Array) -> float:
+def pairwise_auc(features: Array, labels: Array) -> float:
     """Returns the area under the ROC of cosines between all rows.
 
     Args:
       features, labels: [N, F] and people [N], some with several rows.
     """
-    rows, labels = verification.unit(features), np.asarray(labels)
+    rows, labels = verification.l2_normalize(features), np.asarray(labels)
     first, second = np.triu_indices(len(rows), 1)
     same = labels[first] == labels[second]
     return verification.area_under_roc((rows @ rows.T)[first, second], same)

@@ -6,7 +6,7 @@ right person (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set).
 
 import numpy as np
 
-from fr_jax.metrics.verification import unit
+from fr_jax.metrics.verification import l2_normalize
 
 Array = np.ndarray
 
@@ -47,7 +47,7 @@ def rank_one(
     Args:
       probes: features [P, F] of people `labels`; gallery likewise. Of any length.
     """
-    cosines = unit(probes) @ unit(gallery_features).T
+    cosines = l2_normalize(probes) @ l2_normalize(gallery_features).T
     return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
 
 

@@ -24,7 +24,7 @@ def averaged(features: Array, templates: Array) -> tuple[Array, Array]:
     Args:
       features, templates: [N, F] and int [N], the template of each image.
     """
-    numbers, sums = _sums(verification.unit(features), templates)
+    numbers, sums = _sums(verification.l2_normalize(features), templates)
     return numbers, sums / np.unique(templates, return_counts=True)[1][:, None]
 
 
@@ -34,7 +34,7 @@ def fused(features: Array, confidence: Array, templates: Array) -> tuple[Array, 
     'fuse': a template's feature is the mean of its images', weighted by confidence [N].
     """
     numbers, sums = _sums(features * confidence[:, None], templates)
-    return numbers, verification.unit(sums)
+    return numbers, verification.l2_normalize(sums)
 
 
 def verify(scores: Array, same: Array) -> dict[str, float]:

@@ -20,15 +20,15 @@ FAR_THRESHOLDS = np.arange(0, 4, 0.001)
 
 def squared_distances(first: Array, second: Array) -> Array:
     """Returns |a - b|^2 in [0, 4] of rows scaled to unit length, float64 [pairs]."""
-    return np.sum(np.square(unit(first) - unit(second)), axis=1)
+    return np.sum(np.square(l2_normalize(first) - l2_normalize(second)), axis=1)
 
 
 def cosines(first: Array, second: Array) -> Array:
     """Returns the cosine of each pair of rows [pairs, D], float64 [pairs]."""
-    return np.sum(unit(first) * unit(second), axis=1)
+    return np.sum(l2_normalize(first) * l2_normalize(second), axis=1)
 
 
-def unit(rows: Array) -> Array:
+def l2_normalize(rows: Array) -> Array:
     """Returns float64 rows of length 1; a zero row stays zero."""
     rows = np.asarray(rows, np.float64)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)

@@ -1,14 +1,13 @@
 """Networks by name; backbones take aligned faces and give raw embeddings."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names, unknown
 from fr_jax.models import fra
 from fr_jax.models.backbones import (
     ir,
@@ -102,13 +101,10 @@ def create(architecture: str, **options: Any) -> nn.Module:
     Raises:
       UserError: for an unknown architecture or option, with the nearest name.
     """
-    if architecture not in ARCHITECTURES:
-        raise UserError(unknown("architecture", architecture, ARCHITECTURES))
+    check_names("architecture", [architecture], ARCHITECTURES)
     module, preset = ARCHITECTURES[architecture]
-    fields = set(inspect.signature(module).parameters) - {"parent", "name"}
-    for option in options:
-        if option not in fields:
-            raise UserError(unknown(f"{architecture} option", option, fields))
+    fields = set(module.__dataclass_fields__) - {"parent", "name"}
+    check_names(f"{architecture} option", options, fields)
     if "dtype" in options:
         kinds = ("float32", "bfloat16", "float16")
         try:
@@ -116,6 +112,16 @@ def create(architecture: str, **options: Any) -> nn.Module:
         except TypeError:
             raise UserError(unknown("dtype", str(options["dtype"]), kinds)) from None
     return module(**{**preset, **{name: _tuples(v) for name, v in options.items()}})
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options as JSON holds them, without those of training alone."""
+    kept = {
+        k: v for k, v in options.items() if k not in ("bn_groups", "bn_first_group")
+    }
+    if "dtype" in kept:
+        kept["dtype"] = jnp.dtype(kept["dtype"]).name
+    return kept
 
 
 def example_inputs(

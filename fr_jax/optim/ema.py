@@ -1,13 +1,12 @@
-"""Exponential moving averages of trees."""
+"""Exponential moving averages of parameters."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from fr_jax.errors import UserError
-from fr_jax.system import System
+from fr_jax.system import NetState, System
 
 PyTree = Any
 
@@ -18,43 +17,47 @@ def ema(average: PyTree, new: PyTree, decay: float | jax.Array) -> PyTree:
 
 
 class EmaState(NamedTuple):
-    """The trained state and the average of its parameters and batch statistics."""
+    """The trained state, and the average of one network's parameters and statistics."""
 
     live: PyTree
     params: PyTree
     batch_stats: PyTree
-    updates: Any
 
 
 def with_ema(system: System, decay: float) -> System:
-    """Returns `system` with an averaged copy of its network, which is what is judged.
+    """Returns `system` with an averaged copy of the network that is evaluated.
 
-    Works on systems whose State has the fields `params` and `batch_stats` (NetState or
-    alike). Training is untouched; embed, eval_step and hand_over see the average. The
-    decay rises with the number of updates, min(decay, (1 + n) / (10 + n)), so that a
-    short run is not held back by its first weights.
+    That is the NetState which a State is or has as its first field. Training is
+    unchanged; embed, eval_step and hand_over see the average. It moves with each update
+    of that network. The decay rises with their number, min(decay, (1 + n) / (10 + n)),
+    so that the first weights do not hold back a short run.
 
     Raises:
       UserError: for a decay that is not between 0 and 1.
     """
     if not 0 <= decay < 1:
-        raise UserError(f"a decay of {decay} averages nothing; use 0.9 to 0.9999")
+        raise UserError(f"an EMA decay of {decay}: use 0.9 to 0.9999")
 
     def averaged(state: EmaState) -> PyTree:
-        return state.live._replace(params=state.params, batch_stats=state.batch_stats)
+        net = network(state.live)._replace(
+            params=state.params, batch_stats=state.batch_stats
+        )
+        return with_network(state.live, net)
 
     def init(key, batch, given=None):
         live = system.init(key, batch, given or {})
-        params, batch_stats = jax.tree.map(jnp.copy, (live.params, live.batch_stats))
-        return EmaState(live, params, batch_stats, jnp.int32(0))
+        net = network(live)
+        return EmaState(live, *jax.tree.map(jnp.copy, (net.params, net.batch_stats)))
 
     def train_step(state, batch, key):
         live, metrics = system.train_step(state.live, batch, key)
-        warm = jnp.minimum(decay, (1 + state.updates) / (10 + state.updates))
-        params, batch_stats = ema(
-            (state.params, state.batch_stats), (live.params, live.batch_stats), warm
-        )
-        return EmaState(live, params, batch_stats, state.updates + 1), metrics
+        before, after = network(state.live), network(live)
+        warm = jnp.minimum(decay, (1 + before.updates) / (10 + before.updates))
+        old = state.params, state.batch_stats
+        new = ema(old, (after.params, after.batch_stats), warm)
+        moved = after.updates > before.updates  # a step may update another network
+        new = jax.tree.map(lambda n, o: jnp.where(moved, n, o), new, old)
+        return EmaState(live, *new), metrics
 
     def feedback(state, metrics):
         assert system.feedback is not None
@@ -64,17 +67,30 @@ def with_ema(system: System, decay: float) -> System:
     def partition(state):
         assert system.partition is not None
         live = system.partition(state.live)
-        return EmaState(live, live.params, live.batch_stats, PartitionSpec())
+        net = network(live)
+        return EmaState(live, net.params, net.batch_stats)
 
     def on_average(function):
         return function and (lambda state, *args: function(averaged(state), *args))
 
-    return System(
-        init,
-        train_step,
+    return system._replace(
+        init=init,
+        train_step=train_step,
         embed=on_average(system.embed),
+        hand_over=on_average(system.hand_over),
         eval_step=on_average(system.eval_step),
         feedback=system.feedback and feedback,
         partition=system.partition and partition,
-        hand_over=on_average(system.hand_over),
     )
+
+
+def network(state: PyTree) -> NetState:
+    """Returns the NetState of the network that is evaluated."""
+    return state if isinstance(state, NetState) else state[0]
+
+
+def with_network(state: PyTree, net: NetState) -> PyTree:
+    """Returns the state with another NetState in the place of `network(state)`."""
+    if isinstance(state, NetState):
+        return net
+    return state._replace(**{state._fields[0]: net})

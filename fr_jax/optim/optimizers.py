@@ -1,61 +1,212 @@
-"""Learning-rate schedules, weight-decay masks and face recognition's SGD."""
+"""Optimisers, learning-rate schedules and weight-decay masks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.system import NetState
 
 PyTree = Any
 SCHEDULES = ("step", "cosine", "linear", "constant")
 
 
-def step_schedule(
-    learning_rate: float, milestones: Sequence[int], factor: float = 0.1
-) -> optax.Schedule:
-    """Returns a rate that is multiplied by `factor` at each step in `milestones`."""
-    return optax.piecewise_constant_schedule(
-        learning_rate, dict.fromkeys(milestones, factor)
+class Optimizer(NamedTuple):
+    """A gradient transformation, and its learning rate by number of updates."""
+
+    transform: optax.GradientTransformation
+    rate: optax.Schedule
+
+    def init(self, params: PyTree) -> PyTree:
+        return self.transform.init(params)
+
+
+def from_options(
+    options: Optimizer | Mapping[str, Any] | None,
+    *,
+    defaults: Mapping[str, Any],
+    num_steps: int | None,
+    steps_per_epoch: float | None,
+) -> Optimizer:
+    """Returns the optimiser that {'name': 'sgd' or 'adam', its arguments} describes.
+
+    Args:
+      options: over `defaults`; or an Optimizer, which is returned as it is.
+      num_steps, steps_per_epoch: of the run; needed where the schedule counts in them.
+
+    Raises:
+      UserError: for an unknown name, an argument that the optimiser does not take, and
+        a schedule whose length is not known.
+    """
+    if isinstance(options, Optimizer):
+        return options
+    options = {**defaults, **(options or {})}
+    name = options.pop("name", "sgd")
+    check_names("optimizer", [name], OPTIMIZERS)
+    check_options(f"optimizer {name}", OPTIMIZERS[name], options)
+    known = {"num_steps": num_steps, "steps_per_epoch": steps_per_epoch}
+    return OPTIMIZERS[name](**options, **known)
+
+
+def sgd(
+    *,
+    learning_rate: float = 0.1,
+    schedule: str = "constant",
+    milestones: Sequence[float] = (),
+    warmup_epochs: float = 0,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    mask: Callable[[PyTree], PyTree] | None = None,
+    clip_norm: float = 0.0,
+    accumulate: int = 1,
+    num_steps: int | None = None,
+    steps_per_epoch: float | None = None,
+) -> Optimizer:
+    """Returns PyTorch's SGD: decay is added to the gradient before momentum.
+
+    Args:
+      schedule, milestones, warmup_epochs: see `rate_schedule`.
+      mask: params -> which of them decay; by default `decay_mask`.
+      clip_norm: the gradient's global norm is clipped to it first; 0: not.
+      accumulate: gradients of this many steps are averaged into one update.
+    """
+    rate = rate_schedule(
+        schedule,
+        learning_rate,
+        milestones=milestones,
+        warmup_epochs=warmup_epochs,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        accumulate=accumulate,
     )
+    chain = [optax.add_decayed_weights(weight_decay, mask or decay_mask)]
+    if momentum:
+        chain.append(optax.trace(momentum))
+    chain.append(optax.scale_by_learning_rate(rate))
+    return _wrapped(optax.chain(*chain), rate, clip_norm, accumulate)
 
 
-def schedule(
+def adam(
+    *,
+    learning_rate: float = 2e-4,
+    schedule: str = "constant",
+    milestones: Sequence[float] = (),
+    warmup_epochs: float = 0,
+    betas: tuple[float, float] = (0.5, 0.999),
+    clip_norm: float = 0.0,
+    accumulate: int = 1,
+    num_steps: int | None = None,
+    steps_per_epoch: float | None = None,
+) -> Optimizer:
+    """Returns Adam (Kingma and Ba, ICLR 2015); arguments as those of `sgd`."""
+    rate = rate_schedule(
+        schedule,
+        learning_rate,
+        milestones=milestones,
+        warmup_epochs=warmup_epochs,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        accumulate=accumulate,
+    )
+    return _wrapped(optax.adam(rate, *betas), rate, clip_norm, accumulate)
+
+
+def _wrapped(
+    transform: optax.GradientTransformation,
+    rate: optax.Schedule,
+    clip_norm: float,
+    accumulate: int,
+) -> Optimizer:
+    check_range("clip_norm", clip_norm, 0)
+    check_range("accumulate", accumulate, 1)
+    if clip_norm:
+        transform = optax.chain(optax.clip_by_global_norm(clip_norm), transform)
+    if accumulate > 1:
+        steps = optax.MultiSteps(transform, accumulate)
+        transform = steps.gradient_transformation()
+    return Optimizer(transform, lambda updates: rate(updates // accumulate))
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}
+
+
+def rate_schedule(
     kind: str,
     learning_rate: float,
     *,
-    total_steps: int,
-    milestones: Sequence[int] = (),
-    warmup_steps: int = 0,
+    milestones: Sequence[float] = (),
+    warmup_epochs: float = 0,
+    num_steps: int | None = None,
+    steps_per_epoch: float | None = None,
+    accumulate: int = 1,
 ) -> optax.Schedule:
-    """Returns step -> learning rate.
+    """Returns number of updates -> learning rate.
 
     Args:
-      kind: 'step' (divided by ten at each milestone), 'cosine' or 'linear' (to zero at
-        `total_steps`), or 'constant'.
-      milestones: steps, for 'step' alone.
-      warmup_steps: linear rise from zero before everything else.
+      kind: 'step' (a tenth at each milestone), 'cosine' or 'linear' (to zero at the end
+        of the run), or 'constant'.
+      milestones: epochs, for 'step' alone.
+      warmup_epochs: linear rise from zero before everything else.
+      num_steps: of the whole run; an update takes `accumulate` of them.
 
     Raises:
-      UserError: for another kind.
+      UserError: for another kind, and where the run or the epoch has no known length.
     """
-    remaining = max(total_steps - warmup_steps, 1)
+    check_names("schedule", [kind], SCHEDULES)
+    for value in milestones:
+        check_range("milestones", value, 0)
+    if num_steps is None and kind in ("cosine", "linear"):
+        raise UserError(
+            f"schedule {kind!r} ends with the run: give num_steps, or "
+            "schedule='constant'"
+        )
+    if steps_per_epoch is None and (warmup_epochs or (kind == "step" and milestones)):
+        raise UserError(
+            f"schedule {kind!r} counts in epochs: give steps_per_epoch, the number of "
+            "batches in one, or schedule='constant'"
+        )
+    updates_per_epoch = (steps_per_epoch or 1) / accumulate
+    warmup = round(warmup_epochs * updates_per_epoch)
+    remaining = max(round((num_steps or 0) / accumulate) - warmup, 1)
     if kind == "step":
-        after = step_schedule(learning_rate, [m - warmup_steps for m in milestones])
+        steps = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
+        after = optax.piecewise_constant_schedule(
+            learning_rate, dict.fromkeys(steps, 0.1)
+        )
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, remaining)
     elif kind == "linear":
         after = optax.linear_schedule(learning_rate, 0.0, remaining)
-    elif kind == "constant":
-        after = optax.constant_schedule(learning_rate)
     else:
-        raise UserError(unknown("schedule", kind, SCHEDULES))
-    if not warmup_steps:
+        after = optax.constant_schedule(learning_rate)
+    if not warmup:
         return after
-    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([rise, after], [warmup_steps])
+    rise = optax.linear_schedule(0.0, learning_rate, warmup)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def apply_gradients(
+    net: NetState,
+    gradients: PyTree,
+    batch_stats: PyTree,
+    optimizer: Optimizer,
+    scale: float | jax.Array = 1.0,
+) -> NetState:
+    """Returns a network after one step of its optimiser.
+
+    Args:
+      batch_stats: those after the forward pass.
+      scale: factor of the learning rate in this step.
+    """
+    updates, opt_state = optimizer.transform.update(
+        gradients, net.opt_state, net.params
+    )
+    updates = jax.tree.map(lambda update: scale * update, updates)
+    params = optax.apply_updates(net.params, updates)
+    return NetState(params, batch_stats, opt_state, net.updates + 1)
 
 
 class Plateau(NamedTuple):
@@ -142,31 +293,3 @@ def all_but_frozen(params: PyTree) -> PyTree:
         return names[-2:] != ["features", "scale"]
 
     return jax.tree_util.tree_map_with_path(decays, params)
-
-
-def sgd(
-    learning_rate: optax.ScalarOrSchedule,
-    *,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    mask: Callable[[PyTree], PyTree] | None = decay_mask,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
-) -> optax.GradientTransformation:
-    """Returns PyTorch's SGD: decay is added to the gradient before momentum.
-
-    Args:
-      mask: params -> which of them decay; None decays all.
-      clip_norm: the gradient's global norm is clipped to it first.
-      accumulate: gradients of this many steps are averaged into one update.
-    """
-    chain = [optax.add_decayed_weights(weight_decay, mask)]
-    if clip_norm is not None:
-        chain.insert(0, optax.clip_by_global_norm(clip_norm))
-    if momentum:
-        chain.append(optax.trace(momentum))
-    chain.append(optax.scale_by_learning_rate(learning_rate))
-    optimizer = optax.chain(*chain)
-    if accumulate == 1:
-        return optimizer
-    return optax.MultiSteps(optimizer, accumulate).gradient_transformation()

@@ -30,6 +30,20 @@ from fr_jax.errors import UserError
 PyTree = Any
 
 MANIFEST = "manifest.json"
+# What a step holds: 2 since fr_jax 0.2.0.
+LAYOUT, _LAYOUT_FILE, _LAST_OF_1 = "2", "layout", "0.1.0"
+
+
+def check_layout(directory: epath.PathLike) -> None:
+    """Raises a UserError for checkpoints of an earlier version's layout."""
+    folder = epath.Path(directory)
+    if not folder.exists() or (folder / _LAYOUT_FILE).exists():
+        return
+    if any(path.name.isdigit() for path in folder.iterdir()):
+        raise UserError(
+            f"{folder} was begun with fr_jax {_LAST_OF_1}, whose checkpoints have "
+            "another layout: finish it with that version, or choose another workdir"
+        )
 
 
 def _is_no_echo(record: standard_logging.LogRecord) -> bool:
@@ -55,6 +69,7 @@ class Checkpoints:
         if "://" not in place:  # orbax refuses relative paths, and only when it writes
             place = os.path.abspath(place)
         self._directory = epath.Path(place)
+        check_layout(self._directory)
         self._best = best
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
@@ -74,6 +89,8 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        if jax.process_index() == 0:
+            (self._directory / _LAYOUT_FILE).write_text(LAYOUT)
         for name in "absl", "asyncio":  # the latter of writes left over when one fails
             standard_logging.getLogger(name).addFilter(_is_no_echo)
         self._unsealed: int | None = None  # the step being written, no manifest yet

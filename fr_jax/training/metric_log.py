@@ -8,7 +8,7 @@ from absl import logging
 from etils import epath
 
 
-class Journal:
+class MetricLog:
     """The written record of one run; only process 0 of several has one.
 
     Args:

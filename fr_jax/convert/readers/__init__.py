@@ -1,9 +1,10 @@
 """Safe readers of foreign weight files, in NumPy.
 
 Files come from anywhere, and a PyTorch checkpoint is a pickle, which can ask for
-anything to be run. Here nothing of a file is run: every format is parsed by its own
-bounded reader, every length and offset is checked before it is used, and what is not
-data is refused with the byte and the remedy.
+anything to be run. Here nothing of a file is run: pickles go through the restricted
+unpickler, zip directories, .npy headers and safetensors headers through the libraries
+that keep those formats, ONNX through a reader of our own. Every length and offset is
+checked before it is used, and what is not data is refused with the byte and the remedy.
 """
 
 import hashlib
@@ -56,7 +57,7 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     path = Path(path)
     try:
         data = _mapped(path)
-        kind, parts = _parts(data)
+        kind, parts = _parts(path, data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
         place = choose(parts) if part is None else part
@@ -89,17 +90,17 @@ def _mapped(path: Path) -> memoryview:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _parts(data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:
+def _parts(path: Path, data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:
     """Returns the format of a file and its dicts of tensors, by their place."""
     start = bytes(data[:64])
     if start.startswith((b"PK\3\4", b"PK\5\6")):
-        return _zip_parts(data)
+        return _zip_parts(path, data)
     if start.startswith(b"\x80"):
         if torch_files.MAGIC.to_bytes(10, "little") not in start:
             raise Refusal("a pickle that torch.save did not write", 0, RESAVE)
         return "pytorch-legacy", _stored(torch_files.read_legacy(data), data)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "safetensors", {"": safetensors.read(data)}
+        return "safetensors", {"": safetensors.read(path, data)}
     if data[257:262] == b"ustar":
         raise Refusal(
             "a tar archive",
@@ -119,8 +120,10 @@ def _parts(data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:
     raise Refusal(f"{what}, no weight file", 0, _KNOWN)
 
 
-def _zip_parts(data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:
-    archive = Archive(data)
+def _zip_parts(
+    path: Path, data: memoryview
+) -> tuple[str, dict[str, dict[str, Stored]]]:
+    archive = Archive(path, data)
     names = list(archive.entries)
     if all(name.endswith(".npy") for name in names):
         return "npz", {"": npz.read(archive)}

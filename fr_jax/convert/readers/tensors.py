@@ -42,8 +42,10 @@ def size(shape: tuple[int, ...], itemsize: int) -> int:
     Raises:
       Refusal: for a shape that no array has.
     """
-    if len(shape) > MAX_DIMENSIONS or max(shape, default=0) >= 1 << 48:
-        raise Refusal(f"a tensor of {len(shape)} dimensions, {shown(max(shape))} long")
+    wrong = [length for length in shape if not 0 <= length < 1 << 48]
+    if wrong or len(shape) > MAX_DIMENSIONS:
+        longest = shown(max(shape, key=abs))
+        raise Refusal(f"a tensor of {len(shape)} dimensions, {longest} long")
     return math.prod(shape) * itemsize
 
 

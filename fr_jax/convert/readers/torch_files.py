@@ -1,10 +1,11 @@
 """What torch.save wrote: zip archives since PyTorch 1.6, bare pickles before."""
 
+from collections.abc import Callable
+from pickle import UnpicklingError
 from typing import Any
 
 from fr_jax.convert.readers import torch_objects
-from fr_jax.convert.readers.pickled import Interpreter
-from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
+from fr_jax.convert.readers.refusal import DAMAGED, RESAVE, Refusal, shown
 from fr_jax.convert.readers.torch_objects import Part, Storage
 from fr_jax.convert.readers.zip_archive import Archive
 
@@ -61,7 +62,7 @@ def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool
     entry = archive.entries[f"{folder}data.pkl"]
     archive.read(entry.name)
     end = entry.offset + entry.size
-    found = Interpreter(data, entry.offset, end, torch_objects.find, load).run()
+    found, _ = _unpickled(data, entry.offset, end, load)
     return found, order == "big"
 
 
@@ -95,33 +96,56 @@ def read_legacy(data: memoryview) -> Any:
             raise Refusal(f"a view to {first + count:,} of a storage of {length:,}")
         return Part(storage, first, count)
 
-    at = 0
-
-    def pickled(load=None, limit=None) -> Any:
-        nonlocal at
-        machine = Interpreter(data, at, len(data), torch_objects.find, load, limit)
-        found = machine.run()
-        at = machine.at
-        return found
-
-    if pickled(limit=_SHORT) != MAGIC:
+    end = len(data)
+    magic, at = _unpickled(data, 0, end, max_opcodes=_SHORT)
+    if magic != MAGIC:
         raise Refusal("not PyTorch's magic number", 0)
-    if (protocol := pickled(limit=_SHORT)) != _PROTOCOL:
+    protocol, at = _unpickled(data, at, end, max_opcodes=_SHORT)
+    if protocol != _PROTOCOL:
         raise Refusal(f"PyTorch's serialisation protocol {shown(protocol)}", 0)
-    system = pickled(limit=_SHORT)
+    system, at = _unpickled(data, at, end, max_opcodes=_SHORT)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refusal("written on a big-endian machine", 0, RESAVE)
-    found = pickled(load)
-    keys = pickled()
+    found, at = _unpickled(data, at, end, load)
+    keys, at = _unpickled(data, at, end)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise Refusal("no list of storages after the object", at)
     for key in keys:
         at = _place(data, at, key, storages)
     if missing := [key for key, storage in storages.items() if storage.offset is None]:
         raise Refusal(f"storage {shown(missing[0])} is not in the file", at)
-    if at != len(data):
-        raise Refusal(f"{len(data) - at:,} stray bytes after the last storage", at)
+    if at != end:
+        raise Refusal(f"{end - at:,} stray bytes after the last storage", at)
     return found
+
+
+def _unpickled(
+    data: memoryview,
+    start: int,
+    end: int,
+    load: Callable[[Any], Part] | None = None,
+    max_opcodes: int | None = None,
+) -> tuple[Any, int]:
+    """Returns the object of the pickle that starts at `start`, and where it ended."""
+    from data_pipelines.safe_pickle import Unpickler, UnsafePickle
+
+    unpickler = Unpickler(
+        data,
+        torch_objects.find,
+        start=start,
+        end=end,
+        load=load,
+        max_opcodes=max_opcodes,
+    )
+    try:
+        return unpickler.run(), unpickler.at
+    except UnpicklingError as error:
+        remedy = RESAVE if isinstance(error, UnsafePickle) else DAMAGED
+        raise Refusal(str(error), unpickler.opcode_at, remedy) from None
+    except Refusal as refusal:  # by what a name stands for
+        if refusal.offset is None:
+            refusal.offset = unpickler.opcode_at
+        raise
 
 
 def _place(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -> int:

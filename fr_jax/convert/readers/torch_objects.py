@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from fr_jax.convert.readers.pickled import MAX_KEY, Inert, Maker
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
-from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, Stored
+from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, MAX_NAME, Stored
 
 
 class Type(NamedTuple):
@@ -78,20 +77,13 @@ _TYPES = {
     "ComplexFloat": np.complex64,
     "ComplexDouble": np.complex128,
 }
-_DTYPES = {
-    **{
-        name: getattr(np, name)
-        for name in (
-            *("float16", "float32", "float64", "complex64", "complex128", "bool"),
-            *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        )
-    },
-    **{
-        name: getattr(ml_dtypes, name)
-        for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-        + ("float8_e4m3fnuz", "float8_e5m2fnuz")
-    },
-}
+# As torch, NumPy and ml_dtypes call them alike.
+_DTYPES = (
+    *("float16", "float32", "float64", "complex64", "complex128", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("bfloat16", "float8_e4m3fn", "float8_e5m2"),
+    *("float8_e4m3fnuz", "float8_e5m2fnuz"),
+)
 
 
 def _ordered_dict(arguments: tuple) -> dict:
@@ -101,7 +93,7 @@ def _ordered_dict(arguments: tuple) -> dict:
         for pair in pairs
     ):
         raise Refusal("an OrderedDict of something other than pairs")
-    made = {name: value for name, value in pairs if len(name) <= MAX_KEY}
+    made = {name: value for name, value in pairs if len(name) <= MAX_NAME}
     pairs.clear()  # a stream may name one list any number of times
     return made
 
@@ -153,19 +145,14 @@ _NAMES: dict[tuple[str, str], Any] = {
         for name, dtype in _TYPES.items()
     },
     ("torch.storage", "UntypedStorage"): Type(np.dtype(np.uint8)),
-    **{("torch", name): Type(np.dtype(dtype)) for name, dtype in _DTYPES.items()},
-    **{
-        ("torch._utils", name): Maker(make)
-        for name, make in {
-            "_rebuild_tensor": _rebuild,
-            "_rebuild_tensor_v2": _rebuild,
-            "_rebuild_tensor_v3": _rebuild_v3,
-            "_rebuild_parameter": _parameter,
-            "_rebuild_parameter_with_state": _parameter,
-        }.items()
-    },
-    ("torch", "Size"): Maker(_size),
-    ("collections", "OrderedDict"): Maker(_ordered_dict),
+    **{("torch", name): Type(np.dtype(name)) for name in _DTYPES},
+    ("torch._utils", "_rebuild_tensor"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_v3,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch", "Size"): _size,
+    ("collections", "OrderedDict"): _ordered_dict,
 }
 
 # Settings and counters that trainers save beside the tensors. They become empty dicts:
@@ -194,7 +181,7 @@ def find(module: str, name: str) -> Any:
         return found
     full = f"{module}.{name}"
     if "." not in name and len(full) < 200 and _INERT.fullmatch(full):
-        return Maker(lambda arguments: Inert())
+        return lambda arguments: {}
     if module.startswith("torch.nn."):
         raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
     raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)

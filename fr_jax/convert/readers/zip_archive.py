@@ -1,27 +1,26 @@
-"""Zip archives, read from their central directory with every number checked.
+"""Zip archives, with `zipfile` reading the directory and every entry of it checked.
 
-Written after PKWARE's APPNOTE 6.3. Entries are stored or deflated; what torch.save and
-np.savez never write (encryption, several disks, names out of the archive, overlapping
-or repeated entries) is refused.
+What torch.save and np.savez never write (encryption, several disks, names out of the
+archive, overlapping or repeated entries, two headers that differ) is refused. Stored
+entries are views of the file.
 """
 
+import io
 import re
 import struct
+import zipfile
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 from fr_jax.convert.readers.refusal import Refusal, shown
 
 MAX_ENTRIES = 10_000
-_MAX_NAME, _MAX_EXTRA = 1024, 256  # bytes of an entry in the directory
+_MAX_DIRECTORY = 1 << 20  # bytes: what that many entries take
 _END = struct.Struct("<4s4H2IH")
-_END_64 = struct.Struct("<4sQ2H2I4Q")
-_LOCATOR_64 = struct.Struct("<4sIQI")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
-_STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1 | 1 << 6 | 1 << 13
-_SIZES_FOLLOW = 1 << 3
+_SIZES_FOLLOW, _UTF_8 = 1 << 3, 1 << 11
 _WIDE = 0xFFFFFFFF  # "see the zip64 field"
 # Deflated entries may unfold to this much; trained weights hardly shrink at all.
 _GROWTH = 4
@@ -37,6 +36,15 @@ class Entry(NamedTuple):
     size: int  # bytes once unfolded
 
 
+class _Capped(io.FileIO):
+    """A file of which a directory of bounded size is read, and no longer one."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise Refusal(f"a zip archive with a directory of {size:,} bytes")
+        return super().read(size)
+
+
 class Archive:
     """The entries of a zip archive, by name.
 
@@ -44,31 +52,34 @@ class Archive:
       Refusal: for a damaged or hostile directory.
     """
 
-    def __init__(self, data: memoryview):
+    def __init__(self, path: Path, data: memoryview):
         self._data = data
-        start, length, count = self._end()
-        self._directory = start
+        try:
+            with _Capped(path) as file, zipfile.ZipFile(file) as archive:
+                infos = archive.infolist()
+                directory, comment = archive.start_dir, archive.comment
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+            raise Refusal(f"a damaged zip archive: {error}", len(data)) from None
+        self._check_end(len(data) - _END.size - len(comment), len(infos))
         self.entries: dict[str, Entry] = {}
-        at = start
-        starts = []
-        for _ in range(count):
-            header, entry, at = self._central(at, start + length)
+        spans = []
+        for info in infos:
+            entry = self._entry(info, directory)
             if entry.name in self.entries:
+                at = info.header_offset
                 raise Refusal(f"two entries are named {shown(entry.name)}", at)
             self.entries[entry.name] = entry
-            starts.append((header, entry.offset + entry.stored))
-        if at != start + length:
-            raise Refusal(f"{start + length - at} stray bytes in the directory", at)
+            spans.append((info.header_offset, entry.offset + entry.stored))
         unfolded = sum(entry.size for entry in self.entries.values())
         if unfolded > _GROWTH * len(data) + _SMALL:
             raise Refusal(
                 f"the archive would unfold from {len(data):,} to {unfolded:,} bytes",
                 remedy="save it without compression",
             )
-        starts.sort()
-        for (_, end), (header, _) in zip(starts, [*starts[1:], (start, 0)]):
-            if end > header:
-                raise Refusal("an entry reaches into the next", header)
+        spans.sort()
+        for (_, end), (start, _) in zip(spans, [*spans[1:], (directory, 0)]):
+            if end > start:
+                raise Refusal("an entry reaches into the next", start)
 
     def read(self, name: str) -> memoryview:
         """Returns the bytes of an entry: of the file itself where they are stored.
@@ -86,88 +97,65 @@ class Archive:
             raise Refusal(f"the checksum of {shown(name)} is wrong", entry.offset)
         return content
 
-    def _unpack(self, layout: struct.Struct, at: int, end: int, magic: bytes) -> tuple:
-        if not 0 <= at <= end - layout.size:
-            raise Refusal("a header of the zip archive lies outside it", min(at, end))
-        fields = layout.unpack_from(self._data, at)
-        if fields[0] != magic:
-            raise Refusal(f"{shown(fields[0])} where {shown(magic)} belongs", at)
-        return fields[1:]
-
-    def _end(self) -> tuple[int, int, int]:
-        """Returns where the directory starts, its length and the number of entries."""
-        size = len(self._data)
-        tail = bytes(self._data[max(0, size - _END.size - 0xFFFF) :])
-        at = tail.rfind(b"PK\5\6")
-        if at < 0:
-            raise Refusal("no directory of the zip archive at its end", size)
-        at += size - len(tail)
-        found = self._unpack(_END, at, size, b"PK\5\6")
-        disk, first_disk, here, count, length, start, comment = found
-        if at + _END.size + comment != size:
+    def _check_end(self, at: int, count: int) -> None:
+        """Raises a Refusal for an end that contradicts the directory's `count`."""
+        magic, disk, first_disk, here, total, *_ = _END.unpack_from(self._data, at)
+        if magic != b"PK\5\6":
             raise Refusal("bytes after the end of the zip archive", at)
-        end = at
-        if at >= _LOCATOR_64.size and self._data[at - 20 : at - 16] == b"PK\6\7":
-            _, at, _ = self._unpack(_LOCATOR_64, at - 20, at, b"PK\6\7")
-            found = self._unpack(_END_64, at, end - 20, b"PK\6\6")
-            _, _, _, disk, first_disk, here, count, length, start = found
-            end = at
-        if disk or first_disk or here != count:
+        if disk or first_disk or here != total:
             raise Refusal("a zip archive of several disks", at)
-        if not 0 < count <= MAX_ENTRIES:
-            raise Refusal(f"a zip archive of {count:,} entries", at)
-        if start + length != end:
-            raise Refusal("the directory of the zip archive is not at its end", at)
-        return start, length, count
+        if self._data[max(at - 20, 0) : at][:4] == b"PK\6\7" and total == 0xFFFF:
+            total = count  # zip64 has its own number, which zipfile goes by
+        if total != count or not 0 < count <= MAX_ENTRIES:
+            raise Refusal(
+                f"a zip archive of {total:,} entries; {count:,} are listed", at
+            )
 
-    def _central(self, at: int, end: int) -> tuple[int, Entry, int]:
-        """Returns where an entry's own header is, the entry, and where the next is."""
-        fields = self._unpack(_CENTRAL, at, end, b"PK\1\2")
-        _, _, flags, method, _, _, checksum, stored, size = fields[:9]
-        name_length, extra_length, comment_length, disk, _, _, header = fields[9:]
-        next_at = at + _CENTRAL.size + name_length + extra_length + comment_length
-        if next_at > end:
-            raise Refusal("a header of the zip archive lies outside it", at)
-        if name_length > _MAX_NAME or extra_length > _MAX_EXTRA:
-            raise Refusal(f"a header of {next_at - at:,} bytes", at)
-        extra_at = at + _CENTRAL.size + name_length
-        name = _name(bytes(self._data[at + _CENTRAL.size : extra_at]), at)
-        size, stored, header = _widened(
-            bytes(self._data[extra_at : extra_at + extra_length]),
-            (size, stored, header),
-            at,
-        )
-        if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED) or disk:
+    def _entry(self, info: zipfile.ZipInfo, directory: int) -> Entry:
+        name, at, method = info.orig_filename, info.header_offset, info.compress_type
+        _check_name(name)
+        deflated = method == zipfile.ZIP_DEFLATED
+        if info.flag_bits & _ENCRYPTED or (
+            method != zipfile.ZIP_STORED and not deflated
+        ):
             raise Refusal(
                 f"{shown(name)} is encrypted or packed by method {method}",
-                at,
-                "unpack the archive with the tool that made it and zip it without",
+                remedy="unpack it with the tool that made it and zip it without",
             )
-        if method == _STORED and size != stored:
-            raise Refusal(f"{shown(name)} has two sizes, {stored:,} and {size:,}", at)
-        offset = self._local(header, fields, name)
-        if offset + stored > self._directory:
-            raise Refusal(f"{shown(name)}, {stored:,} bytes, exceeds the file", at)
-        return (
-            header,
-            Entry(name, method == _DEFLATED, checksum, offset, stored, size),
-            next_at,
-        )
+        stored, size = info.compress_size, info.file_size
+        if not deflated and stored != size:
+            raise Refusal(f"{shown(name)} has two sizes, {stored:,} and {size:,}")
+        if not 0 <= at <= directory - _LOCAL.size:
+            raise Refusal(f"the header of {shown(name)} lies outside the archive")
+        return Entry(name, deflated, info.CRC, self._offset(info), stored, size)
 
-    def _local(self, at: int, central: tuple, name: str) -> int:
+    def _offset(self, info: zipfile.ZipInfo) -> int:
         """Returns where an entry's data start, if its own header agrees."""
-        fields = self._unpack(_LOCAL, at, self._directory, b"PK\3\4")
-        _, flags, method, _, _, checksum, *sizes, name_length, extra_length = fields
+        at = info.header_offset
+        header = _LOCAL.unpack_from(self._data, at)
+        magic, _, flags, method, _, _, *counts, name_length, extra_length = header
         start = at + _LOCAL.size
-        agrees = (flags, method) == central[2:4]
-        agrees &= name.encode() == self._data[start : start + name_length]
+        name = info.orig_filename.encode("utf-8" if flags & _UTF_8 else "cp437")
+        agrees = magic == b"PK\3\4" and name == self._data[start : start + name_length]
+        agrees &= (flags, method) == (info.flag_bits, info.compress_type)
         if not flags & _SIZES_FOLLOW:
-            agrees &= checksum == central[6]
-            for here, there in zip(sizes, central[7:9]):
-                agrees &= _WIDE in (here, there) or here == there
+            expected = info.CRC, info.compress_size, info.file_size
+            for here, there in zip(counts, expected):
+                agrees &= here in (there, _WIDE)
         if not agrees:
-            raise Refusal(f"{shown(name)} is described in two ways", at)
+            raise Refusal(f"{shown(info.orig_filename)} is described in two ways", at)
         return start + name_length + extra_length
+
+
+def _check_name(name: str) -> None:
+    # A folder's own entry ends in a slash.
+    parts = name.removesuffix("/").split("/")
+    if (
+        re.search(r"^[A-Za-z]:|\\", name)
+        or not name.isprintable()
+        or not all(part and part not in (".", "..") for part in parts)
+    ):
+        raise Refusal(f"an entry is named {shown(name)}")
 
 
 def _inflated(content: memoryview, entry: Entry) -> bytes:
@@ -182,37 +170,3 @@ def _inflated(content: memoryview, entry: Entry) -> bytes:
             entry.offset,
         )
     return unfolded
-
-
-def _name(raw: bytes, at: int) -> str:
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError:
-        raise Refusal(f"an entry is named {shown(raw)}", at) from None
-    # A folder's own entry ends in a slash.
-    parts = name.removesuffix("/").split("/")
-    if (
-        re.search(r"^[A-Za-z]:|\\", name)
-        or not name.isprintable()
-        or not all(part and part not in (".", "..") for part in parts)
-    ):
-        raise Refusal(f"an entry is named {shown(name)}", at)
-    return name
-
-
-def _widened(extra: bytes, fields: tuple[int, ...], at: int) -> list[int]:
-    """Returns sizes and offset, with those that do not fit 32 bits from `extra`."""
-    wide = b""
-    while len(extra) >= 4 and not wide:
-        kind, length = struct.unpack_from("<2H", extra)
-        if kind == 1:
-            wide = extra[4 : 4 + length]
-        extra = extra[4 + length :]
-    values = []
-    for field in fields:
-        if field == _WIDE:
-            if len(wide) < 8:
-                raise Refusal("a zip64 field is missing", at)
-            field, wide = int.from_bytes(wide[:8], "little"), wide[8:]
-        values.append(field)
-    return values

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import check_names
+from fr_jax.losses.margin import unit
 from fr_jax.models import layers
 from fr_jax.models.dr_gan import generator as dr_gan
 
@@ -51,8 +52,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        if self.norm not in NORMS:
-            raise UserError(unknown("norm", self.norm, NORMS))
+        check_names("norm", [self.norm], NORMS)
         unit = functools.partial(dr_gan.unit_of(self), normalised=self.norm != "none")
         if self.norm == "group":
             unit = functools.partial(unit, norm=layers.GroupNorm)
@@ -95,9 +95,4 @@ class Discriminator(nn.Module):
 
     def _cosines(self, feature: Array, size: int) -> Array:
         kernel = self.param("fc_identity", dr_gan.INIT, (feature.shape[1], size))
-        return _unit_length(feature, 1) @ _unit_length(kernel, 0)
-
-
-def _unit_length(x: Array, axis: int) -> Array:
-    square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+        return unit(feature, 1) @ unit(kernel, 0)

@@ -339,6 +339,11 @@ class Generator(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @property
+    def weighs_images(self) -> bool:
+        """Whether fused features are a mean, or a sum weighted by confidence."""
+        return self.confidence_head != "none" or self.normalise_fusion
+
+    @property
     def code_lengths(self) -> tuple[int, int, int, int]:
         """Of the feature, the pose, the light and the noise, as they are decoded."""
         feature, pose = round(FEATURES * self.width), self.pose_features or self.poses

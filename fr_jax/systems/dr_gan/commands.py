@@ -1,7 +1,8 @@
-"""`fr-jax rotate`: faces in, the same people in other poses out."""
+"""`fr-jax rotate`: rotates aligned faces to other poses, with a trained generator."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,16 @@ from fr_jax.embedder.images import batched
 from fr_jax.errors import UserError
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan.rotator import Rotator
+
+
+def add_arguments(parser: Any) -> None:
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="aligned faces")
+    add("--generator", required=True, metavar="E", help="WORKDIR/embedder_generator")
+    add("--to", required=True, metavar="DIR")
+    add("--angles", default="", metavar="A,B,C", help="degrees; default: all trained")
+    add("--light", type=int, help="its number, where lights are targets")
+    add("--fuse", action="store_true", help="all images show one identity")
 
 
 def run(arguments: argparse.Namespace) -> int:

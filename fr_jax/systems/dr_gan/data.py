@@ -1,295 +1,270 @@
-"""What rotating faces trains on: people whose poses are known.
+"""What DR-GAN trains on: identities in labelled poses."""
 
-As `training`'s sources, for configurations whose `data` have `angles`.
-"""
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from data_pipelines import DataError, poses
-from data_pipelines.pose_stream import PosedFaces, PoseStream
-from fr_jax import provenance as lineage
 from fr_jax.backend import sharding
-from fr_jax.errors import UserError
-from fr_jax.evaluation.sets import parse_set
-from fr_jax.evaluation.verification import EvaluationSet
+from fr_jax.errors import UserError, check_names
+from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import grids, pairs, sets
+from fr_jax.provenance import Provenance, check_unseen, joined
+from fr_jax.systems.dr_gan.targets import Targets
+from fr_jax.training import sources
+from fr_jax.training.data import Context, Stream, Streams, TrainingData
 from fr_jax.training.streams import GeneratedStream
 
-# Opens the stream, the sets to judge on and a stream of held-out people, if there are
-# any; facts for `make`; provenance.
-Source = tuple[Callable[[], tuple[Any, ...]], dict[str, Any], dict[str, Any]]
 
-
-def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """TFRecords that know yaws; others may lie beside them, of people nobody knows."""
-    options = config.data
-    _check(config)
-    if not options.path:
-        raise UserError("say where the records are: --config.data.path=DIR/NAME")
-    if options.beside_rows and not options.beside:
-        raise UserError(
-            f"config.data.beside_rows is {options.beside_rows}, of no records: give "
-            "--config.data.beside=DIR/NAME, or 0 rows and as many fewer in a batch"
-        )
-    reader, faces = _posed(config, options.path, options.identities, options.expression)
-    readers, beside = [reader], []
-    if options.beside:
-        other, others = _posed(config, options.beside, "")
-        readers, beside = [reader, other], [(others, options.beside_rows)]
-    stream = _stream(config, mesh, faces, beside)
-    _check_seen(config, [faces, *(others for others, _ in beside)])
-    people = lineage.joined(*({one.name: one.identities} for one in readers))
-    held, held_out = [], {}
-    if options.validation:
-        judged, strangers = _posed(
-            config, options.path, options.validation, options.expression
-        )
-        held_out = {judged.name: judged.identities}
-        remedy = "say who is trained on (config.data.identities) and who only judged"
-        lineage.check_strangers(held_out, people, f"{remedy} (config.data.validation)")
-        held = [_stream(config, mesh, strangers)]
-    given = [parse_set(text) for text in config.evaluation.sets]
-    facts = _facts(config, stream.num_classes, stream.num_examples)
-    provenance = {
-        "people": people,
-        "held_out": held_out,
-        "licences": {one.name: one.licence for one in readers},
-    }
-    return lambda: (stream, given, *held), facts, provenance | _asked(config)
-
-
-def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """Drawn people in every pose and light, made once and kept in memory."""
-    options, seed = config.data, config.train.seed
-    _check(config)
-    drawn: dict[str, np.ndarray] = {}
-    stream = _stream(config, mesh, _grid(config, options.num_identities, drawn))
-
-    def open_stream():
-        drawn["image"] = _draw(config, options.num_identities, 0, "drawing people")
-        return stream
-
-    names = [sets.person_name(seed, n) for n in range(options.num_identities)]
-    return _of_nobody(config, mesh, open_stream, names)
-
-
-def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """Drawn people, every image new."""
-    options, seed = config.data, config.train.seed
-    _check(config)
-    if not _classes(config):
-        raise UserError("generated faces have poses of classes: use source 'rendered'")
-    make_batch = grids.make(
-        tuple(options.angles),
-        tuple(options.lights),
-        options.num_identities,
-        options.batch_size,
-        seed=seed,
-        images_per_identity=options.images_per_identity,
-        paired=options.paired,
-        size=options.size,
-        mesh=mesh,
+def load(config: Any, context: Context) -> TrainingData:
+    """Returns the data of `config.data`; see `configs/dr_gan.py`."""
+    check_names("pose_labels", [config.pose_labels], ("classes", "yaw"))
+    _targets(config).check("none")
+    return sources.load(
+        config,
+        context,
+        {"records": _records, "rendered": _rendered, "generated": _generated},
     )
 
-    def open_stream():
-        return GeneratedStream(make_batch, options.batch_size, seed=seed, mesh=mesh)
 
-    names = [sets.person_name(seed, n) for n in range(options.num_identities)]
-    return _of_nobody(config, mesh, open_stream, names)
+class Posed(NamedTuple):
+    """Records with poses: their reader, and their columns."""
 
-
-SOURCES: Mapping[str, Callable[[ConfigDict, jax.sharding.Mesh], Source]] = {
-    "records": records,
-    "rendered": rendered,
-    "generated": generated,
-}
+    reader: Any
+    faces: Any
 
 
-def _classes(config: ConfigDict) -> int:
-    """Number of pose classes; 0 where poses are yaws."""
-    continuous = config.system.pose_mode == "continuous"
-    return 0 if continuous else len(config.data.angles)
-
-
-def _check(config: ConfigDict) -> None:
-    """Raises a UserError where angles, mirroring and what is paired do not fit."""
-    options, system, angles = config.data, config.system, list(config.data.angles)
-    degrees = [a for a in angles if isinstance(a, int | float) and abs(a) <= 180]
-    if len(angles) < 2 or sorted(set(degrees)) != angles:
+def _records(config: Any, context: Context) -> TrainingData:
+    """TFRecords with yaws; auxiliary ones may add images of unknown identities."""
+    options = config.records
+    if options.auxiliary_rows and not options.auxiliary:
         raise UserError(
-            f"config.data.angles is {tuple(angles)}: give two or more, ascending, in "
-            "degrees from -180 to 180"
+            f"config.data.records.auxiliary_rows is {options.auxiliary_rows}, of no "
+            "records: give --config.data.records.auxiliary=DIR/NAME, or 0 rows and as "
+            "many fewer in a batch"
         )
-    unsigned = options.get("unsigned", False)
-    if unsigned and not _classes(config):
-        raise UserError(
-            "config.data.unsigned goes with config.system.pose_mode=classes"
+    posed = functools.partial(_posed, config, context)
+    main = posed(options.path, options.identities, options.expression)
+    several, auxiliary = [main], []
+    if options.auxiliary:
+        several.append(posed(options.auxiliary))
+        auxiliary = [(several[1].faces, options.auxiliary_rows)]
+    stream = _stream(config, context, main.faces, auxiliary)
+    _check_poses(config, [one.faces.pose for one in several])
+    identities = joined(*({one.reader.name: one.reader.identities} for one in several))
+    validation, held_out = None, {}
+    if options.validation:
+        held = posed(options.path, options.validation, options.expression)
+        held_out = {held.reader.name: held.reader.identities}
+        remedy = (
+            "choose the identities of training (config.data.records.identities) and of "
+            "validation (config.data.records.validation)"
         )
-    if system.flip == "keep" and not unsigned:
-        raise UserError(
-            "config.system.flip='keep' mirrors faces as if their pose had no side, and "
-            "config.data.unsigned is not set: use 'remap'"
-        )
-    symmetric = [-angle for angle in reversed(angles)] == angles
-    if system.flip == "remap" and (unsigned or (_classes(config) and not symmetric)):
-        raise UserError(
-            f"config.system.flip='remap' on config.data.angles={tuple(angles)}: "
-            "mirrored faces need the angles of the other side too; use 'none', or "
-            "'keep' where poses are unsigned"
-        )
-    for name in ("paired", "perceptual"):
-        weight = system.weights.get(name)
-        if weight and not options.paired:
-            raise UserError(
-                f"config.system.weights.{name} is {weight}, and there is nothing to "
-                "compare with: set config.data.paired, or a weight of 0.0"
-            )
+        check_unseen(held_out, identities, remedy)
+        validation = _stream(config, context, held.faces)
+    provenance = sources.records_provenance(
+        main.reader.name,
+        main.reader.identities,
+        main.reader.classes,
+        main.reader.licence,
+    )._replace(
+        identities=identities,
+        held_out=held_out,
+        licences={one.reader.name: one.reader.licence for one in several},
+    )
+    return _data(
+        config,
+        stream.num_classes,
+        stream.num_examples,
+        lambda: Streams(stream, validation),
+        provenance,
+        expression=options.expression,
+        drop_beyond=options.drop_beyond,
+    )
 
 
-def _check_seen(config: ConfigDict, several: Sequence[PosedFaces]) -> None:
-    """Raises a DataError where no image has one of the poses that are to be made."""
-    seen = np.concatenate([faces.pose for faces in several])
-    angles = config.data.angles
-    never = [f"{angles[n]:g}" for n in range(_classes(config)) if n not in seen]
+def _rendered(config: Any, context: Context) -> TrainingData:
+    """Rendered identities in every pose and light, rendered once, kept in memory."""
+    count = config.rendered.num_identities
+    images: dict[str, np.ndarray] = {}
+    stream = _stream(config, context, _grid(config, count, images))
+
+    def opened():
+        images["image"] = _render(config, context, count, 0, sources.progress(context))
+        return stream
+
+    return _of_rendered(config, context, opened)
+
+
+def _generated(config: Any, context: Context) -> TrainingData:
+    """Rendered identities, every image new."""
+    options = config.rendered
+    if config.pose_labels != "classes":
+        raise UserError("generated faces have pose classes: use source 'rendered'")
+    make_batch = grids.make(
+        tuple(config.angles),
+        tuple(config.lights),
+        options.num_identities,
+        config.batch_size,
+        seed=context.seed,
+        images_per_identity=config.images_per_identity,
+        paired=config.paired,
+        size=options.size,
+        mesh=context.mesh,
+    )
+
+    def opened():
+        return GeneratedStream(
+            make_batch, config.batch_size, seed=context.seed, mesh=context.mesh
+        )
+
+    return _of_rendered(config, context, opened)
+
+
+def _of_rendered(
+    config: Any, context: Context, opened: Callable[[], Stream]
+) -> TrainingData:
+    """Rendered identities, evaluated on unseen ones in the same poses and lights."""
+    options, seed = config.rendered, context.seed
+    count, angles, lights = options.num_unseen, len(config.angles), len(config.lights)
+    numbered = pairs.number(seed, count, angles)
+    images: dict[str, np.ndarray] = {}
+    validation = _stream(config, context, _grid(config, count, images))
+
+    def open_():
+        progress = "rendering unseen identities" if context.show_progress else ""
+        images["image"] = _render(config, context, count, sets.STRANGERS, progress)
+        person = numbered.identities - sets.STRANGERS
+        light = (person + numbered.images) % lights
+        rows = (person * angles + numbered.images) * lights + light
+        unseen = Verification(
+            "unseen",
+            images=images["image"][rows],
+            pairs=numbered.pairs,
+            same=numbered.same,
+            folds=numbered.folds,
+            identities=[sets.person_name(seed, int(n)) for n in numbered.identities],
+        )
+        return Streams(opened(), validation, final_evaluators=[unseen])
+
+    num_images = options.num_identities * angles * lights
+    provenance = sources.rendered_provenance(
+        seed, options.num_identities, angles * lights
+    )
+    return _data(config, options.num_identities, num_images, open_, provenance)
+
+
+def _targets(config: Any) -> Targets:
+    return Targets(
+        angles=tuple(config.angles),
+        continuous=config.pose_labels == "yaw",
+        unsigned=config.unsigned,
+        illuminations=len(config.lights) if config.illuminations else 0,
+        images_per_identity=config.images_per_identity,
+        paired=config.paired,
+    )
+
+
+def _data(
+    config: Any,
+    num_classes: int,
+    num_images: int,
+    open_: Callable[[], Streams],
+    provenance: Provenance,
+    **details: Any,
+) -> TrainingData:
+    meaning = {  # of the codes, for users of the generator
+        "angles": [float(angle) for angle in config.angles],
+        "unsigned": bool(config.unsigned),
+        "lights": list(config.lights),
+    }
+    return TrainingData(
+        open_,
+        {"num_classes": num_classes, "targets": _targets(config)},
+        config.batch_size,
+        num_images / config.batch_size,
+        provenance._replace(details=meaning | details),
+        f"{num_classes:,} identities, {num_images:,} images an epoch",
+    )
+
+
+def _check_poses(config: Any, poses: list[np.ndarray]) -> None:
+    """Raises a UserError where no image has one of the target poses."""
+    if config.pose_labels == "yaw":
+        return
+    seen = np.concatenate(poses)
+    never = [f"{a:g}" for n, a in enumerate(config.angles) if n not in seen]
     if never:
-        raise DataError(
-            f"no image has a yaw near {', '.join(never)} degrees, so nobody can learn "
-            "what it looks like: set config.data.angles to those that there are"
+        raise UserError(
+            f"no labelled image has a yaw near {', '.join(never)} degrees, so that pose "
+            "cannot be learnt: set config.data.angles to those of the images"
         )
 
 
 def _posed(
-    config: ConfigDict, path: str, identities: str, expression: str = ""
-) -> tuple[Any, PosedFaces]:
-    """A reader of records, and its faces with their poses."""
-    from data_pipelines.stream import RecordStream  # needs TensorFlow
+    config: Any, context: Context, path: str, identities: str = "", expression: str = ""
+) -> Posed:
+    from data_pipelines import poses
+    from data_pipelines.pose_stream import PosedFaces
 
-    options = config.data
-    within = poses.reach(options.angles, unsigned=options.unsigned)
-    reader = RecordStream(
+    within = poses.reach(config.angles, unsigned=config.unsigned)
+    reader = sources.open_records(
         path,
-        batch_size=options.batch_size,
-        identities=identities or None,
+        context,
+        config.batch_size,
+        identities=identities,
         expression=expression,
-        yaws=within if options.drop_beyond else None,
+        yaws=within if config.records.drop_beyond else None,
     )
-    pose = reader.yaws
-    if _classes(config):
-        pose = poses.classes(pose, options.angles, unsigned=options.unsigned)
-    light = reader.lights
-    if options.illuminations:
-        place = {number: n for n, number in enumerate(options.lights)}
+    pose, light = reader.yaws, reader.lights
+    if config.pose_labels == "classes":
+        pose = poses.classes(pose, config.angles, unsigned=config.unsigned)
+    if config.illuminations:
+        place = {number: n for n, number in enumerate(config.lights)}
         light = np.array([place.get(number, -1) for number in light.tolist()])
     faces = PosedFaces(reader.images, reader.classes, pose, light, reader.identities)
-    return reader, faces
+    return Posed(reader, faces)
 
 
-def _stream(
-    config: ConfigDict, mesh: jax.sharding.Mesh, faces: PosedFaces, beside: Any = ()
-) -> PoseStream:
-    options = config.data
+def _stream(config: Any, context: Context, faces: Any, auxiliary: Any = ()) -> Any:
+    from data_pipelines.pose_stream import PoseStream
+
     return PoseStream(
         faces,
-        poses=_classes(config),
-        batch_size=options.batch_size,
-        images_per_identity=options.images_per_identity,
-        paired=options.paired,
-        beside=beside,
-        drop_small=options.get("drop_small", False),
-        seed=config.train.seed,
-        rows=sharding.local_rows(mesh, options.batch_size),
+        poses=0 if config.pose_labels == "yaw" else len(config.angles),
+        batch_size=config.batch_size,
+        images_per_identity=config.images_per_identity,
+        paired=config.paired,
+        beside=auxiliary,
+        drop_small=config.records.drop_small and config.source == "records",
+        seed=context.seed,
+        rows=sharding.local_rows(context.mesh, config.batch_size),
     )
 
 
-def _grid(config: ConfigDict, people: int, drawn: Mapping[str, np.ndarray]):
-    """The faces of drawn people, whose images will be in `drawn`."""
-    angles, lights = config.data.angles, config.data.lights
-    label, _ = sets.rows(sets.multipie(tuple(angles), tuple(lights)), people, 0)
-    pose, light = np.divmod(
-        np.arange(len(label)) % (len(angles) * len(lights)), len(lights)
-    )
-    if not _classes(config):
+def _grid(config: Any, count: int, images: dict[str, np.ndarray]) -> Any:
+    """The columns of rendered identities, whose images will be in `images`."""
+    from data_pipelines.pose_stream import PosedFaces
+
+    angles, lights = config.angles, config.lights
+    label, _ = sets.rows(sets.multipie(tuple(angles), tuple(lights)), count, 0)
+    place = np.arange(len(label)) % (len(angles) * len(lights))
+    pose, light = np.divmod(place, len(lights))
+    if config.pose_labels == "yaw":
         pose = np.asarray(angles, np.float32)[pose]
-    return PosedFaces(lambda numbers: drawn["image"][numbers], label, pose, light)
+    return PosedFaces(lambda numbers: images["image"][numbers], label, pose, light)
 
 
-def _draw(config: ConfigDict, people: int, first: int, what: str) -> np.ndarray:
-    options = config.data
+def _render(
+    config: Any, context: Context, count: int, first: int, progress: str
+) -> np.ndarray:
     arrays = sets.arrays(
-        sets.multipie(tuple(options.angles), tuple(options.lights)),
-        seed=config.train.seed,
-        people=people,
+        sets.multipie(tuple(config.angles), tuple(config.lights)),
+        seed=context.seed,
+        people=count,
         first=first,
-        size=options.size,
-        progress=what if jax.process_index() == 0 else "",
+        size=config.rendered.size,
+        progress=progress,
     )
     return arrays["image"]
-
-
-def _of_nobody(
-    config: ConfigDict,
-    mesh: jax.sharding.Mesh,
-    open_stream: Callable[[], Any],
-    names: list[str],
-) -> Source:
-    """A source of drawn people, judged on others in the same poses and lights."""
-    options, seed = config.data, config.train.seed
-    given = [parse_set(text) for text in config.evaluation.sets]
-    people, angles, lights = (
-        options.num_strangers,
-        len(options.angles),
-        len(options.lights),
-    )
-    numbered = pairs.number(seed, people, angles)
-    drawn: dict[str, np.ndarray] = {}
-    validation = _stream(config, mesh, _grid(config, people, drawn))
-
-    def open_():
-        drawn["image"] = _draw(config, people, sets.STRANGERS, "drawing strangers")
-        person = numbered.people - sets.STRANGERS
-        light = (person + numbered.images) % lights
-        rows = (person * angles + numbered.images) * lights + light
-        strangers = EvaluationSet(
-            "strangers",
-            images=drawn["image"][rows],
-            pairs=numbered.pairs,
-            same=numbered.same,
-            folds=numbered.folds,
-            people=[sets.person_name(seed, int(n)) for n in numbered.people],
-        )
-        return open_stream(), [strangers, *given], validation
-
-    images = len(names) * angles * lights
-    provenance = {"people": {"drawn": names}, "licences": {"drawn": "none needed"}}
-    return open_, _facts(config, len(names), images), provenance | _asked(config)
-
-
-def _facts(config: ConfigDict, people: int, images: int) -> dict[str, Any]:
-    """Arguments of `make` that the data decide."""
-    options = config.data
-    return {
-        "num_classes": people,
-        "poses": len(options.angles),
-        "max_yaw": float(max(abs(angle) for angle in options.angles)),
-        "illuminations": len(options.lights) if options.illuminations else 0,
-        "images_per_identity": options.images_per_identity,
-        "batch_size": options.batch_size,
-        "steps_per_epoch": images / options.batch_size,
-    }
-
-
-def _asked(config: ConfigDict) -> dict[str, Any]:
-    """What the numbers of the codes mean, for whoever uses the generator."""
-    options = config.data
-    return {
-        "angles": [float(angle) for angle in options.angles],
-        "unsigned": bool(options.get("unsigned", False)),
-        "lights": list(options.lights),
-        "expression": options.get("expression", ""),
-        "drop_beyond": bool(options.get("drop_beyond", False)),
-    }

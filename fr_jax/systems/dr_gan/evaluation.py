@@ -1,12 +1,12 @@
-"""Judging a generator: is it the pose, is it the person, and what does a feature tell?
+"""A generator evaluated: its poses, the identities in its images, its features.
 
-The judges are independent of it: a classifier of poses that learnt from pictures, a
-recogniser that learnt elsewhere.
+The measures are independent of it: a classifier of poses that is trained on pictures, a
+recogniser that was trained elsewhere, linear probes of features.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,53 +15,108 @@ from etils import epath
 
 from fr_jax.backend import cpu
 from fr_jax.embedder import Embedder
-from fr_jax.errors import UserError
+from fr_jax.evaluation.evaluator import Trained
 from fr_jax.metrics import generation, identification, probes, quality
-from fr_jax.models.preprocess import resize
+from fr_jax.metrics.verification import l2_normalize
 from fr_jax.report import rotation
-from fr_jax.systems.dr_gan.rotator import Rotator
+from fr_jax.systems.dr_gan import figures
+from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
+from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
 
 Array = np.ndarray
-# Of the side in pixels that a spoilt image keeps. A drawn person is known from 8 of 64:
-# the last level is what harms the mean of several images.
-LEVELS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 MOST = 6  # images that are fused, where that is scored
-_COSINE_SCALE = 30.0  # of a head of cosines, as the authors learn it
+_COSINE_SCALE = 30.0  # of an identity head of cosines, as the authors train it
+Embed = Callable[[Array], Array]
 
 
-class PosedSet(NamedTuple):
-    """Aligned faces of people in several poses.
+class GeneratorEvaluator:
+    """Evaluates the generator among a run's networks; see the functions below.
+
+    Args:
+      faces: unseen identities in several poses.
+      for_poses: other faces, to train a pose classifier on; None leaves it out.
+      recogniser: images -> embeddings, of a recogniser of its own.
+      features: a name, and images -> features, for the distance between image sets.
+      seen: identities of the training set, labelled as the discriminator's classes.
+      num_inputs: faces that are rotated.
 
     Attributes:
-      images: uint8 RGB [N, H, W, 3].
-      label, yaw: [N] who it is, and degrees, NaN where not known.
-      light, session: int [N], -1 where not known.
-      neutral: the light that a gallery wants.
+      rotated: (rows, images [n, A, S, S, 3]) of the last evaluation.
+      tables: rank-1 by number of fused images, of the last evaluation.
     """
 
-    images: Array
-    label: Array
-    yaw: Array
-    light: Array
-    session: Array
-    neutral: int = 7
+    def __init__(
+        self,
+        faces: PosedSet,
+        for_poses: PosedSet | None = None,
+        *,
+        recogniser: Embed | None = None,
+        features: tuple[str, Embed] = ("gradients", probes.gradient_histograms),
+        seen: PosedSet | None = None,
+        num_inputs: int = 200,
+    ):
+        self._faces, self._for_poses, self._seen = faces, for_poses, seen
+        self._recogniser, self._features = recogniser, features
+        self._num_inputs = num_inputs
+        self.rotated: tuple[Array, Array] | None = None
+        self.tables: dict[str, Array] = {}
+        self._drawings: list[Callable[[epath.Path], list[epath.Path]]] = []
 
+    @property
+    def metric_names(self) -> list[str]:
+        """Names of the metrics that do not depend on the generator's angles."""
+        names = ["identification/rank1", "identification/rank1:turned"]
+        names += ["confidence/spearman", f"rotation/kid:{self._features[0]}"]
+        if self._for_poses is not None:
+            names += ["rotation/pose_accuracy", "rotation/pose_accuracy_true"]
+        if self._recogniser is not None:
+            names += [f"identification/rank1:{n}" for n in _BY_RECOGNISER]
+            names += [f"rotation/identity_{n}" for n in ("cosine", "cosine_impostor")]
+            names.append("rotation/identity_auc")
+        return names
 
-def check(faces: PosedSet, name: str) -> None:
-    """Raises UserError for a set, called `name`, that nobody could be judged on."""
-    known = np.isfinite(faces.yaw)
-    if not known.any():
-        raise UserError(f"{name}: no image has a yaw; give a labels.csv with them")
-    people, counts = np.unique(faces.label[known], return_counts=True)
-    if len(people) < 2:
-        raise UserError(f"{name}: {len(people)} people to judge on; at least 2")
-    if counts.max() < 2:
-        raise UserError(
-            f"{name}: one image of each person, which the gallery takes; at least 2"
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        """Returns all results."""
+        rotator, faces = Rotator(trained.networks["generator"]), self._faces
+        classify = None
+        if self._for_poses is not None:
+            classify = pose_classifier(rotator, self._for_poses)
+        results = evaluate_features(rotator, faces, self._recogniser)
+        found, *self.rotated = evaluate_images(
+            rotator,
+            faces,
+            classify=classify,
+            embed=self._recogniser,
+            features=self._features,
+            inputs=self._num_inputs,
         )
+        known, self.tables, draw = evaluate_confidence(rotator, faces)
+        self._drawings = [draw, functools.partial(figures.draw, rotator, faces)]
+        if self._seen is not None and "discriminator" in trained.networks:
+            discriminator = trained.networks["discriminator"]
+            more, draw = evaluate_seen(rotator, discriminator, self._seen)
+            known |= more
+            self._drawings.append(draw)
+        return results | found | known
+
+    def draw(self, folder: epath.Path) -> list[epath.Path]:
+        """Draws the figures of the last evaluation; returns their paths."""
+        return [path for drawing in self._drawings for path in drawing(folder)]
 
 
-def judge_features(
+_BY_RECOGNISER = ("recogniser", "recogniser_turned")
+
+
+def pose_classifier(rotator: Rotator, faces: PosedSet) -> Callable[[Array], Array]:
+    """Returns a classifier of the generator's poses, trained on pictures."""
+    pose = classes_of(rotator, faces.yaw)
+    seen, pose = rotator.seen(faces.images[pose >= 0]), pose[pose >= 0]
+    # Poses, not sharpness: from degraded images too.
+    degraded, _ = degrade(seen)
+    return probes.PictureClassifier(np.concatenate([seen, degraded]), np.tile(pose, 2))
+
+
+def evaluate_features(
     rotator: Rotator,
     faces: PosedSet,
     embed: Callable[[Array], Array] | None = None,
@@ -78,9 +133,7 @@ def judge_features(
     """
     features, _ = rotator.encode(faces.images)
     known = np.isfinite(faces.yaw)
-    held = identification.gallery(
-        faces.label, faces.yaw, faces.light, faces.session, neutral=faces.neutral
-    )
+    held = _gallery(faces)
     probing = np.setdiff1d(np.flatnonzero(known), held)
     frontal = min(rotator.angles, key=abs)
     lights = rotator.places(faces.light[probing])
@@ -112,7 +165,7 @@ def judge_features(
     return results
 
 
-def judge_images(
+def evaluate_images(
     rotator: Rotator,
     faces: PosedSet,
     *,
@@ -165,13 +218,14 @@ def judge_images(
         turned = embed(flat).reshape(*made.shape[:2], -1)
         kept = generation.identity_preservation(given, faces.label[rows], turned)
         results["rotation/identity_cosine"] = kept["cosine"]
-        results["rotation/identity_cosine_strangers"] = kept["cosine_strangers"]
+        results["rotation/identity_cosine_impostor"] = kept["cosine_impostor"]
         results["rotation/identity_auc"] = kept["auc"]
         whose = faces.label[rows]
         if 1 < len(np.unique(whose)) < len(whose):
-            results["rotation/identity_auc_true"] = generation.told_apart(given, whose)
-        given = given / np.linalg.norm(given, axis=1, keepdims=True)
-        turned = turned / np.linalg.norm(turned, axis=2, keepdims=True)
+            results["rotation/identity_auc_true"] = generation.pairwise_auc(
+                given, whose
+            )
+        given, turned = l2_normalize(given), l2_normalize(turned)
         by_angle("rotation/identity_cosine", np.einsum("nf,naf->na", given, turned))
     name, describe = features
     # [poses that there are, images]: as many of each, for made ones have as many.
@@ -196,23 +250,21 @@ def judge_images(
     return results, rows, made
 
 
-def judge_confidence(
-    rotator: Rotator, faces: PosedSet, folder: epath.Path, *, seed: int = 0
-) -> tuple[dict[str, float], dict[str, Array]]:
-    """Returns whether confidence knows bad images, and rank-1 of templates by draw.
+def evaluate_confidence(
+    rotator: Rotator, faces: PosedSet, *, seed: int = 0
+) -> tuple[dict[str, float], dict[str, Array], Callable]:
+    """Returns how confidence goes with quality, rank-1 of templates, and a drawing.
 
-    Every image is spoilt to a level of `LEVELS` at random. confidence/spearman with the
-    level; fusion/rank1:mean@n=1 to 6 and :confidence, templates against a gallery of
-    unspoilt frontal images, and gain@n=, the latter less the former, with its deviation
-    over draws gain_std@n=. Draws confidence against quality, pose and light, and the
-    templates.
+    Every image is degraded to a level of `posed_sets.LEVELS` at random. confidence/spearman with
+    the level; fusion/rank1:mean@n=1 to 6 and :confidence, templates against a gallery
+    of frontal images as they are, and gain@n=, the latter less the former, with its
+    deviation over draws gain_std@n=. The drawing shows confidence against quality, pose
+    and light, and the templates.
     """
-    bad, levels = degrade(faces.images, seed)
-    features, trusted = rotator.encode(bad)
+    degraded, levels = degrade(faces.images, seed)
+    features, trusted = rotator.encode(degraded)
     clean, confidence = rotator.encode(faces.images)
-    held = identification.gallery(
-        faces.label, faces.yaw, faces.light, faces.session, neutral=faces.neutral
-    )
+    held = _gallery(faces)
     probing = np.setdiff1d(np.arange(len(faces.label)), held)
     results = {"confidence/spearman": quality.rank_correlation(trusted, levels)}
     least, tables = np.unique(faces.label[probing], return_counts=True)[1].min(), {}
@@ -233,36 +285,38 @@ def judge_confidence(
                 results[f"fusion/rank1:{name}@n={number + 1}"] = mean
             results[f"fusion/gain@n={number + 1}"] = float(gain[number].mean())
             results[f"fusion/gain_std@n={number + 1}"] = float(gain[number].std())
-        rotation.number_of_images(tables, folder / "number_of_images.png")
     panels = {"yaw": _means(faces.yaw, confidence)}
     if (faces.light >= 0).any():
-        panels["light"] = _means(
-            np.where(faces.light < 0, np.nan, faces.light), confidence
-        )
-    rotation.confidence(
-        panels, folder / "confidence.png", quality=levels, trusted=trusted
-    )
-    return results, tables
+        light = np.where(faces.light < 0, np.nan, faces.light)
+        panels["light"] = _means(light, confidence)
+
+    def draw(folder: epath.Path) -> list[epath.Path]:
+        paths = [folder / "confidence.png"]
+        rotation.confidence(panels, paths[0], quality=levels, trusted=trusted)
+        if tables:
+            paths.append(folder / "number_of_images.png")
+            rotation.number_of_images(tables, paths[1])
+        return paths
+
+    return results, tables, draw
 
 
-def judge_known(
-    rotator: Rotator, discriminator: Embedder, faces: PosedSet, path: epath.Path
-) -> dict[str, float]:
-    """Returns how confidence goes with the discriminator's trust in who it is.
+def evaluate_seen(
+    rotator: Rotator, discriminator: Embedder, faces: PosedSet
+) -> tuple[dict[str, float], Callable]:
+    """Returns how confidence goes with the discriminator's, and a drawing of both.
 
     confidence/spearman_known, with the probability of the true identity among all that
-    it was trained on; draws one against the other, image by image, spoilt as in
-    `judge_confidence`.
+    it was trained on, image by image, degraded as in `evaluate_confidence`.
 
     Args:
       discriminator: of the same training.
-      faces: of people it knows; their labels are its classes.
+      faces: of identities it was trained on; their labels are its classes.
     """
-    bad, levels = degrade(faces.images)
-    _, trusted = rotator.encode(bad)
-    scale = (
-        _COSINE_SCALE if discriminator.network.options.get("cosine_identity") else 1.0
-    )
+    degraded, levels = degrade(faces.images)
+    _, trusted = rotator.encode(degraded)
+    cosines = discriminator.network.options.get("cosine_identity")
+    scale = _COSINE_SCALE if cosines else 1.0
 
     @functools.partial(jax.jit, compiler_options=cpu.compiler_options())
     def true_share(variables, images, label):
@@ -271,36 +325,52 @@ def judge_known(
         return jnp.take_along_axis(shares, label[:, None], axis=1)[:, 0]
 
     size, variables = discriminator.batch_size, discriminator.variables
-    count = -(-len(bad) // size) * size
-    rows = np.arange(count).reshape(-1, size) % len(bad)
-    parts = [true_share(variables, bad[some], faces.label[some]) for some in rows]
-    shares = np.concatenate(parts)[: len(bad)]
-    rotation.known(shares, trusted, levels, path)
-    return {"confidence/spearman_known": quality.rank_correlation(trusted, shares)}
+    count = -(-len(degraded) // size) * size
+    rows = np.arange(count).reshape(-1, size) % len(degraded)
+    parts = [true_share(variables, degraded[r], faces.label[r]) for r in rows]
+    shares = np.concatenate(parts)[: len(degraded)]
+
+    def draw(folder: epath.Path) -> list[epath.Path]:
+        path = folder / "confidence_known.png"
+        rotation.known(shares, trusted, levels, path)
+        return [path]
+
+    found = quality.rank_correlation(trusted, shares)
+    return {"confidence/spearman_known": found}, draw
 
 
-def degrade(images: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Returns images of fewer pixels, brought back to their size, and their levels."""
-    levels = np.random.default_rng(seed).choice(LEVELS, len(images))
-    out, side = np.array(images), images.shape[1]
-    for row in np.flatnonzero(levels < 1):  # one by one: a program for each level
-        fewer = max(round(levels[row] * side), 2)
-        small = resize(jnp.asarray(images[row][None]), fewer)
-        out[row] = np.clip(np.round(resize(small, side)), 0, 255)[0]
-    return out, levels
-
-
-def classes_of(rotator: Rotator, yaws: Array) -> Array:
-    """Returns the number of the nearest of a generator's angles; -1 for a NaN.
-
-    Of |yaw| where left and right are one pose to it.
-    """
-    turned = np.abs(yaws) if rotator.unsigned else np.asarray(yaws)
-    away = np.abs(turned[:, None] - np.asarray(rotator.angles)[None])
-    nearest = np.nan_to_num(away, nan=np.inf).argmin(axis=1)
-    return np.where(np.isnan(yaws), -1, nearest)
+def _gallery(faces: PosedSet) -> Array:
+    return identification.gallery(
+        faces.label, faces.yaw, faces.light, faces.session, neutral=faces.neutral
+    )
 
 
 def _means(values: Array, confidence: Array) -> dict[float, float]:
     there = np.unique(values[np.isfinite(values)])
     return {float(v): float(confidence[values == v].mean()) for v in there}
+
+
+def number_of_images(tables: Mapping[str, Array]) -> dict[str, Any]:
+    """Returns for each row its rank1 by number of images, and its gain over the others.
+
+    Both with the deviation over draws, of the difference of the same draw for gains:
+    {name: {rank1: [n], rank1_std: [n], gain: {name of an earlier row: {mean, std}}}}.
+
+    Args:
+      tables: name -> rank-1 [n, draws] of the same images.
+    """
+    found: dict[str, Any] = {}
+    for name, shares in tables.items():
+        gains = {other: shares - tables[other] for other in found}
+        found[name] = {
+            "rank1": shares.mean(axis=1).tolist(),
+            "rank1_std": shares.std(axis=1).tolist(),
+            "gain": {
+                other: {
+                    "mean": gain.mean(axis=1).tolist(),
+                    "std": gain.std(axis=1).tolist(),
+                }
+                for other, gain in gains.items()
+            },
+        }
+    return found

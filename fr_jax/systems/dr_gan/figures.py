@@ -6,8 +6,8 @@ import numpy as np
 from etils import epath
 
 from fr_jax.report import rotation
-from fr_jax.systems.dr_gan.evaluation import PosedSet, classes_of, degrade
-from fr_jax.systems.dr_gan.rotator import Rotator
+from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
+from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
 
 Array = np.ndarray
 INPUTS = 11  # of a person, with their confidence

@@ -184,3 +184,14 @@ class Rotator:
             filled = [np.concatenate([x, *[x[-1:]] * (size - count)]) for x in some]
             parts.append([np.asarray(out)[:count] for out in function(*filled)])
         return [np.concatenate(part) for part in zip(*parts)]
+
+
+def classes_of(rotator: Rotator, yaws: np.ndarray) -> np.ndarray:
+    """Returns the number of the nearest of a generator's angles; -1 for a NaN.
+
+    Of |yaw| where left and right are one pose to it.
+    """
+    yaws = np.abs(yaws) if rotator.unsigned else np.asarray(yaws)
+    distance = np.abs(yaws[:, None] - np.asarray(rotator.angles)[None])
+    nearest = np.nan_to_num(distance, nan=np.inf).argmin(axis=1)
+    return np.where(np.isnan(yaws), -1, nearest)

@@ -1,9 +1,9 @@
-"""What a batch of labelled faces asks a generator to make, and what is true of it.
+"""Target poses and lights of the images that DR-GAN's generator synthesises.
 
-A batch has n images of each person, one after the other. Of each person k images are
-made: one of every image, one of all together if n > 1, and one between this person and
-the next if wanted. Rows are kept person by person, so that a person is never cut over
-devices or BatchNorm groups.
+A batch has n images of each identity, one after the other. For each identity k images
+are synthesised: one from every image, one from all of them fused if n > 1, and one from
+the mean feature of this identity and the next if `interpolate`. Rows are kept identity
+by identity, so that an identity is never split over devices or BatchNorm groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,184 +12,281 @@ from typing import Any, NamedTuple
 import einops
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fr_jax import augment
+from fr_jax.errors import UserError, check_names
 from fr_jax.models.preprocess import InputSpec, normalise, resize
+from fr_jax.system import Input
 
 Array = jax.Array
 Arrays = dict[str, Array]
+Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
-class Rotations(NamedTuple):
-    """What is made of a batch.
+class Targets(NamedTuple):
+    """What is synthesised from a batch, and how its poses are labelled.
 
     Attributes:
-      poses: classes; 0 for one number, the yaw in radians, of at most `max_yaw`.
-      illuminations: classes; 0: light is not asked for.
-      images: n, of each person.
-      interpolate: also between two people.
+      angles: yaw in degrees of each pose class, ascending.
+      continuous: a pose is one number, the yaw in radians, within the angles.
+      unsigned: left and right are one pose.
+      illuminations: number of light classes; 0: light is not a target.
+      images_per_identity: n.
+      paired: batches have the ground truth in another pose, `target_image`.
+      interpolate: also synthesise between two identities.
     """
 
-    poses: int
-    max_yaw: float = 0.0
+    angles: tuple[float, ...] = tuple(range(-90, 91, 15))
+    continuous: bool = False
+    unsigned: bool = False
     illuminations: int = 0
-    images: int = 1
+    images_per_identity: int = 1
+    paired: bool = False
     interpolate: bool = False
 
     @property
-    def fused(self) -> bool:
-        return self.images > 1
+    def poses(self) -> int:
+        """Length of a pose code."""
+        return 1 if self.continuous else len(self.angles)
 
     @property
-    def decodes(self) -> int:
-        """k: images made of each person."""
-        return self.images + self.fused + self.interpolate
+    def fused(self) -> bool:
+        return self.images_per_identity > 1
+
+    @property
+    def per_identity(self) -> int:
+        """k: images synthesised per identity."""
+        return self.images_per_identity + self.fused + self.interpolate
 
     @property
     def labels(self) -> list[str]:
-        """What is told apart, besides real and fake."""
+        """What the discriminator classifies, besides real and fake."""
         return ["identity", "pose"] + ["illumination"] * bool(self.illuminations)
+
+    def check(self, flip: str) -> None:
+        """Raises a UserError for poses that are no targets, or that a flip breaks."""
+        check_names("flip", [flip], ("none", "remap", "keep"))
+        angles = [
+            angle
+            for angle in self.angles
+            if isinstance(angle, int | float) and abs(angle) <= 180
+        ]
+        if len(self.angles) < 2 or sorted(set(angles)) != list(self.angles):
+            raise UserError(
+                f"angles are {tuple(self.angles)}: give two or more, ascending, in "
+                "degrees from -180 to 180"
+            )
+        if self.unsigned and self.continuous:
+            raise UserError(
+                "unsigned poses are classes, not yaws (pose_labels=classes)"
+            )
+        if flip == "keep" and not self.unsigned:
+            raise UserError(
+                "flip='keep' mirrors faces as if their pose had no side, and poses are "
+                "signed: use 'remap', or unsigned poses (config.data.unsigned)"
+            )
+        mirrored = tuple(-angle for angle in reversed(self.angles))
+        symmetric = mirrored == tuple(self.angles)
+        if flip == "remap" and (self.unsigned or not (self.continuous or symmetric)):
+            raise UserError(
+                f"flip='remap' with angles {tuple(self.angles)}: mirrored faces need "
+                "the angles of the other side too; use 'none', or 'keep' where poses "
+                "are unsigned"
+            )
+        if flip != "none" and self.illuminations:
+            raise UserError(
+                "a mirrored face is lit from the other side, under the same label: use "
+                "flip='none' or no illuminations"
+            )
+
+
+def expects(targets: Targets, num_classes: int, groups: int) -> dict[str, Input]:
+    """Returns what a batch must be, where BatchNorm has so many groups."""
+    multiple = targets.images_per_identity * groups
+    image = Input(np.uint8, (None, None, None, 3), multiple=multiple)
+    described = {"pose": Input(np.int32, (None,), low=-1, below=targets.poses)}
+    if targets.continuous:
+        described = {"yaw": Input(np.float32, (None,))}
+    if targets.illuminations:
+        lights = targets.illuminations
+        described["light"] = Input(np.int32, (None,), low=-1, below=lights)
+    wanted = {
+        "image": image,
+        "label": Input(np.int32, (None,), low=-1, below=num_classes),
+        "seed": Input(np.uint32, (None,)),
+        **described,
+    }
+    if targets.paired:
+        paired = {"image": image, **described}
+        wanted |= {f"target_{name}": kind for name, kind in paired.items()}
+    return wanted
 
 
 def known(label: Array) -> Array:
-    """Returns which labels there are: not -1, or not NaN."""
+    """Returns a mask of the labels that are known: not -1, or not NaN."""
     floating = jnp.issubdtype(label.dtype, jnp.floating)
     return jnp.isfinite(label) if floating else label >= 0
 
 
-def labelled(batch: Mapping[str, Array], asked: Rotations) -> Arrays:
-    """Returns identity, pose and illumination of a batch, and target_ likewise.
+def labels_of(batch: Mapping[str, Array], targets: Targets) -> Arrays:
+    """Returns identity, pose and illumination of a batch, and those of its targets.
 
-    Yaws are brought from degrees to radians.
+    The latter's names begin with target_. Yaws are converted to radians.
     """
     out = {"identity": batch["label"]}
-    names = {"pose": "pose" if asked.poses else "yaw"}
-    if asked.illuminations:
+    names = {"pose": "yaw" if targets.continuous else "pose"}
+    if targets.illuminations:
         names["illumination"] = "light"
     for prefix in ("", "target_"):
-        for ours, theirs in names.items():
-            if prefix + theirs in batch:
-                label = batch[prefix + theirs]
-                continuous = not asked.poses and ours == "pose"
-                out[prefix + ours] = jnp.deg2rad(label) if continuous else label
+        for name, column in names.items():
+            if prefix + column in batch:
+                label = batch[prefix + column]
+                out[prefix + name] = jnp.deg2rad(label) if column == "yaw" else label
     return out
 
 
 def views(
     batch: Mapping[str, Array],
-    asked: Rotations,
+    targets: Targets,
     key: Array,
     spec: InputSpec,
     *,
     flip: str = "none",
-    augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (),
-    degradation: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    augmentation: Policy = (),
+    degradation: Policy = (),
 ) -> Arrays:
-    """Returns `labelled` with `image` in [-1, 1], and `target_image` if there is one.
+    """Returns `labels_of` with `image` in [-1, 1], and `target_image` if there is one.
 
-    Mirrored (with their poses: 'remap'; without: 'keep'), augmented and cut out of the
-    canvas at random, a true image as the one that it belongs to. `degraded` is the
-    image after `degradation`, if there is any: a bad photograph of what is to be made
-    well.
+    Mirrored (with their poses: 'remap'; without: 'keep'), augmented and cropped at
+    random from the canvas, a ground truth as the image it belongs to. `degraded` is the
+    image after `degradation`, if there is any, which the encoder sees instead.
     """
     keys = augment.example_keys(key, batch["seed"])
     half = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 0)))(keys)
     mirrored = half & (flip != "none")
-    out = labelled(batch, asked)
+    out = labels_of(batch, targets)
+    if "noise" in batch:
+        out["noise"] = batch["noise"]
     for name in ("pose", "target_pose"):
         if name in out and flip == "remap":
             pose = out[name]
-            turned = jnp.where(known(pose), asked.poses - 1 - pose, pose)
-            turned = turned if asked.poses else -pose
-            out[name] = jnp.where(mirrored, turned, pose)
+            other = jnp.where(known(pose), targets.poses - 1 - pose, pose)
+            other = -pose if targets.continuous else other
+            out[name] = jnp.where(mirrored, other, pose)
     for name in ("image", "target_image"):
         if name in batch:
             images = resize(batch[name], spec.size)
             chosen = mirrored[:, None, None, None]
             images = jnp.where(chosen, images[:, :, ::-1], images)
             images = augment.augment(keys, images, augmentation)
-            images = _cut(keys, images, spec.shape[0])
+            images = _random_crop(keys, images, spec.shape[0])
             out[name] = normalise(images, spec)
             if name == "image" and degradation:
                 own = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
-                bad = augment.augment(own, images, degradation)
-                out["degraded"] = normalise(bad, spec)
+                degraded = augment.augment(own, images, degradation)
+                out["degraded"] = normalise(degraded, spec)
     return out
 
 
-def targets(
-    real: Mapping[str, Array], asked: Rotations, key: Array
+def sample(
+    real: Mapping[str, Array], targets: Targets, key: Array
 ) -> tuple[Arrays, Array, list[Array]]:
-    """Returns labels [P k] of what is to be made, which rows are valid, and the codes.
+    """Returns target labels [P k], a mask of valid rows [P k], and the codes.
 
-    Pose and light are those of the true image beside an image, and drawn anew where
-    there is none; those of all of a person's images together are the first one's.
-    Identity is -1 where nobody in particular should be seen. Not valid are rows made of
-    images of different or unknown people together, or between two of one person.
+    Pose and light are those of the ground truth of an image, and sampled where there is
+    none; those of fused images are the first one's. Identity is -1 between two
+    identities. Rows fused from images of different or unknown identities, and rows
+    between two of one identity, are not valid.
     """
     key_pose, key_light = jax.random.split(key)
-    who = _by_person(real["identity"], asked)
-    shape = (len(who), asked.decodes)
-    if asked.poses:
-        pose = jax.random.randint(key_pose, shape, 0, asked.poses)
-    else:
-        most = jnp.deg2rad(asked.max_yaw)
+    identity = by_identity(real["identity"], targets)
+    shape = (len(identity), targets.per_identity)
+    if targets.continuous:
+        most = jnp.deg2rad(max(abs(angle) for angle in targets.angles))
         pose = jax.random.uniform(key_pose, shape, minval=-most, maxval=most)
-    labels = {"pose": _given_or(pose, real.get("target_pose"), asked)}
-    if asked.illuminations:
-        light = jax.random.randint(key_light, shape, 0, asked.illuminations)
-        light = _given_or(light, real.get("target_illumination"), asked)
+    else:
+        pose = jax.random.randint(key_pose, shape, 0, targets.poses)
+    labels = {"pose": _given_or(pose, real.get("target_pose"), targets)}
+    if targets.illuminations:
+        light = jax.random.randint(key_light, shape, 0, targets.illuminations)
+        light = _given_or(light, real.get("target_illumination"), targets)
         labels["illumination"] = light
-    first = who[:, :1]
-    one = jnp.all(who == first, axis=1, keepdims=True) & (first >= 0)
-    identity, valid = [who], [jnp.ones_like(who, bool)]
-    if asked.fused:
-        identity.append(jnp.where(one, first, -1))
+    first = identity[:, :1]
+    one = jnp.all(identity == first, axis=1, keepdims=True) & (first >= 0)
+    identities, valid = [identity], [jnp.ones_like(identity, bool)]
+    if targets.fused:
+        identities.append(jnp.where(one, first, -1))
         valid.append(one)
-    if asked.interpolate:
-        identity.append(jnp.full_like(first, -1))
+    if targets.interpolate:
+        identities.append(jnp.full_like(first, -1))
         valid.append(jnp.roll(first, -1, axis=0) != first)
-    labels["identity"] = jnp.concatenate(identity, axis=1)
+    labels["identity"] = jnp.concatenate(identities, axis=1)
     labels = {name: label.ravel() for name, label in labels.items()}
     codes = [labels["pose"][:, None]]
-    if asked.poses:
-        codes = [jax.nn.one_hot(labels["pose"], asked.poses)]
-    if asked.illuminations:
-        codes.append(jax.nn.one_hot(labels["illumination"], asked.illuminations))
+    if not targets.continuous:
+        codes = [jax.nn.one_hot(labels["pose"], targets.poses)]
+    if targets.illuminations:
+        codes.append(jax.nn.one_hot(labels["illumination"], targets.illuminations))
     return labels, jnp.concatenate(valid, axis=1).ravel(), codes
 
 
-def truth(real: Mapping[str, Array], asked: Rotations) -> tuple[Array, Array]:
-    """Returns the true image of every made one [P k, H, W, C], and where there is one.
+def ground_truth(
+    real: Mapping[str, Array], targets: Targets
+) -> tuple[Array, Array] | None:
+    """Returns the ground truth of every synthesised image [P k, H, W, C], and a mask.
 
-    Where there is none, any image stands in its place.
+    Where the mask is False there is none, and any image stands in its place. None for a
+    batch that is not paired.
     """
-    images = _by_person(real["target_image"], asked)
-    there = known(_by_person(real["target_pose"], asked))
-    rest = asked.decodes - asked.images
+    if "target_image" not in real:
+        return None
+    images = by_identity(real["target_image"], targets)
+    has = known(by_identity(real["target_pose"], targets))
+    rest = targets.per_identity - targets.images_per_identity
     images = jnp.concatenate([images, *[images[:, :1]] * rest], axis=1)
-    nothing = jnp.zeros_like(there[:, :1])
-    there = [there, *[there[:, :1]] * asked.fused, *[nothing] * asked.interpolate]
+    none = jnp.zeros_like(has[:, :1])
+    has = [has, *[has[:, :1]] * targets.fused, *[none] * targets.interpolate]
     images = einops.rearrange(images, "p k ... -> (p k) ...")
-    return images, jnp.concatenate(there, axis=1).ravel()
+    return images, jnp.concatenate(has, axis=1).ravel()
 
 
-def _by_person(rows: Array, asked: Rotations) -> Array:
-    return einops.rearrange(rows, "(p n) ... -> p n ...", n=asked.images)
+def source_embeddings(embeddings: Array, targets: Targets) -> tuple[Array, Array]:
+    """Returns the embedding [P k, D] that each synthesised image should keep.
+
+    Of one image its own, of fused ones their sum; the mask is False between two
+    identities.
+
+    Args:
+      embeddings: [P n, D] of the real images, of length 1.
+    """
+    rows = by_identity(embeddings, targets)
+    whole = jnp.sum(rows, axis=1, keepdims=True)
+    rest = targets.per_identity - targets.images_per_identity
+    rows = jnp.concatenate([rows, *[whole] * rest], axis=1)
+    rows = einops.rearrange(rows, "p k d -> (p k) d")
+    of_one = targets.images_per_identity + targets.fused
+    return rows, jnp.arange(len(rows)) % targets.per_identity < of_one
 
 
-def _given_or(drawn: Array, given: Array | None, asked: Rotations) -> Array:
+def by_identity(rows: Array, targets: Targets) -> Array:
+    """Returns rows [P n, ...] as [P, n, ...]."""
+    n = targets.images_per_identity
+    return einops.rearrange(rows, "(p n) ... -> p n ...", n=n)
+
+
+def _given_or(sampled: Array, given: Array | None, targets: Targets) -> Array:
     if given is None:
-        return drawn
-    given = _by_person(given, asked)
-    parts = [given, *[given[:, :1]] * asked.fused]
-    parts += [drawn[:, -1:]] * asked.interpolate
+        return sampled
+    given = by_identity(given, targets)
+    parts = [given, *[given[:, :1]] * targets.fused]
+    parts += [sampled[:, -1:]] * targets.interpolate
     given = jnp.concatenate(parts, axis=1)
-    return jnp.where(known(given), given, drawn)
+    return jnp.where(known(given), given, sampled)
 
 
-def _cut(keys: Array, images: Array, size: int) -> Array:
-    """A square [B, size, size, C] of each image, from anywhere."""
+def _random_crop(keys: Array, images: Array, size: int) -> Array:
+    """A square [B, size, size, C] from anywhere in each image."""
     slack = images.shape[1] - size
     if not slack:
         return images

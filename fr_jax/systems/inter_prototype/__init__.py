@@ -1,3 +1,4 @@
 from fr_jax.lazy import attributes
 
-__getattr__ = attributes(__name__, {"make": "fr_jax.systems.inter_prototype.system"})
+_ROOM = "fr_jax.systems.inter_prototype"
+__getattr__ = attributes(__name__, {"make": f"{_ROOM}.system", "load": f"{_ROOM}.data"})

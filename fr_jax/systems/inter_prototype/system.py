@@ -1,7 +1,7 @@
 """Inter-Prototype: margin softmax whose child prototypes are pushed apart.
 
 Lee, Yun, Park, Kim, Choo: Improving Face Recognition with Large Age Gaps by Learning
-to Distinguish Children (BMVC 2021). A child and an adult of one person are hard to
+to Distinguish Children (BMVC 2021). A child and an adult of one identity are hard to
 match because children crowd together; the classifier rows of the identities known to
 own child photos are pushed towards right angles. Without child identities this is
 plain margin softmax, so it serves every margin loss in `losses.margin`.
@@ -21,32 +21,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from fr_jax import augment, models
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
 from fr_jax.optim import optimizers
 from fr_jax.system import (
+    Input,
     NetState,
     Network,
     System,
     check_given,
+    check_variables,
     partition_named,
 )
 
-# Rows of the classifier are padded to a multiple of this, so that they can be cut over
-# any mesh that anyone has; a checkpoint of 8 devices then fits 1.
+# Classifier rows are padded to a multiple of this, so that any mesh can shard them and a
+# checkpoint of 8 devices fits 1.
 _ROW_MULTIPLE = 128
+_OPTIMIZER = {"schedule": "step", "milestones": (28, 38, 46)}
 
 
 def make(
     num_classes: int,
     *,
-    steps_per_epoch: float | None = None,
     backbone: str = "ir_se50",
     backbone_options: Mapping[str, Any] | None = None,
     image_size: int = 112,
@@ -54,16 +56,11 @@ def make(
     head_options: Mapping[str, Any] | None = None,
     child_classes: Sequence[int] = (),
     lambda_child: float = 1.0,
-    learning_rate: float = 0.1,
-    schedule: str = "step",
-    epochs: float = 50,
-    milestones: Sequence[float] = (28, 38, 46),
-    warmup_epochs: float = 0,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    clip_norm: float | None = None,
-    accumulate: int = 1,
+    optimizer: Mapping[str, Any] | optimizers.Optimizer | None = None,
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (("flip", {}),),
+    num_steps: int | None = None,
+    steps_per_epoch: float | None = None,
+    pretrained: Mapping[str, Network] | None = None,
 ) -> System:
     """Returns the system; the defaults are the paper's for CASIA-WebFace.
 
@@ -72,69 +69,50 @@ def make(
     the batch, without margin), target_cosine, learning_rate.
 
     Args:
-      steps_per_epoch: batches in an epoch, which turn the schedule's epochs into
-        steps; needed by every schedule but 'constant'.
       backbone, backbone_options: see `models.create`.
       head, head_options: see `losses.margin.make_head`; a function of your own
         (cosines, labels) -> logits will do.
       child_classes: labels of the identities whose prototypes are pushed apart.
-      schedule, milestones: see `optimizers.schedule`; milestones in epochs.
-      clip_norm: largest norm of all gradients together; None or 0 leaves them.
-      accumulate: steps whose gradients are averaged into one update.
+      optimizer: options of `optim.optimizers.sgd` or `adam`, over the paper's.
       augmentation: see `augment.augment`.
+      num_steps, steps_per_epoch: of the run, where the schedule needs them.
+      pretrained: the network that `init` will be given as 'init'; its variables come
+        at `init`.
 
     Raises:
       UserError: for fewer than two classes, a child class that is none of them, and
         unknown names.
     """
+    check_given(pretrained, ["init"])
     if num_classes < 2:
         raise UserError(
-            f"{num_classes} identity: margin softmax tells people apart; one identity "
-            "alone is not enough"
+            f"{num_classes} identity: margin softmax separates identities; at least 2 "
+            "are needed"
         )
     for child in child_classes:
         if not 0 <= child < num_classes:
             raise UserError(f"child class {child} is not in 0..{num_classes - 1}")
-    if steps_per_epoch is None:
-        if schedule != "constant":
-            raise UserError(
-                f"schedule {schedule!r} counts in epochs: give steps_per_epoch, the "
-                "number of batches in one, or schedule='constant'"
-            )
-        steps_per_epoch = 1
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
-    if "dtype" in options:
-        options["dtype"] = jnp.dtype(options["dtype"]).name
     spec = InputSpec(size=image_size)
     margin_head = margins.make_head(head, **(head_options or {}))
     children = jnp.array(child_classes, jnp.int32) if len(child_classes) else None
-    updates_per_epoch = steps_per_epoch / accumulate
-    rate = optimizers.schedule(
-        schedule,
-        learning_rate,
-        total_steps=round(epochs * updates_per_epoch),
-        milestones=[round(epoch * updates_per_epoch) for epoch in milestones],
-        warmup_steps=round(warmup_epochs * updates_per_epoch),
+    optimiser = optimizers.from_options(
+        optimizer,
+        defaults=_OPTIMIZER,
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
     )
-    optimizer = optimizers.sgd(
-        rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        clip_norm=clip_norm or None,
-        accumulate=accumulate,
-    )
+    augment.check(augmentation)
 
     def init(key, batch, given=None):
         del batch
-        for name in given or {}:
-            if name != "init":
-                raise UserError(unknown("given network", name, ["init"]))
+        given = check_given(given, ["init"])
         key_backbone, key_prototypes = jax.random.split(key)
         image = jnp.zeros((1, image_size, image_size, 3))
         variables = model.init(key_backbone, image)
-        if given and "init" in given:
-            check_given("init", given["init"], dict(variables))
+        if "init" in given:
+            check_variables("init", given["init"], dict(variables))
             variables = given["init"]
         embedded: Any = jax.eval_shape(model.apply, variables, image)
         shape = (num_classes, embedded.shape[1])
@@ -148,7 +126,7 @@ def make(
             "backbone": variables["batch_stats"],
             "head": jax.tree.map(jnp.asarray, margin_head.memory),
         }
-        return NetState(params, statistics, optimizer.init(params))
+        return NetState.create(params, statistics, optimiser)
 
     def loss(params, statistics, images, labels, key):
         embeddings: Any
@@ -189,11 +167,9 @@ def make(
         gradients, (statistics, metrics) = jax.grad(loss, has_aux=True)(
             state.params, state.batch_stats, images, batch["label"], key_dropout
         )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        count = optax.tree.get(state.opt_state, "count")
-        metrics["learning_rate"] = rate(count)
-        return NetState(params, statistics, opt_state), metrics
+        metrics["learning_rate"] = optimiser.rate(state.updates)
+        state = optimizers.apply_gradients(state, gradients, statistics, optimiser)
+        return state, metrics
 
     def backbone_variables(state):
         return {
@@ -210,7 +186,15 @@ def make(
         return partition_named(state, {"prototypes": PartitionSpec("model")})
 
     def hand_over(state):
-        network = Network(backbone, options, backbone_variables(state), spec)
+        variables = backbone_variables(state)
+        network = Network(backbone, models.plain(options), variables, spec)
         return {"embedding": network}
 
-    return System(init, train_step, embed, partition=partition, hand_over=hand_over)
+    expects = {
+        "image": Input(np.uint8, (None, None, None, 3)),
+        "label": Input(np.int32, (None,), low=0, below=num_classes),
+        "seed": Input(np.uint32, (None,)),
+    }
+    return System(
+        init, train_step, embed, hand_over, partition=partition, expects=expects
+    )

@@ -1,54 +1,52 @@
-"""What learning without labels trains on: two views of each identity.
-
-As `training`'s sources, for configurations whose `data` have a `pairing`.
-"""
+"""What USynthFace trains on: two images of each identity, told apart by nothing else."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from data_pipelines import pair_stream
-from data_pipelines.pair_stream import PairStream
-from data_pipelines.vision import rand_augment as randaugment
 from fr_jax.backend import sharding
-from fr_jax.errors import UserError, unknown
-from fr_jax.evaluation.sets import parse_set
-from fr_jax.evaluation.verification import EvaluationSet
+from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import batches, pairs, sets
+from fr_jax.provenance import Provenance
+from fr_jax.systems.usynthface.figures import PairFigures
+from fr_jax.training import sources
+from fr_jax.training.data import Context, Stream, Streams, TrainingData
 from fr_jax.training.streams import GeneratedStream
 
-# Opens the stream and the sets to judge on; facts for `make`; provenance.
-Source = tuple[
-    Callable[[], tuple[Any, list[EvaluationSet]]], dict[str, Any], dict[str, Any]
-]
 _PLACES = ("auto", "host", "device", "none")
 _TEMPLATES = ("arcface112", "train96")
-_OF_A_STRANGER = 3  # images, for three genuine pairs
 _LEFT_OUT = -2  # instead of a label
 
 
-def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """TFRecords of aligned faces; some identities may be held out to be judged on."""
-    from data_pipelines.stream import RecordStream  # needs TensorFlow
-
-    options = config.data
-    if not options.path:
-        raise UserError("say where the records are: --config.data.path=DIR/NAME")
-    if options.template not in _TEMPLATES:
-        raise UserError(unknown("data.template", options.template, _TEMPLATES))
-    reader = RecordStream(
-        options.path,
-        batch_size=options.batch_size,
-        identities=options.identities or None,
+def load(config: Any, context: Context) -> TrainingData:
+    """Returns the data of `config.data`; see `configs/usynthface.py`."""
+    for name, (low, high) in {"num_ops": (0, 99), "magnitude": (1, 30)}.items():
+        check_range(f"config.data.{name}", config[name], low, high)
+    check_names("config.data.augment", [config.augment], _PLACES)
+    return sources.load(
+        config,
+        context,
+        {"records": _records, "rendered": _rendered, "generated": _generated},
     )
-    labels = _first(reader.classes, reader.num_classes, options)
+
+
+def _records(config: Any, context: Context) -> TrainingData:
+    """TFRecords of aligned faces; some identities may be held out for evaluation."""
+    from data_pipelines import pair_stream
+
+    options = config.records
+    check_names("config.data.records.template", [options.template], _TEMPLATES)
+    reader = sources.open_records(
+        options.path, context, config.batch_size, identities=options.identities
+    )
+    labels = _first(reader.classes, reader.num_classes, config)
     held, numbered = [], None
-    if count := config.selection.held_out:
-        numbered = pairs.number(config.train.seed, count, _OF_A_STRANGER)
+    if count := options.held_out:
+        numbered = pairs.number(context.seed, count, sources.IMAGES_OF_UNSEEN)
         held = _held_out(labels, count)
         labels = np.where(np.isin(labels, held), _LEFT_OUT, labels)
     kept = np.flatnonzero(labels != _LEFT_OUT)
@@ -58,75 +56,78 @@ def records(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
         shifts = options.template == "train96"
         return pair_stream.shifted_left(images) if shifts else images
 
-    stream = _paired(config, mesh, fetch, labels[kept])
+    stream = _pairs(config, context, fetch, labels[kept])
     names = np.array(reader.identities, object)
-    people = {reader.name: list(names[np.unique(labels[labels >= 0])])}
-    given = [parse_set(text) for text in config.evaluation.sets]
+    trained = list(names[np.unique(labels[labels >= 0])])
+    provenance = sources.records_provenance(
+        reader.name, trained, labels[kept], reader.licence
+    )
 
     def open_():
         if numbered is None:
-            return stream, given
+            return _streams(config, stream, ())
         members = [np.flatnonzero(reader.classes == label) for label in held]
-        places = numbered.people - sets.STRANGERS
+        places = numbered.identities - sets.STRANGERS
         rows = [members[who][n] for who, n in zip(places, numbered.images)]
-        heldout = EvaluationSet(
+        heldout = Verification(
             "heldout",
             images=reader.images(np.array(rows)),
             pairs=numbered.pairs,
             same=numbered.same,
             folds=numbered.folds,
-            people=list(names[held][places]),
+            identities=list(names[held][places]),
         )
-        return stream, [heldout, *given]
+        return _streams(config, stream, [heldout])
 
-    known = [*(["heldout"] if count else []), *(one.name for one in given)]
-    facts = _facts(config, stream.num_classes, known)
-    provenance = {"people": people, "licences": {reader.name: reader.licence}}
-    return open_, facts, provenance | _selection(config)
+    if count:
+        provenance = provenance._replace(
+            held_out={reader.name: [str(name) for name in names[held]]}
+        )
+    return _data(config, stream.num_classes, open_, provenance)
 
 
-def rendered(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """Drawn people, each image made once and kept in memory."""
-    options, seed = config.data, config.train.seed
-    check_drawn(options)
+def _rendered(config: Any, context: Context) -> TrainingData:
+    """Rendered identities, each image rendered once and kept in memory."""
+    options, seed = config.rendered, context.seed
+    sources.check_rendered(options)
     face_set = sets.usynthface(options.max_yaw)
     label, _ = sets.rows(face_set, options.num_identities, options.num_images)
-    drawn: dict[str, np.ndarray] = {}
-    stream = _paired(config, mesh, lambda numbers: drawn["image"][numbers], label)
+    rendered: dict[str, np.ndarray] = {}
+    stream = _pairs(config, context, lambda n: rendered["image"][n], label)
 
-    def open_stream():
-        drawn.update(
+    def opened():
+        rendered.update(
             sets.arrays(
                 face_set,
                 seed=seed,
                 people=options.num_identities,
                 images=options.num_images,
                 size=options.size,
-                progress="drawing people" if jax.process_index() == 0 else "",
+                progress=sources.progress(context),
             )
         )
         return stream
 
-    return _of_nobody(config, open_stream, stream.num_classes)
+    return _of_rendered(config, context, opened, stream.num_classes)
 
 
-def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
-    """Drawn people, both images of every pair new."""
-    options, seed = config.data, config.train.seed
-    check_drawn(options)
-    if options.pairing != "disco" or options.augment == "host":
+def _generated(config: Any, context: Context) -> TrainingData:
+    """Rendered identities, both images of every pair new."""
+    options, seed = config.rendered, context.seed
+    sources.check_rendered(options)
+    if config.pairing != "disco" or config.augment == "host":
         raise UserError(
-            "generated pairs are two new images of a person (pairing 'disco'), made "
-            "and augmented on the device"
+            "generated pairs are two new images of an identity (pairing 'disco'), "
+            "rendered and augmented on the device"
         )
     make_two = batches.make(
         sets.usynthface(options.max_yaw),
         options.num_identities,
-        2 * options.batch_size,
+        2 * config.batch_size,
         seed=seed,
         images_per_identity=2,
         size=options.size,
-        mesh=mesh,
+        mesh=context.mesh,
     )
 
     def make_batch(key):
@@ -134,175 +135,148 @@ def generated(config: ConfigDict, mesh: jax.sharding.Mesh) -> Source:
         first, second = two["image"][::2], two["image"][1::2]
         return {"image": first, "positive": second, "label": two["label"][::2]}
 
-    def open_stream():
+    def opened():
         return GeneratedStream(
-            make_batch, options.batch_size, seed=seed, mesh=mesh, unit="pairs"
+            make_batch, config.batch_size, seed=seed, mesh=context.mesh, unit="pairs"
         )
 
-    return _of_nobody(config, open_stream, options.num_identities)
+    return _of_rendered(config, context, opened, options.num_identities)
 
 
-def check_drawn(options: ConfigDict) -> None:
-    """Raises a UserError for faces that cannot be drawn as `config.data` wants them."""
-    if options.size < 16:
-        raise UserError(f"config.data.size is {options.size}; a face needs 16 pixels")
-    if not 0 <= options.max_yaw <= 90:
-        raise UserError(
-            f"config.data.max_yaw is {options.max_yaw}; use 0 to 90 degrees"
-        )
-
-
-SOURCES: Mapping[str, Callable[[ConfigDict, jax.sharding.Mesh], Source]] = {
-    "records": records,
-    "rendered": rendered,
-    "generated": generated,
-}
-
-
-def _paired(config, mesh, fetch, labels) -> PairStream:
-    options = config.data
-    augment = None
-    if _on_host(config):
-        augment = functools.partial(
-            randaugment.augment, num_ops=options.num_ops, magnitude=options.magnitude
-        )
-    return PairStream(
-        fetch,
-        labels,
-        batch_size=options.batch_size,
-        pairing=options.pairing,
-        num_identities=options.num_identities if options.pairing == "flat" else 0,
-        seed=config.train.seed,
-        augment=augment,
-        rows=sharding.local_rows(mesh, options.batch_size),
+def _of_rendered(
+    config: Any, context: Context, opened: Callable[[], Stream], num_classes: int
+) -> TrainingData:
+    """Rendered identities, evaluated on unseen ones of the same kind."""
+    options = config.rendered
+    unseen = sources.unseen_pairs(options, context, sets.default(options.max_yaw))
+    provenance = sources.rendered_provenance(
+        context.seed, options.num_identities, options.num_images
+    )
+    return _data(
+        config,
+        num_classes,
+        lambda: _streams(config, opened(), [unseen()]),
+        provenance,
     )
 
 
-def _of_nobody(
-    config: ConfigDict, open_stream: Callable[[], Any], identities: int
-) -> Source:
-    """A source of drawn people, to be judged on others of the same kind."""
-    options, seed = config.data, config.train.seed
-    if config.selection.held_out:
-        raise UserError(
-            "config.selection.held_out is for records; drawn people are judged on "
-            "config.data.num_strangers others"
+def _pairs(config, context, fetch, labels):
+    from data_pipelines.pair_stream import PairStream
+    from data_pipelines.vision import rand_augment
+
+    augment = None
+    if _place(config) == "host":
+        augment = functools.partial(
+            rand_augment.augment, num_ops=config.num_ops, magnitude=config.magnitude
         )
-    given = [parse_set(text) for text in config.evaluation.sets]
-    pairs.number(seed, options.num_strangers, _OF_A_STRANGER)  # or says what is wrong
+    flat = config.pairing == "flat" and config.source == "records"
+    return PairStream(
+        fetch,
+        labels,
+        batch_size=config.batch_size,
+        pairing=config.pairing,
+        num_identities=config.records.num_identities if flat else 0,
+        seed=context.seed,
+        augment=augment,
+        rows=sharding.local_rows(context.mesh, config.batch_size),
+    )
 
-    def open_():
-        drawn = pairs.draw(
-            seed,
-            people=options.num_strangers,
-            images=_OF_A_STRANGER,
-            face_set=sets.default(options.max_yaw),
-            size=options.size,
-            progress="drawing strangers" if jax.process_index() == 0 else "",
+
+def _streams(config: Any, stream: Stream, evaluators) -> Streams:
+    figures = ()
+    if jax.process_count() == 1:  # each of several processes holds a part of the pairs
+        policy = _augmentation(config) if config.augment != "none" else None
+        fetch = getattr(stream, "fetch", None)
+        faces = (
+            fetch(stream.numbers(0)[1][:2, 0])
+            if fetch
+            else np.asarray(stream.batch_at(0)["image"][:2])
         )
-        strangers = EvaluationSet("strangers", **drawn._asdict())
-        return open_stream(), [strangers, *given]
-
-    known = ["strangers", *(one.name for one in given)]
-    facts = _facts(config, identities, known)
-    names = [sets.person_name(seed, n) for n in range(options.num_identities)]
-    provenance = {"people": {"drawn": names}, "licences": {"drawn": "none needed"}}
-    return open_, facts, provenance | _selection(config)
+        figures = [PairFigures(stream, faces, policy, config.num_ops, config.magnitude)]
+    return Streams(stream, evaluators=figures, final_evaluators=[*evaluators, *figures])
 
 
-def _facts(config: ConfigDict, people: int, known: Sequence[str]) -> dict[str, Any]:
-    """Arguments of `make` that the data and the sets to judge on decide."""
-    options, selection = config.data, config.selection
-    for name, (low, high) in {"num_ops": (0, 99), "magnitude": (1, 30)}.items():
-        if not low <= options[name] <= high:
-            raise UserError(
-                f"config.data.{name} is {options[name]}; use {low} to {high}"
-            )
-    for name in selection.sets:
-        if name not in known:
-            raise UserError(
-                unknown("set to select by", name, known)
-                + "; give --config.evaluation.sets or --config.selection.held_out"
-            )
-    if config.system.schedule == "plateau" and not (
-        selection.sets and config.train.evaluate_every
-    ):
-        raise UserError(
-            "schedule 'plateau' follows accuracies: name sets in "
-            "config.selection.sets, and give config.train.evaluate_every"
-        )
-    on_device = _place(config) == "device"
-    augment = {"num_ops": options.num_ops, "magnitude": options.magnitude}
-    return {
-        "num_classes": people,
-        "batch_size": options.batch_size,
-        "steps_per_epoch": people / options.batch_size,
+def _data(
+    config: Any,
+    num_classes: int,
+    open_: Callable[[], Streams],
+    provenance: Provenance,
+) -> TrainingData:
+    selection = config.selection
+    details, notes = _selection(selection)
+    arguments = {
+        "num_classes": num_classes,
         "watch": tuple(f"{name}/accuracy" for name in selection.sets),
-        "augmentation": (("flip", {}), ("rand_augment", augment)) if on_device else (),
+        "augmentation": _augmentation(config),
     }
+    return TrainingData(
+        open_,
+        arguments,
+        config.batch_size,
+        num_classes / config.batch_size,
+        provenance._replace(details=details, notes=notes),
+        f"{num_classes:,} identities, {num_classes:,} pairs an epoch",
+    )
 
 
-def _selection(config: ConfigDict) -> dict[str, Any]:
-    """How the learning rate and the stop were chosen, for whoever reads the results."""
-    kind, names = config.selection.kind, list(config.selection.sets)
-    if kind not in ("clean", "legacy"):
-        raise UserError(unknown("config.selection.kind", kind, ("clean", "legacy")))
-    tested = [name for name in names if name not in ("heldout", "strangers")]
+def _selection(selection: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """How the learning rate and the stop were chosen, for readers of the results."""
+    kind, names = selection.kind, list(selection.sets)
+    check_names("config.data.selection.kind", [kind], ("clean", "legacy"))
+    tested = [name for name in names if name not in ("heldout", "unseen")]
     if kind == "clean" and tested:
         raise UserError(
-            f"config.selection.sets: {', '.join(tested)} would be no unseen set any "
-            "more; say so with --config.selection.kind=legacy"
+            f"config.data.selection.sets: {', '.join(tested)} would not be unseen any "
+            "more; say so with --config.data.selection.kind=legacy"
         )
-    told: dict[str, Any] = {"selection": {"kind": kind, "sets": names}}
+    notes = ()
     if kind == "legacy" and names:
-        plateau = config.system.schedule == "plateau"
-        followed = "the learning rate and the stop" if plateau else "the stop"
-        told["note"] = (
-            f"{followed} followed {', '.join(names)}, as published: "
-            "their figures are not of unseen sets"
+        notes = (
+            f"the learning rate or the stop followed {', '.join(names)}, as published: "
+            "their results are not of unseen sets",
         )
-    return told
+    return {"selection": {"kind": kind, "sets": names}}, notes
 
 
-def _first(labels: np.ndarray, people: int, options: ConfigDict) -> np.ndarray:
+def _first(labels: np.ndarray, num_classes: int, config: Any) -> np.ndarray:
     """Labels of which only the first `num_identities` are left."""
-    wanted = options.num_identities
-    if options.pairing == "flat" or not wanted:
+    wanted = config.records.num_identities
+    if config.pairing == "flat" or not wanted:
         return labels
-    if wanted > people:
+    if wanted > num_classes:
         raise UserError(
-            f"config.data.num_identities is {wanted:,}, the records have {people:,}"
+            f"config.data.records.num_identities is {wanted:,}, the records have "
+            f"{num_classes:,}"
         )
     return np.where(labels < wanted, labels, _LEFT_OUT)
 
 
 def _held_out(labels: np.ndarray, count: int) -> np.ndarray:
-    """The last identities that have images enough to be judged on."""
-    people, images = np.unique(labels[labels >= 0], return_counts=True)
-    enough = people[images >= _OF_A_STRANGER]
+    """The last identities that have enough images for verification pairs."""
+    known, images = np.unique(labels[labels >= 0], return_counts=True)
+    enough = known[images >= sources.IMAGES_OF_UNSEEN]
+    setting = f"config.data.records.held_out is {count}"
     if len(enough) < count:
         raise UserError(
-            f"config.selection.held_out is {count} people with {_OF_A_STRANGER} images "
-            f"each; {len(enough)} of {len(people)} have as many"
+            f"{setting} identities with {sources.IMAGES_OF_UNSEEN} images each; "
+            f"{len(enough)} of {len(known)} have as many"
         )
-    if len(people) == count:
-        raise UserError(
-            f"config.selection.held_out is {count}, which is all people there are: "
-            "somebody must be left to train on"
-        )
+    if len(known) == count:
+        raise UserError(f"{setting}, which leaves no identity to train on")
     return enough[-count:]
 
 
-def _on_host(config: ConfigDict) -> bool:
-    return _place(config) == "host"
+def _augmentation(config: Any) -> tuple:
+    """What the device does to images; the host does it where the network runs."""
+    if _place(config) != "device":
+        return ()
+    options = {"num_ops": config.num_ops, "magnitude": config.magnitude}
+    return ("flip", {}), ("rand_augment", options)
 
 
-def _place(config: ConfigDict) -> str:
+def _place(config: Any) -> str:
     """Where images are augmented: by the processor that does not run the network."""
-    place = config.data.augment
-    if place not in _PLACES:
-        raise UserError(unknown("data.augment", place, _PLACES))
-    if place != "auto":
-        return place
-    made_there = config.data.source == "generated"
-    return "host" if jax.default_backend() == "cpu" and not made_there else "device"
+    if config.augment != "auto":
+        return config.augment
+    on_host = jax.default_backend() == "cpu" and config.source != "generated"
+    return "host" if on_host else "device"

@@ -1,4 +1,4 @@
-"""Pictures of learning without labels: what goes in, and how far apart it comes out."""
+"""Figures of learning without labels: its pairs, its augmentation, its cosines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,98 +7,99 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-from data_pipelines.pair_stream import PairStream
-from data_pipelines.vision import rand_augment as randaugment
 from fr_jax import augment
 from fr_jax.embedder import Embedder
+from fr_jax.evaluation.evaluator import Trained
 from fr_jax.models.preprocess import resize
 from fr_jax.report import figures
 
 _SHOWN = 24  # pairs
-_JUDGED = 256
+_MEASURED = 256
 Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
-def before(
-    config: ConfigDict, stream: Any, policy: Policy, folder: epath.Path
-) -> list[epath.Path]:
-    """Draws pairs as the network sees them, and every operation on some faces.
+class PairFigures:
+    """An evaluator that measures nothing and draws three figures.
+
+    pairs.png: pairs as the network sees them; augmentation.png: every operation on two
+    faces; pair_cosines.png: cosines of the two views of an identity, and of others.
 
     Args:
-      policy: what the device does to images; () where the host does it, or nobody.
-
-    Returns what was written.
+      faces: uint8 [2, H, W, 3] without augmentation, of the second figure.
+      policy: what the device does to images; () where the host does it; None where
+        nothing is augmented.
+      num_ops, magnitude: of RandAugment.
     """
-    image, positive, _ = _views(config, stream, policy, _SHOWN)
-    written = [folder / "pairs.png"]
-    beside = list(np.concatenate([image, positive], axis=2))
-    figures.contact_sheet(beside, written[0], columns=6)
-    if config.data.augment == "none":
-        return written
-    if isinstance(stream, PairStream):
-        faces = stream.fetch(stream.numbers(0)[1][:2, 0])
-    else:
-        faces = np.asarray(stream.batch_at(0)["image"][:2])
-    written.append(folder / "augmentation.png")
-    titles, examples = zip(
-        *(
+
+    metric_names: Sequence[str] = ()
+
+    def __init__(
+        self,
+        stream: Any,
+        faces: np.ndarray,
+        policy: Policy | None,
+        num_ops: int,
+        magnitude: int,
+    ):
+        self._stream, self._faces, self._policy = stream, faces, policy
+        self._randaugment = {"num_ops": num_ops, "magnitude": magnitude}
+        self._embedder: Embedder | None = None
+
+    def __call__(self, trained: Trained) -> dict[str, float]:
+        self._embedder = trained.networks["embedding"]
+        return {}
+
+    def draw(self, folder: epath.Path) -> list[epath.Path]:
+        """Draws the figures; returns their paths."""
+        assert self._embedder is not None
+        size = self._embedder.network.input_spec.size
+        image, positive, label = self.views(_MEASURED, size)
+        paths = [folder / "pairs.png", folder / "pair_cosines.png"]
+        beside = list(np.concatenate([image, positive], axis=2)[:_SHOWN])
+        figures.contact_sheet(beside, paths[0], columns=6)
+        scores = self._embedder.embed(image) @ self._embedder.embed(positive).T
+        same = np.eye(len(label), dtype=bool)
+        own = (label[:, None] == label[None]) & (label >= 0)[:, None]
+        counted = same | ~own
+        curve = scores[counted], same[counted]
+        figures.cosines({"views trained on": curve}, paths[1])
+        if self._policy is not None:
+            paths.append(folder / "augmentation.png")
+            self._draw_operations(paths[-1])
+        return paths
+
+    def _draw_operations(self, path: epath.Path) -> None:
+        from data_pipelines.vision import rand_augment
+
+        examples = [
             example
-            for number, face in enumerate(faces)
-            for example in randaugment.examples(
-                face,
-                np.random.default_rng([config.train.seed, number]),
-                num_ops=config.data.num_ops,
-                magnitude=config.data.magnitude,
+            for number, face in enumerate(self._faces)
+            for example in rand_augment.examples(
+                face, np.random.default_rng(number), **self._randaugment
             )
+        ]
+        titles, images = zip(*examples)
+        figures.contact_sheet(images, path, columns=10, titles=titles)
+
+    def views(self, count: int, size: int) -> tuple[np.ndarray, ...]:
+        """Returns the first pairs of a run: image, positive uint8, and label.
+
+        As in training, what the device augments has the network's size already; the
+        host has augmented images of the size that they are stored in.
+        """
+        stream = self._stream
+        batches = [stream.batch_at(n) for n in range(-(-count // stream.batch_size))]
+        image, positive, label, seed = (
+            np.concatenate([np.asarray(batch[name]) for batch in batches])[:count]
+            for name in ("image", "positive", "label", "seed")
         )
-    )
-    figures.contact_sheet(examples, written[1], columns=10, titles=titles)
-    return written
 
+        @jax.jit
+        def view(number, images):
+            keys = augment.example_keys(jax.random.key(number), jnp.asarray(seed))
+            images = augment.augment(keys, resize(images, size), self._policy or ())
+            return jnp.round(images).astype(jnp.uint8)
 
-def after(
-    config: ConfigDict,
-    embedder: Embedder,
-    stream: Any,
-    policy: Policy,
-    folder: epath.Path,
-) -> epath.Path:
-    """Draws cosines of positives, two views of one person, and of negatives."""
-    image, positive, label = _views(config, stream, policy, _JUDGED)
-    scores = embedder.embed(image) @ embedder.embed(positive).T  # [N, N]
-    same = np.eye(len(label), dtype=bool)
-    nobody = label < 0
-    own = (label[:, None] == label[None]) & ~nobody[:, None]
-    counted = same | ~own
-    path = folder / "pair_cosines.png"
-    figures.cosines({"views trained on": (scores[counted], same[counted])}, path)
-    return path
-
-
-def _views(
-    config: ConfigDict, stream: Any, policy: Policy, count: int
-) -> tuple[np.ndarray, ...]:
-    """The first pairs of a run: image, positive uint8 [n, S, S, 3] and label [n].
-
-    S is the network's `image_size`. As in training, what the device augments has that
-    size already; the host has augmented images of the size that they come in.
-    """
-    batches = [stream.batch_at(n) for n in range(-(-count // stream.batch_size))]
-    image, positive, label, seed = (
-        np.concatenate([np.asarray(batch[name]) for batch in batches])[:count]
-        for name in ("image", "positive", "label", "seed")
-    )
-
-    @jax.jit
-    def view(number, images):
-        keys = augment.example_keys(jax.random.key(number), jnp.asarray(seed))
-        images = resize(images, config.system.image_size)
-        return jnp.round(augment.augment(keys, images, policy)).astype(jnp.uint8)
-
-    image, positive = (
-        np.asarray(view(number, images))
-        for number, images in enumerate((image, positive))
-    )
-    return image, positive, label
+        shown = (view(n, images) for n, images in enumerate((image, positive)))
+        return (*map(np.asarray, shown), label)

@@ -1,0 +1,91 @@
+"""Aligned faces of any kind, with their names, as they are embedded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from data_pipelines import DataError, images
+from data_pipelines import index as indexes
+from data_pipelines.readers import verification_bin
+
+SIDE = 112  # of an aligned face
+
+
+class Faces(NamedTuple):
+    """Aligned faces: what each is called, whose it is ('' if not known), its pixels."""
+
+    names: Sequence[str]
+    identities: Sequence[str]
+    images: images.EncodedImages
+
+
+def open_faces(source: Path, side: int) -> Faces:
+    """Returns the faces of a folder, an image, a set of records or a .bin file.
+
+    Raises DataError for a source without faces, and for a folder whose images are not
+    all whole and aligned: 112 pixels or `side`; all are looked at before the first is
+    embedded.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    if source.is_file():
+        if source.suffix == ".bin":
+            encoded = verification_bin.read(source).images
+            names = [f"{source.name}:{number}" for number in range(len(encoded))]
+            return _faces(names, [""] * len(names), encoded)
+        return _files(source.parent, [source], side)
+    if (source / indexes.FILE).exists() or list(source.glob(f"*/{indexes.FILE}")):
+        return _records(source)
+    paths = list(images.list_images(source))
+    if not paths:
+        raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
+    return _files(source, paths, side)
+
+
+def _faces(names, identities, encoded) -> Faces:
+    return Faces(names, identities, images.EncodedImages(encoded, lambda n: names[n]))
+
+
+def _files(root: Path, paths: list[Path], side: int) -> Faces:
+    refused = []
+    for path in tqdm(paths, "look", unit="image", leave=False):
+        try:
+            header = images.probe(images.read_file(path))
+            if (header.width, header.height) not in ((SIDE,) * 2, (side,) * 2):
+                size = f"{header.width}x{header.height}"
+                raise DataError(f"{size} pixels, not an aligned {SIDE}x{SIDE}")
+        except (DataError, OSError) as error:
+            refused.append(f"{path}: {error}")
+    if refused:
+        raise DataError(
+            f"{len(refused):,} of {len(paths):,} images are no aligned faces, as "
+            f"{refused[0]}; fr-jax data align makes them"
+        )
+    relative = [path.relative_to(root) for path in paths]
+    return _faces(
+        [path.as_posix() for path in relative],
+        [path.parts[0] if len(path.parts) > 1 else "" for path in relative],
+        paths,
+    )
+
+
+def _records(source: Path) -> Faces:
+    from data_pipelines import records  # loads TensorFlow
+
+    folder = indexes.find(source)
+    index = indexes.load(folder)
+    identities = [index.identities[n] if n >= 0 else "" for n in index.label]
+    names = [f"{index.name}:{number}" for number in range(len(index))]
+
+    class Encoded(Sequence):
+        def __len__(self):
+            return len(index)
+
+        def __getitem__(self, number):
+            face = records.decode(indexes.read(folder, index, number))
+            names[number] = face.source or names[number]
+            return face.image
+
+    return _faces(names, identities, Encoded())

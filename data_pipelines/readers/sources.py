@@ -1,0 +1,61 @@
+"""Which reader takes a folder or file of faces."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data_pipelines import DataError
+from data_pipelines.readers import Face, recordio, verification_bin
+from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
+from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
+from data_pipelines.readers.posed_folders import Cfp, MultiPie
+
+
+class BinFaces:
+    """The images of a .bin set, unlabelled, in their order."""
+
+    def __init__(self, path: Path):
+        self._path, self._set = path, verification_bin.read(path)
+
+    def __len__(self) -> int:
+        return len(self._set.images)
+
+    def __iter__(self) -> Iterator[Face]:
+        for number, image in enumerate(self._set.images):
+            yield Face(image, source=f"{self._path.name}:{number}")
+
+
+def _recognised(source: Path) -> Any:
+    if source.suffix == ".rec" or (source / "train.rec").is_file():
+        return recordio.RecordIO(source)
+    if source.suffix == ".bin":
+        return BinFaces(source)
+    if (source / FILE).is_file():
+        return LabelledFolder(source)
+    return ImageFolder(source)
+
+
+LAYOUTS: dict[str, Callable[[Path], Any]] = {
+    "auto": _recognised,
+    "folders": ImageFolder,
+    "labels": LabelledFolder,
+    "cfp": Cfp,
+    "multipie": MultiPie,
+}
+
+
+def open_source(source: Path, layout: str = "auto", *, flat: bool = False) -> Any:
+    """Returns the reader of a source: it has a length, and yields `Face` records.
+
+    Args:
+      layout: a key of `LAYOUTS`.
+      flat: folders are no identities.
+
+    Raises:
+      DataError: for flat folders of a layout, and as the readers do.
+    """
+    if not flat:
+        return LAYOUTS[layout](source)
+    if layout != "auto":
+        raise DataError("--flat ignores identities: it has no --layout")
+    return FlatFolder(source)

@@ -1,0 +1,342 @@
+"""Pickles as data: an interpreter of the opcodes that data sets and weights need.
+
+Written after the standard library's `pickletools`. Nothing is imported and nothing that
+a file names is called: each reader has a table of what a name stands for, and every
+other name is refused. Time and memory are bounded by the size of the file: opcodes are
+counted, each makes at most a few hundred bytes of its own, lengths are checked before
+they are used, and results are never compared, hashed, copied or shown whole.
+
+Damaged bytes raise `pickle.UnpicklingError`; `UnsafePickle`, a kind of it, stands for
+requests beyond data. The readers' own functions may raise errors of their own.
+"""
+
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from pickle import UnpicklingError
+from types import FunctionType
+from typing import Any
+
+# A tensor takes 35 opcodes, its optimizer's state as many again. Files with few bytes
+# for each are small ones; larger floods cost no more than files of their size do.
+_FEW, _MOST, _BYTES_EACH = 50_000, 500_000, 32
+_MAX_KEY = 1024
+_MAX_TEXT = 1 << 16  # of one text
+_MAX_TEXTS = 4 << 20  # of all texts
+_MAX_LINE = 256
+_MAX_INTEGER = 32  # bytes: twice what NumPy's random states hold
+_MAX_NAMES = 10_000  # Python's pickler writes each once; others may repeat them
+_UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
+    struct.Struct, ("B", "<H", "<I", "<Q", "<i")
+)
+_FLOAT64 = struct.Struct(">d")
+
+
+class UnsafePickle(UnpicklingError):
+    """A pickle that asks for more than data."""
+
+
+class Unpickler:
+    """Reads one pickle.
+
+    Args:
+      data: the file.
+      find: (module, name) -> what that name stands for. If that is a plain function,
+        the pickle may call it, with one tuple of arguments; nothing else is called.
+      start: where the pickle starts.
+      end: where it ends at the latest; by default, the end of the file.
+      load: persistent id -> object.
+      build: (object, state) -> None, for objects that are no dicts, whose state is
+        ignored.
+      max_opcodes: by default, what a weight file of this size may have.
+      keep_bytes: bytes, and the text of Python 2, come as bytes, and text of any
+        length. By default bytes come as None and so does long text: beside tensors they
+        are logs and settings.
+
+    Attributes:
+      at: where reading stands; once it is done, where the pickle ended.
+      opcode_at: where the opcode starts that was read last.
+    """
+
+    def __init__(
+        self,
+        data: memoryview,
+        find: Callable[[str, str], Any],
+        *,
+        start: int = 0,
+        end: int | None = None,
+        load: Callable[[Any], Any] | None = None,
+        build: Callable[[Any, Any], None] | None = None,
+        max_opcodes: int | None = None,
+        keep_bytes: bool = False,
+    ):
+        size = len(data)
+        self._data = data
+        self.at = self.opcode_at = start
+        self._end = size if end is None else end
+        self._find = find
+        self._load = load
+        self._build = build
+        self._max_opcodes = max_opcodes or min(_FEW + size // _BYTES_EACH, _MOST)
+        self._keep_bytes = keep_bytes
+        self._max_text = size if keep_bytes else _MAX_TEXT
+        self._text_left = size if keep_bytes else _MAX_TEXTS
+        self._names_left = _MAX_NAMES
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._floor = 0  # the last mark: what lies below cannot be reached
+        self._memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Returns the object."""
+        for _ in range(self._max_opcodes):
+            self.opcode_at = self.at
+            code = self.take(1)[0]
+            if code == pickle.STOP[0]:
+                if len(self._stack) != 1 or self._marks:
+                    raise UnpicklingError("a pickle that does not end with one object")
+                return self._stack[0]
+            act = _OPCODES.get(code)
+            if act is None:
+                raise UnsafePickle(
+                    f"pickle opcode {bytes([code])!r}, which data does not need"
+                )
+            act(self)
+        raise UnsafePickle(f"a pickle of over {self._max_opcodes:,} opcodes")
+
+    def take(self, count: int) -> memoryview:
+        """Returns the next bytes."""
+        if not 0 <= count <= self._end - self.at:
+            raise UnpicklingError(
+                f"{count:,} bytes wanted, {self._end - self.at:,} left"
+            )
+        self.at += count
+        return self._data[self.at - count : self.at]
+
+    def number(self, layout: struct.Struct) -> Any:
+        """Returns the next number."""
+        return layout.unpack(self.take(layout.size))[0]
+
+    def line(self) -> str:
+        """Returns the text up to the next newline."""
+        limit = min(self.at + _MAX_LINE, self._end)
+        text, newline, _ = bytes(self._data[self.at : limit]).partition(b"\n")
+        if not newline or not text.isascii():
+            raise UnpicklingError("a line that is no name or number")
+        self.at += len(text) + 1
+        return text.decode()
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        return self.pop_many(1)[0]
+
+    def pop_many(self, count: int) -> list[Any]:
+        start = len(self._stack) - count
+        if start < self._floor:
+            raise UnpicklingError("takes from an empty stack")
+        values = self._stack[start:]
+        del self._stack[start:]
+        return values
+
+    def top(self, kind: type = object) -> Any:
+        """Returns the top of the stack, left there, if it is of this type."""
+        if len(self._stack) <= self._floor or not isinstance(self._stack[-1], kind):
+            raise UnpicklingError("changes something that is not there")
+        return self._stack[-1]
+
+    def mark(self) -> None:
+        self._floor = len(self._stack)
+        self._marks.append(self._floor)
+
+    def pop_mark(self) -> list[Any]:
+        """Returns what was pushed since the last mark."""
+        if not self._marks:
+            raise UnpicklingError("looks for a mark that is not there")
+        values = self.pop_many(len(self._stack) - self._marks.pop())
+        self._floor = self._marks[-1] if self._marks else 0
+        return values
+
+    def pop_item(self) -> None:
+        if self._marks and len(self._stack) == self._floor:
+            self.pop_mark()
+        else:
+            self.pop()
+
+    def text(self, layout: struct.Struct, encoding: str = "utf-8") -> None:
+        """Pushes text whose length comes first."""
+        raw = self.take(self.number(layout))
+        self._text_left -= len(raw)
+        if len(raw) > self._max_text or self._text_left < 0:
+            self.push(None)
+        elif encoding == "latin1" and self._keep_bytes:
+            self.push(bytes(raw))
+        else:
+            try:
+                self.push(str(raw, encoding, "surrogatepass"))
+            except UnicodeDecodeError:
+                raise UnpicklingError("text that is not UTF-8") from None
+
+    def binary(self, layout: struct.Struct) -> None:
+        """Pushes bytes whose length comes first."""
+        raw = self.take(self.number(layout))
+        self.push(bytes(raw) if self._keep_bytes else None)
+
+    def put(self, index: int) -> None:
+        self._memo[index] = self.top()
+
+    def memoize(self) -> None:
+        self.put(len(self._memo))
+
+    def get(self, index: int) -> None:
+        if index not in self._memo:
+            raise UnpicklingError(f"recalls object {index:,}, which it never made")
+        self.push(self._memo[index])
+
+    def extend(self, values: list[Any]) -> None:
+        self.top(list).extend(values)
+
+    def items(self, values: list[Any]) -> None:
+        """Puts key, value, key, value, ... into the dict on top of the stack."""
+        target = self.top(dict)
+        if len(values) % 2:
+            raise UnpicklingError("a key without a value")
+        for key, value in zip(values[::2], values[1::2]):
+            # Names and counters. Others, such as the classes that Lightning keys its
+            # callbacks with, name no tensor; hashing them could be made slow.
+            if (type(key) is str and len(key) <= _MAX_KEY) or (
+                type(key) is int and abs(key) < 1 << 63
+            ):
+                target[key] = value
+
+    def as_dict(self) -> None:
+        values = self.pop_mark()
+        self.push({})
+        self.items(values)
+
+    def as_set(self) -> None:
+        self.pop_mark()
+        self.push({})
+
+    def call(self, arguments: Any) -> None:
+        function = self.pop()
+        if type(function) is not FunctionType or type(arguments) is not tuple:
+            raise UnsafePickle("calls something that is not a function")
+        self.push(function(arguments))
+
+    def new(self) -> None:
+        """NEWOBJ_EX: class, arguments, keywords."""
+        arguments, keywords = self.pop_many(2)
+        if not isinstance(keywords, dict) or keywords:
+            raise UnsafePickle("makes an object with keywords")
+        self.call(arguments)
+
+    def build(self) -> None:
+        """BUILD: sets the state of an object."""
+        state = self.pop()
+        if self._build and not isinstance(self.top(), dict):
+            self._build(self.top(), state)
+        else:
+            self.top(dict)
+
+    def find_name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise UnpicklingError("a name that is not text")
+        self._names_left -= 1
+        if self._names_left < 0:
+            raise UnsafePickle(f"asks for over {_MAX_NAMES:,} names")
+        self.push(self._find(module, name))
+
+    def protocol(self) -> None:
+        if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
+            raise UnpicklingError(f"pickle protocol {version}")
+
+    def frame(self) -> None:
+        if (length := self.number(_UINT64)) > self._end - self.at:
+            raise UnpicklingError(f"a frame of {length:,} bytes")
+
+    def integer(self) -> None:
+        line = self.line()
+        if not re.fullmatch(r"-?\d{1,20}", line):
+            raise UnpicklingError(f"the number {line[:60]!a}")
+        self.push({"00": False, "01": True}.get(line, int(line)))
+
+    def long(self) -> None:
+        if (length := self.number(_UINT8)) > _MAX_INTEGER:
+            raise UnsafePickle(f"an integer of {length} bytes")
+        self.push(int.from_bytes(self.take(length), "little", signed=True))
+
+    def persistent(self) -> None:
+        if self._load is None:
+            raise UnsafePickle("asks for an object outside the pickle")
+        self.push(self._load(self.pop()))
+
+
+def _tuple(length: int) -> Callable[[Unpickler], None]:
+    return lambda on: on.push(tuple(on.pop_many(length)))
+
+
+def _constant(value: Any) -> Callable[[Unpickler], None]:
+    return lambda on: on.push(value)
+
+
+_OPCODES: dict[int, Callable[[Unpickler], Any]] = {
+    code[0]: act
+    for code, act in {
+        pickle.PROTO: Unpickler.protocol,
+        pickle.FRAME: Unpickler.frame,
+        pickle.MARK: Unpickler.mark,
+        pickle.POP: Unpickler.pop_item,
+        pickle.POP_MARK: Unpickler.pop_mark,
+        pickle.NONE: _constant(None),
+        pickle.NEWTRUE: _constant(True),
+        pickle.NEWFALSE: _constant(False),
+        pickle.INT: Unpickler.integer,
+        pickle.BININT: lambda on: on.push(on.number(_INT32)),
+        pickle.BININT1: lambda on: on.push(on.number(_UINT8)),
+        pickle.BININT2: lambda on: on.push(on.number(_UINT16)),
+        pickle.LONG1: Unpickler.long,
+        pickle.BINFLOAT: lambda on: on.push(on.number(_FLOAT64)),
+        pickle.BINUNICODE: lambda on: on.text(_UINT32),
+        pickle.SHORT_BINUNICODE: lambda on: on.text(_UINT8),
+        pickle.BINUNICODE8: lambda on: on.text(_UINT64),
+        # Python 2's text and bytes alike, so any byte may stand there.
+        pickle.BINSTRING: lambda on: on.text(_INT32, "latin1"),
+        pickle.SHORT_BINSTRING: lambda on: on.text(_UINT8, "latin1"),
+        pickle.BINBYTES: lambda on: on.binary(_UINT32),
+        pickle.SHORT_BINBYTES: lambda on: on.binary(_UINT8),
+        pickle.BINBYTES8: lambda on: on.binary(_UINT64),
+        pickle.BYTEARRAY8: lambda on: on.binary(_UINT64),
+        pickle.EMPTY_LIST: lambda on: on.push([]),
+        pickle.LIST: lambda on: on.push(on.pop_mark()),
+        pickle.APPEND: lambda on: on.extend([on.pop()]),
+        pickle.APPENDS: lambda on: on.extend(on.pop_mark()),
+        # No data are kept in sets, and hashing could be made slow: an empty dict does.
+        pickle.EMPTY_SET: lambda on: on.push({}),
+        pickle.ADDITEMS: Unpickler.pop_mark,
+        pickle.FROZENSET: Unpickler.as_set,
+        pickle.EMPTY_TUPLE: _constant(()),
+        pickle.TUPLE: lambda on: on.push(tuple(on.pop_mark())),
+        pickle.TUPLE1: _tuple(1),
+        pickle.TUPLE2: _tuple(2),
+        pickle.TUPLE3: _tuple(3),
+        pickle.EMPTY_DICT: lambda on: on.push({}),
+        pickle.DICT: Unpickler.as_dict,
+        pickle.SETITEM: lambda on: on.items(on.pop_many(2)),
+        pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
+        pickle.BINPUT: lambda on: on.put(on.number(_UINT8)),
+        pickle.LONG_BINPUT: lambda on: on.put(on.number(_UINT32)),
+        pickle.MEMOIZE: Unpickler.memoize,
+        pickle.BINGET: lambda on: on.get(on.number(_UINT8)),
+        pickle.LONG_BINGET: lambda on: on.get(on.number(_UINT32)),
+        pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
+        pickle.STACK_GLOBAL: lambda on: on.find_name(*on.pop_many(2)),
+        pickle.REDUCE: lambda on: on.call(on.pop()),
+        pickle.NEWOBJ: lambda on: on.call(on.pop()),
+        pickle.NEWOBJ_EX: Unpickler.new,
+        pickle.BUILD: Unpickler.build,
+        pickle.BINPERSID: Unpickler.persistent,
+    }.items()
+}

@@ -1,0 +1,68 @@
+"""Evaluators: what is measured of a trained network, while training and afterwards."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fr_jax.embedder import Embedder
+
+
+class Trained(NamedTuple):
+    """What an evaluator sees of a run or of a saved embedder.
+
+    Attributes:
+      embed: (images, flip=False, progress='') -> {'embedding': float32 [N, D]}, raw,
+        and with `flip` 'mirrored', the embeddings of the mirrored images; `images`
+        slices to uint8 RGB [n, H, W, 3]. Batched, over all devices.
+      networks: what the run hands over, by name, made when first asked for.
+    """
+
+    embed: Callable[..., dict[str, np.ndarray]]
+    networks: Mapping[str, Embedder]
+
+
+class Evaluator(Protocol):
+    """A callable that measures.
+
+    An evaluator may have two more methods: `subset(count) -> Evaluator`, a fixed subset
+    to evaluate while training, and `draw(folder) -> paths`, figures of its last result.
+    """
+
+    metric_names: Sequence[str]
+
+    def __call__(self, trained: Trained) -> dict[str, float]: ...
+
+
+def metric_names(evaluators: Iterable[Evaluator]) -> list[str]:
+    """Returns the metric names of all evaluators."""
+    return [name for evaluator in evaluators for name in evaluator.metric_names]
+
+
+def evaluate(evaluators: Iterable[Evaluator], trained: Trained) -> dict[str, float]:
+    """Returns the results of all evaluators."""
+    results: dict[str, float] = {}
+    for evaluator in evaluators:
+        results |= evaluator(trained)
+    return results
+
+
+class LazyNetworks(Mapping[str, Embedder]):
+    """The embedders of `make`'s networks, built on first access."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Any]]):
+        self._make, self._made = make, None
+
+    def _embedders(self) -> dict[str, Embedder]:
+        if self._made is None:
+            self._made = {name: Embedder(one) for name, one in self._make().items()}
+        return self._made
+
+    def __getitem__(self, name: str) -> Embedder:
+        return self._embedders()[name]
+
+    def __iter__(self):
+        return iter(self._embedders())
+
+    def __len__(self) -> int:
+        return len(self._embedders())

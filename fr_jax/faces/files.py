@@ -1,0 +1,208 @@
+"""What rendered faces are written to: labelled folders, videos with their tracks."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fr_jax.errors import UserError
+from fr_jax.faces import sets, video
+from fr_jax.faces.renderer import codes as named
+
+_QUALITY = 95
+_BYTES_A_PIXEL = 0.75  # of a JPEG of that quality, on the safe side
+_PLACES = ("x", "y", "w", "h")
+_FIVE = ("lx", "ly", "rx", "ry", "nx", "ny", "mlx", "mly", "mrx", "mry")
+_SIXTY_EIGHT = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
+_TRACK = ("track", "frame", "shot", *_PLACES, *_FIVE, "score", "file")
+_LABELS = (
+    *("file", "identity", "age", "yaw", "pitch", "roll"),
+    *("expression", "light", "session"),
+)
+_CODES = (
+    *(f"identity.{name}" for name in named.TRAITS),
+    *(f"identity.pattern{k}" for k in range(named.PATTERN_SIZE)),
+    *(f"expression.{name}" for name in named.MOVEMENTS),
+    *("camera.distance", "camera.right", "camera.down"),
+    *(f"light.{k}.{channel}" for k in range(9) for channel in "rgb"),
+    *(f"style.{name}" for name in named.STYLE),
+    *(f"imaging.{name}" for name in named.IMAGING),
+)
+# Least share of a head that must be seen for a face to be there.
+_SEEN = 0.35
+# Zhang et al., ECCV 2016: context of 16 of 227 pixels a side, then 2.2 times as much.
+_CROP = 227 / (227 - 2 * 16) * 2.2
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """Returns the JPEG of a uint8 RGB image."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def check_free(target: Path) -> None:
+    """Raises UserError where something is at the target, or it is not on a disk."""
+    if "://" in str(target) or ":/" in str(target):
+        raise UserError(
+            f"--to {target}: folders go to a local disk; use --format records there"
+        )
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"{target} exists; choose another folder or remove it")
+
+
+def check_space(target: Path, images: int, size: int, *, row: int) -> None:
+    """Raises UserError where images of `size` pixels will not fit beside the target.
+
+    `row` is what each takes besides its JPEG, in bytes.
+    """
+    check_bytes(target, int(images * (_BYTES_A_PIXEL * size * size + 600 + row)))
+
+
+def check_bytes(target: Path, needed: int) -> None:
+    """Raises UserError where so many bytes are not free on the target's disk."""
+    place = next(p for p in (target, *target.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are "
+            f"free at {place}; ask for fewer or smaller images, or for a --shard"
+        )
+
+
+class LabelledFolder:
+    """<identity>/<image>.jpg and labels.csv, put in place when the last one is there.
+
+    Until then all is in TARGET.part, where another start with the same options goes on
+    after the last whole row.
+
+    Attributes:
+      done: rows that are there already.
+    """
+
+    def __init__(self, target: Path, options: dict[str, Any], lists: dict[str, str]):
+        self._target, self._lists = target, lists
+        self.part = target.with_name(target.name + ".part")
+        self._options = self.part / "options.json"
+        self.done = 0
+        wanted = json.dumps(options)
+        table = self.part / "labels.csv"
+        if self._options.is_file() and self._options.read_text() == wanted:
+            whole, newline, _ = table.read_bytes().rpartition(b"\n")
+            table.write_bytes(whole + newline)
+            self.done = max(whole.count(b"\n"), 0)
+        else:
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.part.mkdir(parents=True)
+            header = (*_LABELS, *_PLACES, *_FIVE, *_SIXTY_EIGHT, *_CODES)
+            table.write_text(",".join(header) + "\n")
+            self._options.write_text(wanted)
+        self._file = table.open("a", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+
+    def add(self, face: Any, codes: named.Codes) -> None:
+        """Writes an image, then its row."""
+        place = self.part / face.source
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(face.image)
+        known = (face.age, face.yaw, face.pitch, face.roll)
+        points = np.concatenate([face.landmarks5.ravel(), face.landmarks68.ravel()])
+        numbers = [
+            *(codes.identity, codes.expression, codes.camera),
+            *(codes.light.ravel(), codes.style, codes.imaging),
+        ]
+        self._rows.writerow(
+            [
+                *(face.source, face.identity, *_short(known)),
+                *(face.expression, face.light, face.session),
+                *(f"{number:.2f}" for number in (*face.box, *points)),
+                *_short(np.concatenate(numbers)),
+            ]
+        )
+
+    def __enter__(self) -> "LabelledFolder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if kind is None:
+            for name, text in self._lists.items():
+                (self.part / name).write_text(text)
+            self._options.unlink()
+            self.part.rename(self._target)
+
+
+def _short(numbers: Iterable[float]) -> list[str]:
+    return [f"{number:.6g}" for number in numbers]
+
+
+def write_video(
+    target: Path,
+    frames: Iterable[video.Frame],
+    size: tuple[int, int],
+    rate: float,
+    crop: int,
+    seed: int,
+) -> tuple[int, int]:
+    """Writes a video and what is true of it; returns numbers of tracks and of faces.
+
+    group.mp4; group_tracks.csv, a row a face, `score` being the share of the head that
+    is seen; t<track>/<frame>.jpg, squares of `crop` pixels around each face.
+    """
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    clip = cv2.VideoWriter(
+        str(part / "group.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), rate, size
+    )
+    if not clip.isOpened():
+        raise UserError(f"OpenCV {cv2.__version__} cannot write {part / 'group.mp4'}")
+    tracks: dict[tuple[int, int], int] = {}
+    faces = 0
+    with (part / "group_tracks.csv").open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow([*_TRACK, "identity", "yaw", "pitch", "roll", *_SIXTY_EIGHT])
+        for number, frame in enumerate(frames):
+            clip.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+            boxes = sets.face_boxes(frame.landmarks68)
+            for who in np.flatnonzero(frame.visible >= _SEEN):
+                person = int(frame.people[who])
+                track = tracks.setdefault((frame.shot, person), len(tracks))
+                name = f"t{track:03}/{number:04}.jpg"
+                (part / name).parent.mkdir(exist_ok=True)
+                (part / name).write_bytes(jpeg(_square(frame.image, boxes[who], crop)))
+                places = (*boxes[who], *frame.landmarks5[who].ravel())
+                rows.writerow(
+                    [
+                        *(track, number, frame.shot),
+                        *(f"{place:.1f}" for place in places),
+                        *(f"{frame.visible[who]:.2f}", name),
+                        sets.person_name(seed, sets.STRANGERS + person),
+                        *(f"{angle:.1f}" for angle in frame.pose[who]),
+                        *(f"{place:.1f}" for place in frame.landmarks68[who].ravel()),
+                    ]
+                )
+                faces += 1
+    clip.release()
+    part.rename(target)
+    return len(tracks), faces
+
+
+def _square(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
+    """Returns face and hair: a square around a box, cut at the edge of the frame."""
+    half = _CROP / 2 * max(box[2], box[3])
+    centre = box[:2] + box[2:] / 2
+    height, width = image.shape[:2]
+    left, top = np.clip(np.floor(centre - half), 0, (width, height)).astype(int)
+    right, bottom = np.clip(np.ceil(centre + half), 0, (width, height)).astype(int)
+    return cv2.resize(image[top:bottom, left:right], (side, side))

@@ -1,0 +1,399 @@
+"""DR-GAN's objectives: what the discriminator and the generator minimise.
+
+Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
+Recognition (CVPR 2017), where a fake is one identity more (`cvpr`), and Representation
+Learning by Rotating Your Faces (TPAMI 2018), where it has a head of its own (`tpami`).
+An objective of one's own is a pair of functions of real and of synthesised images:
+
+    def discriminator_loss(real, fake): ...   # -> {name: scalar}
+    def generator_loss(real, fake, recognise): ...
+
+    dr_gan.make(..., objective=Objective(discriminator_loss, generator_loss))
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fr_jax.augment.diff_augment import KINDS
+from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.losses import reconstruction
+from fr_jax.losses.adversarial import AdversarialLoss, adversarial_loss, r1
+from fr_jax.losses.margin import cosface, cross_entropy, unit
+
+Array = jax.Array
+Losses = dict[str, Array]
+
+
+class Images(NamedTuple):
+    """Real or synthesised images of a step, and what is known of them.
+
+    Attributes:
+      image: [R, H, W, C] in [-1, 1].
+      labels: identity, pose, illumination [R]; -1, or NaN of a yaw, where unknown.
+      valid: bool [R], rows that count.
+      mean: (values [R], mask [R]) -> the mean over masked rows.
+      logits: {head: [R, n]} of the discriminator, {} where it takes no part.
+      truth: ground truth [R, H, W, C] of each synthesised image and its mask [R]; None
+        where batches have none.
+      sources: embeddings [P n, D] of the real images -> those that synthesised images
+        should keep [R, D], and their mask [R].
+    """
+
+    image: Array
+    labels: dict[str, Array]
+    valid: Array
+    mean: Callable[[Array, Array], Array]
+    logits: dict[str, Array]
+    truth: tuple[Array, Array] | None = None
+    sources: Callable[[Array], tuple[Array, Array]] | None = None
+
+
+class Objective(NamedTuple):
+    """What both networks minimise: the sum of weight * loss.
+
+    Attributes:
+      discriminator_loss: (real, fake) -> {name: scalar}; None trains the generator
+        alone.
+      generator_loss: (real, fake, recognise) -> {name: scalar}; `recognise` is the
+        frozen recogniser, images -> (embeddings [R, D], feature maps), or None.
+      weights: of the losses of both, by name; 1 where none is given.
+      is_real: logits -> bool [R], the images that the discriminator takes for real.
+      penalty: (score, images, updates) -> scalar, added to the discriminator's losses
+        as 'r1'; `score` gives the logits [R] of being real.
+      diff_augmentation: kinds of `augment.diff_augment` of what it sees.
+      recogniser: 'none', 'embedding' or 'maps': what of it the losses use.
+      paired: the losses use ground truth.
+      pixel_loss: of the ground truth, where it is only evaluated too.
+      interpolate: synthesise between identities too (TPAMI, section 3.5).
+      cosine_identity: the discriminator's identity head gives cosines.
+      fused_sum: losses of synthesised images are the mean over single ones plus that
+        over fused ones, not the mean over all (kayamin).
+      discriminate_fused: fused images are fakes in the discriminator's steps.
+      statistics_in_generator_step: the discriminator's running statistics move in the
+        generator's steps too (kayamin).
+    """
+
+    discriminator_loss: Callable[[Images, Images], Losses] | None
+    generator_loss: Callable[..., Losses]
+    weights: Mapping[str, float] = {}
+    is_real: Callable[[dict[str, Array]], Array] = lambda logits: (
+        logits["real"][:, 0] > 0
+    )
+    penalty: Callable[..., Array] | None = None
+    diff_augmentation: Sequence[str] = ()
+    recogniser: str = "none"
+    paired: bool = False
+    pixel_loss: str | Callable[[Array], Array] = "l1"
+    interpolate: bool = False
+    cosine_identity: bool = False
+    fused_sum: bool = False
+    discriminate_fused: bool = True
+    statistics_in_generator_step: bool = False
+
+    def weighted(self, losses: Losses, network: str) -> tuple[Array, Losses]:
+        """Returns the weighted sum, and it and all losses as metrics of a network."""
+        total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
+        metrics = {f"{network}/{name}_loss": loss for name, loss in losses.items()}
+        return total, metrics | {f"{network}/loss": total}
+
+
+def tpami(
+    *,
+    adversarial: str | AdversarialLoss = "cross_entropy",
+    real_target: float = 1.0,
+    am_softmax: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Objective:
+    """Returns the objective of TPAMI 2018, equations 1 to 6.
+
+    Args:
+      adversarial: a key of `losses.adversarial.ADVERSARIAL`, or a loss of one's own.
+      real_target: below 1 smooths the target of real images.
+      am_softmax: margin and scale of an identity head of cosines (Wang et al., Additive
+        Margin Softmax, 2018).
+      weights: of identity, gan, pose and illumination.
+    """
+    check_range("real_target", real_target, 1e-6, 1)
+    loss = adversarial_loss(adversarial)
+
+    def discriminator_loss(real, fake):
+        on_real = loss.real(real.logits["real"][:, 0], target=real_target)
+        on_fake = loss.fake(fake.logits["real"][:, 0])
+        gan = jnp.mean(on_real) + fake.mean(on_fake, fake.valid)
+        return classification(real, am_softmax=am_softmax) | {"gan": gan}
+
+    def generator_loss(real, fake, recognise):
+        on_fake = loss.generator(fake.logits["real"][:, 0])
+        gan = fake.mean(on_fake, fake.valid)
+        return classification(fake, am_softmax=am_softmax) | {"gan": gan}
+
+    return Objective(
+        discriminator_loss,
+        generator_loss,
+        dict(weights or {}),
+        cosine_identity=am_softmax is not None,
+    )
+
+
+def cvpr(*, weights: Mapping[str, float] | None = None) -> Objective:
+    """Returns the objective of CVPR 2017, equations 1 and 2: fakes are an identity more.
+
+    A real image that is classified as its identity is not classified as fake, which
+    costs nothing more; an image of unknown identity costs -log(1 - p_fake), of which
+    the paper says nothing.
+    """
+
+    def discriminator_loss(real, fake):
+        columns = _with_fake(fake.logits)
+        fake_class = jnp.full(len(columns), columns.shape[1] - 1)
+        on_fake = cross_entropy(columns, fake_class)
+        gan = jnp.mean(_not_fake(real)) + fake.mean(on_fake, fake.valid)
+        return classification(real, fake_class=True) | {"gan": gan}
+
+    def generator_loss(real, fake, recognise):
+        gan = fake.mean(_not_fake(fake), fake.valid)
+        return classification(fake, fake_class=True) | {"gan": gan}
+
+    def is_real(logits):
+        return jnp.max(logits["identity"], axis=1) > logits["real"][:, 0]
+
+    weights = dict(weights or {})
+    return Objective(discriminator_loss, generator_loss, weights, is_real)
+
+
+def generator_only() -> Objective:
+    """Returns an objective without a discriminator, to be wrapped with other losses."""
+    return Objective(None, lambda real, fake, recognise: {})
+
+
+def with_reconstruction(
+    objective: Objective, weight: float, loss: str | Callable[[Array], Array] = "l1"
+) -> Objective:
+    """Returns the objective with `paired`, the pixel loss against the ground truth.
+
+    Args:
+      loss: see `losses.reconstruction.paired`.
+    """
+
+    def generator_loss(real, fake, recognise):
+        truth, has_truth = fake.truth
+        values = reconstruction.paired(fake.image, truth, loss)
+        found = fake.mean(values, has_truth & fake.valid)
+        return objective.generator_loss(real, fake, recognise) | {"paired": found}
+
+    return objective._replace(
+        generator_loss=generator_loss,
+        weights={**objective.weights, "paired": weight},
+        paired=True,
+        pixel_loss=loss,
+    )
+
+
+def with_identity(
+    objective: Objective, weight: float = 0.0, perceptual: float = 0.0
+) -> Objective:
+    """Returns the objective with losses by a frozen recogniser, pretrained 'identity'.
+
+    Args:
+      weight: of `identity_preserving`, 1 - cosine to the source images' embedding.
+      perceptual: weight of `perceptual`, feature maps against the ground truth's.
+    """
+
+    def generator_loss(real, fake, recognise):
+        found = objective.generator_loss(real, fake, recognise)
+        embeddings, maps = recognise(fake.image)
+        if weight:
+            sources, of_one = fake.sources(unit(recognise(real.image)[0]))
+            values = reconstruction.identity_preserving(
+                embeddings, jax.lax.stop_gradient(sources)
+            )
+            found["identity_preserving"] = fake.mean(values, of_one & fake.valid)
+        if perceptual:
+            truth, has_truth = fake.truth
+            values = reconstruction.perceptual(maps, recognise(truth)[1])
+            found["perceptual"] = fake.mean(values, has_truth & fake.valid)
+        return found
+
+    own = {"identity_preserving": weight, "perceptual": perceptual}
+    return objective._replace(
+        generator_loss=generator_loss,
+        weights={**objective.weights, **own},
+        recogniser="maps" if perceptual else "embedding",
+        paired=objective.paired or bool(perceptual),
+    )
+
+
+def with_r1(objective: Objective, weight: float, every: int = 16) -> Objective:
+    """Returns the objective with the R1 penalty in every `every`-th discriminator step.
+
+    It weighs so much more then (Karras et al., StyleGAN2, CVPR 2020, section 3.1).
+    """
+    check_range("the R1 weight", weight, 0)
+    check_range("the R1 interval", every, 1)
+
+    def penalty(score, images, updates):
+        def due(images):
+            return 0.5 * weight * every * jnp.mean(r1(score, images))
+
+        return jax.lax.cond(updates % every == 0, due, lambda _: jnp.float32(0), images)
+
+    return objective._replace(penalty=penalty)
+
+
+def from_options(options: Objective | str | Mapping[str, Any]) -> Objective:
+    """Returns the objective of a name, or of {'name': ..., its options}.
+
+    Options: those of `tpami` or `cvpr`; `weights`, also of paired, identity_preserving
+    and perceptual, where 0 leaves a loss out, and without any for the discriminator's
+    own there is none; paired_loss; r1 with weight and every; and fields of `Objective`.
+
+    Raises:
+      UserError: for unknown names, and where no loss has a weight.
+    """
+    if isinstance(options, Objective):
+        return options
+    options = {"name": options} if isinstance(options, str) else dict(options)
+    name = options.pop("name", "tpami")
+    check_names("objective", [name], OBJECTIVES)
+    weights = {**WEIGHTS, **options.pop("weights", {})}
+    check_names("weight", weights, WEIGHTS)
+    for loss, weight in weights.items():
+        check_range(f"weight {loss!r}", weight, 0)
+    r1_options = dict(options.pop("r1", {}))
+    paired_loss = options.pop("paired_loss", "l1")
+    fields = {key: options.pop(key) for key in _FIELDS if key in options}
+    check_names("diff_augmentation", fields.get("diff_augmentation", ()), KINDS)
+    check_options(f"objective {name}", OBJECTIVES[name], options)
+    own = {loss: weights[loss] for loss in ("identity", "gan", "pose", "illumination")}
+    if any(own[loss] for loss in ("identity", "gan", "pose")):
+        objective = OBJECTIVES[name](**options, weights=own)
+        check_options("r1", with_r1, r1_options, given=1)
+        if r1_options.get("weight"):
+            objective = with_r1(objective, **r1_options)
+    else:
+        objective = generator_only()
+        unused = {"r1": r1_options.get("weight"), **fields}
+        for name in ("r1", "interpolate", "diff_augmentation"):
+            if unused.get(name):
+                raise UserError(
+                    f"{name} needs a discriminator that learns: raise weight 'gan', "
+                    "'identity' or 'pose'"
+                )
+    if weights["paired"]:
+        objective = with_reconstruction(objective, weights["paired"], paired_loss)
+    by_recogniser = weights["identity_preserving"], weights["perceptual"]
+    if any(by_recogniser):
+        objective = with_identity(objective, *by_recogniser)
+    if not any(weight for loss, weight in weights.items() if loss != "illumination"):
+        raise UserError(
+            "no loss has a weight, so nothing would be learnt: raise the weight of "
+            "'gan', 'paired' or another (config.system.objective.weights)"
+        )
+    return objective._replace(**fields)
+
+
+WEIGHTS = {
+    "identity": 1.0,
+    "gan": 1.0,
+    "pose": 1.0,
+    "illumination": 1.0,
+    "paired": 0.0,
+    "identity_preserving": 0.0,
+    "perceptual": 0.0,
+}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"tpami": tpami, "cvpr": cvpr}
+_FIELDS = (
+    "diff_augmentation",
+    "interpolate",
+    "fused_sum",
+    "discriminate_fused",
+    "statistics_in_generator_step",
+)
+
+
+def classification(
+    images: Images,
+    *,
+    am_softmax: Mapping[str, float] | None = None,
+    fake_class: bool = False,
+) -> Losses:
+    """Returns the loss of each label: identity, pose, illumination.
+
+    Cross-entropies; squared errors, halved, where a pose is one number (radians).
+
+    Args:
+      am_softmax: margin and scale; the identity logits are cosines then.
+      fake_class: identities compete with the class of fakes.
+    """
+    losses = {}
+    for name, label in images.labels.items():
+        columns = images.logits[name]
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            known = jnp.isfinite(label)
+            error = columns[:, 0] - jnp.where(known, label, 0.0)
+            losses[name] = images.mean(0.5 * jnp.square(error), known & images.valid)
+            continue
+        if name == "identity" and fake_class:
+            columns = _with_fake(images.logits)
+        elif name == "identity" and am_softmax is not None:
+            columns = cosface(columns, label, **am_softmax)
+        values = cross_entropy(columns, label)
+        losses[name] = images.mean(values, (label >= 0) & images.valid)
+    return losses
+
+
+def accuracies(
+    images: Images, *, within: float = 7.5
+) -> dict[str, tuple[Array, Array]]:
+    """Returns (accuracy, whether any label is known) of identity and pose.
+
+    Args:
+      within: degrees by which a yaw may be off and still be right.
+    """
+    found = {}
+    for name in ("identity", "pose"):
+        label, columns = images.labels[name], images.logits[name]
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
+            known = jnp.isfinite(label) & images.valid
+        else:
+            right = jnp.argmax(columns, axis=1) == label
+            known = (label >= 0) & images.valid
+        found[name] = masked_mean(1.0 * right, known), jnp.any(known)
+    return found
+
+
+def discriminator_accuracy(
+    objective: Objective, real: Images, fake: Images
+) -> tuple[Losses, Array]:
+    """Returns the discriminator's accuracies as metrics, and their mean."""
+    scores = accuracies(real)
+    halves = [
+        jnp.mean(objective.is_real(real.logits)),
+        masked_mean(1.0 - objective.is_real(fake.logits), fake.valid),
+    ]
+    metrics = {f"discriminator/{name}_accuracy": s for name, (s, _) in scores.items()}
+    metrics["discriminator/real_accuracy"] = sum(halves) / 2
+    known = [*scores.values(), *((half, True) for half in halves)]
+    accuracy = sum(share * some for share, some in known)
+    return metrics, accuracy / sum(1.0 * some for _, some in known)
+
+
+def masked_mean(values: Array, mask: Array) -> Array:
+    """Returns the mean of the masked values, 0 where there are none."""
+    mask = mask.astype(values.dtype)
+    return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+def _not_fake(images: Images) -> Array:
+    """-log(1 - p_fake) where the identity is unknown, else 0."""
+    everything = jax.nn.logsumexp(_with_fake(images.logits), axis=1)
+    identities = jax.nn.logsumexp(images.logits["identity"], axis=1)
+    return jnp.where(images.labels["identity"] < 0, everything - identities, 0.0)
+
+
+def _with_fake(logits: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([logits["identity"], logits["real"]], axis=1)

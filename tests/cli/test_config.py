@@ -1,0 +1,218 @@
+"""Configurations: files and packaged names, overrides, and whose workdir it is."""
+
+import json
+
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from fr_jax.cli import config as configs
+from fr_jax.errors import UserError
+from tests.support.commands import CONFIGS
+
+FILE = str(CONFIGS["inter_prototype"])
+SMOKE = f"{FILE}:smoke"
+
+
+def test_packaged_name_is_the_file():
+    by_name, by_file = configs.load("inter_prototype:smoke"), configs.load(SMOKE)
+    assert by_name == by_file
+    assert configs.load("inter_prototype") == configs.load(FILE)
+    assert by_name.is_locked
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_variant_is_a_locked_configuration_of_its_system(name):
+    text = CONFIGS[name].read_text()
+    variants = {}
+    exec(compile(text, name, "exec"), variants)
+    for variant in variants["VARIANTS"]:
+        config = configs.load(f"{name}:{variant}")
+        assert config.system_name == name
+        assert all(
+            part.is_locked for part in (config, config.data, config.data.records)
+        )
+        assert set(config) == {"system_name", "system", "data", "train", "evaluation"}
+        assert variant in variants["__doc__"]
+        json.loads(configs.to_json(config))
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("nowhere.py", "no such file: nowhere.py"),
+        ("nowhere/inter_prototype", "no such file: nowhere/inter_prototype"),
+        (
+            "interprototype:smoke",
+            "configuration in --config=interprototype:smoke: 'interprototype'; did you "
+            "mean 'inter_prototype'",
+        ),
+        (f"{FILE}:smok", "variant 'smok'; did you mean 'smoke'"),
+        ("inter_prototype:smok", "variant 'smok'; did you mean 'smoke'"),
+        (__file__, "defines no get_config"),
+    ],
+    ids=["file", "path", "packaged", "variant", "packaged variant", "no get_config"],
+)
+def test_wrong_configuration_names_the_nearest(spec, match):
+    with pytest.raises(UserError, match=match) as caught:
+        configs.load(spec)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("system.optimizer.learning_rate", "1", 1.0),
+        ("data.records.path", "123", "123"),
+        ("data.records.identities", "", ""),
+        ("system.optimizer.milestones", "[1, 2]", (1, 2)),
+        ("train.guard", "False", False),
+        ("data.batch_size", "16", 16),
+        ("system.head_options", "{'scale': 32.0}", ConfigDict({"scale": 32.0})),
+        ("data.rendered.child_share", "0.5", 0.5),
+    ],
+)
+def test_value_is_read_as_the_type_of_the_default(key, text, value):
+    node = configs.load(SMOKE, [(key, text)])
+    for name in key.split("."):
+        node = node[name]
+    assert node == value
+    assert type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "match"),
+    [
+        ("system.learning_rat", "1", "no key 'learning_rat'"),
+        ("system.optimizer.learning_rat", "1", "did you mean 'learning_rate'"),
+        ("data.record.path", "x", "unknown --config.data has no key 'record'; did you"),
+        ("data.records.pth", "x", "did you mean 'path'"),
+        ("data.rendered.num_identites", "5", "did you mean 'num_identities'"),
+        ("data.children.child_filtr", "5", "did you mean 'child_filter'"),
+        ("data.batch_size.rows", "5", "has no key 'rows'"),
+        ("system.optimizer.learning_rate", "high", "str where float is needed"),
+        ("data.batch_size", "2.5", "float where int is needed, as in 32"),
+        ("train.guard", "1", "int where bool is needed"),
+        ("system.optimizer.milestones", "5", "int where tuple is needed"),
+        ("system.head_options", "5", "int where dict is needed, as in {'margin'"),
+    ],
+)
+def test_wrong_key_or_value_is_refused(key, text, match):
+    with pytest.raises(UserError, match=match) as caught:
+        configs.load(SMOKE, [(key, text)])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- options of `make` ----------------------------------------------------------------
+
+
+def make(num_classes, *, backbone="a", head="b"):
+    return num_classes, backbone, head
+
+
+def test_options_of_make_are_those_of_config_and_of_the_data():
+    options = ConfigDict({"backbone": "c"})
+    assert configs.call("toy", make, options, {"num_classes": 3}) == (3, "c", "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"backbon": "c"}, "option of system toy 'backbon'; did you mean 'backbone'"),
+        ({"num_classes": 3}, "config.system.num_classes follows from the data"),
+    ],
+    ids=["unknown", "of the data"],
+)
+def test_wrong_option_of_make_is_refused(options, match):
+    with pytest.raises(UserError, match=match):
+        configs.call("toy", make, ConfigDict(options), {"num_classes": 3})
+
+
+# --- one configuration per workdir ----------------------------------------------------
+
+
+def test_workdir_without_checkpoints_takes_another_configuration(tmp_path):
+    workdir = epath.Path(tmp_path)
+    for seed in (0, 1):
+        config = configs.load(SMOKE, [("train.seed", str(seed))])
+        configs.check_claim(workdir, config, steered=False)
+        configs.claim(workdir, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["train"]["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A workdir in which the smoke configuration has trained."""
+    configs.claim(epath.Path(tmp_path), configs.load(SMOKE))
+    (tmp_path / "checkpoints").mkdir()
+    return epath.Path(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "train.log_every=7",
+        "train.save_every=7",
+        "train.evaluate_every=7",
+        "train.keep=7",
+        "train.best_metric=a/b",
+        "train.profile=(1, 2)",
+        "data.records.path=elsewhere",
+        "evaluation.sets=('a=b',)",
+        "evaluation.subset=7",
+    ],
+)
+def test_settings_that_touch_no_number_are_free_to_change(begun, key):
+    config = configs.load(SMOKE, [tuple(key.split("=", 1))])
+    configs.check_claim(begun, config, steered=False)
+    configs.claim(begun, config)
+    # The first configuration stays on record.
+    assert (begun / "config.json").read_text() == configs.to_json(configs.load(SMOKE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "steered", "match"),
+    [
+        (
+            {"system.optimizer.learning_rate": "0.2"},
+            False,
+            "optimizer.learning_rate: 0.1 there, 0.2 now",
+        ),
+        ({"data.batch_size": "16"}, False, "data.batch_size: 32 there, 16 now"),
+        ({"train.evaluate_every": "7"}, True, "train.evaluate_every: 100 there, 7 now"),
+        ({"evaluation.subset": "7"}, True, "evaluation.subset: 600 there, 7 now"),
+        (
+            {f"data.rendered.{name}": "7" for name in ("num_images", "size")}
+            | {f"data.children.{n}": "7" for n in ("seed", "child_filter", "stand_ins")}
+            | {"train.seed": "1"},
+            False,
+            "; and 1 more",
+        ),
+    ],
+    ids=["rate", "batch", "steering", "steering sets", "many"],
+)
+def test_other_settings_are_refused(begun, changes, steered, match):
+    config = configs.load(SMOKE, list(changes.items()))
+    with pytest.raises(UserError, match=match) as caught:
+        configs.check_claim(begun, config, steered=steered)
+    assert "choose another --workdir" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_unset_option_of_another_version_is_no_difference(begun):
+    stored = json.loads((begun / "config.json").read_text())
+    stored["system"]["retired"] = 0
+    stored["system"].pop("augmentation")
+    (begun / "config.json").write_text(json.dumps(stored))
+    config = configs.load(SMOKE, [("system.augmentation", "()")])
+    configs.check_claim(begun, config, steered=False)
+    with pytest.raises(UserError, match="system.augmentation: 'absent' there"):
+        configs.check_claim(begun, configs.load(SMOKE), steered=False)
+
+
+def test_damaged_record_of_a_configuration_is_refused(begun):
+    (begun / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json: damaged"):
+        configs.check_claim(begun, configs.load(SMOKE), steered=False)

@@ -1,0 +1,132 @@
+"""`fr-jax embed`: names and embeddings of folders, images, records and .bin sets."""
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+import fr_jax
+from tests.support.faces import encoded, picture
+from tests.support.paths import read_npz
+
+
+def test_folder_is_embedded(command, mistake, embedder, identities, tmp_path):
+    to = tmp_path / "deep/er/faces.npz"
+    words = ("embed", identities, "--embedder", embedder, "--to", to)
+    code, out, error = command(*words)
+    assert code == 0, error
+    assert "18 embeddings of 8 numbers" in out
+    assert "18/18" in error
+    found = read_npz(to)
+    paths = sorted(identities.rglob("*.jpg"))
+    assert found["names"].tolist() == [f"p{n // 3}/{n % 3}.jpg" for n in range(18)]
+    assert found["identities"].tolist() == [f"p{n // 3}" for n in range(18)]
+    expected = fr_jax.load_embedder(embedder).embed(paths, normalize=False)
+    whole = found["embeddings"] * found["norms"][:, None]
+    np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-6)
+    assert json.loads(str(found["about"]))["provenance"]["file"] == "net.npz"
+    mistake("exists; choose another file", *words)
+    assert [path.name for path in to.parent.iterdir()] == ["faces.npz"]
+
+
+def test_parquet_and_flips(command, embedder, identities, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    words = ("embed", identities / "p1", "--embedder", embedder, "--flip")
+    code, _, error = command(*words, "--to", tmp_path / "faces.parquet")
+    assert code == 0, error
+    table = parquet.read_table(tmp_path / "faces.parquet")
+    assert table["name"].to_pylist() == [f"{n}.jpg" for n in range(3)]
+    assert table["identity"].to_pylist() == [""] * 3
+    paths = sorted((identities / "p1").iterdir())
+    expected = fr_jax.load_embedder(embedder).embed(paths, flip=True)
+    found = np.array(table["embedding"].to_pylist())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert json.loads(table.schema.metadata[b"fr_jax"])["flip"] is True
+
+
+@pytest.fixture(scope="module")
+def expected(embedder, identities):
+    """Paths of all faces, and their embeddings."""
+    paths = sorted(identities.rglob("*.jpg"))
+    return paths, fr_jax.load_embedder(embedder).embed(paths)
+
+
+@pytest.fixture
+def embedded(command, embedder, tmp_path):
+    """Returns a function: source -> what the command writes of it."""
+
+    def run(source):
+        to = tmp_path / "out.npz"
+        code, _, error = command("embed", source, "--embedder", embedder, "--to", to)
+        assert code == 0, error
+        return read_npz(to)
+
+    return run
+
+
+def test_one_image_is_embedded(embedded, expected):
+    paths, embeddings = expected
+    found = embedded(paths[4])
+    assert found["names"].tolist() == ["1.jpg"]
+    np.testing.assert_allclose(found["embeddings"], embeddings[4:5], atol=1e-6)
+
+
+def test_bin_is_embedded(embedded, expected, tmp_path):
+    paths, embeddings = expected
+    contents = [path.read_bytes() for path in paths]
+    (tmp_path / "set.bin").write_bytes(pickle.dumps((contents, [True] * 9)))
+    found = embedded(tmp_path / "set.bin")
+    assert found["names"][3] == "set.bin:3"
+    np.testing.assert_allclose(found["embeddings"], embeddings, atol=1e-6)
+
+
+def test_records_are_embedded(command, embedded, expected, identities, tmp_path):
+    pytest.importorskip("tensorflow")
+    paths, embeddings = expected
+    command("data", "convert", identities, "--to", tmp_path / "r", "--name", "faces")
+    found = embedded(tmp_path / "r/faces")
+    names = found["names"].tolist()
+    order = [names.index(path.relative_to(identities).as_posix()) for path in paths]
+    assert found["identities"][order].tolist() == [f"p{n // 3}" for n in range(18)]
+    np.testing.assert_allclose(found["embeddings"][order], embeddings, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """An empty folder, and one with an aligned face, another image, and text."""
+    root = tmp_path_factory.mktemp("folders")
+    for name in ("empty", "mixed"):
+        (root / name).mkdir()
+    (root / "mixed/a.jpg").write_bytes(encoded(image=picture(112, 112)))
+    (root / "mixed/b.jpg").write_bytes(encoded(image=picture(250, 250)))
+    (root / "mixed/c.jpg").write_text("hello")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "match"),
+    [
+        ("", "out.csv", "must end in .npz or .parquet"),
+        ("nowhere", "out.npz", "nowhere: no such file or folder"),
+        ("empty", "out.npz", "no .jpg, .jpeg or .png below it"),
+        ("mixed", "out.npz", "2 of 3 images are no aligned faces"),
+        ("mixed", "out.npz", "b.jpg: 250x250 pixels"),
+        ("", "out.parquet", "pip install '.[parquet]', or choose .npz"),
+    ],
+    ids=["suffix", "no source", "no images", "not aligned", "named", "no pyarrow"],
+)
+def test_wrong_source_or_target_is_refused(
+    mistake, monkeypatch, embedder, folders, tmp_path, source, to, match
+):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    words = ("--embedder", embedder, "--to", tmp_path / to)
+    mistake(match, "embed", folders / source, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_folder_without_an_embedder_is_refused(mistake, folders, tmp_path):
+    words = ("--embedder", folders / "empty", "--to", tmp_path / "out.npz")
+    mistake("no embedder here", "embed", folders / "mixed", *words)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,76 @@
+"""`fr-jax import` and `fr-jax info`: weight file in, embedder with provenance out."""
+
+import json
+import pickle
+import shutil
+
+import pytest
+
+import fr_jax
+from tests.support.paths import read_npz
+
+
+@pytest.fixture
+def imported(command, weight_file, tmp_path):
+    """The command that imported a file, its target, and what it printed."""
+    target = tmp_path / "net"
+    words = ("import", weight_file, "--to", target, "--licence", "mine")
+    words += ("--source", "a friend", "--data-set", "faces", "others")
+    code, out, error = command(*words)
+    assert code == 0, error
+    return words, target, out, error
+
+
+def test_import_keeps_the_provenance(command, imported, weight_file):
+    _, target, out, error = imported
+    assert "arcface_torch" in out
+    assert "note: taken for arcface_torch; magface" in error
+    code, out, _ = command("info", target)
+    assert code == 0
+    facts = ("iresnet18", "net.npz", "mine", "a friend", "faces; others", "32x32 RGB")
+    for fact in facts:
+        assert fact in out
+    weights = read_npz(weight_file)
+    parameters = sum(array.size for array in weights.values() if array.ndim)
+    parameters -= sum(len(v) for k, v in weights.items() if "running" in k)
+    assert f"{parameters:,}" in out
+    known = fr_jax.load_embedder(target).provenance
+    assert known["identities"] == {"faces": [], "others": []}
+
+
+def test_repeated_import_changes_nothing(command, mistake, imported):
+    words, target, _, _ = imported
+    code, out, _ = command(*words)
+    assert code == 0
+    assert "has it already" in out
+    mistake("holds something else; choose another --to", *words, "--colour", "BGR")
+    assert fr_jax.load_embedder(target).network.input_spec.colour == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "match"),
+    [
+        ("net.npz", ("--dialect", "magfase"), "did you mean 'magface'"),
+        ("net.npz", ("--colour", "RBG"), "unknown --colour 'RBG'"),
+        ("nowhere.pth", (), "nowhere.pth: no such file"),
+        ("evil.pth", (), "evil.pth: "),
+        ("net.npz", ("--dialct", "magface"), "did you mean '--dialect'"),
+    ],
+    ids=["dialect", "colour", "no file", "a program", "flag"],
+)
+def test_wrong_import_is_refused(mistake, weight_file, tmp_path, name, words, match):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(print))
+    shutil.copy(weight_file, tmp_path)
+    target = tmp_path / "e"
+    mistake(match, "import", tmp_path / name, "--to", target, *words)
+    assert not target.exists()
+
+
+def test_text_of_others_cannot_steer_the_terminal(command, embedder, tmp_path):
+    shutil.copytree(embedder, tmp_path / "net")
+    path = tmp_path / "net/embedder.json"
+    description = json.loads(path.read_text())
+    description["provenance"]["licence"] = "free\x1b[2J\nfile  other.pth"
+    path.write_text(json.dumps(description))
+    _, out, _ = command("info", tmp_path / "net")
+    assert r"free\x1b[2J\nfile" in out

@@ -1,0 +1,137 @@
+"""The program itself: help of every command, unknown names, exit codes."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from fr_jax.cli import main as program
+from fr_jax.errors import CheckFailed, TrainingStopped
+from tests.support.paths import ROOT
+
+COMMANDS = (
+    *("compare", "data", "embed", "evaluate", "export", "faces", "import", "info"),
+    *("rotate", "templates", "train"),
+)
+ACTIONS = ("data convert", "data info", "data align", "faces render")
+
+
+def test_commands_are_those_of_the_package_and_of_the_rooms():
+    found = program.commands()
+    assert sorted(found) == sorted(COMMANDS)
+    assert found["rotate"][0] == "fr_jax.systems.dr_gan.commands"
+    assert found["import"][0] == "fr_jax.cli.import_"
+
+
+def test_help_lists_every_command(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for name, (_, what) in program.commands().items():
+        assert name in out.split()
+        assert what.split()[0] in out
+
+
+@pytest.mark.parametrize("words", [*COMMANDS, *ACTIONS])
+def test_help_of_a_command(command, words):
+    code, out, error = command(*words.split(), "--help")
+    assert code == 0, error
+    assert out.startswith(f"usage: fr-jax {words}")
+    assert error == ""
+
+
+def test_help_imports_no_command_and_no_jax():
+    """So that it comes at once."""
+    code = (
+        "import sys\n"
+        "from fr_jax.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'jax', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ("trian", "unknown COMMAND 'trian'; did you mean 'train'? (there are: compare"),
+        ("rotat", "did you mean 'rotate'"),
+        ("judge", "unknown COMMAND 'judge' (there are: compare"),
+        ("data convrt", "unknown ACTION 'convrt'; did you mean 'convert'"),
+        ("faces rendr", "unknown ACTION 'rendr'; did you mean 'render'"),
+        ("train", "the following arguments are required: --config, --workdir"),
+        ("data", "required: ACTION (fr-jax data --help shows how)"),
+        ("", "required: COMMAND (fr-jax --help shows how)"),
+        ("info x --embeder y", "unknown argument '--embeder'"),
+        ("embed x --embedder y --to z --flp", "did you mean '--flip'"),
+        ("embed x --embedder=y --too=z --to a", "did you mean '--to'"),
+        (
+            "data convert x --to y --name z --layot=cfp",
+            "unknown argument '--layot'; did you mean '--layout'",
+        ),
+        (
+            "data convert x --to y --name z --layout=cpf",
+            "unknown --layout 'cpf'; did you mean 'cfp'? (there are: auto, cfp",
+        ),
+        ("export x --to y --format saved_model", "did you mean 'savedmodel'"),
+        ("import x --to y --colour RBG", "unknown --colour 'RBG'; did you mean 'RGB'"),
+        ("train --config a --workdir b --process-id x", "invalid int value: 'x'"),
+        ("data info x --config.a=1", "--config.a goes with `fr-jax train` alone"),
+    ],
+)
+def test_unknown_name_gets_the_nearest(mistake, words, match):
+    mistake(match, *words.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TrainingStopped("stopped"), 3),
+        (CheckFailed("not kept"), 1),
+        (OSError("disk full"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_exit_code_follows_the_error(command, monkeypatch, error, code):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr(program, "_run", fail)
+    left, _, text = command("info")
+    assert left == code
+    assert text == (f"fr-jax: {error}\n" if str(error) else "")
+
+
+def test_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    def fail(argv):
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(program, "_run", fail)
+    with pytest.raises(KeyError, match="a fault"):
+        program.main(["info"])
+
+
+def test_traceback_of_a_mistake_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("FR_JAX_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown COMMAND"):
+        program.main(["trian"])
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("tensorflow.io", "this needs TensorFlow: pip install '.[tensorflow]'"),
+        ("pyarrow.parquet", "pip install '.[parquet]', or choose .npz"),
+    ],
+)
+def test_missing_extra_is_named(mistake, monkeypatch, name, match):
+    def fail(argv):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(program, "_run", fail)
+    mistake(match, "info")

@@ -1,0 +1,173 @@
+"""Encoded images: headers, decoding, and what strangers send."""
+
+import contextlib
+import struct
+import tracemalloc
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import DataError, images
+from tests.support.faces import encoded, picture
+
+
+def test_headers_and_pixels():
+    jpeg, png = encoded(".jpg"), encoded(".png")
+    assert images.probe(jpeg) == ("jpeg", 30, 20)
+    assert images.probe(png) == ("png", 30, 20)
+    assert (images.decode(png) == picture()).all()
+    assert images.decode(jpeg).shape == (20, 30, 3)
+    grey = cv2.imencode(".jpg", picture()[..., 0])[1].tobytes()
+    assert images.decode(grey).shape == (20, 30, 3)
+    progressive = cv2.imencode(".jpg", picture(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[
+        1
+    ].tobytes()
+    assert images.probe(progressive) == ("jpeg", 30, 20)
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def jpeg_of(width, height):
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\1\x11\0"
+    return b"\xff\xd8" + frame + b"\xff\xda\0\x02\xff\xd9"
+
+
+def segment(marker, content=b""):
+    return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(content)) + content
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "neither JPEG nor PNG"),
+        (b"GIF89a" + bytes(50), "neither JPEG nor PNG"),
+        (b"not an image at all", "neither JPEG nor PNG"),
+        (encoded()[:-400], "truncated JPEG"),
+        (encoded()[:30], "JPEG"),
+        (b"\xff\xd8\xff\xe0\0\0", "damaged JPEG"),
+        (b"\xff\xd8ABCDEFG", "damaged JPEG: not a JPEG file"),
+        (encoded(".png")[:-20], "truncated PNG"),
+        (encoded(".png")[:33] + b"\xff\0\0\0IDAT" + bytes(99), "truncated PNG"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(10), "damaged PNG"),
+        (png_header(50_000, 50_000), "50000x50000 pixels"),
+        (png_header(8000, 8000), "64,?000,?000|8000x8000 pixels"),
+        (jpeg_of(60_000, 1), "60000x1 pixels"),
+        (jpeg_of(0, 10), "damaged JPEG"),
+        (jpeg_of(10, 0), "damaged JPEG"),
+        (png_header(0, 10), "damaged PNG"),
+        (jpeg_of(10, 10)[:-2] + b"\xff\xda\0\x02" * 200 + b"\xff\xd9", "scans"),
+        (jpeg_of(10, 10), "do not decode"),
+    ],
+)
+def test_hostile_and_damaged_images_are_refused(data, reason):
+    tracemalloc.start()
+    with pytest.raises(DataError, match=reason):
+        images.decode(data)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_every_single_byte_lost_or_changed_is_an_image_or_a_data_error():
+    """And an image is as large as the probe has said."""
+    whole = encoded(image=picture(8, 8))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] = rng.integers(256)
+        data = bytes(data[: rng.integers(1, len(data) + 1)])
+        with contextlib.suppress(DataError):
+            _, width, height = images.probe(data)
+            assert images.decode(data).shape == (height, width, 3)
+
+
+def test_encoded_images_decode_when_sliced(tmp_path):
+    sources = [encoded(".png", picture(seed=n)) for n in range(5)]
+    path = tmp_path / "five.png"
+    path.write_bytes(encoded(".png", picture(seed=5)))
+    faces = images.EncodedImages([*sources, path])
+    assert len(faces) == 6
+    assert faces[1:6].shape == (5, 20, 30, 3)
+    assert (faces[5] == picture(seed=5)).all()
+    assert (faces[4:][0] == picture(seed=4)).all()
+
+
+def test_encoded_images_name_the_one_that_is_wrong(tmp_path):
+    odd = images.EncodedImages(
+        [encoded(".png"), encoded(".png", picture(9, 9))], lambda n: f"set:{n}"
+    )
+    with pytest.raises(DataError, match="set:1: 9x9 pixels, the others have 30x20"):
+        odd[:]
+    missing = images.EncodedImages([tmp_path / "no.jpg"], lambda n: f"set:{n}")
+    with pytest.raises(DataError, match=r"set:0: .*no\.jpg"):
+        missing[:]
+
+
+def test_listing_leaves_hidden_files_out(tmp_path):
+    for name in ("b/2.JPG", "a/1.png", "a/notes.txt", ".trash/3.jpg", "a/.4.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)]
+    assert found == ["a/1.png", "b/2.JPG"]
+
+
+def test_decoding_is_tensorflows_accurate_one():
+    """Training decodes with TensorFlow, evaluation with OpenCV: the same pixels."""
+    from data_pipelines import records
+
+    for seed in range(20):
+        smooth = cv2.resize(
+            picture(8, 8, seed), (112, 112), interpolation=cv2.INTER_CUBIC
+        )
+        data = encoded(".jpg", smooth)
+        ours = images.decode(data)
+        theirs = records.decode_image(data, 112).numpy()
+        assert np.abs(ours.astype(int) - theirs).max() == 0
+
+
+def test_a_size_cannot_hide_from_the_probe():
+    """A decoder skips markers without a length; what follows them is still read."""
+    data = encoded(image=picture(64, 64))
+    fake = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x10\x01\x01\x11\x00"  # 16x16
+    comment = segment(0xFE, fake)
+    for marker in (b"\xff\xd0", b"\xff\x00"):
+        hidden = data[:2] + marker + comment + data[2:]
+        assert images.probe(hidden) == ("jpeg", 64, 64)
+        assert images.decode(hidden).shape == (64, 64, 3)
+    with pytest.raises(DataError, match="damaged JPEG: no marker found"):
+        images.probe(data[:2] + b"\xff\x01" + comment + data[2:])
+    with pytest.raises(DataError, match="a second frame"):
+        images.probe(data[:2] + fake + data[2:])
+
+
+def test_metadata_are_not_read():
+    """Damaged ones warn of nothing, compressed ones are not unfolded."""
+    tags = struct.pack(">HHII", 0x9000, 7, 1 << 30, 8) * 100
+    exif = segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x64" + tags)
+    jpeg, png = encoded(), encoded(".png")
+    text = b"zTXtk\0\0" + zlib.compress(bytes(1 << 22))
+    chunk = (
+        struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    )
+    tracemalloc.start()
+    assert images.probe(jpeg[:2] + exif * 9 + jpeg[2:]) == ("jpeg", 30, 20)
+    assert images.probe(png[:33] + chunk * 9 + png[33:]) == ("png", 30, 20)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    with pytest.raises(DataError, match="damaged JPEG"):
+        images.probe(jpeg[:2] + segment(0xE5, bytes(65_000)) * 33 + jpeg[2:])
+
+
+def test_photographs_are_turned_upright_on_request():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
+    data = encoded()
+    turned = data[:2] + segment + data[2:]
+    assert images.decode(turned).shape == (20, 30, 3)
+    assert images.decode(turned, upright=True).shape == (30, 20, 3)

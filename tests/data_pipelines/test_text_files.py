@@ -1,0 +1,72 @@
+"""Lists and tables of strangers: what is no text, what is cut, names in any bytes."""
+
+import os
+
+import numpy as np
+import pytest
+
+from data_pipelines import DataError
+from data_pipelines import text_files as lists
+from data_pipelines.protocols import identities, pairs, templates
+from data_pipelines.readers import labelled_folder
+from tests.support.faces import encoded, picture
+
+# Each as its users read it.
+READERS = {
+    "pairs.txt": lambda path: pairs.load(path, root=path.parent),
+    "people.txt": lambda path: identities.select(["a", "b"], f"@{path}"),
+    "ages.txt": identities.child_labels,
+    "templates.csv": templates.load,
+    "labels.csv": lambda path: labelled_folder.LabelledFolder(path.parent),
+    "Pair_list_F.txt": lambda path: pairs.load(
+        path.parent / "Split/FF", root=path.parent
+    ),
+}
+NO_LISTS = {
+    "bytes": bytes(range(256)) * 40,
+    "zeros": bytes(4096),
+    "a cell without end": b'file,"' + b"x" * 200_000 + b"\n1\n",
+    "words": b"x y z w\n",
+    "a header alone": b"10\t300\n",
+    "an empty number": b"1\t1\nsomebody\t\tanother\t2\nsomebody\t1\t\n",
+    "many digits": b"1\t1\na\t1\tb\t%s\n" % (b"1" * 5000),
+    "a long name": b"1 a/1.png %s.png\nfile\n" % (b"x" * 5000),
+    "no numbers": b"1\t1\nsomebody\tone\ttwo\nsomebody\t1\tanother\ttwo\n",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("data", NO_LISTS.values(), ids=NO_LISTS)
+def test_what_is_no_list_is_told_in_a_line(name, data, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(data)
+    (tmp_path / "Split/FF/01").mkdir(parents=True)
+    with pytest.raises(DataError) as caught:
+        READERS[name](path)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+def test_names_are_bytes(tmp_path):
+    """An image whose name is no UTF-8 is found as the list has it."""
+    folder = tmp_path / os.fsdecode(b"Bj\xf6rn")
+    folder.mkdir()
+    faces = [picture(seed=number) for number in range(2)]
+    for number, face in enumerate(faces):
+        (folder / f"{number}.png").write_bytes(encoded(".png", face))
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(b"\xef\xbb\xbf1 Bj\xf6rn/0.png Bj\xf6rn/1.png\r\n\r\n")
+    found = pairs.load(path, root=tmp_path)
+    np.testing.assert_array_equal(found.images[:2], faces)
+    again = tmp_path / "again.txt"
+    pairs.write_list(again, pairs.read_list(path))
+    assert again.read_bytes() == b"1 Bj\xf6rn/0.png Bj\xf6rn/1.png\n"
+
+
+def test_a_file_of_many_gigabytes_is_not_read(tmp_path):
+    with (tmp_path / "ages.txt").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(DataError, match="3,221,225,472 bytes; no age file"):
+        identities.child_labels(tmp_path / "ages.txt")
+    with pytest.raises(DataError, match="nowhere.txt: no such list"):
+        lists.lines(tmp_path / "nowhere.txt")

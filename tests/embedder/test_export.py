@@ -1,0 +1,106 @@
+"""Exported embedders, loaded as their users load them."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from fr_jax import models
+from fr_jax.embedder import Embedder
+from fr_jax.embedder import export as exporting
+from fr_jax.embedder.export import export
+from fr_jax.errors import CheckFailed, UserError
+from fr_jax.models.preprocess import InputSpec
+from fr_jax.system import Network
+from tests.support.networks import random_variables
+
+FACES = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    """Small, but with a resize and BGR before it."""
+    options = {"width": 0.125, "embedding_size": 8, "stage_sizes": [1, 1, 1, 1]}
+    spec = InputSpec(size=32, colour="BGR", mean=100.0, scale=50.0)
+    variables = random_variables(models.create("iresnet18", **options), 32)
+    network = Network("iresnet18", options, variables, spec)
+    return Embedder(network, {"licence": "none needed"}, batch_size=5)
+
+
+def run_jax(folder):
+    import jax
+    from jax import export as jax_export
+
+    program = jax_export.deserialize(bytearray((folder / "model.jax").read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    return jax.jit(program.call)
+
+
+def run_savedmodel(folder):
+    tf = pytest.importorskip("tensorflow")
+    loaded = tf.saved_model.load(str(folder))
+    serve = loaded.signatures["serving_default"]
+    return lambda images: next(iter(serve(images=tf.constant(images)).values()))
+
+
+def run_tflite(folder):
+    tf = pytest.importorskip("tensorflow")
+    interpreter = tf.lite.Interpreter(str(folder / "model.tflite"))
+    signature = interpreter.get_input_details()[0]["shape_signature"]
+    assert signature.tolist() == [-1, 112, 112, 3]
+
+    def run(images):
+        place = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(place, images.shape, strict=True)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(place, images)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow about itself
+@pytest.mark.parametrize("kind", ["jax", "savedmodel", "tflite"])
+def test_exported_program_embeds_alike_at_any_batch_size(embedder, kind, tmp_path):
+    if kind != "jax":
+        pytest.importorskip("tensorflow")
+    folder = tmp_path / "out"
+    assert export(embedder, kind, folder) >= 0.9999
+    run = globals()[f"run_{kind}"](folder)
+    expected = embedder.embed(FACES)
+    np.testing.assert_allclose(np.asarray(run(FACES)), expected, atol=2e-5)
+    stored = json.loads((folder / "embedder.json").read_text())
+    assert stored["provenance"] == {"licence": "none needed"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_program_that_embeds_otherwise_is_not_kept(embedder, tmp_path, monkeypatch):
+    def wrong(folder):
+        run = exporting._load_jax(folder)
+        return lambda images: run(images[..., ::-1])  # as if colours were swapped
+
+    monkeypatch.setitem(exporting.FORMATS, "jax", (exporting._write_jax, wrong))
+    with pytest.raises(CheckFailed, match=r"cosine -?0\.\d+ .*nothing was kept"):
+        export(embedder, "jax", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "match"),
+    [
+        ("tflit", "out", "did you mean 'tflite'"),
+        ("jax", "taken", "taken exists; choose another folder"),
+        ("onnx", "out", r"onnx/bin/pip install '\.\[onnx\]'"),
+    ],
+    ids=["format", "taken path", "missing package"],
+)
+def test_impossible_export_is_refused(
+    embedder, tmp_path, monkeypatch, kind, name, match
+):
+    (tmp_path / "taken").mkdir()
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(UserError, match=match):
+        export(embedder, kind, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -1,0 +1,135 @@
+"""Longer checks, before a release: `make test-long`."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.commands import CONFIGS, INTER_PROTOTYPE, USYNTHFACE, flags
+from tests.support.paths import ROOT
+from tests.support.processes import (
+    finish,
+    free_port,
+    kill_until_done,
+    start,
+    start_training,
+    steps_on_disk,
+    wait_for_step,
+)
+
+pytestmark = pytest.mark.long
+
+
+def test_twenty_kills_change_no_bit(tmp_path):
+    whole = finish(start(tmp_path / "whole", 150, "--events"))
+    killed = kill_until_done(tmp_path / "killed", 150, 20, random.Random(0), "--events")
+    assert killed["digest"] == whole["digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("inter_prototype", INTER_PROTOTYPE),
+        ("usynthface", USYNTHFACE | {"train.model_axis": 2}),
+    ],
+)
+def test_command_line_trains_on_two_processes(tmp_path, name, settings):
+    """As on a pod: one claim, one embedder, one set of results."""
+    port = free_port()
+    workers = [
+        start_training(
+            *(f"--config={CONFIGS[name]}:smoke", "--workdir", tmp_path / "w"),
+            *("--distributed", "--coordinator", f"localhost:{port}"),
+            *("--num-processes", 2, "--process-id", index),
+            *flags(settings),
+        )
+        for index in range(2)
+    ]
+    texts = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], texts
+    assert "results:" in texts[0][0]
+    assert "results:" not in texts[1][0]
+    results = json.loads((tmp_path / "w/results.json").read_text())
+    assert 0 <= results["unseen/accuracy"] <= 1
+    assert (tmp_path / "w/embedder/weights.npz").exists()
+
+
+PLATEAU = USYNTHFACE | {
+    "train.num_steps": 60,
+    "train.evaluate_every": 4,
+    "train.save_every": 3,
+    "train.best_metric": "unseen/auc",
+    "system.optimizer.schedule": "plateau",
+    "system.optimizer.plateau.patience": 1,
+    "system.optimizer.plateau.cooldown": 2,
+    "system.optimizer.plateau.stop_after": 0,
+    "system.optimizer.plateau.threshold": 0.5,
+}
+
+
+def test_momentum_contrast_killed_on_its_plateau_ends_in_the_same_bits(tmp_path):
+    """SIGKILL after the rate has fallen; the same command resumes."""
+
+    def training(name):
+        config = f"--config={CONFIGS['usynthface']}:smoke"
+        return start_training(config, "--workdir", tmp_path / name, *flags(PLATEAU))
+
+    def rates(name):
+        text = (tmp_path / name / "metrics.jsonl").read_text()
+        rows = [json.loads(row) for row in text.splitlines()]
+        return [(r["step"], r.get("learning_rate"), r.get("loss")) for r in rows]
+
+    killed = training("killed")
+    wait_for_step(killed, tmp_path / "killed", 27)
+    assert max(steps_on_disk(tmp_path / "killed"), default=0) >= 27
+    killed.kill()
+    killed.communicate()
+    for name in ("killed", "whole"):
+        _, error = (process := training(name)).communicate(timeout=600)
+        assert process.returncode == 0, error[-3000:]
+        assert ("resumed at step" in error) == (name == "killed")
+    assert rates("killed") == rates("whole")
+    found = {rate for _, rate, _ in rates("whole") if rate}
+    assert len(found) > 3  # it fell before the kill and after it
+    for kept in ("embedder/embedder.json", "results.json"):
+        assert (tmp_path / "killed" / kept).read_text() == (
+            tmp_path / "whole" / kept
+        ).read_text()
+
+
+# Inter-Prototype over five seeds: 0.841, standard deviation 0.020; less three of them.
+@pytest.mark.parametrize(
+    ("name", "accuracy"), [("inter_prototype", 0.78), ("usynthface", 0.72)]
+)
+def test_smoke_configuration_learns(tmp_path, name, accuracy):
+    process = start_training(f"--config={name}:smoke", "--workdir", tmp_path)
+    _, error = process.communicate(timeout=1200)
+    assert process.returncode == 0, error[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["unseen/accuracy"] > accuracy  # chance: 0.5
+
+
+def test_real_checkpoint_scores_as_its_onnx_network(real, tmp_path):
+    """Flip-sum, ten folds; both scores were measured with onnxruntime."""
+    sets = {"lfw": 0.9883, "cfp_fp": 0.8391}
+    for arguments in (
+        ("import", str(real("weights/mobilefacenet.pt")), "--to", str(tmp_path / "e")),
+        (
+            *("evaluate", "--embedder", str(tmp_path / "e"), "--to", str(tmp_path)),
+            *(f"--set={name}={real(name + '.bin')}" for name in sets),
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "fr_jax", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1800,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name, accuracy in sets.items():
+        assert abs(results[f"{name}/accuracy"] - accuracy) < 0.0005

@@ -1,0 +1,77 @@
+"""Evaluators: results and names of several, networks that are built when asked for."""
+
+import numpy as np
+import pytest
+
+from fr_jax import models
+from fr_jax.evaluation.evaluator import (
+    LazyNetworks,
+    Trained,
+    evaluate,
+    metric_names,
+)
+from fr_jax.models.preprocess import InputSpec
+from fr_jax.system import Network
+from tests.support.networks import random_variables
+
+
+class Constant:
+    def __init__(self, **results):
+        self._results = results
+        self.metric_names = list(results)
+
+    def __call__(self, trained):
+        return self._results
+
+
+def test_results_and_names_of_several_evaluators_are_joined():
+    both = [Constant(a=1.0, b=2.0), Constant(c=3.0)]
+    assert metric_names(both) == ["a", "b", "c"]
+    assert evaluate(both, Trained(None, {})) == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert evaluate([], Trained(None, {})) == {}
+
+
+@pytest.fixture
+def lazy():
+    """Networks of a run, and how often they were made."""
+    made = []
+
+    def make():
+        made.append(1)
+        options = {"width": 0.125, "embedding_size": 8, "stage_sizes": [1, 1]}
+        variables = random_variables(models.create("iresnet18", **options), 16)
+        spec = InputSpec(size=16)
+        return {"embedding": Network("iresnet18", options, variables, spec)}
+
+    return LazyNetworks(make), made
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda networks: networks["embedding"],
+        list,
+        len,
+        lambda networks: "embedding" in networks,
+        lambda networks: networks.get("other"),
+    ],
+    ids=["item", "names", "length", "membership", "get"],
+)
+def test_networks_are_made_once_and_only_when_asked_for(lazy, look):
+    networks, made = lazy
+    trained = Trained(None, networks)
+    assert evaluate([Constant(a=1.0)], trained)
+    assert not made
+    look(trained.networks)
+    assert made == [1]
+    assert trained.networks["embedding"] is trained.networks["embedding"]
+    assert made == [1]
+
+
+def test_networks_embed_as_embedders(lazy):
+    networks, _ = lazy
+    faces = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    assert networks["embedding"].embed(faces).shape == (3, 8)
+    assert list(networks) == ["embedding"]
+    with pytest.raises(KeyError):
+        networks["generator"]

@@ -1,0 +1,155 @@
+"""Files of an evaluation: results.json, figures, a table on the terminal."""
+
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from fr_jax import models
+from fr_jax.embedder import Embedder
+from fr_jax.evaluation import results as written
+from fr_jax.evaluation.verification import Verification
+from fr_jax.models.preprocess import InputSpec
+from fr_jax.system import Network
+from tests.support.networks import random_variables
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    """A network trained on the identities of the first five folds of `faces`."""
+    options = {"width": 0.125, "embedding_size": 8, "stage_sizes": [1, 1]}
+    variables = random_variables(models.create("iresnet18", **options), 16)
+    network = Network("iresnet18", options, variables, InputSpec(size=16))
+    provenance = {
+        "identities": {"train": [f"p{n}" for n in range(10)]},
+        "note": "a note",
+        "selection": {"kind": "clean", "sets": ["faces"]},
+    }
+    return Embedder(network, provenance)
+
+
+def faces(name="faces", identities=True):
+    rng = np.random.default_rng(0)
+    pairs = np.arange(80).reshape(-1, 2)
+    return Verification(
+        name,
+        images=rng.integers(0, 256, (80, 16, 16, 3), np.uint8),
+        pairs=pairs,
+        same=np.arange(40) % 4 < 2,
+        folds=np.arange(40) // 4,
+        identities=[f"p{n // 4}" for n in range(80)] if identities else None,
+    )
+
+
+class Drawing:
+    """An evaluator with a figure."""
+
+    metric_names = ("answer",)
+
+    def __call__(self, trained):
+        assert "embedding" in trained.networks
+        return {"answer": 42.0}
+
+    def draw(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "answer.png").write_text("42")
+        return [folder / "answer.png"]
+
+
+def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
+    evaluators = [faces(), faces("others", identities=False), Drawing()]
+    folder = epath.Path(tmp_path / "to")
+    curves = written.evaluate_and_write(evaluators, {"embedding": embedder}, folder)
+    found = json.loads((folder / "results.json").read_text())
+    # Seen identities are marked; the others are known by the name of their set.
+    assert {"faces_seen/accuracy", "faces_heldout/accuracy"} <= found.keys()
+    assert "others/accuracy" in found
+    assert found["answer"] == 42
+    assert not any(name.startswith("selection") for name in found)
+    assert curves.keys() == {"faces_seen", "others"}
+    scores, same = curves["others"]
+    assert scores.shape == (40,)
+    assert (same == faces().same).all()
+    for name in ("roc", "cosines"):
+        figure = folder / f"figures/{name}.png"
+        assert figure.read_bytes()[:4] == b"\x89PNG"
+    out = capsys.readouterr().out
+    assert f"{100 * found['others/accuracy']:.2f} %" in out
+    assert "note: a note" in out
+    assert f"results: {folder}/results.json" in out
+    assert f"figure: {folder}/figures/answer.png" in out
+    assert not list(folder.glob("*.part"))
+
+
+def test_results_without_verification_have_no_curves(embedder, tmp_path):
+    folder = epath.Path(tmp_path)
+    curves = written.evaluate_and_write([Drawing()], {"embedding": embedder}, folder)
+    assert curves == {}
+    assert json.loads((folder / "results.json").read_text()) == {"answer": 42}
+    assert [path.name for path in (folder / "figures").iterdir()] == ["answer.png"]
+
+
+def test_results_are_strict_json_and_written_whole(tmp_path):
+    path = tmp_path / "deep/results.json"
+    written.write(path, {"a": 1.0})
+    with pytest.raises(ValueError):
+        written.write(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"lfw/accuracy": 0.5}', {"lfw/accuracy": 0.5}),
+        (None, {}),
+        ("{", {}),
+        ('{"a": "text"}', {}),
+        ("[1]", {}),
+    ],
+    ids=["results", "no file", "cut file", "text", "list"],
+)
+@pytest.mark.parametrize("place", ["net", "run/embedder", "run"])
+def test_results_beside_an_embedder_are_found(tmp_path, content, expected, place):
+    network = tmp_path / ("run/embedder" if place == "run" else place)
+    network.mkdir(parents=True)
+    if content is not None:
+        (tmp_path / place / "results.json").write_text(content)
+    assert written.known_results(str(network)) == expected
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        ({"kind": "legacy", "sets": ["a", "b"]}, {"selection_legacy/accuracy": 0.8}),
+        ({"kind": "clean", "sets": ["a"]}, {"selection_clean/accuracy": 0.7}),
+        ({"kind": "clean", "sets": []}, {}),
+        ({"kind": "clean", "sets": ["a", "other"]}, {}),
+        (None, {}),
+    ],
+    ids=["legacy", "clean", "no sets", "set not evaluated", "no selection"],
+)
+def test_mean_of_the_sets_of_selection_is_named_by_its_kind(selection, expected):
+    found = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
+    assert written._selected(selection, found) == pytest.approx(expected)
+
+
+def test_table_and_summary_show_accuracies():
+    results = {
+        "lfw/accuracy": 0.9912,
+        "lfw/accuracy_std": 0.004,
+        "lfw/accuracy_low": 0.98,
+        "lfw/accuracy_high": 0.99,
+        "lfw/tar@far=1e-2": 0.95,
+        "lfw/tar@far=1e-3": 0.9,
+        "list/accuracy:paper": 0.8,
+        "lfw/auc": 0.99,
+    }
+    lines = [" ".join(row.split()) for row in written.table(results).splitlines()]
+    assert lines == [
+        "lfw accuracy 99.12 % +- 0.40 TAR@FAR=1e-2 95.00 % TAR@FAR=1e-3 90.00 %",
+        "list:paper accuracy 80.00 %",
+    ]
+    assert written.summary(results) == (
+        "lfw/accuracy 0.9912  list/accuracy:paper 0.8000"
+    )

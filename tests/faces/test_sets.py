@@ -1,0 +1,334 @@
+"""Labelled sets: identities, exact labels, pairs, batches on devices and videos."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fr_jax.errors import UserError
+from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.verification import Verification
+from fr_jax.faces import EXPRESSIONS, batches, pairs, sets, video
+from fr_jax.faces.landmark_maps import landmark_maps
+from fr_jax.faces.renderer import light
+from fr_jax.faces.renderer.render import Rendering
+from tests.support.paths import ROOT
+
+pytestmark = [
+    pytest.mark.usefixtures("quick_drawing"),
+    pytest.mark.xdist_group("drawn"),
+]
+
+
+def labels(face_set, people, count, first=0):
+    """Returns place of the identity, number of the image, and labels of each row."""
+    label, image = sets.rows(face_set, people, count)
+    return first + label, image, sets.label(face_set, 0, first + label, image)
+
+
+def test_identity_is_the_same_in_every_set_and_far_from_all_others():
+    _, _, shown = labels(sets.multipie(), 1, 0, first=3)
+    people, _, known = labels(sets.kdef(), 2, 0, first=3)
+    np.testing.assert_array_equal(shown.codes.identity[0], known.codes.identity[0])
+    met = [known.codes.identity[[0, 70]]]
+    for seed, offset in ((0, sets.STRANGERS), (1, 0)):
+        others = sets.label(sets.kdef(), seed, offset + people, np.zeros(140))
+        met.append(others.codes.identity[[0, 70]])
+    identities = np.concatenate(met)
+    distances = np.linalg.norm(identities[:, None] - identities[None], axis=2)
+    typical = np.sqrt(2 * identities.shape[1])  # of two standard normal vectors
+    assert distances[~np.eye(6, dtype=bool)].min() > 0.6 * typical
+    assert sets.person_name(0, np.int64(12)) == "s0n0000012"
+    assert sets.person_name(1, 12) != sets.person_name(0, 12)
+
+
+def test_usynthface_varies_expression_pose_and_light_alone():
+    _, _, known = labels(sets.usynthface(30.0), 4, 16)
+    codes = known.codes
+    for kept in (codes.identity, codes.age, codes.style, codes.camera):
+        rows = kept.reshape(4, 16, -1)
+        assert (rows == rows[:, :1]).all()
+        assert (rows[0] != rows[1]).any()
+    for fresh in (codes.expression, codes.pose, codes.light):
+        rows = fresh.reshape(64, -1)
+        assert len(np.unique(rows, axis=0)) == 64
+    assert np.abs(codes.pose[:, 0]).max() <= 30
+    assert np.abs(codes.pose[:, 0]).max() > 20
+    assert (known.expression == -1).all() and (known.light == -1).all()
+    order = np.random.default_rng(0).permutation(64)
+    again = sets.label(sets.usynthface(30.0), 0, order // 16, order % 16)
+    for one, other in zip(jax.tree.leaves(known), jax.tree.leaves(again)):
+        np.testing.assert_array_equal(one[order], other)
+
+
+def test_kdef_has_every_expression_at_every_angle_in_two_sessions():
+    _, image, known = labels(sets.kdef(), 2, 0)
+    assert len(image) == 2 * 70
+    yaw = known.codes.pose[:, 0]
+    cells = set(zip(known.session.tolist(), known.expression.tolist(), yaw.tolist()))
+    assert cells == {
+        (s, e, a) for s in (0, 1) for e in range(7) for a in (-90, -45, 0, 45, 90)
+    }
+    first = slice(0, 70)
+    for day in (0, 1):
+        rows = (known.session == day)[first]
+        assert np.ptp(known.codes.light[first][rows], axis=0).max() == 0
+        assert np.ptp(known.codes.style[first][rows], axis=0).max() == 0
+    assert np.ptp(known.codes.light[first], axis=0).max() > 0.01
+    assert ((known.codes.age >= 20) & (known.codes.age <= 30)).all()
+    happy = known.expression == EXPRESSIONS.index("happy")
+    smile = known.codes.expression[:, 1]
+    assert smile[happy].min() > 0.7 and np.abs(smile[known.expression == 0]).max() == 0
+
+
+def test_multipie_has_thirteen_poses_under_twenty_lights():
+    _, image, known = labels(sets.multipie(), 1, 0)
+    assert len(image) == 260
+    yaw = known.codes.pose[:, 0]
+    assert sorted(set(yaw.tolist())) == list(range(-90, 91, 15))
+    assert len(set(zip(yaw.tolist(), known.light.tolist()))) == 260
+    np.testing.assert_allclose(
+        known.codes.light, light.presets()[known.light], rtol=1e-6
+    )
+    assert (known.codes.expression == 0).all()
+
+
+def test_ages_are_whole_years_of_children_and_adults():
+    label, image, known = labels(sets.ages(0.5), 40, 8)
+    age = known.codes.age
+    assert (age == age.astype(int)).all()
+    owners = sets.child_owners(0, np.arange(40), 0.5)
+    assert 10 <= owners.sum() <= 30
+    child = owners[label] & (image % 2 == 0)
+    assert ((age >= 1) & (age <= 12))[child].all()
+    assert ((age >= 18) & (age <= 75))[~child].all()
+
+
+@pytest.fixture(scope="module")
+def rendered(quick_drawing):
+    """Five identities with four images each."""
+    return sets.arrays(sets.default(45.0), seed=2, people=5, images=4, size=32)
+
+
+def test_images_of_an_identity_resemble_each_other(rendered):
+    image = rendered["image"]
+    assert image.shape == (20, 32, 32, 3) and image.dtype == np.uint8
+    assert rendered["label"].tolist() == np.repeat(range(5), 4).tolist()
+    assert rendered["age"].shape == (20,)
+    colour = image[:, 12:28, 10:22].reshape(20, -1, 3).mean(axis=1)
+    shade = colour / colour.sum(axis=1, keepdims=True)  # light aside
+    distances = np.linalg.norm(shade[:, None] - shade[None], axis=2)
+    same = rendered["label"][:, None] == rendered["label"][None]
+    off = ~np.eye(20, dtype=bool)
+    assert distances[off].min() > 0
+    assert distances[same & off].mean() < distances[~same].mean()
+
+
+def test_rendering_in_another_order_gives_the_same_pixels(rendered):
+    order = np.random.default_rng(0).permutation(20)[:9]
+    some = sets.draw(
+        sets.default(45.0), 2, order // 4, order % 4, size=32, quality="fast"
+    )
+    image = np.concatenate([part.image for part in some])
+    np.testing.assert_array_equal(image, rendered["image"][order])
+
+
+def test_pairs_are_a_verification_set_of_other_identities(rendered):
+    found = pairs.draw(2, people=20, images=2, face_set=sets.default(45.0), size=32)
+    unseen = Verification("unseen", **found._asdict())
+    pixels = unseen.images.reshape(40, -1).astype(np.float64)
+    pixels -= pixels.mean(axis=0)
+
+    def embed(images, flip, progress):
+        assert len(images) == 40 and flip
+        return {"embedding": pixels, "mirrored": pixels}
+
+    assert 0 <= unseen(Trained(embed, {}))["unseen/accuracy"] <= 1
+    trained = [sets.person_name(2, number) for number in rendered["label"]]
+    assert not set(trained) & set(found.identities)
+
+
+@pytest.mark.parametrize(("people", "images"), [(20, 2), (30, 5), (200, 3)])
+def test_folds_of_pairs_share_no_identity(people, images):
+    found = pairs.number(0, people, images)
+    person = found.identities[found.pairs]  # [P, 2]
+    assert ((person[:, 0] == person[:, 1]) == found.same).all()
+    kinds = np.stack([found.folds, found.same])
+    assert len(set(np.unique(kinds, axis=1, return_counts=True)[1])) == 1
+    assert found.same.sum() == people * images * (images - 1) // 2
+    assert len(np.unique(np.sort(found.pairs, axis=1), axis=0)) == len(found.pairs)
+    fold_of = {}
+    for fold, two in zip(found.folds, person):
+        for one in two:
+            assert fold_of.setdefault(int(one), fold) == fold
+    assert min(fold_of) == sets.STRANGERS and len(fold_of) == people
+
+
+def test_landmark_maps_are_those_of_fra():
+    rng = np.random.default_rng(0)
+    points = rng.normal(100, 28, (3, 68, 2)).astype(np.float32)  # of 200 pixels
+    ours = np.asarray(landmark_maps(jnp.asarray(points), 200))
+    assert ours.shape == (3, 112, 112, 1)
+    for found, scaled in zip(ours, points * np.float32(112 / 200)):
+        x, y = np.clip(scaled, 0, 111).astype(int).T
+        dots = np.zeros((112, 112))
+        dots[y, x] = 1
+        tight = dots[y.min() : y.max(), x.min() : x.max()]
+        expected = cv2.resize(tight, (112, 112)) > 0.5
+        assert (found[..., 0] != expected).sum() <= 2  # where bilinear meets a half
+
+
+def stub(codes, size, frame, quality):
+    """Renders a black disc with five white dots at the landmarks."""
+    rows = len(codes.age)
+    angle = codes.pose[:, :1] / 90 + jnp.arange(5.0)[None]
+    five = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1) * 0.3 + 0.5
+    five = five * size - 0.5  # [rows, 5, 2]
+    grid = jnp.arange(size)
+    column = jnp.abs(grid[None, None] - five[..., :1])
+    row = jnp.abs(grid[None, None] - five[..., 1:])
+    dots = (jnp.exp(-(row[..., :, None] ** 2) - column[..., None, :] ** 2)).sum(1)
+    disc = jnp.hypot(grid[:, None] - size / 2, grid[None, :] - size / 2) < 0.45 * size
+    disc = jnp.broadcast_to(disc.astype(jnp.float32), (rows, size, size))
+    image = jnp.repeat(jnp.clip(dots, 0, 1)[..., None], 3, axis=-1)
+    sixty_eight = jnp.concatenate([five] * 14, axis=1)[:, :68]
+    return Rendering(image, sixty_eight, five, disc, disc, disc)
+
+
+def test_faces_of_a_frame_lie_at_their_landmarks(monkeypatch):
+    """But where a nearer one hides them."""
+    monkeypatch.setattr(video, "render", stub)
+    film = video.Film(1, people=4, shots=3, frames=9, size=(320, 240))
+    frame = jax.jit(
+        video._frame.__wrapped__,
+        static_argnames=("people", "together", "size", "quality"),
+    )
+    monkeypatch.setattr(film, "_draw", _with(frame, film._draw.keywords))
+    frames = list(film)
+    assert len(frames) == len(film) == 27
+    assert [f.shot for f in frames] == np.repeat([0, 1, 2], 9).tolist()
+    found, hidden = 0, 0
+    for f in frames:
+        assert len(set(f.people.tolist())) == 3
+        assert ((f.visible >= 0) & (f.visible <= 1.001)).all()
+        for points, visible in zip(f.landmarks5, f.visible):
+            inside = ((points > 2) & (points < (317, 237))).all()
+            if inside and visible > 0.99:
+                for x, y in points:
+                    near = f.image[
+                        round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2
+                    ]
+                    assert near.max() > 100
+                found += 1
+            hidden += inside and visible < 0.7
+    assert found > 20 and hidden > 3
+    casts = {f.shot: tuple(f.people) for f in frames}
+    assert len({tuple(f.people) for f in frames}) == 3  # one cast a shot
+    assert {0, 1, 2} <= {person for cast in casts.values() for person in cast}
+    steps = np.diff([f.landmarks5[:, 0] for f in frames[:9]], axis=0)
+    assert 0 < np.abs(steps).max() < 12  # pixels a frame
+    again = next(iter(film)).image
+    np.testing.assert_array_equal(again, frames[0].image)
+
+
+def _with(function, keywords):
+    return lambda *arguments: function(*arguments, **keywords)
+
+
+def test_face_boxes_reach_from_the_brows_to_the_chin():
+    points = np.array([[[10, 20], [30, 60]]], float)
+    np.testing.assert_array_equal(sets.face_boxes(points), [[10, 10, 20, 50]])
+
+
+def test_generated_batches_are_the_same_on_one_and_eight_devices():
+    code = """
+import json, jax, numpy as np
+from jax.sharding import AxisType, Mesh
+from fr_jax.faces import batches, sets
+from fr_jax.training.streams import GeneratedStream
+made = {}
+for count in (1, 8):
+    grid = np.array(jax.devices()[:count]).reshape(count, 1)
+    mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    make = batches.make(
+        sets.multipie(), 9, 16, images_per_identity=2, size=24, mesh=mesh
+    )
+    stream = GeneratedStream(make, 16, seed=3, mesh=mesh)
+    made[count] = stream.batch_at(5)
+    assert len(made[count]["image"].addressable_shards) == count
+one, many = (jax.tree.map(np.asarray, made[count]) for count in (1, 8))
+equal = [bool((one[name] == many[name]).all()) for name in ("image", "label", "seed")]
+print(json.dumps({
+    "labels": one["label"].tolist(), "equal": equal,
+    "contrast": float(one["image"].std()), "shape": one["image"].shape,
+    "dtype": str(one["image"].dtype),
+}))
+"""
+    flags = (
+        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert all(found["equal"])
+    counts = np.unique(found["labels"], return_counts=True)[1]
+    assert counts.tolist() == [2] * 8
+    assert found["shape"] == [16, 24, 24, 3] and found["dtype"] == "uint8"
+    assert found["contrast"] > 20
+
+
+@pytest.mark.parametrize(
+    ("use", "match"),
+    [
+        (lambda: sets.arrays(sets.default(), people=0, images=3), "a set of 0 "),
+        (lambda: sets.arrays(sets.default(), people=3), "0 images of each"),
+        (
+            lambda: sets.arrays(sets.kdef(), people=3, images=12),
+            r"kdef has 70 images of every \w+, not 12",
+        ),
+        (lambda: pairs.number(0, 25, 3), r"25 \w+ in 10 folds"),
+        (lambda: pairs.number(0, 10, 3), "at least 20"),
+        (lambda: pairs.number(0, 20, 1), "a pair takes at least 2"),
+        (
+            lambda: batches.make(sets.default(), 50, 16, images_per_identity=3),
+            "cannot be 3 images each",
+        ),
+        (
+            lambda: batches.make(sets.default(), 3, 16, images_per_identity=2),
+            "out of 3 ",
+        ),
+        (lambda: video.Film(0, together=7), r"7 \w+ together of 6"),
+        (lambda: video.Film(0, shots=0), "0 shots"),
+        (lambda: video.Film(0, size=(321, 240)), "frames of 321x240"),
+    ],
+    ids=[
+        "no identities",
+        "no images",
+        "images of a grid",
+        "uneven folds",
+        "empty folds",
+        "no pairs",
+        "uneven batch",
+        "few identities",
+        "together",
+        "no shots",
+        "odd frame",
+    ],
+)
+def test_wrong_use_is_refused(use, match):
+    with pytest.raises(UserError, match=match):
+        use()

@@ -1,0 +1,84 @@
+"""FRA's network: its parts, its dropout, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fr_jax import models
+from fr_jax.backend import cpu
+from fr_jax.errors import UserError
+from tests.support.networks import random_variables
+
+SMALL = {"width": 0.125, "embedding_size": 192, "vit_width": 32, "vit_depth": 1}
+
+
+def inputs(rows=3):
+    rng = np.random.default_rng(0)
+    pictures = (rng.uniform(size=(rows, 112, 112, 1)) > 0.95).astype(np.float32)
+    return pictures, rng.normal(size=(rows, 192)).astype(np.float32)
+
+
+def compiled(function):
+    return jax.jit(function, compiler_options=cpu.quick_compilation())
+
+
+def test_training_reaches_every_parameter():
+    model = models.create("fra", **SMALL, dropout=0.0, vit_dropout=0.0)
+    params = random_variables(model, 112)["params"]
+    pictures, embeddings = inputs()
+
+    def loss(params):
+        found = model.apply({"params": params}, pictures, embeddings, train=True)
+        total = jnp.sum(jnp.sin(found["generated"])) + jnp.sum(found["code"])
+        return total + jnp.sum(jnp.square(found["logits"] - pictures))
+
+    gradient = compiled(jax.grad(loss))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), path
+        assert (leaf != 0).any(), path
+
+
+def test_training_drops_in_both_parts():
+    model = models.create("fra", **SMALL)
+    variables = random_variables(model, 112)
+
+    def train(key):
+        rngs = {"dropout": jax.random.key(key)}
+        return model.apply(variables, *inputs(), train=True, rngs=rngs)
+
+    run = compiled(train)
+    first, again, other = (run(key) for key in (0, 0, 1))
+    for name in ("generated", "logits"):
+        assert np.array_equal(first[name], again[name])
+        assert not np.array_equal(first[name], other[name])
+
+
+def test_the_picture_and_the_face_both_matter():
+    model = models.create("fra", **SMALL)
+    variables = random_variables(model, 112)
+    pictures, embeddings = inputs()
+    run = compiled(model.apply)
+    found = run(variables, pictures, embeddings)
+    assert found["generated"].shape == (3, 192)
+    assert found["code"].shape == (3, 64)
+    assert (found["code"] >= 0).all()
+    np.testing.assert_allclose(
+        found["reconstruction"], 1 / (1 + np.exp(-found["logits"])), rtol=1e-5
+    )
+    turned = run(variables, pictures[::-1], embeddings)
+    assert np.abs(turned["generated"] - found["generated"])[0].max() > 1e-5
+    np.testing.assert_allclose(turned["code"], found["code"][::-1], rtol=1e-5)
+    swapped = run(variables, pictures, embeddings[::-1])
+    assert np.abs(swapped["generated"] - found["generated"])[0].max() > 1e-3
+
+
+def test_what_does_not_fit_is_refused():
+    def refused(match, shape, **options):
+        model = models.create("fra", **SMALL | options)
+        pictures, embeddings = (jnp.zeros(s) for s in (shape, (2, 192)))
+        with pytest.raises(UserError, match=match):
+            jax.eval_shape(model.init, jax.random.key(0), pictures, embeddings)
+
+    refused(r"landmark pictures are \[B, 112, 112, 1\]", (2, 96, 96, 1))
+    refused(r"128 \+ 192 numbers, which fill no square", (2, 112, 112, 1), width=0.25)

@@ -1,0 +1,126 @@
+"""Kills, several processes and several devices, each in processes of their own."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.processes import (
+    finish,
+    kill_until_done,
+    start,
+    start_two,
+    steps_on_disk,
+)
+
+pytestmark = pytest.mark.xdist_group("processes")  # they share `whole`
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """What a run of 60 steps prints that is not interrupted."""
+    return finish(start(tmp_path_factory.mktemp("whole"), 60, "--events"))
+
+
+def test_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, whole):
+    seed = random.SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    killed = kill_until_done(tmp_path, 60, 3, random.Random(seed))
+    assert killed["digest"] == whole["digest"]
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(5, 61, 5))
+
+
+def close(a, b, limit):
+    """Whether the weights of two runs differ by at most this share of their length."""
+    a, b = np.array(a["weights"]), np.array(b["weights"])
+    return np.linalg.norm(a - b) <= limit * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize(
+    ("devices", "model"), [pytest.param(8, 1, marks=pytest.mark.long), (8, 4)]
+)
+def test_eight_devices_train_as_one(tmp_path, whole, devices, model):
+    many = finish(start(tmp_path, 60, "--model", model, devices=devices))
+    assert close(many, whole, 1e-3)
+
+
+@pytest.mark.parametrize("model", [pytest.param(1, marks=pytest.mark.long), 2])
+def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
+    tmp_path, whole, model
+):
+    both = [finish(p) for p in start_two(tmp_path, 30, "--model", model, devices=2)]
+    assert both[0]["digest"] == both[1]["digest"]
+    alone = finish(start(tmp_path, 60))
+    assert alone["step"] == 60
+    assert close(alone, whole, 1e-3)
+
+
+@pytest.mark.long
+def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
+    """Keys cross from process to process, and the queue is cut between them."""
+    alone = finish(start(tmp_path / "one", 6, "--contrast"))
+    pair = start_two(tmp_path / "two", 6, "--contrast", "--model", 2)
+    both = [finish(process) for process in pair]
+    assert both[0]["digest"] == both[1]["digest"]
+    assert close(both[0], alone, 1e-3)
+
+
+def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
+    pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+        if pair[1].poll() is not None or time.monotonic() > deadline:
+            pair[0].kill()
+            pair[1].kill()
+            pytest.fail(pair[1].communicate()[1][-3000:])
+    pair[1].send_signal(signal.SIGTERM)
+    results = [finish(process) for process in pair]
+    assert results[0]["digest"] == results[1]["digest"]
+    assert 0 < results[0]["step"] == results[1]["step"] < 1000
+    assert steps_on_disk(tmp_path) == [results[0]["step"]]
+
+
+# Files may grow to a few kilobytes only, as on a disk that is full.
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.argv = ['subject', sys.argv[1], '60']
+from fr_jax.errors import UserError
+from tests.support.subject import main
+try:
+    main()
+except UserError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path):
+    finish(start(tmp_path, 10))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"},  # nor cut files there
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if "could not write to" in line]
+    assert len(lines) == 1
+    after = done.stderr.partition("could not write to")[2]
+    assert "never retrieved" not in after and "never awaited" not in after
+    assert "/orbax/" not in done.stderr  # nor tracebacks of its threads
+    assert 10 in steps_on_disk(tmp_path)
+    assert finish(start(tmp_path, 60))["step"] == 60

@@ -1,0 +1,255 @@
+"""Coverage-guided fuzzing of the readers of foreign files.
+
+    python -m tests.support.fuzz_weights [READER ...] [--runs 100000]
+
+Needs the extra "fuzz". Inputs grow out of small honest files; readers of archives are
+fuzzed from outside (checksums left out) and from inside (one entry of a whole archive).
+Any exception but the reader's own error, or an input that takes five seconds or a GiB,
+ends the run, and the input is kept in runs/fuzz.
+"""
+
+import argparse
+import collections
+import importlib
+import pickle
+import pickletools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.support import weight_files as made
+
+ARRAYS = {
+    "conv.weight": np.arange(36, dtype=np.float32).reshape(2, 2, 3, 3),
+    "conv.bias": np.arange(2, dtype=np.float16),
+    "bn.num_batches_tracked": np.array(7),
+    "mask": np.array([True, False]),
+}
+Read = Callable[[Path, bytes], object]
+
+
+def checkpoint() -> bytes:
+    parts = {
+        "epoch": made.integer(300),
+        "state_dict": made.state(ARRAYS),
+        "view": made.tensor(made.storage("0", "Float", 36), 1, (2, 3), (3, 1)),
+        "args": made.named("argparse", "Namespace") + b")\x81}b",
+    }
+    return made.table((made.text(name), body) for name, body in parts.items())
+
+
+def network() -> bytes:
+    node = (made.field(1, b"x"), made.field(1, b"onnx::1"), made.field(4, b"Conv"))
+    scope = made.field(3, b"/conv/conv.0/Conv")
+    weight = made.initialiser("onnx::1", ARRAYS["conv.weight"])
+    return made.onnx(made.field(1, b"".join(node) + scope), made.field(5, weight))
+
+
+def as_zip(opcodes: bytes) -> bytes:
+    storages = {str(n): array.tobytes() for n, array in enumerate(ARRAYS.values())}
+    entries = {f"archive/data/{key}": data for key, data in storages.items()}
+    return made.zipped({"archive/data.pkl": opcodes} | entries)
+
+
+def weights(folder: Path, data: bytes) -> None:
+    from fr_jax.convert import read_weights
+
+    path = folder / "weights"
+    made.write(path, data)
+    read_weights(path)
+
+
+def verification_set(folder: Path, data: bytes) -> None:
+    from data_pipelines.readers import verification_bin
+
+    path = folder / "set.bin"
+    made.write(path, data)
+    verification_bin.read(path)
+
+
+def image(folder: Path, data: bytes) -> None:
+    from data_pipelines import images
+
+    _, width, height = images.probe(data)
+    if width * height < 1 << 20:  # OpenCV takes a GiB for the largest that are read
+        assert images.decode(data).shape == (height, width, 3)
+
+
+def encoded() -> list[bytes]:
+    import cv2
+
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    forms = ((".jpg", []), (".jpg", progressive), (".png", []))
+    return [cv2.imencode(kind, picture, flags)[1].tobytes() for kind, flags in forms]
+
+
+def pack(folder: Path, data: bytes) -> None:
+    """The index up to an empty line, the records after it."""
+    from data_pipelines.readers import recordio
+
+    index, _, records = data.partition(b"\n\n")
+    made.write(folder / "train.idx", index)
+    made.write(folder / "train.rec", records)
+    opened = recordio.RecordIO(folder)
+    collections.deque(opened, maxlen=0)
+    collections.deque(opened.scan(), maxlen=0)
+
+
+def packed() -> bytes:
+    from tests.support.recordio import write_pack
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_pack(Path(folder), [0, 1, 2])
+        index, records = (
+            Path(folder, name).read_bytes() for name in ("train.idx", "train.rec")
+        )
+    return index + b"\n" + records
+
+
+def rearranged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A pickle with opcodes left out, repeated, moved; other files damaged a little."""
+    start = max(data.find(b"\x80\x02}"), data.find(b"\x80\x02c"), 0)
+    try:
+        places = [at + start for _, _, at in pickletools.genops(data[start:])]
+    except (ValueError, IndexError, OverflowError):
+        return made.damaged(data, rng, changes=1)
+    a, b, c = np.sort(rng.integers(len(places), size=3))
+    a, b, c = (places[at] for at in (a, min(b, a + 8), min(c, a + 16)))
+    match rng.integers(3):
+        case 0:
+            return data[:a] + data[b:]
+        case 1:
+            return data[:b] + data[a:]
+    return data[:a] + data[b:c] + data[a:b] + data[c:]
+
+
+def inside(wrap: Callable[[bytes], bytes]) -> Read:
+    return lambda folder, data: weights(folder, wrap(data))
+
+
+READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
+    "pytorch-zip": (weights, lambda: [made.without_checksums(made.zip_of(ARRAYS))]),
+    "pytorch-zip-inside": (
+        inside(as_zip),
+        lambda: [made.pickled(made.state(ARRAYS)), made.pickled(checkpoint())],
+    ),
+    "pytorch-legacy": (weights, lambda: [made.legacy_of(ARRAYS)]),
+    "safetensors": (weights, lambda: [made.safetensors_of(ARRAYS)]),
+    "npz": (
+        weights,
+        lambda: [
+            made.without_checksums(made.npz_of(ARRAYS, compressed=compressed))
+            for compressed in (False, True)
+        ],
+    ),
+    "npz-inside": (
+        inside(lambda array: made.zipped({"a.npy": array})),
+        lambda: [made.npy_of(array) for array in ARRAYS.values()],
+    ),
+    "onnx": (weights, lambda: [made.onnx_of(ARRAYS), network()]),
+    "bin": (
+        verification_set,
+        lambda: [
+            pickle.dumps(([b"one", b"two"], same), protocol)
+            for same in ([True], np.array([True]))
+            for protocol in (2, 4)
+        ],
+    ),
+    "rec": (pack, lambda: [packed()]),
+    "image": (image, encoded),
+}
+
+
+def fuzz(name: str, runs: int) -> None:
+    """Does not return: libFuzzer ends the process, with 0 where nothing was found."""
+    import atheris
+
+    with atheris.instrument_imports(["fr_jax.convert.readers", "data_pipelines"]):
+        for module in ("fr_jax.convert.readers", "data_pipelines.readers"):
+            importlib.import_module(module)
+        from data_pipelines.readers import recordio, verification_bin  # noqa: F401
+    from data_pipelines import DataError
+    from fr_jax.errors import UserError
+
+    read, seeds = READERS[name]
+    counts = collections.Counter[str]()
+    began = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    honest = seeds()
+    for number, seed in enumerate(honest):
+        read(folder, seed)
+        (corpus / str(number)).write_bytes(seed)
+
+    def once(data: bytes) -> None:
+        try:
+            read(folder, data)
+            counts["read"] += 1
+        except (UserError, DataError) as error:
+            counts["refused"] += 1
+            assert len(str(error).splitlines()) == 1, error
+        if counts.total() == runs:
+            took = time.perf_counter() - began
+            print(
+                f"{name:<20} {runs:>9,} inputs: {counts['read']:>7,} read, "
+                f"{counts['refused']:>9,} refused, {took:6.0f} s",
+                flush=True,
+            )
+
+    def mutate(data: bytes, max_size: int, seed: int) -> bytes:
+        rng = np.random.default_rng(seed)
+        if rng.integers(3) == 0:  # libFuzzer drifts far from what is read at all
+            data = honest[rng.integers(len(honest))]
+        match rng.integers(4):
+            case 0:
+                return atheris.Mutate(data, max_size)
+            case 1:
+                return made.damaged(data, rng)[:max_size]
+            case 2:
+                return made.damaged(data, rng, changes=1)[:max_size]
+        return rearranged(data, rng)[:max_size]
+
+    options = [f"-runs={runs}", "-max_len=8192", "-timeout=5", "-rss_limit_mb=1024"]
+    kept = Path("runs/fuzz").absolute()
+    kept.mkdir(parents=True, exist_ok=True)
+    artifacts = f"-artifact_prefix={kept}/{name}_"
+    atheris.Setup(
+        [sys.argv[0], *options, artifacts, "-verbosity=0", str(corpus)],
+        once,
+        custom_mutator=mutate,
+    )
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.fuzz_weights")
+    parser.add_argument("readers", nargs="*", metavar="READER", help=", ".join(READERS))
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.readers) - set(READERS):
+        parser.error(
+            f"unknown reader {unknown.pop()!r}; there are {', '.join(READERS)}"
+        )
+    if arguments.here:
+        fuzz(arguments.readers[0], arguments.runs)
+    failed = 0
+    for name in arguments.readers or READERS:  # libFuzzer needs a process for each
+        command = [sys.executable, "-m", "tests.support.fuzz_weights", name, "--here"]
+        command.append(f"--runs={arguments.runs}")
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            failed += 1
+            print(f"{name}: failed\n{done.stderr[-4000:]}", flush=True)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

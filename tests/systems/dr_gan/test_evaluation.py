@@ -1,0 +1,275 @@
+"""Evaluation of generators: on which identities, in what light, side by side."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+
+from data_pipelines.builders import faces as builder
+from data_pipelines.readers import Face
+from fr_jax import models
+from fr_jax.embedder import Embedder
+from fr_jax.evaluation.evaluator import Trained
+from fr_jax.models.preprocess import InputSpec
+from fr_jax.system import Network
+from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
+from fr_jax.systems.dr_gan.evaluation import GeneratorEvaluator
+from fr_jax.systems.dr_gan.posed_sets import PosedSet
+from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
+from tests.support.faces import encoded, picture
+from tests.support.networks import random_variables
+
+pytestmark = pytest.mark.usefixtures("quick_compilation", "shallow_networks")
+OPTIONS = {"width": 0.0625, "size": 16, "decoder_seed": 1, "noise": 3, "channels": 3}
+WAYS = ("mean", "confidence")
+KNOWN = {"angles": [0, 90], "unsigned": True, "identities": {"some": ["p8", "p9"]}}
+
+
+def generator(provenance, spec=None, **options):
+    spec, own = spec or InputSpec(size=16), OPTIONS | options
+    model = models.create("dr_gan_generator", **own)
+    variables = random_variables(model, spec)
+    network = Network("dr_gan_generator", own, variables, spec, "generator")
+    return Embedder(network, provenance)
+
+
+@pytest.fixture(scope="module")
+def of_two_poses(quick_compilation, shallow_networks):
+    return generator(KNOWN, poses=2)
+
+
+@pytest.fixture(scope="module")
+def of_lights(quick_compilation, shallow_networks):
+    lit = {"angles": [-30, 0, 30], "lights": [4, 6, 8]}
+    return generator(lit, poses=3, illuminations=3)
+
+
+@pytest.fixture(scope="module")
+def rotator(of_lights):
+    return Rotator(of_lights)
+
+
+def posed(identities=4, yaws=(0.0, 30.0), lights=(4, 8)):
+    count = identities * len(yaws) * len(lights)
+    images = np.stack([picture(16, 16, n) for n in range(count)])
+    label, yaw, light = (
+        x.ravel() for x in np.meshgrid(range(identities), yaws, lights, indexing="ij")
+    )
+    return PosedSet(images, label, yaw, light, np.full(len(label), -1), lights[0])
+
+
+def test_left_and_right_are_one_to_a_generator_of_unsigned_poses(of_two_poses):
+    rotator = Rotator(of_two_poses)
+    yaws = np.array([-90, 90, 10, np.nan, -20])
+    assert classes_of(rotator, yaws).tolist() == [1, 1, 0, -1, 0]
+    assert rotator.code(-90).tolist() == [0, 1]
+
+
+def test_each_face_is_rotated_in_its_own_light(rotator):
+    places = rotator.places(np.array([8, 4, -1, 6]))
+    assert places.tolist() == [2, 0, 0, 1]
+    features, _ = rotator.encode(np.stack([picture(16, 16, n) for n in range(4)]))
+    rotated = rotator.turn(features, light=places)
+    for row, place in enumerate(places):
+        alone = rotator.turn(features[[row]], light=int(place))[0]
+        np.testing.assert_array_equal(rotated[row], alone)
+    assert (rotated[0] != rotator.turn(features[[0]])[0]).any()
+    faces = posed()
+    _, rows, made = evaluation.evaluate_images(rotator, faces, inputs=5)
+    own = rotator.rotate(faces.images[rows], light=rotator.places(faces.light[rows]))
+    np.testing.assert_array_equal(made, own)
+
+
+def test_figures_of_a_generator_with_lights(rotator, tmp_path):
+    paths = figures.draw(rotator, posed(), tmp_path)
+    assert "lights.png" in [path.name for path in paths]
+    assert all(path.exists() for path in paths)
+
+
+def test_faces_are_rotated_in_a_light(of_lights, tmp_path, command, mistake):
+    of_lights.save(tmp_path / "e")
+    (tmp_path / "a.png").write_bytes(encoded(".png", picture(112, 112, 0)))
+    words = ("rotate", tmp_path / "a.png", "--generator", tmp_path / "e")
+    words += ("--to", tmp_path / "t")
+    code, _, error = command(*words, "--light", "6", "--fuse", "--angles=30")
+    assert code == 0, error
+    mistake("--light 1: this generator knows 4, 6, 8", *words, "--light", "1")
+    mistake("--angles=nan: a yaw is at most 180", *words, "--angles=nan")
+
+
+def test_generated_images_are_encoded_as_they_are():
+    """A generator that crops its input from a canvas does not crop its own images."""
+    rotator = Rotator(generator({}, InputSpec(size=20, crop=(16, 16)), poses=2))
+    face = picture(20, 20)[None]
+    seen = rotator.seen(face)
+    whole, cropped = rotator.encode(seen, cut=False), rotator.encode(face)
+    np.testing.assert_allclose(whole[0], cropped[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(rotator.encode(seen)[0] - cropped[0]).max() > 1e-3
+
+
+def test_distances_compare_as_many_images_of_each_pose(rotator):
+    """Nine of ten real images are frontal."""
+    faces = posed(identities=20, yaws=(0.0,), lights=tuple(range(9)))
+    side = posed(identities=20, yaws=(30.0,), lights=(0,))
+    both = [np.concatenate(columns) for columns in zip(faces[:5], side[:5])]
+    counts = []
+
+    def mean_colours(images):
+        counts.append(len(images))
+        return images.mean(axis=(1, 2))
+
+    results, _, _ = evaluation.evaluate_images(
+        rotator, PosedSet(*both), features=("colours", mean_colours)
+    )
+    assert counts == [2 * 20, 2 * 200]
+    assert {"rotation/kid:colours", "rotation/kid_true:colours"} <= results.keys()
+
+
+def one_hot(images):
+    """A recogniser of faces that come identity by identity, four of them."""
+    return np.eye(4)[np.arange(len(images)) // (len(images) // 4)]
+
+
+def test_rank_one_of_rotated_probes(rotator):
+    results = evaluation.evaluate_features(rotator, posed(), one_hot)
+    assert results["identification/rank1:recogniser"] == 1
+    assert results["identification/rank1:recogniser_turned@yaw=30"] == 1
+    assert 0 <= results["identification/rank1:turned"] <= 1
+
+
+def test_an_evaluator_gives_the_metrics_that_it_names(of_lights):
+    evaluator = GeneratorEvaluator(posed(), recogniser=one_hot, num_inputs=4)
+    results = evaluator(Trained(None, {"generator": of_lights}))
+    assert set(evaluator.metric_names) <= results.keys()
+    assert "rotation/pose_accuracy" not in evaluator.metric_names
+    rows, images = evaluator.rotated
+    assert images.shape == (len(rows), 3, 16, 16, 3)
+    assert set(evaluator.tables) == set(WAYS)
+
+
+def test_one_table_of_several_generators():
+    rng = np.random.default_rng(0)
+    single = rng.uniform(0.2, 0.6, (3, 10))
+    tables = {"single: mean": single, "multi: mean": single + 0.25}
+    found = evaluation.number_of_images(tables)
+    assert found["single: mean"]["gain"] == {}
+    gain = found["multi: mean"]["gain"]["single: mean"]
+    np.testing.assert_allclose(gain["mean"], [0.25] * 3)
+    np.testing.assert_allclose(gain["std"], 0, atol=1e-12)  # draw by draw
+    assert min(found["multi: mean"]["rank1_std"]) > 0.05
+
+
+def test_degraded_images_have_fewer_pixels_and_their_level():
+    images = np.stack([picture(16, 16, n) for n in range(40)])
+    degraded, levels = posed_sets.degrade(images)
+    assert set(levels) == set(posed_sets.LEVELS)
+    whole = levels == 1
+    np.testing.assert_array_equal(degraded[whole], images[whole])
+    assert degraded[levels < 0.2].std() < 0.7 * images.std()
+
+
+# --- the command, on records --------------------------------------------------------
+
+
+def records(folder, identities=10, each=4, yaws=(0, 90)):
+    faces = [
+        Face(
+            encoded(".png", picture(20, 20, seed=10 * label + number)),
+            label,
+            f"p{label}",
+            f"p{label}/{number}.png",
+            yaw=yaws[number % len(yaws)],
+        )
+        for label in range(identities)
+        for number in range(each)
+    ]
+    return builder.build(faces, folder, "some", size=20)[0]
+
+
+@pytest.fixture(scope="module")
+def saved(of_two_poses, tmp_path_factory):
+    """Folders of generators and records."""
+    folder = tmp_path_factory.mktemp("saved")
+    of_two_poses.save(epath.Path(folder / "run/embedder_generator"))
+    shutil.copytree(folder / "run", folder / "again")
+    other = generator(KNOWN | {"identities": {}, "angles": [0, 45]}, poses=2)
+    other.save(epath.Path(folder / "other/embedder_generator"))
+    return {
+        "generator": {
+            name: folder / name / "embedder_generator"
+            for name in ("run", "again", "other")
+        },
+        "some": records(folder / "some"),
+        "unposed": records(folder / "unposed", 3, 2, (np.nan,)),
+        "one": records(folder / "one", 3, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("match", "chosen", "words", "others"),
+    [
+        ("2 of the 10 held-out identities of some were", "some", (), ()),
+        (
+            "1 identities, such as p2, would both be evaluated and train",
+            "some,identities=p0:p2",
+            ("--pose-identities", "p2:p7"),
+            (),
+        ),
+        ("generators of different angles", "some,identities=p0:p2", (), ("other",)),
+        ("no image has a yaw", "unposed", (), ()),
+        ("which the gallery takes", "one", (), ()),
+        ("1 identities; at least 2 are needed", "some,identities=p0:p0", (), ()),
+        (
+            "no image with the expression 'neutral'",
+            "some,expression=neutral",
+            (),
+            (),
+        ),
+        ("identities=1: at least 2", "rendered,identities=1", (), ()),
+        (
+            "identities=a of rendered ones: give a number",
+            "rendered,identities=a",
+            (),
+            (),
+        ),
+        (
+            "go with a set of records",
+            "rendered",
+            ("--pose-identities", "p2:p7"),
+            (),
+        ),
+        ("did you mean 'identities'", "some,identites=p0:p2", (), ()),
+        ("two of one run's name among run, run", "some", (), ("run",)),
+        ("--set: a generator takes one set", "some", ("--set", "b=rendered"), ()),
+    ],
+)
+def test_unsuitable_sets_are_refused(
+    saved, tmp_path, mistake, match, chosen, words, others
+):
+    name, comma, options = chosen.partition(",")
+    place = f"unseen={saved.get(name, name)}{comma}{options}"
+    for other in ("run", *others):
+        words = (*words, "--generator", saved["generator"][other])
+    mistake(match, "evaluate", "--set", place, *words, "--to", tmp_path / "j")
+    assert not (tmp_path / "j").exists()
+
+
+def test_generators_are_evaluated_and_compared_on_records(saved, tmp_path, command):
+    words = ["--set", f"unseen={saved['some']},identities=p0:p2", "--to", tmp_path]
+    for name in ("run", "again"):
+        words += ["--generator", saved["generator"][name]]
+    code, out, error = command("evaluate", *words, "--pose-identities", "p6:p7")
+    assert code == 0, error
+    for name in ("run", "again"):
+        results = json.loads((tmp_path / f"{name}/results.json").read_text())
+        assert 0 <= results["rotation/pose_accuracy_true"] <= 1
+        assert 0 <= results["identification/rank1:turned@yaw=90"] <= 1
+    assert "less run: confidence" in out
+    table = json.loads((tmp_path / "number_of_images.json").read_text())
+    assert list(table) == [f"{n}: {w}" for n in ("run", "again") for w in WAYS]
+    gain = table["again: mean"]["gain"]["run: mean"]
+    assert gain == {"mean": [0, 0, 0], "std": [0, 0, 0]}  # of one network
+    for name in ("compared.png", "number_of_images.png"):
+        assert (tmp_path / name).stat().st_size > 5000

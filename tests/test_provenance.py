@@ -1,0 +1,140 @@
+"""Provenance: what a network inherits, and which identities it may not have seen."""
+
+import json
+
+import pytest
+
+from fr_jax.errors import UserError
+from fr_jax.provenance import (
+    RENDERED,
+    Provenance,
+    check_unseen,
+    fingerprint,
+    inherit,
+    joined,
+)
+
+OWN = Provenance(
+    {"cfp": ["001", "002"]},
+    {"cfp": "research only"},
+    held_out={"cfp": ["003", "004"]},
+    fingerprint="f00d",
+    notes=("a note", "another"),
+)
+
+
+# --- the digest of a data set ---------------------------------------------------------
+
+
+def test_fingerprint_of_the_same_data_is_the_same():
+    one, other = (fingerprint("cfp", ["a", "b"], [0, 0, 1]) for _ in range(2))
+    assert one == other
+    assert len(one) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "identities", "labels"),
+    [
+        ("lfw", ["a", "b"], [0, 0, 1]),
+        ("cfp", ["a", "c"], [0, 0, 1]),
+        ("cfp", ["b", "a"], [0, 0, 1]),
+        ("cfp", ["ab"], [0, 0, 1]),
+        ("cfp", ["a", "b"], [0, 1, 1]),
+        ("cfp", ["a", "b"], [0, 0, 1, 1]),
+        ("cfp", ["a", "b"], [0, 0]),
+    ],
+    ids=["name", "identity", "order", "joined", "label", "more images", "fewer images"],
+)
+def test_fingerprint_changes_with_names_labels_and_counts(name, identities, labels):
+    known = fingerprint("cfp", ["a", "b"], [0, 0, 1])
+    assert fingerprint(name, identities, labels) != known
+
+
+def test_fingerprint_takes_any_file_name():
+    assert fingerprint("faces", ["\udcff"], [0]) != fingerprint("faces", ["?"], [0])
+
+
+# --- sets of identities ---------------------------------------------------------------
+
+
+def test_identities_are_joined_set_by_set_in_order():
+    found = joined({"a": ["2", "1"]}, {"b": []}, {"a": ["1", "3"], "c": ["1"]})
+    assert found == {"a": ["2", "1", "3"], "b": [], "c": ["1"]}
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [{}, {"cfp": ["001"]}, {"lfw": ["003"]}, {RENDERED: ["003"]}],
+    ids=["nothing", "other identities", "same name in another set", "rendered"],
+)
+def test_held_out_identities_that_were_not_trained_on_pass(trained):
+    check_unseen(OWN.held_out, trained, "choose others")
+
+
+@pytest.mark.parametrize(
+    ("trained", "match"),
+    [
+        ({"cfp": ["001", "004"]}, "1 of the 2 held-out identities of cfp .*as 004"),
+        ({"cfp": ["003", "004"]}, "2 of the 2 held-out identities of cfp .*as 003"),
+        # A set whose names are not known may hold any.
+        ({"cfp": []}, "2 of the 2 held-out identities of cfp"),
+    ],
+    ids=["one", "all", "a set without names"],
+)
+def test_held_out_identities_that_were_trained_on_are_refused(trained, match):
+    with pytest.raises(UserError, match=match) as caught:
+        check_unseen(OWN.held_out, trained, "choose others")
+    assert str(caught.value).endswith("; choose others")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- inheritance ----------------------------------------------------------------------
+
+
+def test_identities_and_licences_of_pretrained_networks_are_inherited():
+    known = {
+        "identities": {"cfp": ["002", "005"], RENDERED: ["s0n0"]},
+        "licences": {RENDERED: "none needed", "cfp": "of the older network"},
+    }
+    found = inherit(OWN, {"init": known, "identity": {}})
+    assert found.identities == {"cfp": ["001", "002", "005"], RENDERED: ["s0n0"]}
+    assert found.licences == {"cfp": "research only", RENDERED: "none needed"}
+    kept = ("held_out", "fingerprint", "notes", "details")
+    assert all(getattr(found, name) == getattr(OWN, name) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("stated", "licence"),
+    [({"licence": "mine"}, "mine"), ({"licence": ""}, "see there"), ({}, "see there")],
+    ids=["stated", "empty", "not stated"],
+)
+def test_terms_of_a_weight_file_are_inherited(stated, licence):
+    known = {"file": "net.pth", "terms": "see there"} | stated
+    assert inherit(OWN, {"init": known}).licences["net.pth"] == licence
+
+
+def test_pretrained_network_that_saw_held_out_identities_is_refused():
+    known = {"identities": {"cfp": ["003"]}}
+    with pytest.raises(UserError, match="1 of the 2 .* network given as 'identity'"):
+        inherit(OWN, {"init": {}, "identity": known})
+
+
+def test_nothing_pretrained_changes_nothing():
+    assert inherit(OWN, {}) == OWN
+
+
+# --- what an embedder keeps -----------------------------------------------------------
+
+
+def test_description_is_json_and_leaves_out_what_is_empty():
+    found = OWN._replace(details={"angles": [0.0, 45.0]}).describe()
+    assert json.loads(json.dumps(found)) == found
+    assert found == {
+        "identities": {"cfp": ["001", "002"]},
+        "licences": {"cfp": "research only"},
+        "held_out": {"cfp": ["003", "004"]},
+        "fingerprint": "f00d",
+        "note": "a note; another",
+        "angles": [0.0, 45.0],
+    }
+    assert Provenance({}, {}).describe() == {}

@@ -1,0 +1,214 @@
+"""Checkpoints: what is restored is what was saved, or an earlier whole one."""
+
+import functools
+import json
+import logging
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fr_jax.backend import sharding
+from fr_jax.errors import UserError
+from fr_jax.training.checkpoint import MANIFEST, Checkpoints, _files, check_layout
+from tests.support import toy
+
+
+def tree(value: float):
+    return {"a": jnp.full((300, 40), value), "b": [jnp.int32(value), jnp.ones(3)]}
+
+
+def like():
+    place = sharding.replicated(sharding.make_mesh())
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree(0)
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A folder with the checkpoints of steps 1, 2 and 3."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2, 3):
+        checkpoints.save(step, tree(step))
+    checkpoints.close()
+    return tmp_path / "checkpoints"
+
+
+def latest(folder):
+    checkpoints = Checkpoints(folder)
+    found = checkpoints.latest(like())
+    checkpoints.close()
+    return found
+
+
+def test_latest_step_comes_back_bit_for_bit(saved):
+    step, restored = latest(saved)
+    assert step == 3
+    assert toy.same(restored, tree(3))
+    assert jax.tree.structure(restored) == jax.tree.structure(tree(3))
+    assert latest(saved.parent / "empty") is None
+
+
+def test_relative_folder_is_accepted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints("runs/one")
+    checkpoints.save(1, tree(1))
+    checkpoints.close()
+    assert latest(tmp_path / "runs/one")[0] == 1
+
+
+def test_only_the_newest_steps_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in range(5):
+        checkpoints.save(step, tree(step))
+    checkpoints.close()
+    steps = [path.name for path in tmp_path.iterdir() if path.is_dir()]
+    assert sorted(map(int, steps)) == [3, 4]
+
+
+def flip_bit(path, rng):
+    data = bytearray(path.read_bytes())
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Checkpoints of one step, and a copy of its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.save(3, tree(3))
+    checkpoints.wait()
+    step = folder / "checkpoints/3"
+    shutil.copytree(step, folder / "copy")
+    yield checkpoints, step, folder / "copy"
+    checkpoints.close()
+
+
+@pytest.fixture
+def step(whole):
+    """Returns the folder of a whole step, and a function that says what is wrong."""
+    checkpoints, folder, copy = whole
+    shutil.rmtree(folder)
+    shutil.copytree(copy, folder)
+    problem = functools.partial(checkpoints._problem, 3)
+    assert problem() == ""
+    return folder, problem
+
+
+def names_of(folder):
+    return [name for name in _files(folder) if (folder / name).stat().st_size]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_flipped_bit_is_found(step, seed):
+    folder, problem = step
+    rng = np.random.default_rng(seed)
+    names = names_of(folder)
+    name = names[rng.integers(len(names))]
+    flip_bit(folder / name, rng)
+    assert f"{name} was altered" in problem()
+
+
+@pytest.mark.parametrize("kind", ["cut", "missing"])
+def test_cut_or_missing_file_is_found(step, whole, kind):
+    folder, problem = step
+    names = names_of(folder)
+    assert len(names) > 3
+    for name in names:
+        path, content = folder / name, (folder / name).read_bytes()
+        if kind == "cut":
+            path.write_bytes(content[: len(content) // 2])
+            assert f"{name} was altered" in problem()
+        else:
+            path.unlink()
+            assert f"{name} is missing" in problem()
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("extra", "x", "extra was added"),
+        (MANIFEST, None, "not completely written"),
+        (MANIFEST, "{", "Expecting"),
+        (MANIFEST, "[1]", ""),
+    ],
+    ids=["added file", "no manifest", "cut manifest", "manifest of another kind"],
+)
+def test_other_damage_is_found(step, name, content, match):
+    folder, problem = step
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    assert problem()
+    assert match in problem()
+
+
+def test_damaged_steps_are_set_aside_and_the_one_before_is_restored(saved, caplog):
+    flip_bit(saved / "3/_CHECKPOINT_METADATA", np.random.default_rng(0))
+    (saved / "2" / MANIFEST).unlink()
+    with caplog.at_level(logging.WARNING, "absl"):
+        step, restored = latest(saved)
+    assert step == 1
+    assert toy.same(restored, tree(1))
+    assert "checkpoint 3 is damaged (_CHECKPOINT_METADATA was altered)" in caplog.text
+    assert "checkpoint 2 is damaged (manifest.json is missing" in caplog.text
+    assert sorted(p.name for p in (saved.parent / "damaged").iterdir()) == ["2", "3"]
+    # The steps can be written again.
+    checkpoints = Checkpoints(saved)
+    checkpoints.save(2, tree(22))
+    checkpoints.close()
+    assert latest(saved)[0] == 2
+
+
+def test_tree_of_another_shape_is_refused_in_one_line(saved):
+    checkpoints = Checkpoints(saved)
+    other = dict(like(), c=jax.ShapeDtypeStruct((2,), jnp.float32))
+    with pytest.raises(UserError, match="3 does not fit this configuration") as caught:
+        checkpoints.latest(other)
+    assert len(str(caught.value).splitlines()) == 1
+    checkpoints.close()
+
+
+def test_error_in_the_background_is_raised(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "a")
+
+    def failing(step):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_digests", failing)
+    checkpoints.save(1, tree(1))
+    with pytest.raises(UserError, match="could not write .*No space left on device"):
+        checkpoints.wait()
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [((), False), (("500",), True), (("500", "layout"), False), (("tmp",), False)],
+    ids=["empty", "layout 1", "layout 2", "no step"],
+)
+def test_checkpoints_of_layout_1_are_refused_in_one_line(tmp_path, names, refused):
+    folder = tmp_path / "checkpoints"
+    check_layout(folder)  # not there yet
+    folder.mkdir()
+    for name in names:
+        (folder / name).mkdir() if name != "layout" else (folder / name).write_text("2")
+    if not refused:
+        check_layout(folder)
+        return
+    for look in (check_layout, Checkpoints):
+        with pytest.raises(UserError, match=r"fr_jax 0\.1\.0, .* another") as caught:
+            look(folder)
+        assert len(str(caught.value).splitlines()) == 1
+    assert not (folder / "layout").exists()
+
+
+def test_manifest_lists_every_file(saved):
+    listed = json.loads((saved / "3" / MANIFEST).read_text())
+    assert sorted(listed) == _files(saved / "3")
+    assert all(len(digest) == 64 for digest in listed.values())

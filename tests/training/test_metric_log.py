@@ -1,0 +1,49 @@
+"""The written record of a run: metrics.jsonl and the progress line."""
+
+import json
+
+import pytest
+
+from fr_jax.training.metric_log import MetricLog, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(12.4, "12 s"), (89, "89 s"), (240, "4 min"), (3600 * 3 + 300, "3 h 05 min")],
+    ids=str,
+)
+def test_duration_is_readable(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_lines_after_a_step_and_unfinished_ones_are_dropped(tmp_path):
+    log = MetricLog(tmp_path, num_steps=40)
+    for step in (10, 20, 30):
+        log.write(step, {"loss": 1.0})
+    log.write(40, {})  # nothing to say
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"loss": 2.0}\n{"step": 15, "lo')
+    log.cut_back(20)
+    log.close()
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [10, 20]
+
+
+def test_progress_names_the_unit_and_the_time_left(tmp_path, capsys):
+    log = MetricLog(tmp_path, num_steps=2000, unit="pairs")
+    scalars = {"steps_per_second": 2.0, "pairs_per_second": 128.0, "data_wait": 0.25}
+    log.progress(1000, scalars | {"loss": 1.25, "skipped": 3.0})
+    log.close()
+    assert capsys.readouterr().err == (
+        "step 1,000/2,000  loss 1.25  128 pairs/s  data wait 25%  3 updates skipped  "
+        "8 min left\n"
+    )
+
+
+def test_inactive_log_writes_nothing(tmp_path, capsys):
+    log = MetricLog(tmp_path, num_steps=10, active=False)
+    log.write(1, {"loss": 1.0})
+    log.say("hello")
+    log.close()
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == ""
