@@ -25,7 +25,7 @@ bench: .venv/ready-bench
 # 100,000 inputs for every reader of foreign files: an hour on two cores.
 fuzz: .venv/ready
 	$(BIN)/pip install -q -c constraints.txt -e '.[fuzz]'
-	$(BIN)/python -m tests.fuzz_weights
+	$(BIN)/python -m tests.support.fuzz_weights
 
 .venv/ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \

@@ -10,35 +10,39 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tqdm import tqdm
 
 from fr_jax.backend import cpu
 
-# What `fr_jax.cpu.keep_freed_memory` sets, for an opponent that does not set it.
-KEEP_FREED_MEMORY = (
+Seconds = Mapping[str, list[float]]
+KEEPING = "_keeping_memory"
+# What `cpu.keep_freed_memory` sets, for an opponent that does not set it.
+_KEEP_FREED_MEMORY = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:"
     f"glibc.malloc.top_pad=67108864:glibc.malloc.arena_max={cpu.arenas()}"
 )
+AGAINST_PYTORCH = ("ours", "pytorch", f"pytorch{KEEPING}")
 
 
 def contest(
-    module: str, names: list[str], rounds: int, options: Mapping[str, str]
+    module: str, rounds: int, names: Sequence[str] = AGAINST_PYTORCH
 ) -> dict[str, list[float]]:
     """Returns the seconds of each round of each contestant.
 
-    Every contestant runs as `python -m MODULE NAME`, which ends in a call of `serve`;
-    `module` may hold arguments of its own.
-    `options` gives GLIBC_TUNABLES by contestant.
+    Every contestant runs as `python -m benchmarks.MODULE NAME`, which ends in a call of
+    `serve`; `module` may hold arguments of its own. NAME_keeping_memory runs as NAME,
+    in a process that keeps freed memory as ours do.
     """
     workers = {}
     for name in names:
         environment = dict(os.environ)
-        if name in options:
-            environment["GLIBC_TUNABLES"] = options[name]
+        if name.endswith(KEEPING):
+            environment["GLIBC_TUNABLES"] = _KEEP_FREED_MEMORY
+        command = [*f"benchmarks.{module}".split(), name.removesuffix(KEEPING)]
         workers[name] = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", *module.split(), name],
+            [sys.executable, "-W", "ignore", "-m", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -79,3 +83,18 @@ def serve(run: Callable[[], object]) -> None:
 def ratio(other: list[float], ours: list[float]) -> float:
     """How many times faster we were, as the median of neighbouring pairs."""
     return statistics.median(a / b for a, b in zip(other, ours))
+
+
+def figures(
+    part: str, seconds: Seconds, rows: int, unit: str = "images"
+) -> dict[str, float]:
+    """Returns rows a second of each contestant, and how many times faster ours is."""
+    rates = {
+        f"{part}/{name}_{unit}_per_second": rows / statistics.median(times)
+        for name, times in seconds.items()
+    }
+    return rates | {
+        f"{part}/times_{name}": ratio(times, seconds["ours"])
+        for name, times in seconds.items()
+        if name != "ours"
+    }

@@ -43,18 +43,7 @@ def ours():
 
 
 def run(rounds: int) -> dict[str, float]:
-    seconds = contest.contest(
-        "benchmarks.embedding",
-        ["ours", "pytorch", "pytorch_keeping_memory"],
-        rounds,
-        {"pytorch_keeping_memory": contest.KEEP_FREED_MEMORY},
-    )
-    kept = seconds["pytorch_keeping_memory"]
-    return {
-        "embedding/ours_images_per_second": IMAGES / float(np.median(seconds["ours"])),
-        "embedding/times_pytorch": contest.ratio(seconds["pytorch"], seconds["ours"]),
-        "embedding/times_pytorch_keeping_memory": contest.ratio(kept, seconds["ours"]),
-    }
+    return contest.figures("embedding", contest.contest("embedding", rounds), IMAGES)
 
 
 if __name__ == "__main__":

@@ -86,26 +86,14 @@ def run(rounds: int) -> dict[str, float]:
     if not WEIGHTS.exists():
         print(f"imported: no weights in {WEIGHTS}; set FR_JAX_TEST_DATA")
         return {}
-    others = ["pytorch", "pytorch_keeping_memory", "onnxruntime"]
-    seconds = contest.contest(
-        "benchmarks.imported",
-        ["ours", *others, "product"],
-        3 * rounds,
-        {"pytorch_keeping_memory": contest.KEEP_FREED_MEMORY},
-    )
-    rates = {
-        f"imported/{name}_images_per_second": IMAGES / float(np.median(seconds[name]))
-        for name in ("ours", *others)
-    }
-    bound = IMAGES / float(np.median(seconds["product"]))
-    rates["imported/bound_images_per_second"] = bound
-    rates["imported/product_gflop_per_second"] = bound * GFLOP
-    return rates | {
-        f"imported/times_{name}": contest.ratio(seconds[name], seconds["ours"])
-        for name in others
+    names = [*contest.AGAINST_PYTORCH, "onnxruntime", "product"]
+    seconds = contest.contest("imported", 3 * rounds, names)
+    bound = IMAGES / float(np.median(seconds.pop("product")))
+    return contest.figures("imported", seconds, IMAGES) | {
+        "imported/bound_images_per_second": bound,
+        "imported/product_gflop_per_second": bound * GFLOP,
     }
 
 
 if __name__ == "__main__":
-    name = sys.argv[1].removesuffix("_keeping_memory")
-    contest.serve(globals()[name]())
+    contest.serve(globals()[sys.argv[1]]())

@@ -39,14 +39,14 @@ def ours(backbone: str, options: dict, size: int, rows: int, queue: int, groups=
     system = usynthface.make(
         1_000_000,
         backbone=backbone,
-        backbone_options=options,
+        backbone_options={**options, "bn_groups": groups},
         image_size=size,
-        bn_groups=groups,
-        queue_size=queue,
-        schedule="constant",
-        learning_rate=0.01,
-        reference_batch=rows,
-        augmentation=(),
+        queue={"size": queue},
+        optimizer={
+            "schedule": "constant",
+            "learning_rate": 0.01,
+            "reference_batch": rows,
+        },
     )
     return stepping(system, views(rows, size))[0]
 
@@ -77,27 +77,12 @@ def contestant(network: str, name: str):
 
 
 def run(rounds: int, network: str = "iresnet18") -> dict[str, float]:
-    rows = NETWORKS[network][-1]
-    seconds = contest.contest(
-        f"benchmarks.momentum_contrast {network}",
-        ["ours", "ours_four_groups", "pytorch", "pytorch_keeping_memory"],
-        rounds,
-        {"pytorch_keeping_memory": contest.KEEP_FREED_MEMORY},
-    )
-    mine = seconds["ours"]
-    found = {
-        f"momentum_contrast/{network}_pairs_per_second": rows / float(np.median(mine)),
-        f"momentum_contrast/{network}_times_pytorch": contest.ratio(
-            seconds["pytorch"], mine
-        ),
-        f"momentum_contrast/{network}_times_pytorch_keeping_memory": contest.ratio(
-            seconds["pytorch_keeping_memory"], mine
-        ),
-        f"momentum_contrast/{network}_four_groups_cost": contest.ratio(
-            seconds["ours_four_groups"], mine
-        ),
-    }
-    return found | _share_of_the_queue(rounds)
+    names = [*contest.AGAINST_PYTORCH, "ours_four_groups"]
+    seconds = contest.contest(f"momentum_contrast {network}", rounds, names)
+    groups = contest.ratio(seconds.pop("ours_four_groups"), seconds["ours"])
+    part, rows = f"momentum_contrast/{network}", NETWORKS[network][-1]
+    found = contest.figures(part, seconds, rows, "pairs")
+    return found | {f"{part}_four_groups_cost": groups} | _share_of_the_queue(rounds)
 
 
 def _share_of_the_queue(rounds: int) -> dict[str, float]:
@@ -107,10 +92,7 @@ def _share_of_the_queue(rounds: int) -> dict[str, float]:
     the step of iResNet-50 with as short a queue, for as many pairs.
     """
     seconds = contest.contest(
-        "benchmarks.momentum_contrast iresnet50",
-        ["queue", "no_queue", "network"],
-        rounds,
-        {},
+        "momentum_contrast iresnet50", rounds, ["queue", "no_queue", "network"]
     )
     batches = DEVICE_BATCH / NETWORKS["iresnet50"][-1]
     shares, costs = [], []

@@ -72,12 +72,12 @@ def pillow():
 
 
 def host():
-    from data_pipelines.vision import rand_augment as randaugment
+    from data_pipelines.vision import rand_augment
 
     rng = np.random.default_rng(0)
     options = {"num_ops": OPERATIONS, "magnitude": MAGNITUDE}
     images = faces()
-    return lambda: [randaugment.augment(image, rng, **options) for image in images]
+    return lambda: [rand_augment.augment(image, rng, **options) for image in images]
 
 
 def device():
@@ -107,20 +107,9 @@ def device():
 
 
 def run(rounds: int) -> dict[str, float]:
-    names = ["pillow", "host", "device"]
-    seconds = contest.contest("benchmarks.rand_augment", names, rounds, {})
-    found = {
-        f"rand_augment/{name}_images_per_second": IMAGES / float(np.median(times))
-        for name, times in seconds.items()
-    }
-    for name in ("host", "device"):
-        times = contest.ratio(seconds["pillow"], seconds[name])
-        found[f"rand_augment/{name}_times_pillow"] = times
-    found["rand_augment/device_times_host"] = contest.ratio(
-        seconds["host"], seconds["device"]
-    )
-    return found
+    seconds = contest.contest("rand_augment", rounds, ["pillow", "host", "ours"])
+    return contest.figures("rand_augment", seconds, IMAGES)
 
 
 if __name__ == "__main__":
-    contest.serve({"pillow": pillow, "host": host, "device": device}[sys.argv[1]]())
+    contest.serve({"pillow": pillow, "host": host, "ours": device}[sys.argv[1]]())

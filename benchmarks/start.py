@@ -20,7 +20,11 @@ def seconds(*command: str) -> float:
 
 def run(rounds: int) -> dict[str, float]:
     found = {}
-    for module in ("fr_jax", "fr_jax.train", "fr_jax.systems.inter_prototype"):
+    for module in (
+        "fr_jax",
+        "fr_jax.training.loop",
+        "fr_jax.systems.inter_prototype.system",
+    ):
         times = [seconds("-c", _IMPORT.format(module)) for _ in range(rounds)]
         found[f"start/import_{module}_seconds"] = float(np.median(times))
     for backbone in ("iresnet50", "iresnet100"):

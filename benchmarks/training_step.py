@@ -16,7 +16,7 @@ def batch():
 
 
 class OneBatch:
-    """A stream that says the same thing at every step."""
+    """A stream that gives the same batch at every step."""
 
     def __init__(self, arrays):
         self.batch_size, self._arrays = len(arrays["image"]), arrays
@@ -25,61 +25,42 @@ class OneBatch:
         return self._arrays
 
 
-def stepping(system, arrays):
-    """The step as the loop runs it, guard included; and the seconds it took to make."""
+def stepping(system, arrays, steps: int = 1):
+    """Steps as the loop runs them, guard included; and the seconds of compiling one."""
     from fr_jax.backend import cpu, sharding
-    from fr_jax.training import loop as train
+    from fr_jax.training.update import Guard, Update
 
     cpu.keep_freed_memory()
     stream = OneBatch(arrays)
-    update = train._Update(system, stream, sharding.make_mesh(), 0, {}, train.Guard())
+    update = Update(system, stream, sharding.make_mesh(), 0, {}, Guard())
     loop = update.initial()
     seconds = update.compile(loop)
     placed = update.place(stream.batch_at(0))
 
     def step():
         nonlocal loop
-        loop, bad = update(loop, placed, 0)
+        for _ in range(steps):
+            loop, bad = update(loop, placed, 0)
         return int(bad)
 
     return step, seconds
 
 
-def ours(backbone: str = "iresnet50", **options):
+def ours(backbone: str = "iresnet50"):
     """The step as the loop runs it, and the seconds it took to make."""
     from fr_jax.systems import inter_prototype
 
-    system = inter_prototype.make(
-        CLASSES,
-        backbone=backbone,
-        backbone_options=options,
-        learning_rate=0.01,
-        schedule="constant",
-    )
+    optimizer = {"learning_rate": 0.01, "schedule": "constant"}
+    system = inter_prototype.make(CLASSES, backbone=backbone, optimizer=optimizer)
     images, labels = batch()
     seeds = labels.astype(np.uint32)
     return stepping(system, {"image": images, "label": labels, "seed": seeds})
 
 
 def run(rounds: int) -> dict[str, float]:
-    keep = contest.KEEP_FREED_MEMORY
-    seconds = contest.contest(
-        "benchmarks.training_step",
-        ["ours", "pytorch", "pytorch_keeping_memory"],
-        rounds,
-        {"pytorch_keeping_memory": keep},
+    return contest.figures(
+        "training_step", contest.contest("training_step", rounds), BATCH
     )
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
-    return {
-        "training_step/ours_images_per_second": BATCH / median["ours"],
-        "training_step/pytorch_images_per_second": BATCH / median["pytorch"],
-        "training_step/times_pytorch": contest.ratio(
-            seconds["pytorch"], seconds["ours"]
-        ),
-        "training_step/times_pytorch_keeping_memory": contest.ratio(
-            seconds["pytorch_keeping_memory"], seconds["ours"]
-        ),
-    }
 
 
 if __name__ == "__main__":

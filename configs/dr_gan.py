@@ -1,55 +1,57 @@
-"""DR-GAN (CVPR 2017, TPAMI 2018): identity apart from pose, faces turned to any pose.
+"""DR-GAN (CVPR 2017, TPAMI 2018): identity apart from pose, faces rotated to any pose.
 
-smoke        Drawn people in five poses and a tiny network; nothing is downloaded.
-             2 cores: about two minutes.
+smoke        Rendered identities in five poses and a tiny network; nothing is
+             downloaded. 2 cores: about two minutes.
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 
-faces_paired Drawn people, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels, half the
-             width. Pixels of true images, and a recogniser's maps of them, teach; there
-             is no game yet. 2 cores: 45 minutes.
-faces        What goes on from it, with --init-from: the game, and a recogniser that
-             says whether people stay who they are. 20 minutes more.
-faces_multi  What goes on from faces likewise: four images of each person, most of them
-             spoilt, so that confidence means something. 15 minutes.
+faces_paired Rendered identities, 7 yaws of -45 to 45 degrees x 3 lights, 64 pixels,
+             half the width. Trained on the ground truth, its pixels and a recogniser's
+             feature maps, without a discriminator. 2 cores: 45 minutes.
+faces        Continues from it, with --init-from: adversarial training, and an
+             identity-preserving loss. 20 minutes more.
+faces_multi  Continues from faces: four images of each identity, most of them degraded,
+             so that the confidence learns image quality. 15 minutes.
 faces_l2     As faces_paired, but the squared difference of pixels alone, to compare.
-    python -m benchmarks.faces_transfer --steps 8000 --width 0.25 --size 48 \
-        --to runs/long
+    fr-jax train --config=configs/inter_prototype.py:faces --workdir=runs/recogniser
     fr-jax train --config=configs/dr_gan.py:faces_paired --workdir=runs/paired \
-        --given identity=runs/long/3000/embedder
+        --given identity=runs/recogniser/embedder
     fr-jax train --config=configs/dr_gan.py:faces --workdir=runs/faces \
         --init-from runs/paired/embedder_generator \
-        --given identity=runs/long/3000/embedder
+        --given identity=runs/recogniser/embedder
     fr-jax train --config=configs/dr_gan.py:faces_multi --workdir=runs/multi \
         --init-from runs/faces/embedder_generator \
-        --given identity=runs/long/3000/embedder
+        --given identity=runs/recogniser/embedder
     fr-jax train --config=configs/dr_gan.py:faces_l2 --workdir=runs/l2
-    fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to turned
-    fr-jax judge --generator runs/faces/embedder_generator --to runs/faces/judged
-    fr-jax judge --generator runs/faces/embedder_generator \
+    fr-jax rotate FACE.jpg --generator runs/faces/embedder_generator --to rotated
+    fr-jax evaluate --generator runs/faces/embedder_generator --to runs/evaluated
+    fr-jax evaluate --generator runs/faces/embedder_generator \
         --generator runs/l2/embedder_generator --to runs/compared
 faces_gpu    The whole network, 96 pixels, 13 yaws, every image new, for an accelerator.
 
-cfp_paired   CFP, frontal or profile, people 001 to 450; 451 to 500 are held out. Other
-             photographs of the same people teach, and a recogniser of them; drawn faces
-             are what it begins with. 2 cores: 17 minutes.
-cfp          What goes on from it: the game, four images of each person. 15 minutes.
+cfp_paired   CFP, frontal or profile, identities 001 to 450; 451 to 500 are held out.
+             The ground truth is another photograph of the identity; starts from the
+             generator of rendered faces. 2 cores: 17 minutes.
+cfp          Continues from it: adversarial training, four images of each identity. 15
+             minutes.
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
-    fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/recogniser \
+    fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp_recogniser \
         --config.data.records.path=$RECORDS/cfp --config.system.image_size=48 \
         --config.system.backbone_options.width=0.25
     fr-jax train --config=configs/dr_gan.py:cfp_paired --workdir=runs/cfp_paired \
-        --config.data.records.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
+        --config.data.records.path=$RECORDS/cfp \
+        --given identity=runs/cfp_recogniser/embedder \
         --init-from runs/faces/embedder_generator
     fr-jax train --config=configs/dr_gan.py:cfp --workdir=runs/cfp \
-        --config.data.records.path=$RECORDS/cfp --given identity=runs/recogniser/embedder \
+        --config.data.records.path=$RECORDS/cfp \
+        --given identity=runs/cfp_recogniser/embedder \
         --init-from runs/cfp_paired/embedder_generator \
         "--config.evaluation.sets=('ff=$FACES/Protocol/Split/FF,root=$FACES/cfp',)"
-    fr-jax judge --generator runs/cfp/embedder_generator --to runs/cfp/judged \
-        --records $RECORDS/cfp --identities 451:500 --teach 001:450
+    fr-jax evaluate --generator runs/cfp/embedder_generator --to runs/cfp/evaluated \
+        --set heldout=$RECORDS/cfp,identities=451:500 --pose-identities 001:450
 
 paper_cvpr_multipie
              Multi-PIE as in CVPR 2017: grey, nine poses, twenty lights, neutral faces,
-             subjects 001 to 200, a fake is one identity more. Not run here; the paper's
+             subjects 001 to 200, fakes are one identity more. Not run here; the paper's
              rank-1 on the other 137, as recalled and not checked: 89.2 % on average
              over the probes.
     fr-jax data convert $DATA/multipie --layout multipie --size 112 \
@@ -58,37 +60,44 @@ paper_cvpr_multipie
         --workdir=runs/multipie --config.data.records.path=$RECORDS/multipie
 
 paper_tpami_wild
-             Six images a person of CASIA-WebFace, 13 poses, which AFLW's images have
-             (beside, of people nobody knows). Not run here.
+             Six images per identity of CASIA-WebFace; 13 poses, learnt from AFLW as
+             auxiliary data. Not run here.
     fr-jax train --config=configs/dr_gan.py:paper_tpami_wild --workdir=runs/wild \
-        --config.data.records.path=$RECORDS/casia --config.data.records.auxiliary=$RECORDS/aflw
+        --config.data.records.path=$RECORDS/casia \
+        --config.data.records.auxiliary=$RECORDS/aflw
 
-authors_2018 The authors' last program: VGGFace2, four images a person, a yaw instead of
-             classes, three branches, AM-softmax. Not run here.
+authors_2018 The authors' last program: VGGFace2, four images per identity, a yaw
+             instead of pose classes, three branches, AM-softmax. Not run here.
     fr-jax train --config=configs/dr_gan.py:authors_2018 --workdir=runs/authors \
-        --config.data.records.path=$RECORDS/vggface2 --config.data.records.auxiliary=$RECORDS/aflw
+        --config.data.records.path=$RECORDS/vggface2 \
+        --config.data.records.auxiliary=$RECORDS/aflw
 
-kayamin      kayamin/DR-GAN: what the published trace was made with. Not run here.
+kayamin      kayamin/DR-GAN: the program of the published trace. Not run here.
 kayamin_multi
-             The same program with four images a person, summed as it does.
+             The same program with four images per identity, summed.
     fr-jax train --config=configs/dr_gan.py:kayamin --workdir=runs/kayamin \
-        --config.data.records.path=$RECORDS/cfp --config.data.records.identities=001:450 \
-        --config.data.angles='(0, 90)' --config.data.unsigned=True
+        --config.data.records.path=$RECORDS/cfp --config.data.angles='(0, 90)' \
+        --config.data.records.identities=001:450 --config.data.unsigned=True
 
-Both trunks can begin with a recogniser, trained on its own, or with a generator's:
+Both trunks can be initialised from a recogniser of the encoder's architecture, or from
+a generator:
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/encoder \
-        --config.data.records.path=$RECORDS/cfp --config.system.backbone=dr_gan_encoder \
-        --config.system.backbone_options='{"width": 0.5}' --config.system.image_size=64
+        --config.data.records.path=$RECORDS/cfp --config.system.image_size=64 \
+        --config.system.backbone=dr_gan_encoder \
+        --config.system.backbone_options='{"width": 0.5}'
     fr-jax train --config=configs/dr_gan.py:cfp_paired --workdir=runs/cfp_encoder \
         --config.data.records.path=$RECORDS/cfp --given identity=runs/encoder/embedder \
         --init-from runs/encoder/embedder
 
-Labels come from file names (cfp, multipie), from drawn faces, or from a labels.csv
-beside the images with `file`, `identity`, `yaw`, `light`: fr-jax data convert DIR.
+Labels come from file names (cfp, multipie) or from a labels.csv beside the images with
+`file`, `identity`, `yaw`, `light`: fr-jax data convert DIR.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import run_defaults
 from fr_jax.systems.dr_gan import presets
 
 SEVEN = tuple(range(-45, 46, 15))
@@ -114,7 +123,7 @@ VARIANTS = (
 
 def get_config(variant: str = "smoke") -> ConfigDict:
     """Returns the configuration of a variant; see the module's text."""
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "system_name": "dr_gan",
             "system": {
@@ -208,22 +217,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 },
                 "rendered": {"num_identities": 1000, "num_unseen": 100, "size": 64},
             },
-            "train": {
-                "epochs": 40.0,
-                "num_steps": 0,  # 0: as many as the epochs have
-                "seed": 0,
-                "model_axis": 1,
-                "ema_decay": 0.0,  # of an average of the generator
-                "log_every": 100,
-                "evaluate_every": 0,
-                "save_every": 1000,
-                "keep": 3,
-                "best_metric": "",
-                "guard": True,
-                "profile": (),  # (first step, last step)
-            },
-            # NAME=PATH[,root=DIR][,protocol=P]; while training, `subset` pairs of each.
-            "evaluation": {"sets": (), "subset": 600},
+            **run_defaults(epochs=40.0),
         }
     )
     system, data = config.system, config.data
@@ -330,7 +324,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     return config
 
 
-def _choose(system: ConfigDict, preset: dict) -> None:
+def _choose(system: Any, preset: dict) -> None:
     """Takes a preset; its objective and update schedule take no other options."""
     for name in ("objective", "update"):
         kept = {"weights": system.objective.weights} if name == "objective" else {}
@@ -339,18 +333,18 @@ def _choose(system: ConfigDict, preset: dict) -> None:
     system.update(preset)
 
 
-def _generator_only(weights: ConfigDict) -> None:
+def _generator_only(weights: Any) -> None:
     """Leaves out everything that a discriminator says."""
     weights.update(dict.fromkeys(("identity", "gan", "pose", "illumination"), 0.0))
 
 
-def _strong_discriminator(system: ConfigDict) -> None:
+def _strong_discriminator(system: Any) -> None:
     """Keeps what BatchNorm would take away, and learns faster."""
     system.network.discriminator.norm = "group"
     system.optimizer.discriminator.learning_rate = 5e-4
 
 
-def _small(config: ConfigDict) -> None:
+def _small(config: Any) -> None:
     """What two cores train: half the width, 64 pixels, little noise, small batches.
 
     The ground truth carries it, the discriminator sharpens what that leaves blurred. So
@@ -372,7 +366,7 @@ def _small(config: ConfigDict) -> None:
     config.train.evaluate_every = 1000
 
 
-def _rendered(config: ConfigDict) -> None:
+def _rendered(config: Any) -> None:
     """Rendered identities instead of records; every image has its ground truth."""
     data = config.data
     data.source = "rendered"

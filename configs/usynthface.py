@@ -34,9 +34,12 @@ paper_100k, paper_200k, paper_400k
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
         --config.data.records.path=$RECORDS/disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/legacy \
-        --config.data.records.path=$RECORDS/disco --config.data.records.template=train96 \
-        --config.system.queue.mask_unfilled=False --config.system.queue.mask_identity=False \
-        --config.system.backbone_options.bn_first_group=True --config.data.records.held_out=0 \
+        --config.data.records.path=$RECORDS/disco \
+        --config.data.records.template=train96 \
+        --config.system.queue.mask_unfilled=False \
+        --config.system.queue.mask_identity=False \
+        --config.system.backbone_options.bn_first_group=True \
+        --config.data.records.held_out=0 \
         --config.train.best_metric=lfw/accuracy,agedb_30/accuracy,cfp_fp/accuracy \
         --config.data.selection.kind=legacy \
         "--config.data.selection.sets=('lfw', 'agedb_30', 'cfp_fp')" \
@@ -52,7 +55,11 @@ An epoch is one pair of every identity. Without identities, of every image with 
         --config.system.optimizer.schedule=cosine
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from configs import run_defaults
 
 VARIANTS = (
     "smoke",
@@ -67,7 +74,7 @@ VARIANTS = (
 
 def get_config(variant: str = "smoke") -> ConfigDict:
     """Returns the configuration of a variant; see the module's text."""
-    config = ConfigDict(
+    config: Any = ConfigDict(
         {
             "system_name": "usynthface",
             "system": {
@@ -139,24 +146,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 # Sets whose accuracies (of the subset) lower the rate and stop the run.
                 "selection": {"kind": "clean", "sets": ("heldout",)},
             },
-            "train": {
-                "epochs": 200.0,
-                "num_steps": 0,  # 0: as many as the epochs have
-                "seed": 0,
-                "model_axis": 1,  # devices that share the queue's rows
-                "ema_decay": 0.0,
-                "log_every": 100,
-                "evaluate_every": 195,  # an epoch of 100,000 pairs
-                "save_every": 975,
-                "keep": 3,
-                "best_metric": "",  # whose best step is handed over: 'lfw/accuracy'
-                "guard": True,
-                "profile": (),  # (first step, last step)
-            },
-            # NAME=PATH[,root=DIR][,protocol=P]; while training, `subset` pairs of each.
-            "evaluation": {"sets": (), "subset": 600},
+            **run_defaults(epochs=200.0),
         }
     )
+    config.train.evaluate_every = 195  # an epoch of 100,000 pairs
+    config.train.save_every = 975
     data, system = config.data, config.system
     if variant.startswith("paper_"):
         thousands = int(variant.removeprefix("paper_").removesuffix("k"))
@@ -201,7 +195,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     return config
 
 
-def _small(config: ConfigDict, epochs: float) -> None:
+def _small(config: Any, epochs: float) -> None:
     """What two cores train: a narrow network on small images, a short queue.
 
     Two operations instead of four, larger BatchNorm groups and a higher temperature: a

@@ -3,36 +3,20 @@
 from fr_jax.lazy import attributes
 
 __version__ = "0.2.0"
-__all__ = [
-    "ArrayStream",
-    "Embedder",
-    "GeneratedStream",
-    "Guard",
-    "InputSpec",
-    "Network",
-    "System",
-    "TrainingStopped",
-    "UserError",
-    "import_weights",
-    "load_embedder",
-    "make_mesh",
-    "train",
-]
-__getattr__ = attributes(
-    __name__,
-    {
-        "ArrayStream": "fr_jax.training.streams",
-        "Embedder": "fr_jax.embedder",
-        "GeneratedStream": "fr_jax.training.streams",
-        "Guard": "fr_jax.training.update",
-        "InputSpec": "fr_jax.models.preprocess",
-        "Network": "fr_jax.system",
-        "System": "fr_jax.system",
-        "TrainingStopped": "fr_jax.errors",
-        "UserError": "fr_jax.errors",
-        "import_weights": "fr_jax.embedder",
-        "load_embedder": "fr_jax.embedder",
-        "make_mesh": "fr_jax.backend.sharding",
-        "train": "fr_jax.training.loop",
-    },
-)
+_MODULES = {
+    "ArrayStream": "fr_jax.training.streams",
+    "Embedder": "fr_jax.embedder",
+    "GeneratedStream": "fr_jax.training.streams",
+    "Guard": "fr_jax.training.update",
+    "InputSpec": "fr_jax.models.preprocess",
+    "Network": "fr_jax.system",
+    "System": "fr_jax.system",
+    "TrainingStopped": "fr_jax.errors",
+    "UserError": "fr_jax.errors",
+    "import_weights": "fr_jax.embedder",
+    "load_embedder": "fr_jax.embedder",
+    "make_mesh": "fr_jax.backend.sharding",
+    "train": "fr_jax.training.loop",
+}
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = attributes(__name__, _MODULES)

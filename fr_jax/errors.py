@@ -1,4 +1,4 @@
-"""Mistakes of users, as opposed to faults of the program, and checks that raise them."""
+"""Mistakes of users, as opposed to faults of the program, and their checks."""
 
 import difflib
 import inspect

@@ -49,7 +49,7 @@ class Provenance(NamedTuple):
 
 
 def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> str:
-    """Returns a digest of a data set: its name, its identities and each image's label."""
+    """Returns a digest of a data set: name, identities and the label of each image."""
     digest = hashlib.sha256(name.encode())
     for identity in identities:
         digest.update(b"\0" + identity.encode(errors="surrogateescape"))

@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A metric that is averaged over the updates of an interval: sum(total) / sum(count).
+    """A metric averaged over the updates of an interval: sum(total) / sum(count).
 
     An update that has no value of the metric contributes `Mean(0, 0)`.
     """

@@ -1,6 +1,8 @@
-"""Import directions: arrows point down only, and TensorFlow stays where it belongs."""
+"""Import directions, by folder: docs/architecture.md describes them."""
 
 import ast
+import json
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fr_jax
 from tests.support.paths import ROOT
 
 # Folders of fr_jax from low to high: each may import itself and lower ranks.
@@ -87,6 +90,85 @@ def test_data_pipelines_know_neither_jax_nor_fr_jax(name, path):
         assert root not in ("jax", "flax", "optax", "orbax", "fr_jax"), name
         if root in ("tensorflow", "tensorflow_datasets"):
             assert name.removeprefix("data_pipelines.") in TENSORFLOW, name
+
+
+STEPS = {"system", "errors", "backend", "augment", "losses", "models", "optim"}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [found for found in modules("fr_jax/systems") if found[0].endswith(".system")],
+    ids=lambda x: str(x)[-30:],
+)
+def test_steps_of_a_paper_know_nothing_of_data_and_commands(name, path):
+    room = name.removesuffix(".system")
+    for target in imported(path):
+        if target.split(".")[0] == "fr_jax" and not target.startswith(room):
+            folder = folder_of(target + ".")
+            assert folder in STEPS, f"{name} imports {target}"
+
+
+READS = re.compile(
+    r"systems\.\w+\.(data|evaluation|commands|figures|posed_sets)"
+    r"|training\.(sources|streams)|evaluation\.sets|embedder\.images"
+    r"|convert\.readers\..*|cli\..*"
+)
+
+
+def test_data_pipelines_are_imported_inside_functions_by_few():
+    for name, path in modules("fr_jax"):
+        found = [t for t in imported(path) if t.startswith("data_pipelines")]
+        if found:
+            own = name.removeprefix("fr_jax.")
+            assert READS.fullmatch(own), f"{name} imports {found}"
+        at_top = [t for t in imported(path, top_only=True) if t in found]
+        assert not at_top, f"{name} imports {at_top} at its top"
+
+
+def test_no_test_module_is_imported_by_another():
+    for name, path in modules("tests"):
+        for target in imported(path):
+            parts = target.split(".")
+            assert not (parts[0] == "tests" and parts[-1].startswith("test_")), name
+            helper = parts[:2] == ["tests", "support"]
+            assert parts[0] != "tests" or helper, f"{name} imports {target}"
+
+
+PUBLIC = {"systems", "losses", "metrics", "models", "faces"}
+
+
+def code_of_users():
+    yield "README.md", *re.findall(r"```python\n(.*?)```", read("README.md"), re.DOTALL)
+    for path in sorted((ROOT / "colabs").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        yield (
+            path.name,
+            *(re.sub(r"^(\s*)[%!].*$", r"\1pass", text, flags=re.M) for text in code),
+        )
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("parts", list(code_of_users()), ids=lambda parts: parts[0])
+def test_notebooks_and_readme_use_public_names_only(parts):
+    name, *codes = parts
+    public = set(fr_jax.__all__) | PUBLIC
+    for code in codes:
+        for node in ast.walk(ast.parse(code)):
+            targets = []
+            if isinstance(node, ast.ImportFrom):
+                targets = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                targets = [f"{node.value.id}.{node.attr}"]
+            for target in targets:
+                root, *rest = target.split(".")
+                if root == "fr_jax" and rest:
+                    assert rest[0] in public, f"{name} uses {target}"
 
 
 def in_a_new_process(code: str) -> str:

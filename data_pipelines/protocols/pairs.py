@@ -19,7 +19,7 @@ _EXTENSIONS = (".png", ".jpg", ".JPG")
 class Pairs(NamedTuple):
     """Pairs of images: `images` slices to uint8 RGB, `pairs` [P, 2] numbers into it.
 
-    `folds` [P] are the official ones or None, `identities` names the identity of each image
+    `folds` [P] are the official ones or None, `identities` names that of each image
     or is None, `skipped` counts lines that could not be used.
     """
 

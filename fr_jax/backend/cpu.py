@@ -67,18 +67,6 @@ def quick_compilation() -> dict[str, Any]:
     return _if_known({"xla_backend_optimization_level": 1})
 
 
-@functools.cache
-def many_scalars() -> dict[str, Any]:
-    """Returns options for gradients of long elementwise programs, such as a renderer's.
-
-    XLA:CPU fuses a producer into each of its consumers; where a gradient reads hundreds
-    of intermediates, code grows until it takes minutes to compile, and runs slower.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    return _if_known({"xla_disable_hlo_passes": "fusion"})
-
-
 def _if_known(options: dict[str, Any]) -> dict[str, Any]:
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.protocols.templates import Split, load
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.images import batched
 from fr_jax.errors import UserError
@@ -29,6 +28,8 @@ def add_arguments(parser: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores as asked; returns the exit code."""
+    from data_pipelines.protocols.templates import load
+
     splits, files = load(arguments.table)
     embedder = load_embedder(arguments.embedder)
     root = Path(arguments.root or Path(arguments.table).parent)
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _score(
-    split: Split, features: np.ndarray, confidence: np.ndarray | None
+    split: Any, features: np.ndarray, confidence: np.ndarray | None
 ) -> dict[str, float]:
     vectors, people = [], []
     for part in (split.probe, ~split.probe):

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.training.loop import train
     from fr_jax.training.update import Guard, check_batch_size
 
-    config = configs.load(arguments.config, arguments.overrides)
+    config: Any = configs.load(arguments.config, arguments.overrides)
     workdir, options = epath.Path(arguments.workdir), config.train
     check_layout(workdir / "checkpoints")
     given = dict(arguments.given)
@@ -93,6 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
     if options.ema_decay:
         system = with_ema(system, options.ema_decay)
     check_batch_size(system.expects, data.batch_size)
+    if system.feedback and not options.evaluate_every:
+        raise UserError(
+            "the system is steered by evaluations, of which there are none: set "
+            "config.train.evaluate_every"
+        )
     origins = {name: one.provenance for name, one in context.pretrained.items()}
     provenance = inherit(data.provenance, origins)
     own_sets = [sets.parse(text) for text in config.evaluation.sets]

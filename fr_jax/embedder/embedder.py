@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -69,7 +69,7 @@ class Embedder:
     def embed_raw(
         self, images: Any, *, flip: bool = False, progress: str = ""
     ) -> dict[str, np.ndarray]:
-        """Returns {'embedding': raw [N, D]}, and with `flip` 'mirrored', for evaluators.
+        """Returns {'embedding': raw [N, D]} for evaluators, with `flip` 'mirrored' too.
 
         See `embedder.batched.BatchedEmbed`.
         """
@@ -145,12 +145,27 @@ class Embedder:
         for part, final, _ in parts:
             part.replace(final)
 
+    def export(self, kind: str, path: str | os.PathLike) -> float:
+        """Writes a program of another framework; see `export.export`."""
+        from fr_jax.embedder import export  # imports what it writes with
+
+        return export.export(self, kind, path)
+
+    def state_dict(self, dialect: str) -> Mapping[str, np.ndarray]:
+        """Returns the weights under a published program's names (`convert.DIALECTS`).
+
+        Raises:
+          UserError: for a dialect that has no such network.
+        """
+        return convert.to_state_dict(self.network.variables, dialect)
+
     def describe(self) -> dict[str, Any]:
         """Returns all that is known of the network but its weights, fit for JSON."""
         return {
             "format": FORMAT,
             "kind": self.network.kind,
             "architecture": self.network.architecture,
+            "package": type(self._model).__module__,
             "options": self.network.options,
             "input_spec": self.network.input_spec._asdict(),
             "provenance": self.provenance,
@@ -258,6 +273,12 @@ def load_embedder(
         description = json.loads((folder / DESCRIPTION).read_text())
         if description["format"] != FORMAT:
             raise UserError(f"{path}: format {description['format']}, not {FORMAT}")
+        architecture = description["architecture"]
+        if architecture not in models.ARCHITECTURES and "package" in description:
+            raise UserError(
+                f"{path}: its network {architecture!r} is one of "
+                f"{description['package']}: import that first"
+            )
         spec = InputSpec.from_dict(description["input_spec"])
         weights = (folder / _WEIGHTS).read_bytes()
         digest = description["weights_sha256"]
@@ -273,7 +294,7 @@ def load_embedder(
         expected = stored.pop(canary.OUTPUT)
         leaves = {tuple(name.split("/")): leaf for name, leaf in arrays.items()}
         network = Network(
-            description["architecture"],
+            architecture,
             description["options"],
             flax.traverse_util.unflatten_dict(leaves),
             spec,

@@ -29,7 +29,8 @@ class Evaluator(Protocol):
     to evaluate while training, and `draw(folder) -> paths`, figures of its last result.
     """
 
-    metric_names: Sequence[str]
+    @property
+    def metric_names(self) -> Sequence[str]: ...
 
     def __call__(self, trained: Trained) -> dict[str, float]: ...
 

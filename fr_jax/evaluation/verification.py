@@ -27,7 +27,7 @@ class Verification:
       folds: int [P], the fold of each pair, or None where there are no official ones.
       protocol: 'insightface' (flip-sum, the folds, squared distances), 'kfold' (no
         flip, ten seeded folds stratified by label) or 'paper' (no flip, the best
-        threshold of the evaluated pairs themselves); the last two are Inter-Prototype's.
+        threshold of the evaluated pairs themselves); the last two: Inter-Prototype's.
       identities: the name of each image's identity, or None.
       seen: folds with identities that the network was trained on.
       curve: (cosine [P], same [P]) of the last evaluation.

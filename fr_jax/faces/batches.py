@@ -1,10 +1,10 @@
-"""Training batches straight from codes: drawn on the device, never stored.
+"""Training batches straight from codes: rendered on the device, never stored.
 
     make_batch = batches.make(sets.default(), 10_000, 256, size=112)
     stream = GeneratedStream(make_batch, 256, seed=0)
 
-No picture comes twice. Use this where drawing keeps up with training, as on an
-accelerator. Where it does not, as on a CPU, draw once: `sets.arrays` into an
+No image comes twice. Use this where rendering keeps up with training, as on an
+accelerator. Where it does not, as on a CPU, render once: `sets.arrays` into an
 `ArrayStream` if the set fits into memory, else `fr-jax faces render --format records`
 and a record stream.
 """
@@ -35,45 +35,96 @@ def make(
 ) -> Callable[[Array], dict[str, Array]]:
     """Returns a pure function: key -> image uint8 [B, S, S, 3], label int32 [B].
 
-    The same numbers on any number of devices; each draws its own rows.
+    The same numbers on any number of devices; each renders its own rows.
 
     Args:
       people: how many, numbered from 0; `seed` says which.
-      images_per_identity: K for batches of B / K distinct people with K images each; 0
-        draws every row's person anew.
+      images_per_identity: K for batches of B / K distinct identities with K images
+        each; 0 draws every row's identity anew.
 
     Raises:
-      UserError: for a batch that cannot be cut so, or not into the mesh's shards.
+      UserError: for a batch that cannot be divided so, or not into the mesh's shards.
     """
-    mesh = mesh or sharding.make_mesh()
-    sharding.local_rows(mesh, batch_size)
-    distinct = batch_size // images_per_identity if images_per_identity else 0
-    if people < 1 or images_per_identity < 0 or distinct > people:
-        raise UserError(
-            f"a batch of {batch_size} with {images_per_identity} images of each person "
-            f"out of {people} people; more people or a smaller batch are needed"
-        )
-    if distinct * images_per_identity not in (0, batch_size):
-        raise UserError(
-            f"a batch of {batch_size} cannot be {images_per_identity} images each; use "
-            f"a multiple of {images_per_identity}"
-        )
+    each = images_per_identity
+    render = _renderer(face_set, people, batch_size, each, seed, size, quality, mesh)
 
     def make_batch(key: Array) -> dict[str, Array]:
         key_people, key_images = jax.random.split(key)
-        if distinct:
-            label = jax.random.permutation(key_people, people)[:distinct]
-            label = jnp.repeat(label, images_per_identity)
+        if each:
+            label = _distinct(key_people, people, batch_size, each)
         else:
             label = jax.random.randint(key_people, (batch_size,), 0, people)
         if face_set.images:
             image = jax.random.randint(key_images, (batch_size,), 0, face_set.images)
         else:
             image = jax.random.bits(key_images, (batch_size,), jnp.uint32)
-        known = sets.label_rows(
-            face_set, jax.random.key(seed), label.astype(jnp.uint32), image
-        )
-        picture, *_ = sets.draw_rows(known.codes, mesh=mesh, size=size, quality=quality)
-        return {"image": picture, "label": label.astype(jnp.int32)}
+        return {"image": render(label, image), "label": label.astype(jnp.int32)}
 
     return make_batch
+
+
+def make_posed(
+    angles: tuple[float, ...],
+    lights: tuple[int, ...],
+    people: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    images_per_identity: int = 1,
+    paired: bool = False,
+    size: int = 112,
+    quality: str = "fast",
+    mesh: Mesh | None = None,
+) -> Callable[[Array], dict[str, Array]]:
+    """Returns a pure function: key -> image uint8 [B, S, S, 3], label, pose, light [B].
+
+    B / n distinct identities of `sets.multipie` with n images each. Poses and lights
+    are numbers in `angles` and `lights`. `paired` adds target_image, target_pose and
+    target_light: the identity in another pose, in the light of the image.
+
+    Raises:
+      UserError: for a batch that cannot be divided so, or not into the mesh's shards.
+    """
+    each, face_set = images_per_identity, sets.multipie(angles, lights)
+    render = _renderer(face_set, people, batch_size, each, seed, size, quality, mesh)
+
+    def make_batch(key: Array) -> dict[str, Array]:
+        key_people, key_pose, key_light, key_target = jax.random.split(key, 4)
+        label = _distinct(key_people, people, batch_size, each)
+        light = jax.random.randint(key_light, (batch_size,), 0, len(lights))
+        batch = {"label": label.astype(jnp.int32)}
+        keys = {"": key_pose, "target_": key_target} if paired else {"": key_pose}
+        for prefix, key_pose in keys.items():
+            pose = jax.random.randint(key_pose, (batch_size,), 0, len(angles))
+            image = (pose * len(lights) + light).astype(jnp.uint32)
+            batch[f"{prefix}image"] = render(label, image)
+            batch |= {f"{prefix}pose": pose, f"{prefix}light": light}
+        return batch
+
+    return make_batch
+
+
+def _renderer(face_set, people, batch_size, each, seed, size, quality, mesh):
+    """Returns (labels, numbers of images) -> images; UserError as `make` raises it."""
+    mesh = mesh or sharding.make_mesh()
+    sharding.local_rows(mesh, batch_size)
+    distinct, rest = divmod(batch_size, each) if each else (1, 0)
+    if rest or each < 0 or not 1 <= distinct <= people:
+        raise UserError(
+            f"a batch of {batch_size} with {each} images of each identity out of "
+            f"{people}; use a multiple of {each}, of at most so many identities"
+        )
+
+    def render(label: Array, image: Array) -> Array:
+        rows = label.astype(jnp.uint32), image
+        known = sets.label_rows(face_set, jax.random.key(seed), *rows)
+        options = {"mesh": mesh, "size": size, "quality": quality}
+        return sets.draw_rows(known.codes, **options)[0]
+
+    return render
+
+
+def _distinct(key: Array, people: int, batch_size: int, each: int) -> Array:
+    """Labels of batch_size / each distinct identities, each repeated."""
+    label = jax.random.permutation(key, people)[: batch_size // each]
+    return jnp.repeat(label, each)

@@ -1,6 +1,8 @@
-"""Verification pairs of drawn strangers, in ten folds that share nobody.
+"""Verification pairs of unseen rendered identities, in ten folds that share none.
 
-strangers = Verification("unseen", **pairs.draw(1, people=100, images=3)._asdict())
+numbered = pairs.number(0, people=100, images=3)
+unseen = sets.arrays(sets.default(), people=100, images=3, first=sets.STRANGERS)
+first, second = unseen["image"][numbered.pairs.T]
 """
 
 import itertools
@@ -30,16 +32,6 @@ class Numbered(NamedTuple):
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray
-
-
-class Drawn(NamedTuple):
-    """Arguments of `evaluation.verification.Verification`; `images` are uint8 [N, S, S, 3]."""
-
-    images: np.ndarray
-    pairs: np.ndarray
-    same: np.ndarray
-    folds: np.ndarray
-    identities: list[str]
 
 
 def number(seed: int, people: int, images: int) -> Numbered:
@@ -83,36 +75,3 @@ def number(seed: int, people: int, images: int) -> Numbered:
     folds = np.concatenate([np.full(len(p), i // 2) for i, p in enumerate(pairs)])
     person, image = sets.rows(sets.default(), people, images)
     return Numbered(sets.STRANGERS + person, image, np.concatenate(pairs), same, folds)
-
-
-def draw(
-    seed: int,
-    *,
-    people: int,
-    images: int,
-    face_set: sets.FaceSet | None = None,
-    size: int = 112,
-    quality: str = "fast",
-    progress: str = "",
-) -> Drawn:
-    """Returns drawn pairs, of `sets.default()` unless told otherwise.
-
-    `progress` labels a progress bar; '' shows none. Raises UserError as `number` does.
-    """
-    numbered = number(seed, people, images)
-    drawn = sets.draw(
-        face_set or sets.default(),
-        seed,
-        numbered.identities,
-        numbered.images,
-        size=size,
-        quality=quality,
-    )
-    drawn = sets.shown(drawn, len(numbered.identities), progress)
-    return Drawn(
-        np.concatenate([some.image for some in drawn]),
-        numbered.pairs,
-        numbered.same,
-        numbered.folds,
-        [sets.person_name(seed, int(person)) for person in numbered.identities],
-    )

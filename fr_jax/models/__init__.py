@@ -82,6 +82,26 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 }
 
 
+def register(architecture: str, module: type[nn.Module], **preset: Any) -> None:
+    """Adds a network of one's own to `ARCHITECTURES`, under a name of its own.
+
+    Embedders store the name, so that a program that loads one registers it as well.
+
+    Args:
+      preset: fields of the module that the name stands for.
+
+    Raises:
+      UserError: for the name of another network.
+    """
+    known, _ = ARCHITECTURES.get(architecture, (module, None))
+    names = [f"{one.__module__}.{one.__qualname__}" for one in (known, module)]
+    if names[0] != names[1]:
+        raise UserError(
+            f"network {architecture!r} is {names[0]}; register yours under another name"
+        )
+    ARCHITECTURES[architecture] = module, preset
+
+
 def create(architecture: str, **options: Any) -> nn.Module:
     """Returns the named network, a Flax module.
 

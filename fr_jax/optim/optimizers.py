@@ -51,6 +51,23 @@ def from_options(
     return OPTIMIZERS[name](**options, **known)
 
 
+def by_network(
+    options: Mapping[str, Any] | None, networks: Sequence[str], **run: Any
+) -> dict[str, Optimizer]:
+    """Returns an optimiser for each of several networks, Adam by default.
+
+    Args:
+      options: see `from_options`; those of one network alone under its name.
+      **run: num_steps and steps_per_epoch.
+    """
+    shared = dict(options or {})
+    own = {name: shared.pop(name, {}) for name in networks}
+    return {
+        name: from_options(shared | own[name], defaults={"name": "adam"}, **run)
+        for name in networks
+    }
+
+
 def sgd(
     *,
     learning_rate: float = 0.1,
@@ -121,7 +138,6 @@ def _wrapped(
     accumulate: int,
 ) -> Optimizer:
     check_range("clip_norm", clip_norm, 0)
-    check_range("accumulate", accumulate, 1)
     if clip_norm:
         transform = optax.chain(optax.clip_by_global_norm(clip_norm), transform)
     if accumulate > 1:
@@ -158,6 +174,7 @@ def rate_schedule(
     check_names("schedule", [kind], SCHEDULES)
     for value in milestones:
         check_range("milestones", value, 0)
+    check_range("accumulate", accumulate, 1)
     if num_steps is None and kind in ("cosine", "linear"):
         raise UserError(
             f"schedule {kind!r} ends with the run: give num_steps, or "

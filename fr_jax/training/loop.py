@@ -114,7 +114,8 @@ def train(
     names = dict.fromkeys(metric_names(streams.evaluators), 0.0)
     if names:
         own = [name for name in selected if not name.startswith("validation/")]
-        score(names, own, "best_metric") if own else None
+        if own:
+            score(names, own, "best_metric")
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()

@@ -1,66 +1,120 @@
 """What several papers share of opening data: records under a mesh, rendered sets."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fr_jax.backend import sharding
-from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import pairs, sets
 from fr_jax.provenance import RENDERED, Provenance, fingerprint
-from fr_jax.training.data import Context, TrainingData
+from fr_jax.training.data import Context, Stream
+from fr_jax.training.streams import ArrayStream, check_batch_size
 
 IMAGES_OF_UNSEEN = 3  # per identity, for three genuine pairs
-Source = Callable[[Any, Context], TrainingData]
 
 
-def load(config: Any, context: Context, sources: Mapping[str, Source]) -> TrainingData:
-    """Returns the data of `config.source`.
-
-    Raises:
-      UserError: for a source that is not among `sources`, and a batch without rows.
-    """
-    check_names("data source", [config.source], sources)
-    if config.batch_size < 1:
-        raise UserError(
-            f"a batch of {config.batch_size} rows: set config.data.batch_size to 1 or "
-            "more"
-        )
-    return sources[config.source](config, context)
-
-
-def open_records(path: str, context: Context, batch_size: int, **filters: Any) -> Any:
-    """Returns a RecordStream that reads this process's rows of each batch.
+def open_records(path: str, **filters: Any) -> Any:
+    """Returns a RecordSet.
 
     Args:
-      filters: of `RecordStream`; empty ones are left out.
+      filters: of `RecordSet`; empty ones are left out.
 
     Raises:
       UserError: where no path is given; DataError for what is wrong with the records.
     """
-    from data_pipelines.stream import RecordStream  # loads TensorFlow
+    from data_pipelines.record_set import RecordSet
 
     if not path:
         raise UserError("give the records: --config.data.records.path=DIR/NAME")
-    return RecordStream(
-        path,
-        batch_size=batch_size,
-        seed=context.seed,
-        rows=sharding.local_rows(context.mesh, batch_size),
-        **{name: value for name, value in filters.items() if value},
-    )
+    return RecordSet(path, **{name: value for name, value in filters.items() if value})
 
 
-def records_provenance(
-    name: str, identities: list[str], labels: np.ndarray, licence: str
-) -> Provenance:
-    """Returns the provenance of records: these identities of the data set `name`."""
+class Rendered:
+    """Rendered identities, each image rendered once, when first needed, and kept.
+
+    Args:
+      num_images: of each identity; 0: as many as the face set has.
+      first: number of the first identity.
+
+    Attributes:
+      label, number: int [N], the identity from 0 on, and the image's number.
+      identities: names.
+    """
+
+    name, licence = RENDERED, "none needed"
+
+    def __init__(
+        self,
+        face_set: sets.FaceSet,
+        context: Context,
+        num_identities: int,
+        num_images: int = 0,
+        *,
+        first: int = 0,
+        size: int,
+        quality: str = "fast",
+        progress: str = "rendering faces",
+    ):
+        self.label, self.number = sets.rows(face_set, num_identities, num_images)
+        numbers = range(first, first + num_identities)
+        self.identities = [sets.person_name(context.seed, n) for n in numbers]
+        self._render = functools.partial(
+            sets.arrays,
+            face_set,
+            seed=context.seed,
+            people=num_identities,
+            images=num_images,
+            first=first,
+            size=size,
+            quality=quality,
+            progress=progress if context.show_progress else "",
+        )
+
+    @functools.cached_property
+    def _images(self) -> np.ndarray:
+        return self._render()["image"]
+
+    def images(self, numbers: Any) -> np.ndarray:
+        """Returns uint8 RGB [n, S, S, 3]; renders all at the first call."""
+        return self._images[numbers]
+
+
+def stream(
+    faces: Any,
+    sampler: Any,
+    columns: Mapping[str, np.ndarray],
+    context: Context,
+    augment: Any = None,
+) -> Stream:
+    """Returns a stream of `Rendered` faces, from memory, or of records, by tf.data.
+
+    Args:
+      sampler: of `data_pipelines.samplers`.
+      columns: over the images, beside them in batches.
+      augment: (image, NumPy generator) -> image, of every image on its own.
+    """
+    options = {"seed": context.seed, "augment": augment}
+    if isinstance(faces, Rendered):
+        check_batch_size(sampler, len(faces.label))  # before all are rendered
+        arrays = {"image": faces.images(slice(None)), **columns}
+        return ArrayStream(arrays, sampler, mesh=context.mesh, **options)
+    from data_pipelines.stream import RecordStream  # loads TensorFlow
+
+    rows = sharding.local_rows(context.mesh, sampler.batch_size)
+    return RecordStream(faces, sampler, columns, rows=rows, **options)
+
+
+def provenance(faces: Any) -> Provenance:
+    """Returns the provenance of all identities of a RecordSet or of `Rendered`."""
+    digest = fingerprint(faces.name, faces.identities, faces.label.tolist())
     return Provenance(
-        {name: identities},
-        {name: licence},
-        fingerprint=fingerprint(name, identities, np.asarray(labels).tolist()),
+        {faces.name: list(faces.identities)},
+        {faces.name: faces.licence},
+        fingerprint=digest,
     )
 
 
@@ -73,13 +127,6 @@ def check_rendered(options: Any) -> None:
     check_range("config.data.rendered.max_yaw", options.max_yaw, 0, 90)
 
 
-def rendered_provenance(seed: int, num_identities: int, num_images: int) -> Provenance:
-    """Returns the provenance of rendered identities, numbered from 0."""
-    names = [sets.person_name(seed, number) for number in range(num_identities)]
-    digest = fingerprint(RENDERED, names, [num_images])
-    return Provenance({RENDERED: names}, {RENDERED: "none needed"}, fingerprint=digest)
-
-
 def unseen_pairs(
     options: Any, context: Context, face_set: sets.FaceSet
 ) -> Callable[[], Verification]:
@@ -88,22 +135,33 @@ def unseen_pairs(
     Raises:
       UserError: for a number of identities that do not make ten folds.
     """
-    pairs.number(context.seed, options.num_unseen, IMAGES_OF_UNSEEN)
+    numbered = pairs.number(context.seed, options.num_unseen, IMAGES_OF_UNSEEN)
 
     def render() -> Verification:
-        rendered = pairs.draw(
-            context.seed,
-            people=options.num_unseen,
-            images=IMAGES_OF_UNSEEN,
-            face_set=face_set,
+        unseen = Rendered(
+            face_set,
+            context,
+            options.num_unseen,
+            IMAGES_OF_UNSEEN,
+            first=sets.STRANGERS,
             size=options.size,
-            progress="rendering unseen identities" if context.show_progress else "",
+            quality="full",
+            progress="rendering unseen identities",
         )
-        return Verification("unseen", **rendered._asdict())
+        return verification("unseen", unseen, numbered, np.arange(len(unseen.label)))
 
     return render
 
 
-def progress(context: Context) -> str:
-    """Returns the label of the progress bar of rendering a training set."""
-    return "rendering faces" if context.show_progress else ""
+def verification(
+    name: str, faces: Any, numbered: pairs.Numbered, rows: np.ndarray
+) -> Verification:
+    """Returns verification pairs whose images are these rows of a set of faces."""
+    return Verification(
+        name,
+        images=faces.images(rows),
+        pairs=numbered.pairs,
+        same=numbered.same,
+        folds=numbered.folds,
+        identities=[faces.identities[label] for label in faces.label[rows]],
+    )

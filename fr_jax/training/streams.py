@@ -1,10 +1,7 @@
-"""Streams that need no TensorFlow: small sets in memory, and generated batches.
+"""Streams without TensorFlow: arrays in memory, and batches made on the device."""
 
-Both are jitted functions of the step that return global arrays, sharded over the mesh.
-"""
-
-import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,68 +15,67 @@ Array = jax.Array
 
 
 class ArrayStream:
-    """Batches of a set in memory: the given arrays' rows and `seed` uint32 [B].
-
-    Every row comes once in each run of as many rows as there are; a batch may straddle
-    two runs.
+    """Batches of arrays in memory: their rows and `seed` uint32, gathered in threads.
 
     Args:
-      arrays: equal numbers of rows, as `image` uint8 [N, H, W, 3], `label` int32 [N].
+      arrays: `image` uint8 [N, H, W, 3] and columns [N], such as `label` int32.
+      sampler: which rows make up a batch, see `data_pipelines.samplers`; a number is a
+        batch size: every row once in each epoch, in random order.
+      augment: (image, NumPy generator) -> image, applied to every image on its own.
+      mesh: several processes supply a part of each batch.
+
+    Attributes:
+      num_examples.
+      num_classes, num_unlabelled: of the column `label`, if there is one.
 
     Raises:
-      UserError: for arrays of different lengths, a negative label, or a batch larger
-        than the set.
+      UserError: for arrays of different lengths, and a batch size above N.
     """
 
     def __init__(
         self,
-        arrays: Mapping[str, np.ndarray | Array],
-        batch_size: int,
+        arrays: Mapping[str, Any],
+        sampler: Any,
         *,
         seed: int = 0,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         mesh: Mesh | None = None,
     ):
-        lengths = {name: len(array) for name, array in arrays.items()}
+        from data_pipelines import samplers
+        from data_pipelines.batches import Batches, Prefetch
+
+        columns = {name: np.asarray(array) for name, array in arrays.items()}
+        lengths = {name: len(column) for name, column in columns.items()}
         self.num_examples = min(lengths.values())
         if len(set(lengths.values())) != 1:
             raise UserError(f"arrays of different lengths: {lengths}")
-        if batch_size > self.num_examples:
-            raise UserError(
-                f"a batch of {batch_size} rows from a set of {self.num_examples}; "
-                "use a smaller batch"
+        check_batch_size(sampler, self.num_examples)
+        if isinstance(sampler, int):
+            sampler = samplers.epochs(self.num_examples, sampler, seed=seed)
+        images = columns.pop("image")
+        rows = sharding.local_rows(mesh or sharding.make_mesh(), sampler.batch_size)
+        batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
+        self.batch_size, self.unit = sampler.batch_size, sampler.unit
+        self.num_classes, self.num_unlabelled = batches.classes()
+        self._ahead = Prefetch(
+            lambda step: batches.assemble(
+                step, batches.augmented(step, images[batches.images(step)])
             )
-        labels = np.asarray(arrays.get("label", np.zeros(1, np.int32)))
-        if labels.min() < 0:
-            raise UserError(f"label {labels.min()}: classes are numbered from 0")
-        self.num_classes = int(labels.max()) + 1
-        mesh = mesh or sharding.make_mesh()
-        self.batch_size = batch_size
-        self._arrays = jax.device_put(dict(arrays), sharding.replicated(mesh))
-        self._key = jax.random.key(seed)
-        self._take = jax.jit(
-            functools.partial(_take, batch_size=batch_size, rows=self.num_examples),
-            out_shardings=sharding.batch_sharding(mesh),
         )
 
-    def batch_at(self, step: int) -> dict[str, Array]:
-        """Returns the global batch of a step."""
-        run, within = divmod(step * self.batch_size, self.num_examples)
-        return self._take(self._arrays, self._key, run, within, step)
+    def batch_at(self, step: int) -> dict[str, np.ndarray]:
+        """Returns this process's rows of a step's batch. Steps in order are fast."""
+        return self._ahead.at(step)
 
 
-def _take(arrays, key, run, within, step, *, batch_size, rows):
-    key_order, key_seed = jax.random.split(key)
-    order = [
-        jax.random.permutation(jax.random.fold_in(key_order, which), rows)
-        for which in (run, run + 1)
-    ]
-    order = jax.lax.dynamic_slice(jnp.concatenate(order), (within,), (batch_size,))
-    batch = {name: array[order] for name, array in arrays.items()}
-    return batch | {"seed": _seeds(key_seed, step, batch_size)}
-
-
-def _seeds(key, step, batch_size):
-    return jax.random.bits(jax.random.fold_in(key, step), (batch_size,), jnp.uint32)
+def check_batch_size(sampler: Any, num_examples: int) -> None:
+    """Raises a UserError where a batch, or a sampler's, is larger than the set."""
+    batch_size = sampler if isinstance(sampler, int) else sampler.batch_size
+    if not 1 <= batch_size <= num_examples:
+        raise UserError(
+            f"a batch of {batch_size} rows from a set of {num_examples}; use a batch "
+            "of 1 to so many"
+        )
 
 
 class GeneratedStream:
@@ -88,7 +84,7 @@ class GeneratedStream:
     Args:
       make_batch: key -> dict of arrays with `batch_size` rows, a pure function; `seed`
         uint32 [B] is added.
-      unit: what its rows are.
+      unit: what a row is.
     """
 
     def __init__(
@@ -104,8 +100,9 @@ class GeneratedStream:
 
         def batch(step):
             key_batch, key_seed = jax.random.split(jax.random.key(seed))
-            made = make_batch(jax.random.fold_in(key_batch, step))
-            return made | {"seed": _seeds(key_seed, step, batch_size)}
+            key_rows = jax.random.fold_in(key_seed, step)
+            seeds = jax.random.bits(key_rows, (batch_size,), jnp.uint32)
+            return make_batch(jax.random.fold_in(key_batch, step)) | {"seed": seeds}
 
         places = sharding.batch_sharding(mesh or sharding.make_mesh())
         self._batch = jax.jit(batch, out_shardings=places)

@@ -43,12 +43,12 @@ class LoopState(NamedTuple):
     """Everything that a checkpoint holds: the system's State and the loop's own."""
 
     state: PyTree
-    data_offset: jax.Array
-    rollbacks: jax.Array
-    stopped: jax.Array  # by the system's feedback
-    bad_in_a_row: jax.Array
+    data_offset: Any
+    rollbacks: Any
+    stopped: Any  # by the system's feedback
+    bad_in_a_row: Any
     watched: dict[str, Watched]
-    skipped: jax.Array  # since the last line of metrics, as the totals
+    skipped: Any  # since the last line of metrics, as the totals
     totals: dict[str, Mean]
 
     @classmethod
@@ -212,6 +212,7 @@ class Update:
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
         """Means of the system's eval_step over the first batches of a stream."""
         if self._eval_step is None:
+            assert self._system.eval_step is not None
             self._eval_step = jax.jit(
                 self._system.eval_step, compiler_options=cpu.compiler_options()
             )
@@ -264,7 +265,7 @@ def _observed(mean: Mean, watched: Watched) -> Watched:
 
 
 def check_stream(expects: Mapping[str, Input], stream: Stream) -> None:
-    """Raises a UserError where a stream says that it has other batches than expected."""
+    """Raises a UserError where a stream has other batches than expected."""
     classes = getattr(stream, "num_classes", None)
     below = expects["label"].below if "label" in expects else None
     if classes is not None and below is not None and classes > below:

@@ -153,6 +153,7 @@ def test_every_table_of_published_tensors_is_understood(name, reference):
     }
 
 
+@pytest.mark.long
 def test_training_follows_the_published_trace(reference, golden):
     """Inter-Prototype, three steps of IR-SE50: losses, every tensor's norm, kernel."""
     state, _ = golden("ip_irse50")

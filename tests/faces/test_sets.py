@@ -140,8 +140,11 @@ def test_rendering_in_another_order_gives_the_same_pixels(rendered):
 
 
 def test_pairs_are_a_verification_set_of_other_identities(rendered):
-    found = pairs.draw(2, people=20, images=2, face_set=sets.default(45.0), size=32)
-    unseen = Verification("unseen", **found._asdict())
+    numbered, face_set = pairs.number(2, 20, 2), sets.default(45.0)
+    count = {"people": 20, "images": 2, "first": sets.STRANGERS}
+    images = sets.arrays(face_set, seed=2, size=32, **count)["image"]
+    names = [sets.person_name(2, number) for number in numbered.identities]
+    unseen = Verification("unseen", images, *numbered[2:], identities=names)
     pixels = unseen.images.reshape(40, -1).astype(np.float64)
     pixels -= pixels.mean(axis=0)
 
@@ -151,7 +154,7 @@ def test_pairs_are_a_verification_set_of_other_identities(rendered):
 
     assert 0 <= unseen(Trained(embed, {}))["unseen/accuracy"] <= 1
     trained = [sets.person_name(2, number) for number in rendered["label"]]
-    assert not set(trained) & set(found.identities)
+    assert not set(trained) & set(names)
 
 
 @pytest.mark.parametrize(("people", "images"), [(20, 2), (30, 5), (200, 3)])
@@ -246,6 +249,7 @@ def test_face_boxes_reach_from_the_brows_to_the_chin():
     np.testing.assert_array_equal(sets.face_boxes(points), [[10, 10, 20, 50]])
 
 
+@pytest.mark.long
 def test_generated_batches_are_the_same_on_one_and_eight_devices():
     code = """
 import json, jax, numpy as np
@@ -291,6 +295,28 @@ print(json.dumps({
     assert found["contrast"] > 20
 
 
+def test_generated_batches_of_poses_and_lights(monkeypatch):
+    """The identity in red, the angle in green, instead of a face."""
+
+    def shown(codes, *, mesh, size, quality):
+        colour = [40 * codes.identity[:, 0], codes.pose[:, 0], 0 * codes.age]
+        pixels = jnp.clip(100 + jnp.stack(colour, axis=1), 0, 255).astype(jnp.uint8)
+        pixels = pixels[:, None, None]
+        return (jnp.broadcast_to(pixels, (len(pixels), size, size, 3)),)
+
+    monkeypatch.setattr(sets, "draw_rows", shown)
+    settings = {"images_per_identity": 2, "paired": True, "size": 4}
+    make_batch = batches.make_posed((-30, 0, 30), (1, 6), 9, 8, **settings)
+    batch = jax.jit(make_batch)(jax.random.key(0))
+    label = np.asarray(batch["label"]).reshape(4, 2)
+    assert (label[:, 0] == label[:, 1]).all() and len(set(label[:, 0].tolist())) == 4
+    for prefix in ("", "target_"):
+        pixels = np.asarray(batch[f"{prefix}image"])[:, 0, 0].astype(int)
+        np.testing.assert_array_equal(pixels[:, 1], 70 + 30 * batch[f"{prefix}pose"])
+        assert (pixels[::2, 0] == pixels[1::2, 0]).all()
+    np.testing.assert_array_equal(batch["target_light"], batch["light"])
+
+
 @pytest.mark.parametrize(
     ("use", "match"),
     [
@@ -305,11 +331,19 @@ print(json.dumps({
         (lambda: pairs.number(0, 20, 1), "a pair takes at least 2"),
         (
             lambda: batches.make(sets.default(), 50, 16, images_per_identity=3),
-            "cannot be 3 images each",
+            "use a multiple of 3, of at most",
         ),
         (
             lambda: batches.make(sets.default(), 3, 16, images_per_identity=2),
-            "out of 3 ",
+            "2 images of each identity out of 3;",
+        ),
+        (
+            lambda: batches.make_posed((-30, 30), (1,), 9, 10, images_per_identity=3),
+            "10 with 3 images of each identity",
+        ),
+        (
+            lambda: batches.make_posed((-30, 30), (20,), 9, 4),
+            "light 20: there are 20",
         ),
         (lambda: video.Film(0, together=7), r"7 \w+ together of 6"),
         (lambda: video.Film(0, shots=0), "0 shots"),
@@ -324,6 +358,8 @@ print(json.dumps({
         "no pairs",
         "uneven batch",
         "few identities",
+        "uneven posed batch",
+        "no such light",
         "together",
         "no shots",
         "odd frame",

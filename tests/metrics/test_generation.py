@@ -101,7 +101,7 @@ def test_made_images_of_the_right_people():
     inputs = np.eye(4)[[0, 0, 1, 2]]
     made = np.stack([inputs, 3 * inputs], axis=1)
     found = generation.identity_preservation(inputs, labels, made)
-    assert found == {"cosine": 1, "cosine_strangers": 0, "auc": 1}
+    assert found == {"cosine": 1, "cosine_impostor": 0, "auc": 1}
     wrong = generation.identity_preservation(inputs, labels, made[[2, 2, 3, 0]])
     assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
 
@@ -117,10 +117,10 @@ def bars(rng, angles, size=32):
     return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
 
 
-def test_people_told_apart_without_any_made_image():
+def test_pairwise_auc_of_identities():
     features = np.array([[1.0, 0], [2, 0.1], [0, 1], [0.1, 3]])
-    assert generation.told_apart(features, [0, 0, 1, 1]) == 1
-    assert generation.told_apart(features, [0, 1, 0, 1]) == 0.25
+    assert generation.pairwise_auc(features, [0, 0, 1, 1]) == 1
+    assert generation.pairwise_auc(features, [0, 1, 0, 1]) == 0.25
 
 
 def test_a_classifier_of_pictures(rng):

@@ -159,5 +159,5 @@ def test_wilson_interval():
 
 
 def test_zero_rows_stay_zero():
-    rows = verification.unit(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    rows = verification.l2_normalize(np.array([[0.0, 0.0], [3.0, 4.0]]))
     assert rows.tolist() == [[0.0, 0.0], [0.6, 0.8]]

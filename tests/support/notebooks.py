@@ -19,8 +19,7 @@ NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 def run(
     path: Path,
     folder: Path,
-    constants: Mapping[str, Any] | None = None,
-    replace: Mapping[str, str] | None = None,
+    constants: Mapping[str, Any],
 ) -> str:
     """Runs the cells of a notebook in this process; returns what they print.
 
@@ -30,11 +29,9 @@ def run(
       folder: the working directory of the cells.
       constants: new values of constants that the notebook assigns at top level, as
         `STEPS = 300` or `STEPS, SIZE = 300, 48`.
-      replace: texts, each of which the notebook has once, and what they become.
     """
     cells = [_python(cell.source) for cell in _code_cells(path)]
-    cells = _with_texts(path, cells, replace or {})
-    cells = _with_constants(path, cells, constants or {})
+    cells = _with_constants(path, cells, constants)
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
@@ -80,14 +77,6 @@ def _execute(source: str, names: dict[str, Any], where: str) -> None:
     if last is not None:
         value = eval(compile(ast.Expression(last.value), where, "eval"), names)
         DisplayFormatter().format(value)
-
-
-def _with_texts(path: Path, cells: list[str], replace: Mapping[str, str]) -> list[str]:
-    for old, new in replace.items():
-        count = sum(cell.count(old) for cell in cells)
-        assert count == 1, f"{path.name} has {old!r} {count} times, not once"
-        cells = [cell.replace(old, new) for cell in cells]
-    return cells
 
 
 def _with_constants(

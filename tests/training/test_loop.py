@@ -118,12 +118,12 @@ def test_evaluation_runs_on_schedule_and_accuracy_rises(tmp_path, caplog):
     assert result.metrics["toy/accuracy"] == rows[-1]["toy/accuracy"]
     messages = [record.message for record in caplog.records]
     compiled = [text for text in messages if text.startswith("Compiling")]
-    # One program each, however often it is evaluated; `_take` for each stream.
+    # One program each, however often it is evaluated.
     counts = {
         name: sum(f"jit({name})" in text or f" {name} " in text for text in compiled)
-        for name in ("_guarded", "views", "eval_step", "_take")
+        for name in ("_guarded", "views", "eval_step")
     }
-    assert counts == {"_guarded": 1, "views": 1, "eval_step": 1, "_take": 2}
+    assert counts == {"_guarded": 1, "views": 1, "eval_step": 1}
 
 
 class Scored:

@@ -1,16 +1,14 @@
 """What DR-GAN trains on: identities in labelled poses."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_names
-from fr_jax.evaluation.verification import Verification
-from fr_jax.faces import grids, pairs, sets
+from fr_jax.faces import batches, pairs, sets
 from fr_jax.provenance import Provenance, check_unseen, joined
+from fr_jax.systems.dr_gan import poses
 from fr_jax.systems.dr_gan.targets import Targets
 from fr_jax.training import sources
 from fr_jax.training.data import Context, Stream, Streams, TrainingData
@@ -21,18 +19,17 @@ def load(config: Any, context: Context) -> TrainingData:
     """Returns the data of `config.data`; see `configs/dr_gan.py`."""
     check_names("pose_labels", [config.pose_labels], ("classes", "yaw"))
     _targets(config).check("none")
-    return sources.load(
-        config,
-        context,
-        {"records": _records, "rendered": _rendered, "generated": _generated},
-    )
+    by_source = {"records": _records, "rendered": _rendered, "generated": _generated}
+    check_names("data source", [config.source], by_source)
+    return by_source[config.source](config, context)
 
 
 class Posed(NamedTuple):
-    """Records with poses: their reader, and their columns."""
+    """A set of faces: pose class int32 [N] or yaw in degrees float [N], and light."""
 
-    reader: Any
     faces: Any
+    pose: np.ndarray
+    light: np.ndarray
 
 
 def _records(config: Any, context: Context) -> TrainingData:
@@ -44,40 +41,34 @@ def _records(config: Any, context: Context) -> TrainingData:
             "records: give --config.data.records.auxiliary=DIR/NAME, or 0 rows and as "
             "many fewer in a batch"
         )
-    posed = functools.partial(_posed, config, context)
-    main = posed(options.path, options.identities, options.expression)
-    several, auxiliary = [main], []
-    if options.auxiliary:
-        several.append(posed(options.auxiliary))
-        auxiliary = [(several[1].faces, options.auxiliary_rows)]
-    stream = _stream(config, context, main.faces, auxiliary)
-    _check_poses(config, [one.faces.pose for one in several])
-    identities = joined(*({one.reader.name: one.reader.identities} for one in several))
-    validation, held_out = None, {}
+    main = _main(config, options.identities)
+    auxiliary = _posed(config, options.auxiliary) if options.auxiliary else None
+    several = [main, auxiliary] if auxiliary else [main]
+    _check_poses(config, np.concatenate([one.pose for one in several]))
+    train = _stream(config, context, main, auxiliary)
+    provenance = sources.provenance(main.faces)
+    for one in several[1:]:
+        other = sources.provenance(one.faces)
+        provenance = provenance._replace(
+            identities=joined(provenance.identities, other.identities),
+            licences={**provenance.licences, **other.licences},
+        )
+    validation: Callable[[], Stream | None] = lambda: None  # noqa: E731
     if options.validation:
-        held = posed(options.path, options.validation, options.expression)
-        held_out = {held.reader.name: held.reader.identities}
+        held = _main(config, options.validation)
+        provenance = provenance._replace(
+            held_out=sources.provenance(held.faces).identities
+        )
         remedy = (
             "choose the identities of training (config.data.records.identities) and of "
             "validation (config.data.records.validation)"
         )
-        check_unseen(held_out, identities, remedy)
-        validation = _stream(config, context, held.faces)
-    provenance = sources.records_provenance(
-        main.reader.name,
-        main.reader.identities,
-        main.reader.classes,
-        main.reader.licence,
-    )._replace(
-        identities=identities,
-        held_out=held_out,
-        licences={one.reader.name: one.reader.licence for one in several},
-    )
+        check_unseen(provenance.held_out, provenance.identities, remedy)
+        validation = _stream(config, context, held)
     return _data(
         config,
-        stream.num_classes,
-        stream.num_examples,
-        lambda: Streams(stream, validation),
+        main.faces,
+        lambda: Streams(train(), validation()),
         provenance,
         expression=options.expression,
         drop_beyond=options.drop_beyond,
@@ -86,15 +77,9 @@ def _records(config: Any, context: Context) -> TrainingData:
 
 def _rendered(config: Any, context: Context) -> TrainingData:
     """Rendered identities in every pose and light, rendered once, kept in memory."""
-    count = config.rendered.num_identities
-    images: dict[str, np.ndarray] = {}
-    stream = _stream(config, context, _grid(config, count, images))
-
-    def opened():
-        images["image"] = _render(config, context, count, 0, sources.progress(context))
-        return stream
-
-    return _of_rendered(config, context, opened)
+    posed = _grid(config, context, config.rendered.num_identities)
+    stream = _stream(config, context, posed)
+    return _of_rendered(config, context, posed.faces, stream)
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
@@ -102,7 +87,7 @@ def _generated(config: Any, context: Context) -> TrainingData:
     options = config.rendered
     if config.pose_labels != "classes":
         raise UserError("generated faces have pose classes: use source 'rendered'")
-    make_batch = grids.make(
+    make_batch = batches.make_posed(
         tuple(config.angles),
         tuple(config.lights),
         options.num_identities,
@@ -114,45 +99,39 @@ def _generated(config: Any, context: Context) -> TrainingData:
         mesh=context.mesh,
     )
 
-    def opened():
+    def stream():
         return GeneratedStream(
             make_batch, config.batch_size, seed=context.seed, mesh=context.mesh
         )
 
-    return _of_rendered(config, context, opened)
+    faces = _grid(config, context, options.num_identities).faces
+    return _of_rendered(config, context, faces, stream)
 
 
 def _of_rendered(
-    config: Any, context: Context, opened: Callable[[], Stream]
+    config: Any,
+    context: Context,
+    faces: sources.Rendered,
+    stream: Callable[[], Stream],
 ) -> TrainingData:
     """Rendered identities, evaluated on unseen ones in the same poses and lights."""
-    options, seed = config.rendered, context.seed
-    count, angles, lights = options.num_unseen, len(config.angles), len(config.lights)
-    numbered = pairs.number(seed, count, angles)
-    images: dict[str, np.ndarray] = {}
-    validation = _stream(config, context, _grid(config, count, images))
+    count, angles, lights = (
+        config.rendered.num_unseen,
+        len(config.angles),
+        len(config.lights),
+    )
+    numbered = pairs.number(context.seed, count, angles)
+    unseen = _grid(config, context, count, first=sets.STRANGERS)
+    validation = _stream(config, context, unseen)
+    person = numbered.identities - sets.STRANGERS
+    light = (person + numbered.images) % lights
+    rows = (person * angles + numbered.images) * lights + light
 
     def open_():
-        progress = "rendering unseen identities" if context.show_progress else ""
-        images["image"] = _render(config, context, count, sets.STRANGERS, progress)
-        person = numbered.identities - sets.STRANGERS
-        light = (person + numbered.images) % lights
-        rows = (person * angles + numbered.images) * lights + light
-        unseen = Verification(
-            "unseen",
-            images=images["image"][rows],
-            pairs=numbered.pairs,
-            same=numbered.same,
-            folds=numbered.folds,
-            identities=[sets.person_name(seed, int(n)) for n in numbered.identities],
-        )
-        return Streams(opened(), validation, final_evaluators=[unseen])
+        evaluator = sources.verification("unseen", unseen.faces, numbered, rows)
+        return Streams(stream(), validation(), final_evaluators=[evaluator])
 
-    num_images = options.num_identities * angles * lights
-    provenance = sources.rendered_provenance(
-        seed, options.num_identities, angles * lights
-    )
-    return _data(config, options.num_identities, num_images, open_, provenance)
+    return _data(config, faces, open_, sources.provenance(faces))
 
 
 def _targets(config: Any) -> Targets:
@@ -168,12 +147,12 @@ def _targets(config: Any) -> Targets:
 
 def _data(
     config: Any,
-    num_classes: int,
-    num_images: int,
+    faces: Any,
     open_: Callable[[], Streams],
     provenance: Provenance,
     **details: Any,
 ) -> TrainingData:
+    num_classes, num_images = len(faces.identities), len(faces.label)
     meaning = {  # of the codes, for users of the generator
         "angles": [float(angle) for angle in config.angles],
         "unsigned": bool(config.unsigned),
@@ -189,82 +168,115 @@ def _data(
     )
 
 
-def _check_poses(config: Any, poses: list[np.ndarray]) -> None:
-    """Raises a UserError where no image has one of the target poses."""
-    if config.pose_labels == "yaw":
-        return
-    seen = np.concatenate(poses)
-    never = [f"{a:g}" for n, a in enumerate(config.angles) if n not in seen]
-    if never:
+def _main(config: Any, identities: str) -> Posed:
+    """Labelled identities of the records, with enough images each."""
+    options = config.records
+    posed = _posed(config, options.path, identities, options.expression)
+    records, wanted = posed.faces, config.images_per_identity
+    if unknown := int(np.sum(records.label < 0)):
         raise UserError(
-            f"no labelled image has a yaw near {', '.join(never)} degrees, so that pose "
-            "cannot be learnt: set config.data.angles to those of the images"
+            f"{unknown:,} of the images have no label; give such images as auxiliary "
+            "ones: config.data.records.auxiliary"
         )
+    counts = np.bincount(records.label)
+    small = np.flatnonzero(counts < wanted)
+    if not len(small):
+        return posed
+    if not options.drop_small:
+        raise UserError(
+            f"{len(small):,} of {len(counts):,} identities have fewer than {wanted} "
+            f"images, as {records.identities[small[0]]} with {counts[small[0]]}; use "
+            "fewer of each (config.data.images_per_identity) or leave them out "
+            "(config.data.records.drop_small)"
+        )
+    kept = np.flatnonzero(~np.isin(records.label, small))
+    if not len(kept):
+        raise UserError(f"no identity has {wanted} images (images_per_identity)")
+    return Posed(records.subset(kept), posed.pose[kept], posed.light[kept])
 
 
-def _posed(
-    config: Any, context: Context, path: str, identities: str = "", expression: str = ""
-) -> Posed:
-    from data_pipelines import poses
-    from data_pipelines.pose_stream import PosedFaces
-
+def _posed(config: Any, path: str, identities: str = "", expression: str = "") -> Posed:
     within = poses.reach(config.angles, unsigned=config.unsigned)
-    reader = sources.open_records(
+    records = sources.open_records(
         path,
-        context,
-        config.batch_size,
         identities=identities,
         expression=expression,
         yaws=within if config.records.drop_beyond else None,
     )
-    pose, light = reader.yaws, reader.lights
+    pose, light = records.yaw, records.light
     if config.pose_labels == "classes":
         pose = poses.classes(pose, config.angles, unsigned=config.unsigned)
     if config.illuminations:
         place = {number: n for n, number in enumerate(config.lights)}
         light = np.array([place.get(number, -1) for number in light.tolist()])
-    faces = PosedFaces(reader.images, reader.classes, pose, light, reader.identities)
-    return Posed(reader, faces)
+    return Posed(records, pose, light)
 
 
-def _stream(config: Any, context: Context, faces: Any, auxiliary: Any = ()) -> Any:
-    from data_pipelines.pose_stream import PoseStream
-
-    return PoseStream(
-        faces,
-        poses=0 if config.pose_labels == "yaw" else len(config.angles),
-        batch_size=config.batch_size,
-        images_per_identity=config.images_per_identity,
-        paired=config.paired,
-        beside=auxiliary,
-        drop_small=config.records.drop_small and config.source == "records",
-        seed=context.seed,
-        rows=sharding.local_rows(context.mesh, config.batch_size),
-    )
-
-
-def _grid(config: Any, count: int, images: dict[str, np.ndarray]) -> Any:
-    """The columns of rendered identities, whose images will be in `images`."""
-    from data_pipelines.pose_stream import PosedFaces
-
-    angles, lights = config.angles, config.lights
-    label, _ = sets.rows(sets.multipie(tuple(angles), tuple(lights)), count, 0)
-    place = np.arange(len(label)) % (len(angles) * len(lights))
-    pose, light = np.divmod(place, len(lights))
-    if config.pose_labels == "yaw":
-        pose = np.asarray(angles, np.float32)[pose]
-    return PosedFaces(lambda numbers: images["image"][numbers], label, pose, light)
-
-
-def _render(
-    config: Any, context: Context, count: int, first: int, progress: str
-) -> np.ndarray:
-    arrays = sets.arrays(
-        sets.multipie(tuple(config.angles), tuple(config.lights)),
-        seed=context.seed,
-        people=count,
+def _grid(config: Any, context: Context, count: int, first: int = 0) -> Posed:
+    """Rendered identities in every pose and light."""
+    angles, lights = tuple(config.angles), tuple(config.lights)
+    faces = sources.Rendered(
+        sets.multipie(angles, lights),
+        context,
+        count,
         first=first,
         size=config.rendered.size,
-        progress=progress,
+        progress=f"rendering {'unseen identities' if first else 'faces'}",
     )
-    return arrays["image"]
+    pose, light = np.divmod(faces.number, len(lights))
+    if config.pose_labels == "yaw":
+        pose = np.asarray(angles, np.float32)[pose]
+    return Posed(faces, pose, light)
+
+
+def _check_poses(config: Any, pose: np.ndarray) -> None:
+    """Raises a UserError where no image has one of the target poses."""
+    if config.pose_labels == "yaw":
+        known = np.isfinite(pose)
+        if (wrong := pose[known & (np.abs(pose) > 180)]).size:
+            raise UserError(
+                f"{len(wrong):,} yaws are out of range, such as {wrong[0]:g} degrees; "
+                "a yaw is -180 to 180"
+            )
+    else:
+        known = pose >= 0
+    if not known.any():
+        raise UserError(
+            "no image has a pose label, and poses are what is learnt: give yaws in a "
+            "labels.csv, choose a --layout that knows them (cfp, multipie), or "
+            "auxiliary images with poses (config.data.records.auxiliary)"
+        )
+    never = [f"{a:g}" for n, a in enumerate(config.angles) if n not in pose]
+    if never and config.pose_labels == "classes":
+        raise UserError(
+            f"no labelled image has a yaw near {', '.join(never)} degrees, so that "
+            "pose cannot be learnt: set config.data.angles to those of the images"
+        )
+
+
+def _stream(
+    config: Any, context: Context, posed: Posed, auxiliary: Posed | None = None
+) -> Callable[[], Stream]:
+    """A function that opens the stream of faces, and of auxiliary ones beside them."""
+    from data_pipelines import samplers
+    from data_pipelines.record_set import JoinedRecords
+
+    faces, label = posed.faces, posed.faces.label
+    pose_name = "yaw" if config.pose_labels == "yaw" else "pose"
+    columns = {"label": label, pose_name: posed.pose, "light": posed.light}
+    beside = []
+    if auxiliary is not None:
+        beside = [(len(auxiliary.pose), config.records.auxiliary_rows)]
+        faces = JoinedRecords(faces, auxiliary.faces)
+        unknown = np.full(len(auxiliary.pose), -1)
+        others = {"label": unknown, pose_name: auxiliary.pose, "light": auxiliary.light}
+        columns = {k: np.concatenate([v, others[k]]) for k, v in columns.items()}
+    sampler = samplers.posed(
+        samplers.Posed(label, posed.pose, posed.light),
+        config.batch_size,
+        images=config.images_per_identity,
+        paired=config.paired,
+        auxiliary=beside,
+        seed=context.seed,
+    )
+    return lambda: sources.stream(faces, sampler, columns, context)

@@ -21,7 +21,7 @@ from fr_jax.metrics.verification import l2_normalize
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan import figures
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
-from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
+from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
 MOST = 6  # images that are fused, where that is scored
@@ -82,7 +82,7 @@ class GeneratorEvaluator:
         if self._for_poses is not None:
             classify = pose_classifier(rotator, self._for_poses)
         results = evaluate_features(rotator, faces, self._recogniser)
-        found, *self.rotated = evaluate_images(
+        found, *rotated = evaluate_images(
             rotator,
             faces,
             classify=classify,
@@ -90,6 +90,7 @@ class GeneratorEvaluator:
             features=self._features,
             inputs=self._num_inputs,
         )
+        self.rotated = rotated[0], rotated[1]
         known, self.tables, draw = evaluate_confidence(rotator, faces)
         self._drawings = [draw, functools.partial(figures.draw, rotator, faces)]
         if self._seen is not None and "discriminator" in trained.networks:
@@ -109,7 +110,7 @@ _BY_RECOGNISER = ("recogniser", "recogniser_turned")
 
 def pose_classifier(rotator: Rotator, faces: PosedSet) -> Callable[[Array], Array]:
     """Returns a classifier of the generator's poses, trained on pictures."""
-    pose = classes_of(rotator, faces.yaw)
+    pose = rotator.pose(faces.yaw)
     seen, pose = rotator.seen(faces.images[pose >= 0]), pose[pose >= 0]
     # Poses, not sharpness: from degraded images too.
     degraded, _ = degrade(seen)
@@ -155,7 +156,7 @@ def evaluate_features(
         results[f"identification/rank1{name}"] = float(hits.mean())
         for angle, share in identification.by_yaw(hits, faces.yaw[probing]).items():
             results[f"identification/rank1{name}@yaw={angle}"] = share
-    pose = classes_of(rotator, faces.yaw[known])
+    pose = rotator.pose(faces.yaw[known])
     whose, rows = faces.label[known], features[known]
     if len(np.unique(whose)) >= 5 and len(np.unique(pose)) > 1:
         results["leakage/pose"] = probes.leakage(rows, pose, whose)
@@ -200,7 +201,7 @@ def evaluate_images(
     made = rotator.rotate(faces.images[rows], light=lights)
     flat = made.reshape(-1, *made.shape[2:])
     wanted = np.tile(np.arange(made.shape[1]), len(rows))
-    pose = classes_of(rotator, faces.yaw)
+    pose = rotator.pose(faces.yaw)
     results: dict[str, float] = {}
 
     def by_angle(name, values):
@@ -255,7 +256,8 @@ def evaluate_confidence(
 ) -> tuple[dict[str, float], dict[str, Array], Callable]:
     """Returns how confidence goes with quality, rank-1 of templates, and a drawing.
 
-    Every image is degraded to a level of `posed_sets.LEVELS` at random. confidence/spearman with
+    Every image is degraded to a level of `posed_sets.LEVELS` at random.
+    confidence/spearman with
     the level; fusion/rank1:mean@n=1 to 6 and :confidence, templates against a gallery
     of frontal images as they are, and gain@n=, the latter less the former, with its
     deviation over draws gain_std@n=. The drawing shows confidence against quality, pose

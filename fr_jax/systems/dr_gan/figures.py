@@ -7,7 +7,7 @@ from etils import epath
 
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
-from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
+from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
 INPUTS = 11  # of a person, with their confidence
@@ -77,7 +77,7 @@ def compare(
 def _truth(rotator: Rotator, faces: PosedSet, row: int) -> list[Array | None]:
     """The person of `row` in each pose, in the light of `row`, where there is one."""
     alike = (faces.label == faces.label[row]) & (faces.light == faces.light[row])
-    pose = np.where(alike, classes_of(rotator, faces.yaw), -1)
+    pose = np.where(alike, rotator.pose(faces.yaw), -1)
     found = [np.flatnonzero(pose == number) for number in range(len(rotator.angles))]
     return [
         rotator.seen(faces.images[some[:1]])[0] if len(some) else None for some in found
@@ -92,7 +92,7 @@ def _draw_lights(
     The last only where light can be asked for.
     """
     lights = np.unique(faces.light[faces.light >= 0])
-    pose = classes_of(rotator, faces.yaw)
+    pose = rotator.pose(faces.yaw)
     frontal, names, lines = min(rotator.angles, key=abs), [], []
     for row in rows:
         same = (faces.label == faces.label[row]) & (pose == pose[row])

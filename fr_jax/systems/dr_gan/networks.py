@@ -86,8 +86,8 @@ class Networks:
             )
         if targets.fused and not self._generator.weighs_images:
             raise UserError(
-                f"{targets.images_per_identity} images of each identity would be summed, "
-                "not weighted: give confidence_head='channel' (as kayamin) or "
+                f"{targets.images_per_identity} images of each identity would be "
+                "summed, not weighted: give confidence_head='channel' (as kayamin) or "
                 "'branch', or normalise_fusion"
             )
 
@@ -119,7 +119,7 @@ class Networks:
         key: jax.Array,
         train: bool = True,
     ) -> tuple[Images, PyTree, jax.Array]:
-        """Returns images of the targets, statistics, and features [B, F] of real ones."""
+        """Returns images of the targets, statistics, features [B, F] of real ones."""
         targets, generator = self._targets, self._generator
         key_codes, key_noise, key_dropout = jax.random.split(key, 3)
         labels, valid, codes = target_images.sample(real, targets, key_codes)
@@ -198,7 +198,7 @@ class Networks:
         )
 
     def normalised(self, params: PyTree, statistics: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns the discriminator's parameters as they are used, and its statistics."""
+        """Returns the discriminator's parameters as used, and its statistics."""
         if not self._spectral:
             return params, statistics
         params, vectors = spectral.normalise(params, statistics["spectral"])
@@ -287,8 +287,8 @@ def _options(
     own = {name: shared.pop(name, {}) for name in ("generator", "discriminator")}
     if num_classes < 2 or (targets.poses < 2 and not targets.continuous):
         raise UserError(
-            f"{num_classes} identities in {targets.poses} poses; at least 2 of each are "
-            "needed"
+            f"{num_classes} identities in {targets.poses} poses; at least 2 of each "
+            "are needed"
         )
     heads = [["identity", num_classes], ["real", 1], ["pose", targets.poses]]
     if targets.illuminations:
@@ -307,8 +307,8 @@ def _options(
     for name, options in own.items():
         for option in decided[name].keys() & (options.keys() | shared.keys()):
             raise UserError(
-                f"{name} option {option!r} follows from data, image_size and objective: "
-                "leave it out"
+                f"{name} option {option!r} follows from data, image_size and "
+                "objective: leave it out"
             )
     return {name: decided[name] | shared | own[name] for name in own}
 

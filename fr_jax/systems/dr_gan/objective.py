@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fr_jax.augment.diff_augment import KINDS
-from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.errors import check_range
 from fr_jax.losses import reconstruction
 from fr_jax.losses.adversarial import AdversarialLoss, adversarial_loss, r1
 from fr_jax.losses.margin import cosface, cross_entropy, unit
@@ -95,7 +94,8 @@ class Objective(NamedTuple):
 
     def weighted(self, losses: Losses, network: str) -> tuple[Array, Losses]:
         """Returns the weighted sum, and it and all losses as metrics of a network."""
-        total = sum(self.weights.get(name, 1.0) * loss for name, loss in losses.items())
+        parts = [self.weights.get(name, 1.0) * loss for name, loss in losses.items()]
+        total: Any = sum(parts)
         metrics = {f"{network}/{name}_loss": loss for name, loss in losses.items()}
         return total, metrics | {f"{network}/loss": total}
 
@@ -139,7 +139,7 @@ def tpami(
 
 
 def cvpr(*, weights: Mapping[str, float] | None = None) -> Objective:
-    """Returns the objective of CVPR 2017, equations 1 and 2: fakes are an identity more.
+    """Returns the objective of CVPR 2017, equations 1 and 2: fakes are one class more.
 
     A real image that is classified as its identity is not classified as fake, which
     costs nothing more; an image of unknown identity costs -log(1 - p_fake), of which
@@ -243,77 +243,6 @@ def with_r1(objective: Objective, weight: float, every: int = 16) -> Objective:
     return objective._replace(penalty=penalty)
 
 
-def from_options(options: Objective | str | Mapping[str, Any]) -> Objective:
-    """Returns the objective of a name, or of {'name': ..., its options}.
-
-    Options: those of `tpami` or `cvpr`; `weights`, also of paired, identity_preserving
-    and perceptual, where 0 leaves a loss out, and without any for the discriminator's
-    own there is none; paired_loss; r1 with weight and every; and fields of `Objective`.
-
-    Raises:
-      UserError: for unknown names, and where no loss has a weight.
-    """
-    if isinstance(options, Objective):
-        return options
-    options = {"name": options} if isinstance(options, str) else dict(options)
-    name = options.pop("name", "tpami")
-    check_names("objective", [name], OBJECTIVES)
-    weights = {**WEIGHTS, **options.pop("weights", {})}
-    check_names("weight", weights, WEIGHTS)
-    for loss, weight in weights.items():
-        check_range(f"weight {loss!r}", weight, 0)
-    r1_options = dict(options.pop("r1", {}))
-    paired_loss = options.pop("paired_loss", "l1")
-    fields = {key: options.pop(key) for key in _FIELDS if key in options}
-    check_names("diff_augmentation", fields.get("diff_augmentation", ()), KINDS)
-    check_options(f"objective {name}", OBJECTIVES[name], options)
-    own = {loss: weights[loss] for loss in ("identity", "gan", "pose", "illumination")}
-    if any(own[loss] for loss in ("identity", "gan", "pose")):
-        objective = OBJECTIVES[name](**options, weights=own)
-        check_options("r1", with_r1, r1_options, given=1)
-        if r1_options.get("weight"):
-            objective = with_r1(objective, **r1_options)
-    else:
-        objective = generator_only()
-        unused = {"r1": r1_options.get("weight"), **fields}
-        for name in ("r1", "interpolate", "diff_augmentation"):
-            if unused.get(name):
-                raise UserError(
-                    f"{name} needs a discriminator that learns: raise weight 'gan', "
-                    "'identity' or 'pose'"
-                )
-    if weights["paired"]:
-        objective = with_reconstruction(objective, weights["paired"], paired_loss)
-    by_recogniser = weights["identity_preserving"], weights["perceptual"]
-    if any(by_recogniser):
-        objective = with_identity(objective, *by_recogniser)
-    if not any(weight for loss, weight in weights.items() if loss != "illumination"):
-        raise UserError(
-            "no loss has a weight, so nothing would be learnt: raise the weight of "
-            "'gan', 'paired' or another (config.system.objective.weights)"
-        )
-    return objective._replace(**fields)
-
-
-WEIGHTS = {
-    "identity": 1.0,
-    "gan": 1.0,
-    "pose": 1.0,
-    "illumination": 1.0,
-    "paired": 0.0,
-    "identity_preserving": 0.0,
-    "perceptual": 0.0,
-}
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"tpami": tpami, "cvpr": cvpr}
-_FIELDS = (
-    "diff_augmentation",
-    "interpolate",
-    "fused_sum",
-    "discriminate_fused",
-    "statistics_in_generator_step",
-)
-
-
 def classification(
     images: Images,
     *,
@@ -343,43 +272,6 @@ def classification(
         values = cross_entropy(columns, label)
         losses[name] = images.mean(values, (label >= 0) & images.valid)
     return losses
-
-
-def accuracies(
-    images: Images, *, within: float = 7.5
-) -> dict[str, tuple[Array, Array]]:
-    """Returns (accuracy, whether any label is known) of identity and pose.
-
-    Args:
-      within: degrees by which a yaw may be off and still be right.
-    """
-    found = {}
-    for name in ("identity", "pose"):
-        label, columns = images.labels[name], images.logits[name]
-        if jnp.issubdtype(label.dtype, jnp.floating):
-            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
-            known = jnp.isfinite(label) & images.valid
-        else:
-            right = jnp.argmax(columns, axis=1) == label
-            known = (label >= 0) & images.valid
-        found[name] = masked_mean(1.0 * right, known), jnp.any(known)
-    return found
-
-
-def discriminator_accuracy(
-    objective: Objective, real: Images, fake: Images
-) -> tuple[Losses, Array]:
-    """Returns the discriminator's accuracies as metrics, and their mean."""
-    scores = accuracies(real)
-    halves = [
-        jnp.mean(objective.is_real(real.logits)),
-        masked_mean(1.0 - objective.is_real(fake.logits), fake.valid),
-    ]
-    metrics = {f"discriminator/{name}_accuracy": s for name, (s, _) in scores.items()}
-    metrics["discriminator/real_accuracy"] = sum(halves) / 2
-    known = [*scores.values(), *((half, True) for half in halves)]
-    accuracy = sum(share * some for share, some in known)
-    return metrics, accuracy / sum(1.0 * some for _, some in known)
 
 
 def masked_mean(values: Array, mask: Array) -> Array:

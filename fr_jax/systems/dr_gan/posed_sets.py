@@ -12,6 +12,7 @@ from fr_jax.errors import UserError
 from fr_jax.faces import sets
 from fr_jax.models.preprocess import resize
 from fr_jax.provenance import check_unseen
+from fr_jax.systems.dr_gan import poses
 from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
@@ -116,8 +117,8 @@ def check_not_trained(faces: PosedSet, trained: Mapping[str, list[str]]) -> None
     for name, names in trained.items():
         if overlap := set(names).intersection(faces.identities):
             print(
-                f"{len(overlap)} identities have names of {name}, which was trained on, "
-                f"such as {min(overlap)}; if they are the same, {remedy}",
+                f"{len(overlap)} identities have names of {name}, which was trained "
+                f"on, such as {min(overlap)}; if they are the same, {remedy}",
                 file=sys.stderr,
             )
 
@@ -200,28 +201,25 @@ def _render(
 def _read(
     rotator: Rotator, path: str, identities: Any, expression: str = ""
 ) -> PosedSet:
-    from data_pipelines import poses
-    from data_pipelines.stream import RecordStream  # loads TensorFlow
+    from data_pipelines.record_set import RecordSet
 
-    reader = RecordStream(
-        path, batch_size=1, identities=identities, expression=expression
-    )
-    low, high = poses.reach(rotator.angles, unsigned=rotator.unsigned)
-    beyond = (reader.yaws < low) | (reader.yaws > high)
-    rows = np.flatnonzero((reader.classes >= 0) & ~beyond)
-    if not len(rows):
-        raise UserError(
-            f"{path}: no labelled image has a yaw within the training range ({low:g} to "
-            f"{high:g})"
+    with RecordSet(path, identities=identities, expression=expression) as records:
+        low, high = poses.reach(rotator.angles, unsigned=rotator.unsigned)
+        beyond = (records.yaw < low) | (records.yaw > high)
+        rows = np.flatnonzero((records.label >= 0) & ~beyond)
+        if not len(rows):
+            raise UserError(
+                f"{path}: no labelled image has a yaw within the training range "
+                f"({low:g} to {high:g})"
+            )
+        if beyond.any():
+            print(f"skipped {beyond.sum()} images with yaws beyond the training range")
+        return PosedSet(
+            records.images(rows),
+            records.label[rows],
+            records.yaw[rows],
+            records.light[rows],
+            records.session[rows],
+            name=records.name,
+            identities=tuple(records.identities),
         )
-    if beyond.any():
-        print(f"skipped {beyond.sum()} images with yaws beyond the training range")
-    return PosedSet(
-        reader.images(rows),
-        reader.classes[rows],
-        reader.yaws[rows],
-        reader.lights[rows],
-        reader.sessions[rows],
-        name=reader.name,
-        identities=tuple(reader.identities),
-    )

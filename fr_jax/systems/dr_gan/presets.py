@@ -3,6 +3,26 @@
 Each returns plain values, so that a configuration can hold them:
 
     dr_gan.make(num_classes, targets=targets, **presets.kayamin())
+
+Where `make` and the published programs differ:
+
+* features fused by a weighted mean; kayamin's: a sum (`normalise_fusion=False`).
+* fused fakes are fakes to the discriminator too; kayamin's: not
+  (`discriminate_fused=False`).
+* its running statistics move in its own steps; kayamin's: in all
+  (`statistics_in_generator_step`).
+* its strength is a running accuracy; kayamin's: that of one batch
+  (`accuracy_decay=0.0`).
+* trunks are switched with statistics, and moments begin anew; milankinen's: parameters
+  alone.
+* the target pose is sampled anew each time, or is that of a ground truth; zhangjunh's:
+  L1 to the input, whatever its pose.
+* target yaws are uniform; the authors': the first of an identity's is normal, of 45
+  degrees.
+* images with a pose are mirrored with it; the authors': not at all, the others without.
+* in the CVPR form an image of unknown identity costs -log(1 - p_fake); the paper has
+  none.
+* cosines are cosines; the authors' normalise along the batch.
 """
 
 from typing import Any

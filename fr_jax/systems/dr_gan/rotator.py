@@ -20,6 +20,7 @@ from fr_jax.models.preprocess import (
     prepare,
     resize,
 )
+from fr_jax.systems.dr_gan import poses
 
 
 class Rotator:
@@ -67,6 +68,10 @@ class Rotator:
             self._encoded, static_argnames="cut", compiler_options=options
         )
         self._decode = jax.jit(self._decoded, compiler_options=options)
+
+    def pose(self, yaws: np.ndarray) -> np.ndarray:
+        """Returns the number of the nearest angle of yaws in degrees; -1 for a NaN."""
+        return poses.nearest(yaws, self.angles, unsigned=self.unsigned)
 
     def encode(
         self, images: np.ndarray, *, cut: bool = True
@@ -184,14 +189,3 @@ class Rotator:
             filled = [np.concatenate([x, *[x[-1:]] * (size - count)]) for x in some]
             parts.append([np.asarray(out)[:count] for out in function(*filled)])
         return [np.concatenate(part) for part in zip(*parts)]
-
-
-def classes_of(rotator: Rotator, yaws: np.ndarray) -> np.ndarray:
-    """Returns the number of the nearest of a generator's angles; -1 for a NaN.
-
-    Of |yaw| where left and right are one pose to it.
-    """
-    yaws = np.abs(yaws) if rotator.unsigned else np.asarray(yaws)
-    distance = np.abs(yaws[:, None] - np.asarray(rotator.angles)[None])
-    nearest = np.nan_to_num(distance, nan=np.inf).argmin(axis=1)
-    return np.where(np.isnan(yaws), -1, nearest)

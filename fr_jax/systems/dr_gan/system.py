@@ -1,4 +1,4 @@
-"""DR-GAN: an identity feature without pose, and the face in any pose synthesised from it.
+"""DR-GAN: an identity feature without pose, and the face in any pose from it.
 
 Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
 Recognition (CVPR 2017) and Representation Learning by Rotating Your Faces (TPAMI 2018).
@@ -7,19 +7,6 @@ and decodes them in a target pose; the discriminator classifies identity and pos
 real or fake. The encoder is the recogniser. A step updates one of the two networks
 (`optim.update_schedule`), or the generator alone. Published programs differ much;
 `presets` names their choices.
-
-| here | the paper, or a program |
-|---|---|
-| features fused by a weighted mean | kayamin's: a sum (`normalise_fusion=False`) |
-| fused fakes are fakes to the discriminator too | kayamin's: not (`discriminate_fused=False`) |
-| its running statistics move in its own steps | kayamin's: in all (`statistics_in_generator_step`) |
-| its strength is a running accuracy | kayamin's: that of one batch (`accuracy_decay=0.0`) |
-| trunks are switched with statistics, and moments begin anew | milankinen's: parameters alone |
-| the target pose is sampled anew each time, or is that of a ground truth | zhangjunh's: L1 to the input, whatever its pose |
-| target yaws are uniform | the authors': the first of an identity's is normal, of 45 degrees |
-| images with a pose are mirrored with it | the authors': not at all, the others without |
-| in the CVPR form an image of unknown identity costs -log(1 - p_fake) | the paper has none |
-| cosines are cosines | the authors' normalise along the batch |
 
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 """
@@ -30,25 +17,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fr_jax import augment
-from fr_jax.errors import UserError, check_options
-from fr_jax.losses.margin import unit
-from fr_jax.losses.reconstruction import paired
+from fr_jax.errors import UserError
 from fr_jax.models.preprocess import prepare
 from fr_jax.optim import optimizers, update_schedule
 from fr_jax.system import NetState, Network, System, check_given
-from fr_jax.systems.dr_gan import objective as objectives
+from fr_jax.systems.dr_gan import objective_options, scores, trunk
 from fr_jax.systems.dr_gan import targets as target_images
 from fr_jax.systems.dr_gan.networks import Networks
-from fr_jax.systems.dr_gan.objective import Objective, masked_mean
+from fr_jax.systems.dr_gan.objective import Objective
 from fr_jax.systems.dr_gan.targets import Policy, Targets
-from fr_jax.systems.dr_gan.trunk import with_trunk_switching
 
 PRETRAINED = ("init", "discriminator", "identity")
 
 
 class State(NamedTuple):
-    """Both networks, the frozen recogniser's variables (or ()), and whose turn it is."""
+    """Both networks, the frozen recogniser's variables or (), and the turn."""
 
     generator: NetState
     discriminator: NetState
@@ -97,19 +80,19 @@ def make(
       num_classes: identities.
       targets: poses, lights and images per identity; `load` gives them.
       objective: an `Objective`, 'tpami' or 'cvpr', or options of
-        `objective.from_options`.
+        `objective_options.from_options`.
       update: an `UpdateSchedule`, or name and options of one.
       network: fields of `models.dr_gan`'s generator and discriminator; those of one
         alone under 'generator' and 'discriminator'.
       image_size, canvas_size: images are resized to the canvas and cropped at random to
         the size (centrally when they are evaluated); None: no cropping.
-      optimizer: options of `optim.optimizers.adam`; the discriminator's own ones under
-        'discriminator'.
+      optimizer: options of `optim.optimizers.adam`; those of one network alone under
+        'generator' and 'discriminator'.
       flip: 'none'; 'remap' mirrors half of the images and their poses; 'keep' mirrors
         images whose poses have no side.
       augmentation: see `augment.augment`; the ground truth is changed alike.
       degradation: augmentation of what the encoder sees, alone.
-      trunk_switching: arguments of `with_trunk_switching`.
+      trunk_switching: arguments of `trunk.with_trunk_switching`.
       num_steps, steps_per_epoch: of the run, where a schedule needs them.
       pretrained: networks whose variables `init` will be given: 'init', an encoder or a
         generator, with whose trunk the discriminator starts too, as far as their layers
@@ -121,25 +104,13 @@ def make(
       UserError: for unknown names, and numbers and networks that do not fit together.
     """
     pretrained = check_given(pretrained, PRETRAINED)
-    objective = objectives.from_options(objective)
+    objective = objective_options.from_options(objective, paired=targets.paired)
     schedule = update_schedule.from_options(update, steps_per_epoch)
     targets = targets._replace(interpolate=objective.interpolate)
     targets.check(flip)
-    if objective.paired and not targets.paired:
-        raise UserError(
-            "the objective compares images with ground truth in another pose, and the "
-            "data are not paired: set config.data.paired, or weights of 0.0 for "
-            "'paired' and 'perceptual'"
-        )
-    for policy in (augmentation, degradation):
-        augment.check(policy)
-        if any(name == "flip" for name, _ in policy):
-            raise UserError(
-                "augmentation 'flip' would not mirror the pose: use flip='remap'"
-            )
+    target_images.check_policies(augmentation, degradation)
     adversarial = objective.discriminator_loss is not None
-    if trunk_switching:
-        _check_switching(trunk_switching, adversarial)
+    with_trunks = trunk.from_options(trunk_switching or {}, adversarial)
     networks = Networks(
         network or {},
         targets,
@@ -149,17 +120,8 @@ def make(
         canvas_size=canvas_size,
         pretrained=pretrained,
     )
-    settings = {"name": "adam", **(optimizer or {})}
-    own = {"generator": {}, "discriminator": settings.pop("discriminator", {})}
-    adam = {
-        name: optimizers.from_options(
-            settings | more,
-            defaults={},
-            num_steps=num_steps,
-            steps_per_epoch=steps_per_epoch,
-        )
-        for name, more in own.items()
-    }
+    run = {"num_steps": num_steps, "steps_per_epoch": steps_per_epoch}
+    adam = optimizers.by_network(optimizer, ("generator", "discriminator"), **run)
 
     def init(key, batch, given=None):
         del batch
@@ -175,10 +137,12 @@ def make(
         return State(generator, discriminator, recogniser, turn, jnp.int32(0))
 
     def discriminator_step(state, real, key):
+        discriminator_loss = objective.discriminator_loss
+        assert discriminator_loss is not None
         key_synthesis, key_real, key_fake = jax.random.split(key, 3)
         net = state.discriminator
         fake, generator_statistics, _ = networks.synthesise(
-            *state.generator[:2], real, key_synthesis
+            state.generator.params, state.generator.batch_stats, real, key_synthesis
         )
         fake = networks.as_fakes(fake)
 
@@ -190,7 +154,7 @@ def make(
             on_fake, after = networks.discriminate(params, after, fake.image, key_fake)
             seen = networks.real(real, on_real)
             faked = fake._replace(logits=on_fake)
-            losses = objective.discriminator_loss(seen, faked)
+            losses = discriminator_loss(seen, faked)
             if objective.penalty:
 
                 def score(images):
@@ -201,7 +165,7 @@ def make(
 
                 losses["r1"] = objective.penalty(score, real["image"], net.updates)
             total, metrics = objective.weighted(losses, "discriminator")
-            found, accuracy = objectives.discriminator_accuracy(objective, seen, faked)
+            found, accuracy = scores.discriminator_accuracy(objective, seen, faked)
             return total, (metrics | found, after, accuracy)
 
         gradient, (metrics, after, accuracy) = jax.grad(cost, has_aux=True)(net.params)
@@ -216,7 +180,7 @@ def make(
     def generator_step(state, real, key):
         key_synthesis, key_fake = jax.random.split(key)
         net, other = state.generator, state.discriminator
-        fixed, _ = networks.normalised(*other[:2])
+        fixed, _ = networks.normalised(other.params, other.batch_stats)
 
         def cost(params):
             fake, statistics, _ = networks.synthesise(
@@ -230,13 +194,13 @@ def make(
                 fake = fake._replace(logits=logits)
                 metrics = {
                     f"generator/{name}_accuracy": share
-                    for name, (share, _) in objectives.accuracies(fake).items()
+                    for name, (share, _) in scores.accuracies(fake).items()
                 }
             recognise = networks.recognise(state.recogniser)
             seen = networks.real(real, {})
             losses = objective.generator_loss(seen, fake, recognise)
             total, terms = objective.weighted(losses, "generator")
-            metrics["generator/spread"] = _spread(fake.image, real["image"])
+            metrics["generator/spread"] = scores.spread(fake.image, real["image"])
             return total, (metrics | terms, statistics, after)
 
         gradient, (metrics, statistics, after) = jax.grad(cost, has_aux=True)(
@@ -268,82 +232,25 @@ def make(
                 real,
                 key_step,
             )
-            metrics["discriminator/accuracy"] = state.turn.accuracy
-            metrics["discriminator_turn"] = 1.0 * chosen
+            metrics |= {
+                "discriminator/accuracy": state.turn.accuracy,
+                "discriminator_turn": 1.0 * chosen,
+            }
         else:
             state, metrics = generator_step(state, real, key_step)
         return state._replace(step=state.step + 1), metrics
 
     def embed(state, batch):
         images = prepare(batch["image"], networks.spec)
-        features, confidence = networks.encode(*state.generator[:2], images)
+        net = state.generator
+        features, confidence = networks.encode(net.params, net.batch_stats, images)
         return {"embedding": features, "quality": confidence[:, 0]}
-
-    def eval_step(state, batch, key):
-        """On unseen identities: are the poses right, and are identities kept apart?"""
-        real = target_images.labels_of(batch, targets)
-        for name in ("image", "target_image"):
-            if name in batch:
-                real[name] = prepare(batch[name], networks.spec)
-        net = state.generator[:2]
-        fake, _, features = networks.synthesise(*net, real, key, train=False)
-        encoded = unit(networks.encode(*net, fake.image)[0])
-        first = encoded[:: targets.per_identity]
-        of_first = unit(features)[:: targets.images_per_identity]
-        label = batch["label"][:: targets.images_per_identity]
-        metrics = {
-            "feature_cosine": jnp.mean(jnp.sum(first * of_first, axis=1)),
-            # Near 1 all identities look alike: a collapse.
-            "impostor_cosine": masked_mean(
-                first @ first.T, label[:, None] != label[None]
-            ),
-            "spread": _spread(fake.image, real["image"]),
-        }
-        if fake.truth is not None:
-            truth, has_truth = fake.truth
-            values = paired(fake.image, truth, objective.pixel_loss)
-            metrics["paired_loss"] = fake.mean(values, has_truth & fake.valid)
-        if adversarial:
-            params, statistics = networks.normalised(*state.discriminator[:2])
-            logits, _ = networks.discriminate(
-                params, statistics, fake.image, key, train=False
-            )
-            scores = objectives.accuracies(fake._replace(logits=logits))
-            metrics["pose_accuracy"] = scores["pose"][0]
-        return metrics
 
     def hand_over(state):
         return networks.hand_over(state.generator, state.discriminator)
 
-    system = System(
-        init,
-        train_step,
-        embed,
-        hand_over,
-        eval_step,
-        expects=target_images.expects(targets, num_classes, networks.groups),
-        watch=(),
+    expects = target_images.expects(targets, num_classes, networks.groups)
+    eval_step = scores.on_unseen(networks, targets, objective)
+    return with_trunks(
+        System(init, train_step, embed, hand_over, eval_step, expects=expects, watch=())
     )
-    return (
-        with_trunk_switching(system, **trunk_switching) if trunk_switching else system
-    )
-
-
-def _check_switching(options: Mapping[str, Any], adversarial: bool) -> None:
-    check_options("trunk_switching", with_trunk_switching, options, given=1)
-    if len(options) < 2:
-        raise UserError(f"trunk_switching is {dict(options)}: give direction and every")
-    if not adversarial:
-        raise UserError(
-            "trunk_switching needs a discriminator that learns: raise weight 'gan', "
-            "'identity' or 'pose'"
-        )
-
-
-def _spread(fake: jax.Array, real: jax.Array) -> jax.Array:
-    """Standard deviation of synthesised images over that of real ones."""
-
-    def spread(images):
-        return jnp.sqrt(jnp.mean(jnp.var(images, axis=0)))
-
-    return spread(fake) / (spread(real) + 1e-6)

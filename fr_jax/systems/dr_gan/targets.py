@@ -101,6 +101,16 @@ class Targets(NamedTuple):
             )
 
 
+def check_policies(*policies: Policy) -> None:
+    """Raises a UserError for an unknown augmentation, and one that mirrors faces."""
+    for policy in policies:
+        augment.check(policy)
+        if any(name == "flip" for name, _ in policy):
+            raise UserError(
+                "augmentation 'flip' would not mirror the pose: use flip='remap'"
+            )
+
+
 def expects(targets: Targets, num_classes: int, groups: int) -> dict[str, Input]:
     """Returns what a batch must be, where BatchNorm has so many groups."""
     multiple = targets.images_per_identity * groups

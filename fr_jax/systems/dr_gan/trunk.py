@@ -4,14 +4,14 @@ Pure functions of variables and NetStates; the generator's encoder lies under 'e
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fr_jax import models
-from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.errors import UserError, check_names, check_options, check_range
 from fr_jax.system import NetState, System, check_variables
 
 PyTree = Any
@@ -198,3 +198,27 @@ def with_trunk_switching(system: System, direction: str, every: int) -> System:
         return state._replace(generator=generator, discriminator=discriminator), metrics
 
     return system._replace(init=init, train_step=train_step)
+
+
+def from_options(
+    options: Mapping[str, Any], adversarial: bool
+) -> Callable[[System], System]:
+    """Returns `with_trunk_switching` of options, or the identity where there are none.
+
+    Args:
+      adversarial: whether there is a discriminator that learns.
+
+    Raises:
+      UserError: for unknown or missing options, and without such a discriminator.
+    """
+    if not options:
+        return lambda system: system
+    check_options("trunk_switching", with_trunk_switching, options, given=1)
+    if len(options) < 2:
+        raise UserError(f"trunk_switching is {dict(options)}: give direction and every")
+    if not adversarial:
+        raise UserError(
+            "trunk_switching needs a discriminator that learns: raise weight 'gan', "
+            "'identity' or 'pose'"
+        )
+    return lambda system: with_trunk_switching(system, **options)

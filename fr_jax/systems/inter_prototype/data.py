@@ -1,4 +1,4 @@
-"""What Inter-Prototype trains on: identities, some of them known to own child images."""
+"""What Inter-Prototype trains on: identities, some known to own child images."""
 
 import sys
 from collections.abc import Callable
@@ -11,74 +11,47 @@ from fr_jax.faces import batches, sets
 from fr_jax.provenance import Provenance
 from fr_jax.training import sources
 from fr_jax.training.data import Context, Stream, Streams, TrainingData
-from fr_jax.training.streams import ArrayStream, GeneratedStream
+from fr_jax.training.streams import GeneratedStream
 
 
 def load(config: Any, context: Context) -> TrainingData:
     """Returns the data of `config.data`; see `configs/inter_prototype.py`."""
-    return sources.load(
-        config,
-        context,
-        {"records": _records, "rendered": _rendered, "generated": _generated},
-    )
+    by_source = {"records": _records, "rendered": _rendered, "generated": _generated}
+    check_names("data source", [config.source], by_source)
+    return by_source[config.source](config, context)
 
 
 def _records(config: Any, context: Context) -> TrainingData:
     """TFRecords of aligned faces."""
     options = config.records
-    stream = sources.open_records(
-        options.path,
-        context,
-        config.batch_size,
-        identities=options.identities,
-        images_per_identity=config.images_per_identity,
-    )
-    if stream.num_unlabelled:
+    records = sources.open_records(options.path, identities=options.identities)
+    if unlabelled := int(np.sum(records.label < 0)):
         raise UserError(
-            f"{stream.num_unlabelled:,} of the images have no label, which "
-            "inter_prototype learns from; convert a folder of identities instead"
+            f"{unlabelled:,} of the images have no label, which inter_prototype learns "
+            "from; convert a folder of identities instead"
         )
-    expected = options.expected_identities
-    if expected and expected != stream.num_classes:
+    expected, found = options.expected_identities, len(records.identities)
+    if expected and expected != found:
         raise UserError(
-            f"config.data.records.expected_identities is {expected:,}, the records have "
-            f"{stream.num_classes:,}; set it to 0 to take what they have"
+            f"config.data.records.expected_identities is {expected:,}, the records "
+            f"have {found:,}; set it to 0 to take what they have"
         )
-    children, notes = _children(config.children, stream.identities, context)
-    provenance = sources.records_provenance(
-        stream.name, stream.identities, stream.classes, stream.licence
-    )
-    return _data(
-        config,
-        stream.num_classes,
-        stream.num_examples,
-        children,
-        lambda: Streams(stream),
-        provenance._replace(notes=notes),
-    )
+    children, notes = _children(config.children, records.identities, context)
+    provenance = sources.provenance(records)._replace(notes=notes)
+    stream = _stored(config, context, records)
+    return _data(config, len(records), children, lambda: Streams(stream()), provenance)
 
 
 def _rendered(config: Any, context: Context) -> TrainingData:
     """Rendered identities, each image rendered once and kept in memory."""
-    options, face_set = config.rendered, _face_set(config.rendered)
-    count, seed = options.num_identities, context.seed
-    label, image = sets.rows(face_set, count, options.num_images)
-    age = sets.label(face_set, seed, label, image).codes.age
-    young = np.bincount(label[age < config.children.age_below], minlength=count)
+    faces = _faces(config, context)
+    face_set, count = _face_set(config.rendered), len(faces.identities)
+    age = sets.label(face_set, context.seed, faces.label, faces.number).codes.age
+    young = np.bincount(faces.label[age < config.children.age_below], minlength=count)
     children = np.flatnonzero(young >= max(config.children.child_filter, 1))
-
-    def stream():
-        arrays = sets.arrays(
-            face_set,
-            seed=seed,
-            people=count,
-            images=options.num_images,
-            size=options.size,
-            progress=sources.progress(context),
-        )
-        return ArrayStream(arrays, config.batch_size, seed=seed, mesh=context.mesh)
-
-    return _of_rendered(config, context, stream, children)
+    return _of_rendered(
+        config, context, faces, _stored(config, context, faces), children
+    )
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
@@ -101,11 +74,27 @@ def _generated(config: Any, context: Context) -> TrainingData:
             make_batch, config.batch_size, seed=seed, mesh=context.mesh
         )
 
-    return _of_rendered(config, context, stream, children)
+    return _of_rendered(config, context, _faces(config, context), stream, children)
+
+
+def _stored(config: Any, context: Context, faces: Any) -> Callable[[], Stream]:
+    """A function that opens the stream of records or of rendered faces."""
+    from data_pipelines import samplers
+
+    label, size, seed = faces.label, config.batch_size, context.seed
+    if images := config.images_per_identity:
+        sampler = samplers.identities(label, size, images, seed=seed)
+    else:
+        sampler = samplers.epochs(len(label), size, seed=seed)
+    return lambda: sources.stream(faces, sampler, {"label": label}, context)
 
 
 def _of_rendered(
-    config: Any, context: Context, stream: Callable[[], Stream], children: np.ndarray
+    config: Any,
+    context: Context,
+    faces: sources.Rendered,
+    stream: Callable[[], Stream],
+    children: np.ndarray,
 ) -> TrainingData:
     """Rendered identities, evaluated on unseen ones of the same kind."""
     options = config.rendered
@@ -119,13 +108,21 @@ def _of_rendered(
     unseen = sources.unseen_pairs(options, context, sets.default(options.max_yaw))
     return _data(
         config,
-        options.num_identities,
-        options.num_identities * options.num_images,
+        len(faces.label),
         children.tolist(),
         lambda: Streams(stream(), final_evaluators=[unseen()]),
-        sources.rendered_provenance(
-            context.seed, options.num_identities, options.num_images
-        ),
+        sources.provenance(faces),
+    )
+
+
+def _faces(config: Any, context: Context) -> sources.Rendered:
+    options = config.rendered
+    return sources.Rendered(
+        _face_set(options),
+        context,
+        options.num_identities,
+        options.num_images,
+        size=options.size,
     )
 
 
@@ -138,26 +135,26 @@ def _face_set(options: Any) -> sets.FaceSet:
 
 def _data(
     config: Any,
-    num_classes: int,
     num_images: int,
     children: list[int],
     open_: Callable[[], Streams],
     provenance: Provenance,
 ) -> TrainingData:
+    (identities,) = provenance.identities.values()
     return TrainingData(
         open_,
-        {"num_classes": num_classes, "child_classes": children},
+        {"num_classes": len(identities), "child_classes": children},
         config.batch_size,
         num_images / config.batch_size,
         provenance,
-        f"{num_classes:,} identities, {num_images:,} images an epoch",
+        f"{len(identities):,} identities, {num_images:,} images an epoch",
     )
 
 
 def _children(
     options: Any, names: list[str], context: Context
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Classes of the child identities, by an age file or seeded stand-ins, and notes."""
+    """Classes of the child identities, by an age file or seeded ones, and notes."""
     from data_pipelines.protocols import identities
 
     def say(text):

@@ -40,7 +40,7 @@ from fr_jax.system import (
     partition_named,
 )
 
-# Classifier rows are padded to a multiple of this, so that any mesh can shard them and a
+# Classifier rows are padded to a multiple of this: any mesh can shard them and a
 # checkpoint of 8 devices fits 1.
 _ROW_MULTIPLE = 128
 _OPTIMIZER = {"schedule": "step", "milestones": (28, 38, 46)}

@@ -1,4 +1,4 @@
-"""What USynthFace trains on: two images of each identity, told apart by nothing else."""
+"""What USynthFace trains on: two images of each identity."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_names, check_range
 from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import batches, pairs, sets
@@ -19,7 +18,7 @@ from fr_jax.training.streams import GeneratedStream
 
 _PLACES = ("auto", "host", "device", "none")
 _TEMPLATES = ("arcface112", "train96")
-_LEFT_OUT = -2  # instead of a label
+Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def load(config: Any, context: Context) -> TrainingData:
@@ -27,94 +26,59 @@ def load(config: Any, context: Context) -> TrainingData:
     for name, (low, high) in {"num_ops": (0, 99), "magnitude": (1, 30)}.items():
         check_range(f"config.data.{name}", config[name], low, high)
     check_names("config.data.augment", [config.augment], _PLACES)
-    return sources.load(
-        config,
-        context,
-        {"records": _records, "rendered": _rendered, "generated": _generated},
-    )
+    by_source = {"records": _records, "rendered": _rendered, "generated": _generated}
+    check_names("data source", [config.source], by_source)
+    return by_source[config.source](config, context)
 
 
 def _records(config: Any, context: Context) -> TrainingData:
     """TFRecords of aligned faces; some identities may be held out for evaluation."""
-    from data_pipelines import pair_stream
-
     options = config.records
     check_names("config.data.records.template", [options.template], _TEMPLATES)
-    reader = sources.open_records(
-        options.path, context, config.batch_size, identities=options.identities
-    )
-    labels = _first(reader.classes, reader.num_classes, config)
-    held, numbered = [], None
+    records = sources.open_records(options.path, identities=options.identities)
+    wanted = options.num_identities if config.pairing != "flat" else 0
+    if wanted > len(records.identities):
+        raise UserError(
+            f"config.data.records.num_identities is {wanted:,}, the records have "
+            f"{len(records.identities):,}"
+        )
+    if wanted:
+        kept = (records.label >= 0) & (records.label < wanted)
+        records = records.subset(np.flatnonzero(kept))
+    numbered, held = None, []
+    train, unseen = records, records
     if count := options.held_out:
         numbered = pairs.number(context.seed, count, sources.IMAGES_OF_UNSEEN)
-        held = _held_out(labels, count)
-        labels = np.where(np.isin(labels, held), _LEFT_OUT, labels)
-    kept = np.flatnonzero(labels != _LEFT_OUT)
+        held = np.isin(records.label, _held_out(records.label, count))
+        train = records.subset(np.flatnonzero(~held))
+        unseen = records.subset(np.flatnonzero(held))
+    provenance = sources.provenance(train)
+    if numbered is not None:
+        provenance = provenance._replace(held_out={unseen.name: unseen.identities})
 
-    def fetch(numbers):
-        images = reader.images(kept[numbers])
-        shifts = options.template == "train96"
-        return pair_stream.shifted_left(images) if shifts else images
-
-    stream = _pairs(config, context, fetch, labels[kept])
-    names = np.array(reader.identities, object)
-    trained = list(names[np.unique(labels[labels >= 0])])
-    provenance = sources.records_provenance(
-        reader.name, trained, labels[kept], reader.licence
-    )
-
-    def open_():
+    def evaluators():
         if numbered is None:
-            return _streams(config, stream, ())
-        members = [np.flatnonzero(reader.classes == label) for label in held]
+            return []
+        members = [np.flatnonzero(unseen.label == n) for n in range(options.held_out)]
         places = numbered.identities - sets.STRANGERS
         rows = [members[who][n] for who, n in zip(places, numbered.images)]
-        heldout = Verification(
-            "heldout",
-            images=reader.images(np.array(rows)),
-            pairs=numbered.pairs,
-            same=numbered.same,
-            folds=numbered.folds,
-            identities=list(names[held][places]),
-        )
-        return _streams(config, stream, [heldout])
+        return [sources.verification("heldout", unseen, numbered, np.array(rows))]
 
-    if count:
-        provenance = provenance._replace(
-            held_out={reader.name: [str(name) for name in names[held]]}
-        )
-    return _data(config, stream.num_classes, open_, provenance)
+    return _stored(config, context, train, evaluators, provenance)
 
 
 def _rendered(config: Any, context: Context) -> TrainingData:
     """Rendered identities, each image rendered once and kept in memory."""
-    options, seed = config.rendered, context.seed
-    sources.check_rendered(options)
-    face_set = sets.usynthface(options.max_yaw)
-    label, _ = sets.rows(face_set, options.num_identities, options.num_images)
-    rendered: dict[str, np.ndarray] = {}
-    stream = _pairs(config, context, lambda n: rendered["image"][n], label)
-
-    def opened():
-        rendered.update(
-            sets.arrays(
-                face_set,
-                seed=seed,
-                people=options.num_identities,
-                images=options.num_images,
-                size=options.size,
-                progress=sources.progress(context),
-            )
-        )
-        return stream
-
-    return _of_rendered(config, context, opened, stream.num_classes)
+    faces, unseen = _faces(config, context)
+    return _stored(
+        config, context, faces, lambda: [unseen()], sources.provenance(faces)
+    )
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
     """Rendered identities, both images of every pair new."""
     options, seed = config.rendered, context.seed
-    sources.check_rendered(options)
+    faces, unseen = _faces(config, context)
     if config.pairing != "disco" or config.augment == "host":
         raise UserError(
             "generated pairs are two new images of an identity (pairing 'disco'), "
@@ -135,63 +99,101 @@ def _generated(config: Any, context: Context) -> TrainingData:
         first, second = two["image"][::2], two["image"][1::2]
         return {"image": first, "positive": second, "label": two["label"][::2]}
 
-    def opened():
-        return GeneratedStream(
+    def open_():
+        stream = GeneratedStream(
             make_batch, config.batch_size, seed=seed, mesh=context.mesh, unit="pairs"
         )
+        return _streams(config, stream, None, [unseen()])
 
-    return _of_rendered(config, context, opened, options.num_identities)
+    return _data(config, len(faces.identities), open_, sources.provenance(faces))
 
 
-def _of_rendered(
-    config: Any, context: Context, opened: Callable[[], Stream], num_classes: int
-) -> TrainingData:
-    """Rendered identities, evaluated on unseen ones of the same kind."""
+def _faces(config: Any, context: Context) -> tuple[sources.Rendered, Any]:
+    """Rendered identities, and a function that renders pairs of unseen ones."""
     options = config.rendered
-    unseen = sources.unseen_pairs(options, context, sets.default(options.max_yaw))
-    provenance = sources.rendered_provenance(
-        context.seed, options.num_identities, options.num_images
+    sources.check_rendered(options)
+    faces = sources.Rendered(
+        sets.usynthface(options.max_yaw),
+        context,
+        options.num_identities,
+        options.num_images,
+        size=options.size,
     )
-    return _data(
-        config,
-        num_classes,
-        lambda: _streams(config, opened(), [unseen()]),
-        provenance,
-    )
+    everyday = sets.default(options.max_yaw)
+    return faces, sources.unseen_pairs(options, context, everyday)
 
 
-def _pairs(config, context, fetch, labels):
-    from data_pipelines.pair_stream import PairStream
-    from data_pipelines.vision import rand_augment
+def _stored(
+    config: Any,
+    context: Context,
+    faces: Any,
+    evaluators: Callable[[], list[Verification]],
+    provenance: Provenance,
+) -> TrainingData:
+    """Pairs of images of records, or rendered ones."""
+    from data_pipelines import samplers
 
-    augment = None
-    if _place(config) == "host":
-        augment = functools.partial(
-            rand_augment.augment, num_ops=config.num_ops, magnitude=config.magnitude
-        )
     flat = config.pairing == "flat" and config.source == "records"
-    return PairStream(
-        fetch,
-        labels,
-        batch_size=config.batch_size,
+    sampler = samplers.pairs(
+        faces.label,
+        config.batch_size,
         pairing=config.pairing,
         num_identities=config.records.num_identities if flat else 0,
         seed=context.seed,
-        augment=augment,
-        rows=sharding.local_rows(context.mesh, config.batch_size),
     )
+    label = samplers.pair_labels(faces.label, config.pairing)
+
+    def open_():
+        augment = _host_augmentation(config)
+        stream = sources.stream(faces, sampler, {"label": label}, context, augment)
+        shown = faces.images(sampler(0)["image"][:2])
+        return _streams(config, stream, shown, evaluators())
+
+    return _data(config, sampler.epoch, open_, provenance)
 
 
-def _streams(config: Any, stream: Stream, evaluators) -> Streams:
+def _host_augmentation(config: Any) -> Augment | None:
+    """What the host does to an image: the shift of the template, and RandAugment."""
+    from data_pipelines.vision import rand_augment
+
+    steps: list[Augment] = []
+    if config.source == "records" and config.records.template == "train96":
+        steps.append(lambda image, rng: _shifted_left(image))
+    if _place(config) == "host":
+        options = {"num_ops": config.num_ops, "magnitude": config.magnitude}
+        steps.append(functools.partial(rand_augment.augment, **options))
+    if not steps:
+        return None
+
+    def augment(image, rng):
+        for step in steps:
+            image = step(image, rng)
+        return image
+
+    return augment
+
+
+def _shifted_left(image: np.ndarray) -> np.ndarray:
+    """Returns a face [S, S, 3] moved left by 8 of 112 pixels, black behind it.
+
+    So lie the faces that USynthFace was trained on, though not those that it was
+    evaluated on: its training template was that of crops of 96 x 112. (The original's
+    crops show what is beside the face where these are black.)
+    """
+    pixels = round(8 * image.shape[1] / 112)
+    out = np.zeros_like(image)
+    out[:, : image.shape[1] - pixels] = image[:, pixels:]
+    return out
+
+
+def _streams(
+    config: Any, stream: Stream, faces: np.ndarray | None, evaluators: list[Any]
+) -> Streams:
     figures = ()
     if jax.process_count() == 1:  # each of several processes holds a part of the pairs
         policy = _augmentation(config) if config.augment != "none" else None
-        fetch = getattr(stream, "fetch", None)
-        faces = (
-            fetch(stream.numbers(0)[1][:2, 0])
-            if fetch
-            else np.asarray(stream.batch_at(0)["image"][:2])
-        )
+        if faces is None:
+            faces = np.asarray(stream.batch_at(0)["image"][:2])
         figures = [PairFigures(stream, faces, policy, config.num_ops, config.magnitude)]
     return Streams(stream, evaluators=figures, final_evaluators=[*evaluators, *figures])
 
@@ -236,19 +238,6 @@ def _selection(selection: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
             "their results are not of unseen sets",
         )
     return {"selection": {"kind": kind, "sets": names}}, notes
-
-
-def _first(labels: np.ndarray, num_classes: int, config: Any) -> np.ndarray:
-    """Labels of which only the first `num_identities` are left."""
-    wanted = config.records.num_identities
-    if config.pairing == "flat" or not wanted:
-        return labels
-    if wanted > num_classes:
-        raise UserError(
-            f"config.data.records.num_identities is {wanted:,}, the records have "
-            f"{num_classes:,}"
-        )
-    return np.where(labels < wanted, labels, _LEFT_OUT)
 
 
 def _held_out(labels: np.ndarray, count: int) -> np.ndarray:

@@ -49,8 +49,8 @@ def options(given: Mapping[str, Any] | None, num_classes: int) -> Options:
     check_names("queue policy", [found.policy], POLICIES)
     if found.size > num_classes / 2 and not (found.mask_identity or found.force):
         raise UserError(
-            f"a queue of {found.size:,} keys for {num_classes:,} identities would often "
-            "hold the query's own identity among its negatives: use size <= "
+            f"a queue of {found.size:,} keys for {num_classes:,} identities would "
+            "often hold the query's own identity among its negatives: use size <= "
             f"{num_classes // 2:,}, mask_identity=True, or force=True"
         )
     return found
@@ -60,8 +60,8 @@ def check(options: Options, keys: int) -> None:
     """Raises a UserError for more new keys in a step than the queue has rows."""
     if keys > options.size:
         raise UserError(
-            f"{keys} keys a step into a queue of {options.size}: the queue must hold at "
-            "least one batch"
+            f"{keys} keys a step into a queue of {options.size}: the queue must hold "
+            "at least one batch"
         )
 
 

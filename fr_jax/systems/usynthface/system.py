@@ -6,17 +6,24 @@ queue of the keys of other identities, encoded by a slowly moving average of the
 network, is pushed away (MoCo v1), and the positive must win by a margin
 (`losses.contrastive`).
 
-| here | the authors' code | theirs by |
-|---|---|---|
-| random rows of the queue are no negatives | they are, for the first K / B steps | `queue.mask_unfilled=False` |
-| keys of the query's own identity are no negatives | they are, where an earlier epoch left them | `queue.mask_identity=False`, above K = N / 2 `queue.force=True` too |
-| gradients can be clipped | a call that clips the last step's, to no effect | `optimizer.clip_norm=0` (default) |
-| statistics of BatchNorm averaged over the groups | those of the first device | `backbone_options.bn_first_group=True` |
-| rate and stop follow the metrics in `watch` | accuracies on three test sets | name those |
-| faces lie where those of evaluation sets do | 8 px to the left of them | `data.records.template=train96` |
-| the detector of alignment sees RGB | BGR, though theirs was trained on RGB | `fr-jax data align --legacy-bgr` |
+Where this differs from the authors' code, and what restores theirs:
 
-An epoch has every identity once, in a random order of its own, so a queue of K keys of N
+* Random rows of the queue are no negatives; there they are, for the first K / B steps:
+  `queue.mask_unfilled=False`.
+* Keys of the query's own identity are no negatives; there they are, where an earlier
+  epoch left them: `queue.mask_identity=False`, above K = N / 2 `queue.force=True` too.
+* Gradients can be clipped; there a call clips the last step's, to no effect:
+  `optimizer.clip_norm=0` (default).
+* Statistics of BatchNorm are averaged over the groups; there they are those of the
+  first device: `backbone_options.bn_first_group=True`.
+* Rate and stop follow the metrics in `watch`; there the accuracies on three test sets:
+  name those.
+* Faces lie where those of evaluation sets do; there 8 px to the left of them:
+  `data.records.template=train96`.
+* The detector of alignment sees RGB; there BGR, though it was trained on RGB:
+  `fr-jax data align --legacy-bgr`.
+
+An epoch has every identity once, in a random order of its own. A queue of K keys of N
 identities holds the query's own key of the epoch before in (K / N)^2 / 2 of all queries
 (K <= N): 5 % with the paper's 32,768 of 100,000, 12.5 % at N / 2. Such a key would be
 pushed away like an impostor's; masked, it is one negative less.
@@ -62,7 +69,7 @@ _AUGMENTATION = (("flip", {}), ("rand_augment", {"num_ops": 4, "magnitude": 16})
 
 
 class State(NamedTuple):
-    """The query network, which is trained; the key network that follows it; the queue."""
+    """The trained query network, the key network that follows it, and the queue."""
 
     query: NetState
     key_params: Any
@@ -186,7 +193,8 @@ def make(
             features = head.features
         return State(
             NetState.create(params, statistics, optimiser),
-            *jax.tree.map(jnp.copy, (params, statistics)),
+            jax.tree.map(jnp.copy, params),
+            jax.tree.map(jnp.copy, statistics),
             queues.create(key_queue, memory.size, features),
             jax.tree.map(jnp.asarray, optimizers.Plateau()),
         )
@@ -214,7 +222,7 @@ def make(
         return keys[jnp.argsort(order)], statistics
 
     def contrast(params, statistics, images, keys, negatives, valid, key):
-        """Loss of images [P, B, ...] and keys [P, B, D]; P is 2 if symmetric, else 1."""
+        """Loss of images [P, B, ...] and keys [P, B, D]; P is 2 if symmetric, or 1."""
         parts = []
         for part, (image, positive) in enumerate(zip(images, keys)):
             query, statistics = encode(

@@ -127,13 +127,13 @@ def test_multipie_by_its_preset(load):
     }
     data = load("paper_cvpr_multipie", everyone)
     stream, targets = data.open().train, data.arguments["targets"]
-    numbers = stream.num_examples, targets.poses, targets.illuminations
+    numbers = len(stream.source.label), targets.poses, targets.illuminations
     assert numbers == (18, 9, 20)
     poses = np.concatenate([stream.batch_at(step)["pose"] for step in range(9)])
     assert sorted(poses.tolist()) == sorted(2 * list(range(9)))
     details = data.provenance.details
     assert details["expression"] == "neutral" and details["drop_beyond"]
-    with pytest.raises(DataError, match="8 pose labels are out of range"):
+    with pytest.raises(UserError, match="8 pose labels are out of range"):
         load("paper_cvpr_multipie", everyone | {"records.drop_beyond": False})
 
 
@@ -227,7 +227,7 @@ def numbered_rows(monkeypatch):
     """Numbers of the images in the place of rendering."""
 
     def rows(face_set, *, seed, first=0, size, progress, **count):
-        label, image = sets.rows(face_set, *count.values(), 0)
+        label, image = sets.rows(face_set, count["people"], 0)
         assert first in (0, sets.STRANGERS) and size == 16
         pixels = np.stack([label, image, np.full(len(label), first > 0)], axis=1)
         shape = (len(label), size, size, 3)

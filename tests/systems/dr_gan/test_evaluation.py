@@ -17,7 +17,7 @@ from fr_jax.system import Network
 from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
 from fr_jax.systems.dr_gan.evaluation import GeneratorEvaluator
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
-from fr_jax.systems.dr_gan.rotator import Rotator, classes_of
+from fr_jax.systems.dr_gan.rotator import Rotator
 from tests.support.faces import encoded, picture
 from tests.support.networks import random_variables
 
@@ -63,7 +63,7 @@ def posed(identities=4, yaws=(0.0, 30.0), lights=(4, 8)):
 def test_left_and_right_are_one_to_a_generator_of_unsigned_poses(of_two_poses):
     rotator = Rotator(of_two_poses)
     yaws = np.array([-90, 90, 10, np.nan, -20])
-    assert classes_of(rotator, yaws).tolist() == [1, 1, 0, -1, 0]
+    assert rotator.pose(yaws).tolist() == [1, 1, 0, -1, 0]
     assert rotator.code(-90).tolist() == [0, 1]
 
 

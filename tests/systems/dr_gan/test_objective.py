@@ -11,7 +11,9 @@ from fr_jax.errors import UserError
 from fr_jax.losses.adversarial import ADVERSARIAL, AdversarialLoss
 from fr_jax.system import Mean
 from fr_jax.systems.dr_gan import objective as objectives
-from fr_jax.systems.dr_gan.objective import Images, Objective, from_options
+from fr_jax.systems.dr_gan import scores
+from fr_jax.systems.dr_gan.objective import Images, Objective
+from fr_jax.systems.dr_gan.objective_options import WEIGHTS, from_options
 from tests.support import dr_gan as small
 from tests.support.dr_gan import TARGETS, batch, stepped
 from tests.support.steps import jit, largest_change
@@ -190,13 +192,13 @@ def test_a_weighted_sum_and_its_metrics():
 
 def test_accuracies_of_identity_and_pose():
     logits = random_logits()
-    found = objectives.accuracies(images())
+    found = scores.accuracies(images())
     for name in ("identity", "pose"):
         label = LABELS[name]
         right = np.asarray(logits[name]).argmax(1) == label
         assert float(found[name][0]) == pytest.approx(right[label >= 0].mean())
         assert found[name][1]
-    none = objectives.accuracies(images(valid=jnp.zeros(ROWS, bool)))
+    none = scores.accuracies(images(valid=jnp.zeros(ROWS, bool)))
     assert none["pose"] == (0, False)
 
 
@@ -205,7 +207,7 @@ def test_a_yaw_is_right_within_some_degrees():
     near = {"identity": jnp.ones((3, 2))}
     near["pose"] = jnp.deg2rad(jnp.array([[7.0], [2.0], [0.0]]))
     told = images(near, {"identity": np.zeros(3, int), "pose": yaw})
-    assert objectives.accuracies(told)["pose"][0] == 0.5
+    assert scores.accuracies(told)["pose"][0] == 0.5
 
 
 def test_images_that_are_taken_for_real():
@@ -219,14 +221,14 @@ def test_images_that_are_taken_for_real():
 def test_the_discriminators_accuracy_is_the_mean_of_what_is_known():
     objective, unknown = objectives.tpami(), np.full(ROWS, -1)
     real = np.asarray(random_logits()["real"])[:, 0] > 0
-    metrics, accuracy = objectives.discriminator_accuracy(objective, images(), images())
+    metrics, accuracy = scores.discriminator_accuracy(objective, images(), images())
     halves = [real.mean(), 1 - real.mean()]
     shares = [metrics[f"discriminator/{n}_accuracy"] for n in ("identity", "pose")]
     found = metrics["discriminator/real_accuracy"]
     assert float(found) == pytest.approx(np.mean(halves))
     assert float(accuracy) == pytest.approx(np.mean([*shares, *halves]), rel=1e-5)
     nothing = images(labels={"identity": unknown, "pose": unknown})
-    _, accuracy = objectives.discriminator_accuracy(objective, nothing, images())
+    _, accuracy = scores.discriminator_accuracy(objective, nothing, images())
     assert float(accuracy) == pytest.approx(np.mean(halves))
 
 
@@ -246,8 +248,8 @@ def test_the_r1_penalty_comes_every_so_many_updates():
 
 def test_options_and_names_describe_objectives():
     own = Objective(None, lambda real, fake, recognise: {})
-    assert from_options(own) is own
-    assert not from_options("tpami").paired
+    assert from_options(own, paired=True) is own
+    assert not from_options("tpami", paired=True).paired
     whole = from_options(
         {
             "name": "cvpr",
@@ -258,7 +260,8 @@ def test_options_and_names_describe_objectives():
             "fused_sum": True,
             "discriminate_fused": False,
             "statistics_in_generator_step": True,
-        }
+        },
+        paired=True,
     )
     assert whole.paired and whole.recogniser == "embedding" and whole.penalty
     assert whole.weights["gan"] == 0.5 and whole.weights["identity"] == 1
@@ -267,12 +270,12 @@ def test_options_and_names_describe_objectives():
     assert whole.fused_sum and whole.statistics_in_generator_step
     assert not whole.discriminate_fused
     alone = {"identity": 0.0, "gan": 0.0, "pose": 0.0, "perceptual": 1.0}
-    alone = from_options({"weights": alone})
+    alone = from_options({"weights": alone}, paired=True)
     assert alone.discriminator_loss is None and alone.recogniser == "maps"
     assert alone.paired
 
 
-NONE = dict.fromkeys(objectives.WEIGHTS, 0.0)
+NONE = dict.fromkeys(WEIGHTS, 0.0)
 ALONE = {"weights": NONE | {"paired": 1.0}}
 
 
@@ -302,7 +305,7 @@ ALONE = {"weights": NONE | {"paired": 1.0}}
 )
 def test_invalid_options_are_refused(match, options):
     with pytest.raises(UserError, match=match):
-        from_options(options)
+        from_options(options, paired=True)
 
 
 # --- custom objectives --------------------------------------------------------------

@@ -6,7 +6,7 @@
 import pytest
 
 from configs import dr_gan as configs
-from fr_jax.systems.dr_gan import objective, presets
+from fr_jax.systems.dr_gan import objective_options, presets
 
 
 @pytest.mark.parametrize(("multi", "head"), [(False, "none"), (True, "channel")])
@@ -17,7 +17,7 @@ def test_kayamins_program(multi, head):
         "normalise_fusion": False,
         "bn_before_crop": True,
     }
-    chosen = objective.from_options(preset["objective"])
+    chosen = objective_options.from_options(preset["objective"], paired=True)
     assert chosen.fused_sum and chosen.statistics_in_generator_step
     assert not chosen.discriminate_fused
     assert preset["update"] == {"name": "accuracy_gated", "accuracy_decay": 0.0}

@@ -11,7 +11,7 @@ from data_pipelines.readers import Face
 from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
 from fr_jax.errors import UserError
-from fr_jax.faces import pairs, sets
+from fr_jax.faces import sets
 from fr_jax.systems import inter_prototype
 from fr_jax.training.data import Context
 from fr_jax.training.update import check_batch
@@ -212,24 +212,14 @@ def test_rendered_images_are_kept_in_memory_and_unseen_identities_evaluated(
 ):
     calls = []
 
-    def arrays(face_set, *, seed, images, size, progress, **count):
-        (count,) = count.values()
-        calls.append((count, images, size))
-        label, image = sets.rows(face_set, count, images)
+    def arrays(face_set, *, people, images, size, **_):
+        calls.append((people, images, size))
+        label, image = sets.rows(face_set, people, images)
         shape = (len(label), size, size, 3)
         pixels = np.broadcast_to(image[:, None, None, None].astype(np.uint8), shape)
         return {"image": pixels, "label": label.astype(np.int32)}
 
-    def draw(seed, *, images, face_set, size, progress, **count):
-        (count,) = count.values()
-        calls.append((count, images, size))
-        numbered = pairs.number(seed, count, images)
-        names = [str(number) for number in numbered.identities]
-        pixels = np.zeros((len(names), size, size, 3), np.uint8)
-        return pairs.Drawn(pixels, *numbered[2:], names)
-
     monkeypatch.setattr(sets, "arrays", arrays)
-    monkeypatch.setattr(pairs, "draw", draw)
     data = rendered(load)
     assert calls == []  # nothing is rendered before data are opened
     streams = data.open()

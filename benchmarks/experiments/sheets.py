@@ -1,6 +1,6 @@
-"""The README's pictures of drawn faces.
+"""The README's figures of rendered faces.
 
-python -m benchmarks.faces_sheets --to docs
+python -m benchmarks.experiments.sheets --to docs
 """
 
 import argparse
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.vision import rand_augment as randaugment
+from data_pipelines.vision import rand_augment
 from fr_jax import faces
 from fr_jax.faces import sets, video
 
@@ -55,7 +55,7 @@ def augmented(number: int) -> np.ndarray:
     """Returns a person after every operation of RandAugment, then after four."""
     drawn = sets.draw(sets.default(30.0), 0, [number], [0], size=_TILE)
     face = next(iter(drawn)).image[0]
-    examples = randaugment.examples(face, np.random.default_rng(0))
+    examples = rand_augment.examples(face, np.random.default_rng(0))
     return np.stack([image for _, image in examples])
 
 

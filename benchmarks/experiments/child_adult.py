@@ -1,11 +1,11 @@
-"""Inter-Prototype where its claim can be seen: drawn people with images of childhood.
+"""Inter-Prototype on rendered identities with child images.
 
-    python -m benchmarks.child_adult --to runs/child_adult
+    python -m benchmarks.experiments.child_adult --to runs/child_adult
 
-Plain ArcFace against ArcFace + Inter-Prototype, the same people, images, weights at the
-start and batches; only the term differs. Judged on strangers: a child's image against
-an image of the same or another person 20 and 30 years later. Intervals are bootstraps
-over the strangers, who are the same in both arms.
+Plain ArcFace against ArcFace + Inter-Prototype: the same identities, images, initial
+weights and batches; only the term differs. Evaluated on unseen identities: a child
+image against an image of the same or another identity 20 and 30 years later. Intervals
+are bootstraps over the unseen identities, which are the same in both arms.
 """
 
 import argparse
@@ -22,10 +22,9 @@ from configs import inter_prototype as configs
 from fr_jax.backend import cpu, sharding
 from fr_jax.embedder import Embedder
 from fr_jax.faces import sets
-from fr_jax.losses.margin import unit
-from fr_jax.metrics import verification
+from fr_jax.metrics.verification import best_accuracy, l2_normalize
 from fr_jax.systems import inter_prototype
-from fr_jax.training import loop as train
+from fr_jax.training.loop import train
 from fr_jax.training.streams import ArrayStream
 
 GAPS = (20, 30)
@@ -36,14 +35,14 @@ _CHILD = (3.0, 12.0)  # years
 _BOOTSTRAPS = 200
 
 
-def strangers(seed: int, people: int) -> dict[int, np.ndarray]:
-    """Returns images by the years after childhood, 0 and `GAPS`; a row a person."""
-    numbers = sets.STRANGERS + np.arange(people)
-    young = np.random.default_rng(seed).uniform(*_CHILD, people).astype(np.float32)
+def unseen(seed: int, count: int) -> dict[int, np.ndarray]:
+    """Returns images by years after childhood, 0 and `GAPS`; one of each identity."""
+    numbers = sets.STRANGERS + np.arange(count)
+    young = np.random.default_rng(seed).uniform(*_CHILD, count).astype(np.float32)
     found = {}
     for image, gap in enumerate((0, *GAPS)):
         face_set = sets.default(_YAW)
-        codes = sets.label(face_set, seed, numbers, np.full(people, image)).codes
+        codes = sets.label(face_set, seed, numbers, np.full(count, image)).codes
         codes = jax.tree.map(jnp.asarray, codes._replace(age=young + gap))
         mesh = sharding.make_mesh()
         found[gap] = np.asarray(sets.draw_rows(codes, mesh=mesh, size=_SIZE)[0])
@@ -52,20 +51,20 @@ def strangers(seed: int, people: int) -> dict[int, np.ndarray]:
 
 def scores(embedder: Embedder, images: dict[int, np.ndarray], gap: int) -> np.ndarray:
     """Returns cosines [P, P] of every child with every adult, `gap` years apart."""
-    child, adult = (unit(embedder.embed(images[years])) for years in (0, gap))
+    child, adult = (l2_normalize(embedder.embed(images[years])) for years in (0, gap))
     return np.asarray(child @ adult.T)
 
 
-def judged(cosine: np.ndarray, people: np.ndarray | slice) -> tuple[float, float]:
+def measure(cosine: np.ndarray, rows: np.ndarray | slice) -> tuple[float, float]:
     """Returns AUC, and accuracy at the best threshold of as many pairs of each kind."""
-    part = cosine[people][:, people]
+    part = cosine[rows][:, rows]
     same = np.eye(len(part), dtype=bool)
-    if not isinstance(people, slice):  # drawn again: twice the same person is genuine
-        same = people[:, None] == people[None]
+    if not isinstance(rows, slice):  # resampled: one identity twice is genuine
+        same = rows[:, None] == rows[None]
     area = roc_auc_score(same.ravel(), part.ravel())
     row = np.arange(len(part))
     pairs = np.r_[row, row], np.r_[row, np.roll(row, 1)]
-    accuracy, _ = verification.best_accuracy(part[pairs], same[pairs])
+    accuracy, _ = best_accuracy(part[pairs], same[pairs])
     return area, accuracy
 
 
@@ -75,49 +74,51 @@ def run(arguments, seed: int, to: Path) -> dict[str, dict]:
     arrays = sets.arrays(
         face_set,
         seed=seed,
-        people=arguments.people,
+        people=arguments.identities,
         images=arguments.images,
         size=_SIZE,
-        progress="drawing people",
+        progress="rendering faces",
     )
     children = np.flatnonzero(
-        sets.child_owners(seed, np.arange(arguments.people), 0.5)
+        sets.child_owners(seed, np.arange(arguments.identities), 0.5)
     ).tolist()
-    judges = strangers(seed, arguments.strangers)
+    images = unseen(seed, arguments.unseen)
     options = configs.get_config("smoke").system.to_dict()
-    options["head"], options["head_options"] = "arcface", {"margin": 0.3, "scale": 24.0}
+    options |= {"head": "arcface", "head_options": {"margin": 0.3, "scale": 24.0}}
     found = {}
     for arm, pushed in ARMS.items():
         stream = ArrayStream(arrays, 32, seed=seed)
         steps_per_epoch = stream.num_examples / stream.batch_size
+        steps = round(arguments.epochs * steps_per_epoch)
         system = inter_prototype.make(
-            arguments.people,
+            arguments.identities,
             **options,
             steps_per_epoch=steps_per_epoch,
-            epochs=arguments.epochs,
+            num_steps=steps,
             child_classes=children if pushed else (),
         )
-        steps = round(arguments.epochs * steps_per_epoch)
         folder = to / f"{arm}_{seed}"
-        result = train.train(system, stream, folder, num_steps=steps, seed=seed)
+        result = train(system, stream, folder, num_steps=steps, seed=seed)
         embedder = Embedder(system.hand_over(result.state)["embedding"])
-        rows = unit(np.asarray(result.state.params["prototypes"])[children])
+        rows = l2_normalize(np.asarray(result.state.params["prototypes"])[children])
         cosine = np.asarray(rows @ rows.T)
         between = cosine[~np.eye(len(children), dtype=bool)]
         found[arm] = {
             "prototypes": float(between.mean()),
             "prototypes_above_0": float(np.maximum(between, 0).mean()),
-            "cosines": {gap: scores(embedder, judges, gap) for gap in GAPS},
+            "cosines": {gap: scores(embedder, images, gap) for gap in GAPS},
         }
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--people", type=int, default=400, help="half own child images")
-    parser.add_argument("--images", type=int, default=10, help="of each person")
+    parser.add_argument(
+        "--identities", type=int, default=400, help="half have child images"
+    )
+    parser.add_argument("--images", type=int, default=10, help="of each identity")
     parser.add_argument("--epochs", type=float, default=14)
-    parser.add_argument("--strangers", type=int, default=400)
+    parser.add_argument("--unseen", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--to", type=Path, default=Path("runs/child_adult"))
     arguments = parser.parse_args()
@@ -129,13 +130,13 @@ def main() -> None:
             values = [found[arm][what] for found in runs.values()]
             results[f"{arm}/{what}/cosine"] = float(np.mean(values))
     drawn = np.random.default_rng(0).integers(
-        0, arguments.strangers, (_BOOTSTRAPS, arguments.strangers)
+        0, arguments.unseen, (_BOOTSTRAPS, arguments.unseen)
     )
 
     def by_arm(gap, who=slice(None)):
         """AUC and accuracy by arm and seed: [2, seeds, 2]."""
         both = [[f[arm]["cosines"][gap] for f in runs.values()] for arm in ARMS]
-        return np.array([[judged(cosine, who) for cosine in arm] for arm in both])
+        return np.array([[measure(cosine, who) for cosine in arm] for arm in both])
 
     for gap in GAPS:
         values = by_arm(gap)

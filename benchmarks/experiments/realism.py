@@ -1,11 +1,11 @@
-"""Drawn faces before judges who know nothing of them: a detector, a real embedder.
+"""Rendered faces, evaluated by a detector and an embedder of photographs.
 
-    python -m benchmarks.faces_judged --weights DIR [--lfw lfw.bin]
+    python -m benchmarks.experiments.realism --weights DIR [--lfw lfw.bin]
         [--photographs landmarks68.tar] [--to DIR]
 
-The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither learnt
-from drawings. Faces are loose 200x200 renders with |yaw| <= 45, aligned by what the
-detector finds, as photographs are.
+The detector is OpenCV's YuNet, the embedder foamliu's MobileFaceNet; neither was
+trained on rendered faces. Faces are loose 200x200 renders with |yaw| <= 45, aligned by
+the detected points, as photographs are.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--lfw", type=Path)
     parser.add_argument("--photographs", type=Path, help=".jpg with 68-point .pts")
     parser.add_argument("--people", type=int, default=200)
-    parser.add_argument("--to", type=Path, default=Path("runs/faces_judged"))
+    parser.add_argument("--to", type=Path, default=Path("runs/realism"))
     arguments = parser.parse_args()
     detector = detect.YuNet(arguments.weights / "face_detection_yunet_2026may.onnx")
     network = cv2.dnn.readNetFromONNX(str(arguments.weights / "MobileFaceNet.onnx"))

@@ -1,0 +1,101 @@
+"""DR-GAN's objective from the options of a configuration."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fr_jax.augment.diff_augment import KINDS
+from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.systems.dr_gan.objective import (
+    Objective,
+    cvpr,
+    generator_only,
+    tpami,
+    with_identity,
+    with_r1,
+    with_reconstruction,
+)
+
+WEIGHTS = {
+    "identity": 1.0,
+    "gan": 1.0,
+    "pose": 1.0,
+    "illumination": 1.0,
+    "paired": 0.0,
+    "identity_preserving": 0.0,
+    "perceptual": 0.0,
+}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {"tpami": tpami, "cvpr": cvpr}
+_FIELDS = (
+    "diff_augmentation",
+    "interpolate",
+    "fused_sum",
+    "discriminate_fused",
+    "statistics_in_generator_step",
+)
+
+
+def from_options(
+    options: Objective | str | Mapping[str, Any], *, paired: bool
+) -> Objective:
+    """Returns the objective of a name, or of {'name': ..., its options}.
+
+    Options: those of `tpami` or `cvpr`; `weights`, also of paired, identity_preserving
+    and perceptual, where 0 leaves a loss out, and without any for the discriminator's
+    own there is none; paired_loss; r1 with weight and every; and fields of `Objective`.
+
+    Args:
+      paired: the data have ground truth in another pose.
+
+    Raises:
+      UserError: for unknown names, where no loss has a weight, and where one needs
+        ground truth that the data have not.
+    """
+    objective = options if isinstance(options, Objective) else _from_options(options)
+    if objective.paired and not paired:
+        raise UserError(
+            "the objective compares images with ground truth in another pose, and the "
+            "data are not paired: set config.data.paired, or weights of 0.0 for "
+            "'paired' and 'perceptual'"
+        )
+    return objective
+
+
+def _from_options(options: str | Mapping[str, Any]) -> Objective:
+    options = {"name": options} if isinstance(options, str) else dict(options)
+    name = options.pop("name", "tpami")
+    check_names("objective", [name], OBJECTIVES)
+    weights = {**WEIGHTS, **options.pop("weights", {})}
+    check_names("weight", weights, WEIGHTS)
+    for loss, weight in weights.items():
+        check_range(f"weight {loss!r}", weight, 0)
+    r1_options = dict(options.pop("r1", {}))
+    paired_loss = options.pop("paired_loss", "l1")
+    fields = {key: options.pop(key) for key in _FIELDS if key in options}
+    check_names("diff_augmentation", fields.get("diff_augmentation", ()), KINDS)
+    check_options(f"objective {name}", OBJECTIVES[name], options)
+    own = {loss: weights[loss] for loss in ("identity", "gan", "pose", "illumination")}
+    if any(own[loss] for loss in ("identity", "gan", "pose")):
+        objective = OBJECTIVES[name](**options, weights=own)
+        check_options("r1", with_r1, r1_options, given=1)
+        if r1_options.get("weight"):
+            objective = with_r1(objective, **r1_options)
+    else:
+        objective = generator_only()
+        unused = {"r1": r1_options.get("weight"), **fields}
+        for name in ("r1", "interpolate", "diff_augmentation"):
+            if unused.get(name):
+                raise UserError(
+                    f"{name} needs a discriminator that learns: raise weight 'gan', "
+                    "'identity' or 'pose'"
+                )
+    if weights["paired"]:
+        objective = with_reconstruction(objective, weights["paired"], paired_loss)
+    by_recogniser = weights["identity_preserving"], weights["perceptual"]
+    if any(by_recogniser):
+        objective = with_identity(objective, *by_recogniser)
+    if not any(weight for loss, weight in weights.items() if loss != "illumination"):
+        raise UserError(
+            "no loss has a weight, so nothing would be learnt: raise the weight of "
+            "'gan', 'paired' or another (config.system.objective.weights)"
+        )
+    return objective._replace(**fields)

@@ -1,0 +1,107 @@
+"""Accuracies of DR-GAN's discriminator, and metrics on unseen identities."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fr_jax.losses.margin import unit
+from fr_jax.losses.reconstruction import paired
+from fr_jax.models.preprocess import prepare
+from fr_jax.systems.dr_gan.networks import Networks
+from fr_jax.systems.dr_gan.objective import Images, Losses, Objective, masked_mean
+from fr_jax.systems.dr_gan.targets import Targets, labels_of
+
+Array = jax.Array
+
+
+def accuracies(
+    images: Images, *, within: float = 7.5
+) -> dict[str, tuple[Array, Array]]:
+    """Returns (accuracy, whether any label is known) of identity and pose.
+
+    Args:
+      within: degrees by which a yaw may be off and still be right.
+    """
+    found = {}
+    for name in ("identity", "pose"):
+        label, columns = images.labels[name], images.logits[name]
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
+            known = jnp.isfinite(label) & images.valid
+        else:
+            right = jnp.argmax(columns, axis=1) == label
+            known = (label >= 0) & images.valid
+        found[name] = masked_mean(1.0 * right, known), jnp.any(known)
+    return found
+
+
+def discriminator_accuracy(
+    objective: Objective, real: Images, fake: Images
+) -> tuple[Losses, Array]:
+    """Returns the discriminator's accuracies as metrics, and their mean."""
+    scores = accuracies(real)
+    halves = [
+        jnp.mean(objective.is_real(real.logits)),
+        masked_mean(1.0 - objective.is_real(fake.logits), fake.valid),
+    ]
+    metrics = {f"discriminator/{name}_accuracy": s for name, (s, _) in scores.items()}
+    metrics["discriminator/real_accuracy"] = (halves[0] + halves[1]) / 2
+    known = [*scores.values(), *((half, True) for half in halves)]
+    accuracy: Any = sum(share * some for share, some in known)
+    return metrics, accuracy / sum(1.0 * some for _, some in known)
+
+
+def spread(fake: Array, real: Array) -> Array:
+    """Returns the standard deviation of synthesised images over that of real ones."""
+
+    def deviation(images):
+        return jnp.sqrt(jnp.mean(jnp.var(images, axis=0)))
+
+    return deviation(fake) / (deviation(real) + 1e-6)
+
+
+def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Callable:
+    """Returns the `eval_step` of unseen identities.
+
+    Its metrics: feature_cosine, of an image's feature and that of its synthesised
+    image; impostor_cosine, of synthesised images of different identities, near 1 in a
+    collapse; spread; paired_loss; pose_accuracy, as the discriminator classifies.
+    """
+
+    def eval_step(state, batch, key):
+        real = labels_of(batch, targets)
+        for name in ("image", "target_image"):
+            if name in batch:
+                real[name] = prepare(batch[name], networks.spec)
+        net = state.generator.params, state.generator.batch_stats
+        fake, _, features = networks.synthesise(*net, real, key, train=False)
+        encoded = unit(networks.encode(*net, fake.image)[0])
+        first = encoded[:: targets.per_identity]
+        of_first = unit(features)[:: targets.images_per_identity]
+        label = batch["label"][:: targets.images_per_identity]
+        metrics = {
+            "feature_cosine": jnp.mean(jnp.sum(first * of_first, axis=1)),
+            # Near 1 all identities look alike: a collapse.
+            "impostor_cosine": masked_mean(
+                first @ first.T, label[:, None] != label[None]
+            ),
+            "spread": spread(fake.image, real["image"]),
+        }
+        if fake.truth is not None:
+            truth, has_truth = fake.truth
+            values = paired(fake.image, truth, objective.pixel_loss)
+            metrics["paired_loss"] = fake.mean(values, has_truth & fake.valid)
+        if objective.discriminator_loss is not None:
+            params, statistics = networks.normalised(
+                state.discriminator.params, state.discriminator.batch_stats
+            )
+            logits, _ = networks.discriminate(
+                params, statistics, fake.image, key, train=False
+            )
+            scores = accuracies(fake._replace(logits=logits))
+            metrics["pose_accuracy"] = scores["pose"][0]
+        return metrics
+
+    return eval_step

@@ -1,0 +1,101 @@
+"""Folders that know the pose: labels.csv, Multi-PIE's and CFP's file names."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from data_pipelines import DataError
+from data_pipelines.readers.labelled_folder import LabelledFolder
+from data_pipelines.readers.posed_folders import Cfp, MultiPie
+from data_pipelines.record_set import RecordSet
+from tests.support.faces import encoded, picture
+
+
+def write(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(".png", picture(20, 20, seed)))
+
+
+def test_a_table_of_labels_and_what_is_wrong_with_it(tmp_path):
+    for name in ("b/1.png", "a/1.png", "c.png"):
+        write(tmp_path / name)
+    rows = [
+        {"file": "b/1.png", "identity": "b", "yaw": "15.5", "light": "3"},
+        {"file": "c.png", "identity": "", "yaw": "", "light": ""},
+        {"file": "a/1.png", "identity": "a", "yaw": "-30", "light": "0"},
+    ]
+
+    def table(rows):
+        with (tmp_path / "labels.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        return LabelledFolder(tmp_path)
+
+    reader = table(rows)
+    found = list(reader)
+    assert len(reader) == 3
+    assert [(f.label, f.identity, f.source, f.light) for f in found] == [
+        (-1, "", "c.png", -1),
+        (0, "a", "a/1.png", 0),
+        (1, "b", "b/1.png", 3),
+    ]
+    assert np.isnan(found[0].yaw) and [f.yaw for f in found[1:]] == [-30, 15.5]
+    assert found[1].image == (tmp_path / "a/1.png").read_bytes()
+
+    def refused(match, **changes):
+        with pytest.raises(DataError, match=match):
+            table([rows[0] | changes])
+
+    refused("line 2: yaw 'left' is not a number", yaw="left")
+    refused("line 2: light '1.5' is not a number", light="1.5")
+    refused("line 2: a yaw of 270 degrees", yaw="270")
+    refused("line 2: no such image: 'z.png'", file="z.png")
+    refused("is no path within the folder", file="../b/1.png")
+    with pytest.raises(DataError, match="no column 'file'"):
+        table([{"image": "c.png"}])
+    with pytest.raises(DataError, match="no such table"):
+        LabelledFolder(tmp_path / "a")
+
+
+def test_multipie_by_its_file_names(tmp_path):
+    folder = "session02/multiview/001/02/05_1/"
+    names = ("001_02_02_051_07", "346_01_01_110_19", "001_01_01_190_00")
+    for seed, name in enumerate((*names, "001_01_01_081_00", "notes")):
+        write(tmp_path / folder / f"{name}.png", seed)
+    reader = MultiPie(tmp_path)
+    assert len(reader) == 3 and reader.identities == ["001", "346"]
+    known = [(f.label, f.session, f.yaw, f.light, f.expression) for f in reader]
+    assert known == [
+        (0, 1, 45.0, 0, "neutral"),
+        (0, 2, 0.0, 7, "surprise"),
+        (1, 1, -90.0, 19, "neutral"),
+    ]
+    write(tmp_path / "001_01_01_077_00.png")
+    with pytest.raises(DataError, match="Multi-PIE has no camera 077"):
+        MultiPie(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images named as Multi-PIE's"):
+        MultiPie(tmp_path / "empty")
+
+
+def test_cfp_by_its_file_names_into_records_and_out(tmp_path, command):
+    for seed, name in enumerate(
+        ("001/frontal_01", "001/profile_01", "002/frontal/01", "002/profile/01")
+    ):
+        write(tmp_path / f"cfp/{name}.png", seed)
+    assert [f.yaw for f in Cfp(tmp_path / "cfp")] == [0, 90, 0, 90]
+    words = ("convert", tmp_path / "cfp", "--to", tmp_path, "--name", "some")
+    code, _, error = command("data", *words, "--layout", "cfp", "--size", "20")
+    assert code == 0, error
+    faces = RecordSet(tmp_path / "some")
+    assert faces.yaw.tolist() == [0, 90, 0, 90]
+    assert faces.light.tolist() == faces.session.tolist() == [-1] * 4
+    code, out, _ = command("data", "info", tmp_path / "some")
+    assert "yaws        0 to 90, of 4 images" in out
+    write(tmp_path / "cfp/001/side.png")
+    with pytest.raises(DataError, match="begin with 'frontal' or 'profile'"):
+        list(Cfp(tmp_path / "cfp"))
+    code, _, error = command("data", *words, "--layout", "cpf")
+    assert code == 2 and "did you mean 'cfp'" in error

@@ -1,0 +1,119 @@
+"""The stream over TFRecords: pixels, columns, determinism, augmentation, damage."""
+
+import numpy as np
+import pytest
+
+from data_pipelines import DataError, samplers
+from data_pipelines import index as indexes
+from data_pipelines.builders import faces as builder
+from data_pipelines.record_set import JoinedRecords, RecordSet
+from data_pipelines.stream import RecordStream
+from data_pipelines.vision import rand_augment
+from fr_jax.training.streams import ArrayStream
+from tests.support.faces import picture, some_faces
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    return builder.build(some_faces(), folder, "faces", size=20)[0]
+
+
+def pairs(built, **options):
+    faces = RecordSet(built)
+    sampler = samplers.pairs(faces.label, 4, seed=5)
+    return RecordStream(faces, sampler, {"label": faces.label}, seed=5, **options)
+
+
+def test_batches_hold_the_pixels_and_columns_of_the_records(built):
+    faces = RecordSet(built)
+    yaw = np.linspace(-30, 30, 24)
+    sampler = samplers.epochs(24, 24, seed=1)
+    with RecordStream(faces, sampler, {"label": faces.label, "yaw": yaw}) as stream:
+        assert (stream.batch_size, stream.num_classes) == (24, 6)
+        batch = stream.batch_at(0)
+    assert batch["image"].dtype == np.uint8 and batch["seed"].dtype == np.uint32
+    assert batch["label"].dtype == np.int32 and batch["yaw"].dtype == np.float32
+    assert len(set(batch["seed"].tolist())) == 24
+    for row, number in enumerate(sampler(0)["image"]):
+        label, image = divmod(int(number), 4)
+        assert batch["label"][row] == label
+        assert batch["yaw"][row] == np.float32(yaw[number])
+        expected = picture(20, 20, seed=100 * label + image)
+        np.testing.assert_array_equal(batch["image"][row], expected)
+
+
+def test_a_batch_is_a_function_of_the_step_and_processes_share_it(built):
+    whole = pairs(built, augment=rand_augment.augment)
+    in_order = [whole.batch_at(step) for step in range(6)]
+    halves = [
+        pairs(built, augment=rand_augment.augment, rows=r) for r in ((0, 1), (1, 4))
+    ]
+    for step in (4, 1, 5):
+        again, parts = whole.batch_at(step), [half.batch_at(step) for half in halves]
+        for name, value in in_order[step].items():
+            np.testing.assert_array_equal(again[name], value)
+            joined = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(joined, value)
+
+
+def test_arrays_in_memory_give_the_same_batches(built):
+    faces = RecordSet(built)
+    arrays = {"image": faces.images(np.arange(24)), "label": faces.label}
+    sampler = samplers.pairs(faces.label, 4, seed=5)
+    options = {"seed": 5, "augment": rand_augment.augment}
+    stream = ArrayStream(arrays, sampler, **options)
+    records = pairs(built, augment=rand_augment.augment)
+    for step in (0, 1, 7):
+        batch = stream.batch_at(step)
+        for name, value in records.batch_at(step).items():
+            np.testing.assert_array_equal(batch[name], value, err_msg=name)
+
+
+def test_every_image_is_augmented_on_its_own(built):
+    def mark(image, rng):
+        return np.full_like(image, rng.integers(1, 255))
+
+    batch = pairs(built, augment=mark).batch_at(0)
+    values = [int(image[0, 0, 0]) for n in ("image", "positive") for image in batch[n]]
+    assert len(set(values)) > 5
+
+
+def test_targets_and_auxiliary_images(built):
+    faces, others = RecordSet(built), RecordSet(built, identities=["p5"])
+    pose = np.where(faces.label == 0, -1, np.arange(24) % 4)
+    sampler = samplers.posed(
+        samplers.Posed(faces.label, pose), 12, paired=True, auxiliary=[(4, 2)]
+    )
+    columns = {
+        "label": np.concatenate([faces.label, np.full(4, -1)]),
+        "pose": np.concatenate([pose, np.arange(4)]),
+        "yaw": np.concatenate([np.zeros(24), np.full(4, 15.0)]),
+    }
+    stream = RecordStream(JoinedRecords(faces, others), sampler, columns)
+    assert (stream.num_classes, stream.num_unlabelled) == (6, 4)
+    whole = faces.images(np.arange(24))
+    for step in range(4):
+        batch, target = stream.batch_at(step), sampler(step)["target_image"]
+        assert (batch["label"][10:] == -1).all() and (batch["yaw"][10:] == 15).all()
+        known = target >= 0
+        np.testing.assert_array_equal(known[:10], batch["label"][:10] != 0)
+        np.testing.assert_array_equal(batch["target_pose"] >= 0, known)
+        np.testing.assert_array_equal(np.isfinite(batch["target_yaw"]), known)
+        found = batch["target_image"][known]
+        np.testing.assert_array_equal(found, whole[target[known]])
+        assert "target_label" not in batch
+
+
+def test_a_damaged_record_is_named(built, tmp_path):
+    for path in built.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard = next(tmp_path.glob("*.tfrecord*"))
+    index = indexes.load(indexes.find(tmp_path))
+    data, at = bytearray(shard.read_bytes()), int(index.offset[5])
+    data[at + 40] ^= 1
+    shard.write_bytes(data)
+    faces = RecordSet(tmp_path)
+    stream = RecordStream(faces, samplers.epochs(24, 24), {"label": faces.label})
+    with pytest.raises(DataError, match=f"{shard.name}: byte {at:,}: "):
+        stream.batch_at(0)

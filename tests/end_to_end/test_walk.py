@@ -1,0 +1,34 @@
+"""From the command line to the first step no call goes back up."""
+
+import pytest
+
+from tests.support.walk import DOCUMENT, table, walk
+
+# Functions of a room that are handed over to what lies below, as are all inner ones.
+HANDED = ("load", "make", "augment")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("system", ["inter_prototype", "usynthface", "dr_gan"])
+def test_no_call_goes_back_up(system):
+    calls = walk(system)
+    room = f"fr_jax/systems/{system}"
+    entries = {f"{room}/data.py": set(), f"{room}/system.py": set()}
+    for call in calls:
+        inside = call.caller.startswith(room)
+        handed = "<locals>" in call.function or call.function in HANDED
+        if call.callee.startswith("fr_jax/cli"):
+            assert call.caller == "argv" or call.caller.startswith("fr_jax/cli"), call
+        if call.callee.startswith("fr_jax/systems/") and not inside:
+            from_above = call.caller.startswith(
+                ("fr_jax/cli", "configs/", "fr_jax/lazy")
+            )
+            assert from_above or handed, call
+        if call.callee in entries and call.entry and not inside:
+            entries[call.callee].add(call.function)
+    # Between `init` and the step some are asked what is sharded, and watched.
+    steps = [f.rpartition(".")[2] for f in entries[f"{room}/system.py"]]
+    assert set(steps) - {"partition", "feedback"} == {"make", "init", "train_step"}
+    assert 2 <= len(entries[f"{room}/data.py"]) <= 3, entries
+    document = DOCUMENT.read_text()
+    assert "\n".join(table(calls)) in document, "run python -m tests.support.walk"
