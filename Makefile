@@ -12,7 +12,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 test-long: .venv/ready
-	$(BIN)/python -m pytest -q -m long
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long
 
 lint: .venv/ready
 	$(BIN)/ruff check .

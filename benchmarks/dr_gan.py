@@ -28,14 +28,12 @@ def ours():
     from fr_jax.systems import dr_gan
     from fr_jax.systems.dr_gan.targets import Targets
 
+    generator = {"decoder_seed": SIDE // 16, "noise": NOISE}
     system = dr_gan.make(
         IDENTITIES,
         targets=Targets(angles=tuple(range(-45, 46, 15))),
         update="fixed",
-        network={
-            "width": WIDTH,
-            "generator": {"decoder_seed": SIDE // 16, "noise": NOISE},
-        },
+        network={"width": WIDTH, "generator": generator},
         image_size=SIDE,
         canvas_size=None,
     )

@@ -28,14 +28,13 @@ def ours():
     model = models.create("iresnet50")
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: (
-            rng.normal(0, 0.03, leaf.shape).astype(np.float32)
-            if leaf.ndim > 1
-            else np.ones(leaf.shape, np.float32)
-        ),
-        shapes,
-    )
+
+    def filled(leaf):
+        if leaf.ndim > 1:
+            return rng.normal(0, 0.03, leaf.shape).astype(np.float32)
+        return np.ones(leaf.shape, np.float32)
+
+    variables = jax.tree.map(filled, shapes)
     network = Network("iresnet50", {}, variables, InputSpec())
     embedder = Embedder(network, batch_size=BATCH)
     images = faces()

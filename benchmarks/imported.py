@@ -14,16 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import contest
+from benchmarks.embedding import BATCH, IMAGES, faces
 
-IMAGES, BATCH, THREADS = 64, 8, 2
+THREADS = 2
 GFLOP = 0.468
 _DATA = Path(__file__).parents[2] / "shared/data"
 WEIGHTS = Path(os.environ.get("FR_JAX_TEST_DATA", _DATA)) / "weights"
-
-
-def faces() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (IMAGES, 112, 112, 3), np.uint8)
 
 
 def ours():

@@ -25,28 +25,21 @@ def views(rows: int, size: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     image, positive = rng.integers(0, 256, (2, rows, size, size, 3), np.uint8)
     label = np.arange(rows, dtype=np.int32)
-    return {
-        "image": image,
-        "positive": positive,
-        "label": label,
-        "seed": label.astype(np.uint32),
-    }
+    seed = label.astype(np.uint32)
+    return {"image": image, "positive": positive, "label": label, "seed": seed}
 
 
 def ours(backbone: str, options: dict, size: int, rows: int, queue: int, groups=1):
     from fr_jax.systems import usynthface
 
+    rate = {"schedule": "constant", "learning_rate": 0.01, "reference_batch": rows}
     system = usynthface.make(
         1_000_000,
         backbone=backbone,
         backbone_options={**options, "bn_groups": groups},
         image_size=size,
         queue={"size": queue},
-        optimizer={
-            "schedule": "constant",
-            "learning_rate": 0.01,
-            "reference_batch": rows,
-        },
+        optimizer=rate,
     )
     return stepping(system, views(rows, size))[0]
 
@@ -58,14 +51,8 @@ def contestant(network: str, name: str):
         from benchmarks import torch_moco
 
         arrays = views(rows, size)
-        return torch_moco.training_step(
-            arrays["image"],
-            arrays["positive"],
-            depth=depth,
-            width=width,
-            features=features,
-            queue_size=QUEUE,
-        )
+        images = arrays["image"], arrays["positive"]
+        return torch_moco.training_step(*images, depth, width, features, QUEUE)
     if name in ("queue", "no_queue"):  # behind next to no network
         options = {"stage_sizes": (1, 1, 1, 1), "width": 0.125}
         keys = LONG_QUEUE if name == "queue" else DEVICE_BATCH
@@ -91,9 +78,8 @@ def _share_of_the_queue(rounds: int) -> dict[str, float]:
     The same step with a queue of 65,536 keys and of one batch, the difference, against
     the step of iResNet-50 with as short a queue, for as many pairs.
     """
-    seconds = contest.contest(
-        "momentum_contrast iresnet50", rounds, ["queue", "no_queue", "network"]
-    )
+    names = ["queue", "no_queue", "network"]
+    seconds = contest.contest("momentum_contrast iresnet50", rounds, names)
     batches = DEVICE_BATCH / NETWORKS["iresnet50"][-1]
     shares, costs = [], []
     for long, short, step in zip(*seconds.values()):

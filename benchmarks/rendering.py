@@ -72,10 +72,8 @@ def run(rounds: int) -> dict[str, float]:
         start = time.perf_counter()
         program = jax.jit(draw).lower(codes).compile()
         found[f"faces, {quality}: compiling, s"] = time.perf_counter() - start
-        memory = program.memory_analysis()
-        found[f"faces, {quality}: MiB beside the pictures"] = (
-            memory.temp_size_in_bytes / 2**20
-        )
+        beside = program.memory_analysis().temp_size_in_bytes
+        found[f"faces, {quality}: MiB beside the pictures"] = beside / 2**20
         programs[quality] = program
         jax.block_until_ready(program(codes))
     speeds: dict[str, list[float]] = {quality: [] for quality in programs}
@@ -85,10 +83,7 @@ def run(rounds: int) -> dict[str, float]:
             jax.block_until_ready(program(codes))
             speeds[quality].append(_ROWS / (time.perf_counter() - start))
     for quality, values in speeds.items():
-        found[f"faces, {quality}: images/s"] = statistics.median(values)
-        found[f"faces, {quality}: GFLOP/s"] = (
-            found[f"faces, {quality}: million operations an image"]
-            * found[f"faces, {quality}: images/s"]
-            / 1e3
-        )
+        speed = found[f"faces, {quality}: images/s"] = statistics.median(values)
+        millions = found[f"faces, {quality}: million operations an image"]
+        found[f"faces, {quality}: GFLOP/s"] = millions * speed / 1e3
     return found

@@ -9,6 +9,7 @@ import numpy as np
 _IMPORT = (
     "import time; a = time.perf_counter(); import {}; print(time.perf_counter() - a)"
 )
+_SYSTEM = "fr_jax.systems.inter_prototype.system"
 
 
 def seconds(*command: str) -> float:
@@ -20,11 +21,7 @@ def seconds(*command: str) -> float:
 
 def run(rounds: int) -> dict[str, float]:
     found = {}
-    for module in (
-        "fr_jax",
-        "fr_jax.training.loop",
-        "fr_jax.systems.inter_prototype.system",
-    ):
+    for module in ("fr_jax", "fr_jax.training.loop", _SYSTEM):
         times = [seconds("-c", _IMPORT.format(module)) for _ in range(rounds)]
         found[f"start/import_{module}_seconds"] = float(np.median(times))
     for backbone in ("iresnet50", "iresnet100"):

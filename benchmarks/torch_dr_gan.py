@@ -44,10 +44,8 @@ class Generator(nn.Module):
             last = features is None
             features = 3 if last else round(features * width)
             if stride == 2:
-                layers += [
-                    nn.ConvTranspose2d(before, features, 3, 2, bias=False),
-                    _Crop(),
-                ]
+                layers.append(nn.ConvTranspose2d(before, features, 3, 2, bias=False))
+                layers.append(_Crop())
             else:
                 layers.append(nn.Conv2d(before, features, 3, 1, 1, bias=False))
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(features), nn.ELU()]
@@ -67,19 +65,15 @@ def both_steps(
     torch.manual_seed(0)
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
     images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-    identity, pose = (
-        torch.from_numpy(batch[name]).long() for name in ("label", "pose")
-    )
+    identity = torch.from_numpy(batch["label"]).long()
+    pose = torch.from_numpy(batch["pose"]).long()
     maker = Generator(poses, noise, width, images.shape[2] // 16)
-    judge = nn.Sequential(
-        _trunk(width), nn.Linear(round(FEATURES * width), people + 1 + poses)
-    )
+    depth, outputs = round(FEATURES * width), people + 1 + poses
+    judge = nn.Sequential(_trunk(width), nn.Linear(depth, outputs))
+    optimizers = {}
     for net in (maker, judge):
         net.to(memory_format=torch.channels_last)
-    optimizers = {
-        net: torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999))
-        for net in (maker, judge)
-    }
+        optimizers[net] = torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999))
     entropy, binary = functional.cross_entropy, _realness
 
     def made():

@@ -78,23 +78,28 @@ def images_of(batch):
     return torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def training_step(images, labels, classes: int):
-    """Returns a function that trains once on a batch and returns the loss."""
-    torch.manual_seed(0)
-    model = ArcFace(classes).to(memory_format=torch.channels_last).train()
+def stepping(trained: nn.Module, loss_of):
+    """Returns a function that takes a step of SGD and returns the loss."""
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
+        trained.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
     )
-    labels = torch.from_numpy(labels).long()
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = model(images_of(images), labels)
+        loss = loss_of()
         loss.backward()
         optimizer.step()
         return loss.item()
 
     return step
+
+
+def training_step(images, labels, classes: int):
+    """Returns a function that trains once on a batch and returns the loss."""
+    torch.manual_seed(0)
+    model = ArcFace(classes).to(memory_format=torch.channels_last).train()
+    labels = torch.from_numpy(labels).long()
+    return stepping(model, lambda: model(images_of(images), labels))
 
 
 def embed(images, batch_size: int):

@@ -1,5 +1,7 @@
 """The opponent: MobileNet-V2 style MobileFaceNet, plainly in PyTorch, channels last."""
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -33,32 +35,22 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
-class Separable(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.depthwise = nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False)
-        self.pointwise = nn.Conv2d(64, 64, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(64), nn.BatchNorm2d(64)
-
-    def forward(self, x):
-        x = functional.relu(self.bn1(self.depthwise(x)))
-        return functional.relu(self.bn2(self.pointwise(x)))
-
-
-class Global(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.depthwise = nn.Conv2d(512, 512, 7, groups=512, bias=False)
-        self.bn = nn.BatchNorm2d(512)
-
-    def forward(self, x):
-        return self.bn(self.depthwise(x))
+def named(**layers):
+    return nn.Sequential(OrderedDict(layers))
 
 
 class MobileFaceNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv1, self.dw_conv = unit(3, 64, 3, 2), Separable()
+        self.conv1 = unit(3, 64, 3, 2)
+        self.dw_conv = named(
+            depthwise=nn.Conv2d(64, 64, 3, 1, 1, groups=64, bias=False),
+            bn1=nn.BatchNorm2d(64),
+            relu1=nn.ReLU(),
+            pointwise=nn.Conv2d(64, 64, 1, bias=False),
+            bn2=nn.BatchNorm2d(64),
+            relu2=nn.ReLU(),
+        )
         blocks, channels = [], 64
         for expansion, features, repeats, stride in STAGES:
             for index in range(repeats):
@@ -66,7 +58,9 @@ class MobileFaceNet(nn.Module):
                 blocks.append(InvertedResidual(channels, features, first, expansion))
                 channels = features
         self.features = nn.Sequential(*blocks)
-        self.conv2, self.gdconv = unit(128, 512, 1), Global()
+        self.conv2 = unit(128, 512, 1)
+        depthwise = nn.Conv2d(512, 512, 7, groups=512, bias=False)
+        self.gdconv = named(depthwise=depthwise, bn=nn.BatchNorm2d(512))
         self.conv3, self.bn = nn.Conv2d(512, 128, 1), nn.BatchNorm2d(128)
 
     def forward(self, x):

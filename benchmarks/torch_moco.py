@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.torch_iresnet import IResNet, images_of
+from benchmarks.torch_iresnet import IResNet, images_of, stepping
 
 
 class MomentumContrast(nn.Module):
@@ -42,9 +42,8 @@ class MomentumContrast(nn.Module):
         own = (queries * keys).sum(dim=1, keepdim=True) - margin
         others = queries @ self.queue.clone().T
         logits = torch.cat([own, others], dim=1) / temperature
-        loss = functional.cross_entropy(
-            logits, torch.zeros(len(logits), dtype=torch.long)
-        )
+        first = torch.zeros(len(logits), dtype=torch.long)
+        loss = functional.cross_entropy(logits, first)
         self.enqueue(keys)
         return loss
 
@@ -52,7 +51,6 @@ class MomentumContrast(nn.Module):
 def training_step(
     image: np.ndarray,
     positive: np.ndarray,
-    *,
     depth: int,
     width: float,
     features: int,
@@ -66,15 +64,4 @@ def training_step(
     backbone = IResNet(depth, image.shape[1], width, features)
     backbone = backbone.to(memory_format=torch.channels_last)
     model = MomentumContrast(backbone, features, queue_size).train()
-    optimizer = torch.optim.SGD(
-        model.query.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4
-    )
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = model(images_of(image), images_of(positive))
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return stepping(model.query, lambda: model(images_of(image), images_of(positive)))

@@ -257,7 +257,6 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         data.angles = (0, 90)
         data.unsigned = True
         data.paired = True  # with another photograph, not of the same moment
-        config.train.evaluate_every = 1000
         if variant == "cfp_paired":
             _generator_only(weights)
             weights.update({"paired": 1.0, "perceptual": 2.0})
@@ -326,10 +325,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
 
 def _choose(system: Any, preset: dict) -> None:
     """Takes a preset; its objective and update schedule take no other options."""
-    for name in ("objective", "update"):
-        kept = {"weights": system.objective.weights} if name == "objective" else {}
-        if name in preset:
-            system[name] = ConfigDict(kept | preset.pop(name))
+    kept = {"objective": {"weights": system.objective.weights}, "update": {}}
+    for name in kept.keys() & preset.keys():
+        system[name] = ConfigDict(kept[name] | preset.pop(name))
     system.update(preset)
 
 
@@ -358,11 +356,8 @@ def _small(config: Any) -> None:
     system.network.generator.decoder_seed = 4
     system.network.generator.noise = 16
     system.update = ConfigDict({"name": "fixed", "ratio": (1, 2)})
-    system.optimizer.learning_rate = 2e-4
-    system.optimizer.discriminator.learning_rate = 2e-4
     config.train.ema_decay = 0.99
     config.data.batch_size = 16
-    config.train.num_steps = 4000
     config.train.evaluate_every = 1000
 
 
@@ -370,7 +365,6 @@ def _rendered(config: Any) -> None:
     """Rendered identities instead of records; every image has its ground truth."""
     data = config.data
     data.source = "rendered"
-    data.batch_size = 32
     data.angles = SEVEN
     data.lights = (4, 6, 8)  # flashes from the left, the front, the right
     data.paired = True

@@ -5,7 +5,8 @@ smoke        Rendered identities, some with child images, and a tiny network; no
     fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/smoke
 
 faces        3,000 rendered identities, 16 images each: a recogniser of rendered faces,
-             which DR-GAN's recipes use. FIGURES
+             which DR-GAN's recipes use. LFW 79.3 +- 1.3 %, CFP-FP 64.0 % in one run of
+             these settings; 44 minutes beside other work.
     fr-jax train --config=configs/inter_prototype.py:faces --workdir=runs/recogniser
 
 cfp          CFP, people 001 to 450; 451 to 500 are held out. CFP has no ages, so 50
@@ -106,6 +107,12 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     )
     system, train = config.system, config.train
     train.save_every = 2000
+    if variant in ("smoke", "faces", "cfp"):
+        system.backbone = "iresnet18"
+        system.head = "cosface"
+        system.image_size = 48
+        system.optimizer.schedule = "cosine"
+        config.data.batch_size = 32
     if variant == "paper_casia":
         config.data.records.expected_identities = 10_572
         config.data.children.published = "casia"
@@ -115,52 +122,39 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         train.epochs = 25.0
         config.data.children.published = "ms1m"
     elif variant in ("cfp", "faces"):
-        system.backbone = "iresnet18"
-        system.backbone_options.update(
-            {"width": 0.5, "embedding_size": 256, "dropout": 0.3}
-        )
-        system.image_size = 56
-        system.head = "cosface"
+        system.backbone_options.update({"embedding_size": 256, "dropout": 0.3})
         system.head_options = ConfigDict({"margin": 0.3, "scale": 32.0})
         system.optimizer.learning_rate = 0.05
-        system.optimizer.schedule = "cosine"
-        system.optimizer.warmup_epochs = 1.0
         system.augmentation = (
             ("flip", {}),
             ("similarity", {"probability": 1.0}),
             ("low_resolution", {}),
             ("colour_jitter", {"probability": 0.5}),
         )
-        config.data.batch_size = 32
         train.ema_decay = 0.995
         if variant == "cfp":
+            system.backbone_options.width = 0.5
+            system.image_size = 56
+            system.optimizer.warmup_epochs = 1.0
             config.data.records.identities = "001:450"
             config.data.children.stand_ins = 50
             train.epochs = 20.0
             train.evaluate_every = train.save_every = 985  # five epochs
         else:
             config.data.source = "rendered"
-            config.data.rendered.update(
-                {"num_identities": 3000, "num_images": 16, "size": 48}
-            )
-            config.data.rendered.update({"child_share": 0.0, "max_yaw": 90.0})
+            rendered = config.data.rendered
+            rendered.update({"num_identities": 3000, "num_images": 16, "size": 48})
+            rendered.update({"child_share": 0.0, "max_yaw": 90.0})
             system.backbone_options.width = 0.25
-            system.image_size = 48
             system.optimizer.warmup_epochs = 0.25
             train.num_steps = 8000
             train.evaluate_every = train.save_every = 2000
     elif variant == "smoke":
         config.data.source = "rendered"
-        config.data.batch_size = 32
         config.data.children.child_filter = 5
-        system.backbone = "iresnet18"
-        system.backbone_options.update(
-            {"width": 0.25, "embedding_size": 128, "dropout": 0.0}
-        )
-        system.image_size = 48
-        system.head = "cosface"
+        system.backbone_options.update({"embedding_size": 128, "dropout": 0.0})
+        system.backbone_options.width = 0.25
         system.head_options = ConfigDict({"margin": 0.2, "scale": 24.0})
-        system.optimizer.schedule = "cosine"
         train.epochs = 24.0
         train.log_every = 20
         train.evaluate_every = train.save_every = 100

@@ -61,15 +61,8 @@ from ml_collections import ConfigDict
 
 from configs import run_defaults
 
-VARIANTS = (
-    "smoke",
-    "faces",
-    "faces_cpu",
-    "cfp",
-    "paper_100k",
-    "paper_200k",
-    "paper_400k",
-)
+_PAPER = {"paper_100k": 100_000, "paper_200k": 200_000, "paper_400k": 400_000}
+VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", *_PAPER)
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
@@ -152,11 +145,10 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     config.train.evaluate_every = 195  # an epoch of 100,000 pairs
     config.train.save_every = 975
     data, system = config.data, config.system
-    if variant.startswith("paper_"):
-        thousands = int(variant.removeprefix("paper_").removesuffix("k"))
-        data.records.num_identities = 1000 * thousands
+    if identities := _PAPER.get(variant):
+        data.records.num_identities = identities
         config.train.best_metric = "heldout/accuracy"
-        config.train.evaluate_every = 1000 * thousands // 512
+        config.train.evaluate_every = identities // 512
         config.train.save_every = 5 * config.train.evaluate_every
     elif variant == "cfp":
         data.records.identities = "001:450"
@@ -171,27 +163,22 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         data.selection.sets = ("unseen",)
         if variant == "faces":
             data.source = "generated"
-            data.rendered.num_images = 0
             data.batch_size = 512
-            data.rendered.num_identities = 100_000
+            data.rendered.update({"num_identities": 100_000, "num_images": 0})
             data.rendered.size = 112
         elif variant == "faces_cpu":
             data.rendered.size = 48
             system.queue.size = 1024
             _small(config, epochs=100.0)
         else:
-            data.rendered.num_identities = 400
-            data.rendered.num_images = 4
-            data.rendered.num_unseen = 100
-            data.rendered.size = 48
-            data.rendered.max_yaw = 45.0
+            data.rendered.update({"num_identities": 400, "num_images": 4, "size": 48})
+            data.rendered.update({"num_unseen": 100, "max_yaw": 45.0})
             system.queue.size = 128
             _small(config, epochs=24.0)
             data.num_ops = 1
             system.backbone_options.embedding_size = 128
             config.train.log_every = 15
-            config.train.evaluate_every = 75
-            config.train.save_every = 75
+            config.train.evaluate_every = config.train.save_every = 75
     return config
 
 
@@ -212,5 +199,4 @@ def _small(config: Any, epochs: float) -> None:
     config.system.optimizer.learning_rate = 0.05
     config.system.optimizer.schedule = "cosine"
     config.train.epochs = epochs
-    config.train.evaluate_every = 500
-    config.train.save_every = 500
+    config.train.evaluate_every = config.train.save_every = 500

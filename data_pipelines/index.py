@@ -22,6 +22,7 @@ FILE = "index.npz"
 # A TFRecord: length, its masked CRC | payload | the payload's masked CRC.
 _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Index(NamedTuple):
@@ -76,24 +77,10 @@ def load(folder: epath.Path) -> Index:
             arrays = dict(np.load(file, allow_pickle=False))
         about = json.loads(str(arrays.pop("about")))
         index = Index(**arrays, **about)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _DAMAGED as error:
         raise DataError(f"{folder / FILE}: damaged index ({error})") from error
-    columns = (index.shard, index.offset, index.length, index.label, index.age)
-    columns += tuple(
-        column
-        for column in (index.yaw, index.light, index.session, index.expression)
-        if column is not None
-    )
-    if len({len(column) for column in columns}) > 1 or any(
-        os.path.basename(shard) != shard for shard in index.shards
-    ):
+    lengths = {len(column) for column in arrays.values()}
+    if len(lengths) > 1 or any(os.path.basename(s) != s for s in index.shards):
         raise DataError(f"{folder / FILE}: damaged index (its columns do not agree)")
     for number, shard in enumerate(index.shards):
         ends = (index.offset + index.length)[index.shard == number]

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -142,24 +142,21 @@ class JoinedRecords:
 
     def serialized(self, numbers: np.ndarray) -> list[bytes]:
         """Returns records as they are stored."""
-        out: list[bytes] = [b""] * len(numbers)
-        which = np.searchsorted(self._offsets, numbers, side="right") - 1
-        for number in np.unique(which):
-            rows = np.flatnonzero(which == number)
-            local = numbers[rows] - self._offsets[number]
-            for row, record in zip(rows, self._sets[number].serialized(local)):
-                out[row] = record
-        return out
+        return self._in_order(numbers, RecordSet.serialized)
 
     def images(self, numbers: np.ndarray) -> np.ndarray:
         """Returns uint8 RGB [n, S, S, 3]."""
+        return np.stack(self._in_order(numbers, RecordSet.images))
+
+    def _in_order(self, numbers: np.ndarray, read: Callable) -> list:
+        """What `read` gives for the numbers, of each set at once."""
         which = np.searchsorted(self._offsets, numbers, side="right") - 1
-        return np.stack(
-            [
-                self._sets[w].images(np.array([n - self._offsets[w]]))[0]
-                for w, n in zip(which, numbers)
-            ]
-        )
+        found = {}
+        for number in np.unique(which):
+            rows = np.flatnonzero(which == number)
+            local = numbers[rows] - self._offsets[number]
+            found |= zip(rows.tolist(), read(self._sets[number], local))
+        return [found[row] for row in range(len(numbers))]
 
     def close(self) -> None:
         """Closes all sets."""

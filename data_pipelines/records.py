@@ -15,22 +15,11 @@ from data_pipelines.readers import Face
 tf.config.set_visible_devices([], "GPU")
 tf.config.set_visible_devices([], "TPU")
 
-_SCALARS = {
-    "label": np.int32,
-    "identity": str,
-    "source": str,
-    "age": np.float32,
-    "yaw": np.float32,
-    "pitch": np.float32,
-    "roll": np.float32,
-    "expression": str,
-    "light": np.int32,
-    "session": np.int32,
-    "video": str,
-    "frame": np.int32,
-    "shot": np.int32,
-    "track": np.int32,
-    "quality": np.float32,
+_STORED = {int: np.int32, float: np.float32, str: str}
+SCALARS: dict[str, Any] = {
+    name: _STORED[kind]
+    for name, kind in Face.__annotations__.items()
+    if kind in _STORED
 }
 _LANDMARKS = {"landmarks5": 5, "landmarks68": 68}
 
@@ -39,7 +28,7 @@ def features(size: int) -> tfds.features.FeaturesDict:
     """Returns the TFDS features of faces of `size` x `size` pixels."""
     scalars: dict[str, Any] = {
         name: tfds.features.Text() if kind is str else tfds.features.Scalar(kind)
-        for name, kind in _SCALARS.items()
+        for name, kind in SCALARS.items()
     }
     landmarks = {
         name: tfds.features.Tensor(shape=(None, 2), dtype=np.float32)
@@ -72,7 +61,7 @@ def decode(serialized: bytes) -> Face:
     """Returns one record as a Face, every absent value as its default."""
     example = tf.train.Example.FromString(serialized).features.feature
     values: dict[str, Any] = {"image": example["image"].bytes_list.value[0]}
-    for name, kind in _SCALARS.items():
+    for name, kind in SCALARS.items():
         feature = example[name]
         if kind is str:
             values[name] = feature.bytes_list.value[0].decode()

@@ -274,14 +274,6 @@ class Unpickler:
         self.push(self._load(self.pop()))
 
 
-def _tuple(length: int) -> Callable[[Unpickler], None]:
-    return lambda on: on.push(tuple(on.pop_many(length)))
-
-
-def _constant(value: Any) -> Callable[[Unpickler], None]:
-    return lambda on: on.push(value)
-
-
 _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
     code[0]: act
     for code, act in {
@@ -290,9 +282,9 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.MARK: Unpickler.mark,
         pickle.POP: Unpickler.pop_item,
         pickle.POP_MARK: Unpickler.pop_mark,
-        pickle.NONE: _constant(None),
-        pickle.NEWTRUE: _constant(True),
-        pickle.NEWFALSE: _constant(False),
+        pickle.NONE: lambda on: on.push(None),
+        pickle.NEWTRUE: lambda on: on.push(True),
+        pickle.NEWFALSE: lambda on: on.push(False),
         pickle.INT: Unpickler.integer,
         pickle.BININT: lambda on: on.push(on.number(_INT32)),
         pickle.BININT1: lambda on: on.push(on.number(_UINT8)),
@@ -317,11 +309,11 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.EMPTY_SET: lambda on: on.push({}),
         pickle.ADDITEMS: Unpickler.pop_mark,
         pickle.FROZENSET: Unpickler.as_set,
-        pickle.EMPTY_TUPLE: _constant(()),
+        pickle.EMPTY_TUPLE: lambda on: on.push(()),
         pickle.TUPLE: lambda on: on.push(tuple(on.pop_mark())),
-        pickle.TUPLE1: _tuple(1),
-        pickle.TUPLE2: _tuple(2),
-        pickle.TUPLE3: _tuple(3),
+        pickle.TUPLE1: lambda on: on.push(tuple(on.pop_many(1))),
+        pickle.TUPLE2: lambda on: on.push(tuple(on.pop_many(2))),
+        pickle.TUPLE3: lambda on: on.push(tuple(on.pop_many(3))),
         pickle.EMPTY_DICT: lambda on: on.push({}),
         pickle.DICT: Unpickler.as_dict,
         pickle.SETITEM: lambda on: on.items(on.pop_many(2)),

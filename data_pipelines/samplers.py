@@ -225,8 +225,7 @@ def posed(
         raise DataError(
             f"a batch of {batch_size}, {batch_size - main} of it auxiliary images, "
             f"with {images} of each identity out of {classes:,}; use a multiple of "
-            f"{images}, "
-            f"at most {most:,}"
+            f"{images}, at most {most:,}"
         )
     for count, rows in auxiliary:
         if rows % images or not 0 < rows <= count:

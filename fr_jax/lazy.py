@@ -10,12 +10,12 @@ def attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
     Args:
       package: its `__name__`.
-      modules: the module in which each public name is defined.
+      modules: the module in which each public name is defined, '.module' within it.
     """
 
     def __getattr__(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(modules[name]), name)
+        return getattr(importlib.import_module(modules[name], package), name)
 
     return __getattr__

@@ -35,17 +35,14 @@ class Provenance(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """Returns what an embedder keeps of it, fit for JSON."""
         known = {
-            "identities": {
-                name: list(names) for name, names in self.identities.items()
-            },
+            "identities": joined(self.identities),
             "licences": dict(self.licences),
-            "held_out": {name: list(names) for name, names in self.held_out.items()},
+            "held_out": joined(self.held_out),
             "fingerprint": self.fingerprint,
             "note": "; ".join(self.notes),
         }
-        return {name: value for name, value in known.items() if value} | dict(
-            self.details
-        )
+        known = {name: value for name, value in known.items() if value}
+        return known | dict(self.details)
 
 
 def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> str:

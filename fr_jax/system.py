@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names, unknown
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -54,6 +54,11 @@ class Mean(NamedTuple):
 
     total: Any
     count: Any
+
+    @classmethod
+    def of(cls, total: Any, count: Any = 1) -> "Mean":
+        """Returns a mean of float32 scalars of JAX; of one value by default."""
+        return cls(jnp.float32(total), jnp.float32(count))
 
 
 class Input(NamedTuple):
@@ -121,9 +126,7 @@ def check_given(
     given: Mapping[str, PyTree] | None, known: Iterable[str]
 ) -> dict[str, PyTree]:
     """Returns `given` as a dict; UserError for a name that a system does not take."""
-    for name in given or {}:
-        if name not in known:
-            raise UserError(unknown("given network", name, known))
+    check_names("given network", given or {}, known)
     return dict(given or {})
 
 

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -183,16 +182,11 @@ def in_a_new_process(code: str) -> str:
     return done.stdout
 
 
-def test_fr_jax_is_imported_quickly_and_without_tensorflow():
-    code = (
-        "import sys, fr_jax; print('tensorflow' in sys.modules, 'jax' in sys.modules)"
-    )
-    in_a_new_process(
-        code
-    )  # from the disk once, so that the second time is the program's
-    began = time.perf_counter()
-    assert in_a_new_process(code).split() == ["False", "False"]
-    assert time.perf_counter() - began < 3
+def test_fr_jax_is_imported_without_tensorflow_and_jax():
+    """Which makes it quick: little but Python's own modules is loaded."""
+    found = in_a_new_process("import sys, fr_jax; print(*sys.modules)").split()
+    assert not {"tensorflow", "jax", "numpy"} & set(found)
+    assert len(found) < 120
 
 
 def test_everything_but_records_is_imported_without_tensorflow():

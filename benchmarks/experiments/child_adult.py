@@ -71,17 +71,11 @@ def measure(cosine: np.ndarray, rows: np.ndarray | slice) -> tuple[float, float]
 def run(arguments, seed: int, to: Path) -> dict[str, dict]:
     """Trains both arms once; returns cosines and the prototypes' closeness of each."""
     face_set = sets.ages(0.5, _YAW)
-    arrays = sets.arrays(
-        face_set,
-        seed=seed,
-        people=arguments.identities,
-        images=arguments.images,
-        size=_SIZE,
-        progress="rendering faces",
-    )
-    children = np.flatnonzero(
-        sets.child_owners(seed, np.arange(arguments.identities), 0.5)
-    ).tolist()
+    people = arguments.identities
+    drawing = {"seed": seed, "size": _SIZE, "progress": "rendering faces"}
+    arrays = sets.arrays(face_set, people=people, images=arguments.images, **drawing)
+    owners = sets.child_owners(seed, np.arange(people), 0.5)
+    children = np.flatnonzero(owners).tolist()
     images = unseen(seed, arguments.unseen)
     options = configs.get_config("smoke").system.to_dict()
     options |= {"head": "arcface", "head_options": {"margin": 0.3, "scale": 24.0}}
@@ -91,7 +85,7 @@ def run(arguments, seed: int, to: Path) -> dict[str, dict]:
         steps_per_epoch = stream.num_examples / stream.batch_size
         steps = round(arguments.epochs * steps_per_epoch)
         system = inter_prototype.make(
-            arguments.identities,
+            people,
             **options,
             steps_per_epoch=steps_per_epoch,
             num_steps=steps,
@@ -129,9 +123,8 @@ def main() -> None:
         for what in ("prototypes", "prototypes_above_0"):
             values = [found[arm][what] for found in runs.values()]
             results[f"{arm}/{what}/cosine"] = float(np.mean(values))
-    drawn = np.random.default_rng(0).integers(
-        0, arguments.unseen, (_BOOTSTRAPS, arguments.unseen)
-    )
+    count = arguments.unseen
+    drawn = np.random.default_rng(0).integers(0, count, (_BOOTSTRAPS, count))
 
     def by_arm(gap, who=slice(None)):
         """AUC and accuracy by arm and seed: [2, seeds, 2]."""

@@ -171,10 +171,8 @@ def photographs(path: Path, detector, eyes: float = 36.0) -> np.ndarray:
             shift = 99.5 - points.mean(axis=0)
             moved = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
             found = detector(cv2.warpAffine(image, moved, (200, 200)))
-            away = [
-                np.linalg.norm(one.points - truth - shift, axis=1) / eyes
-                for one in found
-            ]
+            wrong = [one.points - truth - shift for one in found]
+            away = [np.linalg.norm(points, axis=1) / eyes for points in wrong]
             off += sorted(away, key=np.mean)[:1]
     return np.array(off)
 
@@ -198,10 +196,9 @@ def histograms(cosines, path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, len(cosines), figsize=(4 * len(cosines), 3))
     for axis, (name, (same, other)) in zip(np.atleast_1d(axes), cosines.items()):
+        bins = np.linspace(-0.5, 1, 46)
         for values, label in ((same, "genuine"), (other, "impostor")):
-            axis.hist(
-                values, np.linspace(-0.5, 1, 46), alpha=0.6, label=label, density=True
-            )
+            axis.hist(values, bins, alpha=0.6, label=label, density=True)
         axis.set(title=name, xlabel="cosine")
         axis.legend(loc="upper left")
     figure.tight_layout()

@@ -21,22 +21,15 @@ _PERSON = 1  # whom the second sheet shows
 
 def people(rows: int) -> np.ndarray:
     """Returns images [rows * _COLUMNS, S, S, 3] of as many people."""
-    drawn = sets.draw(
-        sets.default(30.0),
-        seed=0,
-        people=np.arange(rows * _COLUMNS),
-        images=np.zeros(rows * _COLUMNS),
-        size=_TILE,
-    )
+    numbers = np.arange(rows * _COLUMNS)
+    drawn = sets.draw(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
     return np.concatenate([some.image for some in drawn])
 
 
 def one_person(number: int) -> np.ndarray:
     """Returns one person turned, moved, lit and aged, a row each."""
     plain = sets.label(sets.kdef(), 0, [number], [2]).codes
-    codes = jax.tree.map(
-        lambda field: jnp.repeat(jnp.asarray(field), _COLUMNS, axis=0), plain
-    )
+    codes = jax.tree.map(lambda row: jnp.repeat(row, _COLUMNS, axis=0), plain)
     yaw = jnp.linspace(-90, 90, _COLUMNS)
     moved = [faces.expression(name) for name in faces.EXPRESSIONS]
     moved.append(faces.expression("happy") + faces.expression("surprised"))

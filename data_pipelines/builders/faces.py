@@ -20,13 +20,7 @@ from data_pipelines.readers import Face
 VERSION = "1.0.0"
 _MAX_LABELS = 10_000_000  # the names of all of them are held in a list
 # What the index knows of each face, so that a stream need not read the records for it.
-_KNOWN = {
-    "age": np.float32,
-    "yaw": np.float32,
-    "light": np.int32,
-    "session": np.int32,
-    "expression": np.str_,
-}
+_KNOWN = ("age", "yaw", "light", "session", "expression")
 
 
 class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -109,8 +103,8 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 shards=shards,
                 identities=names,
                 **{
-                    name: np.array(self._columns[name], kind)
-                    for name, kind in _KNOWN.items()
+                    name: np.array(column, records.SCALARS[name])
+                    for name, column in self._columns.items()
                 },
                 **self._about,
             ),

@@ -88,7 +88,7 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
     """
     if lag_mode not in ("drop", "original"):
         raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
-    first, second, same, skipped = [], [], [], 0
+    pairs, skipped = [], 0
     for line in sorted(lists.lines(path, "list of pairs")):
         label, _, names = line.partition(" ")
         if label not in ("0", "1"):
@@ -96,14 +96,13 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
         parts = _split_names(names)
         if parts is None:
             skipped += 1
-            if lag_mode == "drop" or not first:
+            if lag_mode == "drop" or not pairs:
                 continue
-            parts = first[-1], second[-1]
-        first.append(parts[0])
-        second.append(parts[1])
-        same.append(label == "1")
-    if not same:
+            parts = pairs[-1][:2]
+        pairs.append((*parts, label == "1"))
+    if not pairs:
         raise DataError(f"{path}: no pairs")
+    first, second, same = (list(column) for column in zip(*pairs))
     return NamedPairs(first, second, same, skipped)
 
 
@@ -152,13 +151,6 @@ def child_adult_pairs(
     return NamedPairs([names[a] for a, _ in pairs], [names[b] for _, b in pairs], same)
 
 
-def write_list(path: str | Path, pairs: NamedPairs) -> None:
-    """Writes pairs as `label path path` lines."""
-    lines = zip(pairs.same, pairs.first, pairs.second)
-    text = "".join(f"{int(same)} {a} {b}\n" for same, a, b in lines)
-    Path(path).write_text(text, encoding="utf-8", errors="surrogateescape")
-
-
 def _person_and_age(name: str) -> tuple[str, int]:
     stem = Path(name).stem
     if match := re.fullmatch(r"(\d{3})[Aa](\d{2})[a-z]?", stem):
@@ -190,23 +182,21 @@ def _load_cfp(split: Path, root: Path) -> Pairs:
         _cfp_table(split.parent.parent / f"Pair_list_{kind}.txt")
         for kind in ("F", profiles)
     ]
-    first, second, same, folds = [], [], [], []
+    listed = []
     parts = sorted(path for path in split.iterdir() if path.is_dir())
     for fold, part in enumerate(parts):
         for label, name in ((True, "same.txt"), (False, "diff.txt")):
             for line in lists.lines(part / name):
                 try:
                     a, b = (int(number) for number in line.split(","))
-                    first.append(tables[0][a])
-                    second.append(tables[1][b])
+                    listed.append((tables[0][a], tables[1][b], label, fold))
                 except (ValueError, KeyError):
                     raise DataError(
                         f"{part / name}: {line!r:.80} is not a pair"
                     ) from None
-                same.append(label)
-                folds.append(fold)
-    if not same:
+    if not listed:
         raise DataError(f"{split}: no folds 01, 02, ... with same.txt and diff.txt")
+    first, second, same, folds = zip(*listed)
     return _assemble(split, root, [*first, *second], same, np.array(folds))
 
 

@@ -1,6 +1,6 @@
 """Folders of aligned faces: <root>/<identity>/<image>.jpg."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines import DataError
@@ -8,7 +8,25 @@ from data_pipelines.images import list_images, read_file
 from data_pipelines.readers import Face
 
 
-class ImageFolder:
+class FaceFiles:
+    """Faces in files below a folder, each of which is read when its turn comes.
+
+    Args:
+      faces: what is known of each, without its image; `source` is its path in `root`.
+    """
+
+    def __init__(self, root: Path, faces: Sequence[Face]):
+        self._root, self._faces = root, faces
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def __iter__(self) -> Iterator[Face]:
+        for face in self._faces:
+            yield face._replace(image=read_file(self._root / face.source))
+
+
+class ImageFolder(FaceFiles):
     """A folder of identities, in sorted order; a label is a place in that order.
 
     Images may lie deeper than the identity's folder. `identities` are the names.
@@ -18,50 +36,41 @@ class ImageFolder:
     """
 
     def __init__(self, root: str | Path):
-        self._root = Path(root)
-        if not self._root.is_dir():
-            raise DataError(f"{root}: no such folder")
-        by_identity: dict[str, list[Path]] = {}
-        for path in list_images(self._root):
-            parts = path.relative_to(self._root).parts
-            if len(parts) > 1:
-                by_identity.setdefault(parts[0], []).append(path)
+        by_identity: dict[str, list[str]] = {}
+        for source in image_paths(root):
+            identity, *inside = source.split("/", 1)
+            if inside:
+                by_identity.setdefault(identity, []).append(source)
         if not by_identity:
             raise DataError(
                 f"{root}: no images found as <identity>/<image>.jpg; put each person's "
                 "images into a folder of their own"
             )
-        self._paths = by_identity
         self.identities = sorted(by_identity)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._paths.values()))
-
-    def __iter__(self) -> Iterator[Face]:
-        for label, identity in enumerate(self.identities):
-            for path in self._paths[identity]:
-                source = path.relative_to(self._root).as_posix()
-                yield Face(read_file(path), label, identity, source)
+        faces = [
+            Face(b"", label, identity, source)
+            for label, identity in enumerate(self.identities)
+            for source in by_identity[identity]
+        ]
+        super().__init__(Path(root), faces)
 
 
-class FlatFolder:
+class FlatFolder(FaceFiles):
     """The images of a folder, whoever they show, in sorted order and unlabelled.
 
     Raises DataError where the folder is missing or holds no image.
     """
 
     def __init__(self, root: str | Path):
-        self._root = Path(root)
-        if not self._root.is_dir():
-            raise DataError(f"{root}: no such folder")
-        self._paths = list(list_images(self._root))
-        if not self._paths:
+        faces = [Face(b"", source=source) for source in image_paths(root)]
+        if not faces:
             raise DataError(f"{root}: no .jpg, .jpeg or .png found below it")
+        super().__init__(Path(root), faces)
 
-    def __len__(self) -> int:
-        return len(self._paths)
 
-    def __iter__(self) -> Iterator[Face]:
-        for path in self._paths:
-            source = path.relative_to(self._root).as_posix()
-            yield Face(read_file(path), source=source)
+def image_paths(root: str | Path) -> list[str]:
+    """Returns the paths in a folder of its images; DataError where it is missing."""
+    folder = Path(root)
+    if not folder.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return [path.relative_to(folder).as_posix() for path in list_images(folder)]

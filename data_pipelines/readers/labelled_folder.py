@@ -1,21 +1,19 @@
 """Folders of aligned faces with a labels.csv that says what is known of each."""
 
-import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
-from data_pipelines.images import read_file
 from data_pipelines.readers import Face
+from data_pipelines.readers.image_folder import FaceFiles
 
 FILE = "labels.csv"
 _NUMBERS = ("age", "yaw", "pitch", "roll", "quality")
 _COUNTS = ("light", "session")
 
 
-class LabelledFolder:
+class LabelledFolder(FaceFiles):
     """The images that ROOT/labels.csv names, in order of their identities.
 
     Columns: `file`, relative to the folder; any of `identity`, `yaw`, `pitch`, `roll`
@@ -28,53 +26,41 @@ class LabelledFolder:
     """
 
     def __init__(self, root: str | Path):
-        self._root = Path(root)
-        table = self._root / FILE
+        folder = Path(root)
+        table = folder / FILE
         known = lists.table(table, ["file"])
         if not known:
             raise DataError(f"{table}: names no image")
         names = {row.get("identity") or "" for _, row in known} - {""}
         self.identities = sorted(names)
         label = {name: number for number, name in enumerate(self.identities)}
-        faces = [self._face(table, line, row, label) for line, row in known]
-        self._faces = sorted(faces, key=lambda face: (face.label, face.source))
+        faces = []
+        for line, row in known:
+            face = _face(folder, row, f"{table}: line {line}")
+            faces.append(face._replace(label=label.get(face.identity, -1)))
+        faces.sort(key=lambda face: (face.label, face.source))
+        super().__init__(folder, faces)
 
-    def _face(self, table, line, row, label) -> Face:
-        where = f"{table}: line {line}"
-        source = row["file"] or ""
-        if not source or Path(source).is_absolute() or ".." in Path(source).parts:
-            raise DataError(
-                f"{where}: file {source!r:.200} is no path within the folder"
-            )
-        if not os.path.isfile(self._root / source):  # False of names too long, too
-            raise DataError(f"{where}: no such image: {source!r:.200}")
-        identity = row.get("identity") or ""
-        values: dict = {}
-        for name in _NUMBERS + _COUNTS:
-            text = row.get(name) or ""
-            whole = name in _COUNTS
+
+def _face(folder: Path, row: dict, where: str) -> Face:
+    """The face of a row, without label and image; `where` names it for an error."""
+    source = row["file"] or ""
+    if not source or Path(source).is_absolute() or ".." in Path(source).parts:
+        raise DataError(f"{where}: file {source!r:.200} is no path within the folder")
+    if not os.path.isfile(folder / source):  # False of names too long, too
+        raise DataError(f"{where}: no such image: {source!r:.200}")
+    values: dict = {name: row.get(name) or "" for name in ("identity", "expression")}
+    for names, kind in ((_NUMBERS, float), (_COUNTS, int)):
+        for name in names:
+            if not (text := row.get(name)):
+                continue
             try:
-                values[name] = (int if whole else float)(text) if text else None
+                values[name] = kind(text)
             except ValueError:
                 raise DataError(
                     f"{where}: {name} {text!r:.80} is not a number"
                 ) from None
-            if values[name] is None:
-                values[name] = -1 if whole else math.nan
-        if abs(values["yaw"]) > 180:
-            raise DataError(f"{where}: a yaw of {values['yaw']:g} degrees")
-        return Face(
-            b"",
-            label.get(identity, -1),
-            identity,
-            source,
-            expression=row.get("expression") or "",
-            **values,
-        )
-
-    def __len__(self) -> int:
-        return len(self._faces)
-
-    def __iter__(self) -> Iterator[Face]:
-        for face in self._faces:
-            yield face._replace(image=read_file(self._root / face.source))
+    face = Face(b"", source=source, **values)
+    if abs(face.yaw) > 180:
+        raise DataError(f"{where}: a yaw of {face.yaw:g} degrees")
+    return face

@@ -5,29 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import DataError
-from data_pipelines.images import list_images, read_file
 from data_pipelines.readers import Face
-from data_pipelines.readers.image_folder import ImageFolder
+from data_pipelines.readers.image_folder import FaceFiles, ImageFolder, image_paths
 
 PROFILE = 90.0  # degrees; CFP's profiles face either side, and nobody noted which
 
-# Multi-PIE's cameras at the height of the head -> yaw in degrees; which side is
-# positive is a convention.
-CAMERAS = {
-    "110": -90,
-    "120": -75,
-    "090": -60,
-    "080": -45,
-    "130": -30,
-    "140": -15,
-    "051": 0,
-    "050": 15,
-    "041": 30,
-    "190": 45,
-    "200": 60,
-    "010": 75,
-    "240": 90,
-}
+# Multi-PIE's cameras at the height of the head -> yaw in degrees, every 15 of them;
+# which side is positive is a convention.
+_FROM_SIDE_TO_SIDE = "110 120 090 080 130 140 051 050 041 190 200 010 240"
+CAMERAS = dict(zip(_FROM_SIDE_TO_SIDE.split(), range(-90, 91, 15)))
 _OVERHEAD = ("081", "191")
 _SHOT = re.compile(r"(\d{3})_(\d\d)_(\d\d)_(\d{3})_(\d\d)")
 # By session and recording (Gross et al. 2010).
@@ -59,7 +45,7 @@ class Cfp(ImageFolder):
             yield face._replace(yaw=PROFILE if kinds[0] == "profile" else 0.0)
 
 
-class MultiPie:
+class MultiPie(FaceFiles):
     """Multi-PIE: any folders of ID_SESSION_RECORDING_CAMERA_LIGHT.png (or .jpg).
 
     Yaw is the camera's; the two cameras overhead are left out.
@@ -70,41 +56,37 @@ class MultiPie:
     """
 
     def __init__(self, root: str | Path):
-        self._root = Path(root)
-        if not self._root.is_dir():
-            raise DataError(f"{root}: no such folder")
         found = []
-        for path in list_images(self._root):
-            if match := _SHOT.fullmatch(path.stem):
-                camera = match[4]
-                if camera in _OVERHEAD:
-                    continue
-                if camera not in CAMERAS:
-                    raise DataError(f"{path}: Multi-PIE has no camera {camera}")
-                found.append((match.groups(), path))
+        for source in image_paths(root):
+            match = _SHOT.fullmatch(Path(source).stem)
+            if match is None or match[4] in _OVERHEAD:
+                continue
+            if match[4] not in CAMERAS:
+                path = Path(root) / source
+                raise DataError(f"{path}: Multi-PIE has no camera {match[4]}")
+            found.append((match.groups(), source))
         if not found:
             raise DataError(
                 f"{root}: no images named as Multi-PIE's, 001_01_01_051_07.png"
             )
-        self._images = sorted(found)
         self.identities = sorted({parts[0] for parts, _ in found})
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[Face]:
         label = {name: number for number, name in enumerate(self.identities)}
-        for (identity, session, recording, camera, light), path in self._images:
+        faces: list[Face] = []
+        for parts, source in sorted(found, key=lambda shot: shot[0]):
+            identity, session, recording, camera, light = parts
             shown = _EXPRESSIONS.get(int(session), ())
             number = int(recording) - 1
-            yield Face(
-                read_file(path),
-                label[identity],
-                identity,
-                path.relative_to(self._root).as_posix(),
-                yaw=float(CAMERAS[camera]),
-                pitch=0.0,
-                expression=shown[number] if number < len(shown) else "",
-                light=int(light),
-                session=int(session),
+            faces.append(
+                Face(
+                    b"",
+                    label[identity],
+                    identity,
+                    source,
+                    yaw=float(CAMERAS[camera]),
+                    pitch=0.0,
+                    expression=shown[number] if number < len(shown) else "",
+                    light=int(light),
+                    session=int(session),
+                )
             )
+        super().__init__(Path(root), faces)

@@ -95,9 +95,8 @@ class RecordIO:
             labels = np.frombuffer(payload, "<f4", flag, _HEADER.size)
         elif payload[24:26] not in _IMAGES and payload[32:34] in _IMAGES:
             # A dialect in the wild, for labels that float32 cannot count.
-            return Record(
-                np.array(_WIDE_HEADER.unpack_from(payload)[1:2]), payload[32:]
-            )
+            _, label, _, _ = _WIDE_HEADER.unpack_from(payload)
+            return Record(np.array([label]), payload[32:])
         return Record(labels, payload[_HEADER.size + 4 * flag :])
 
     def scan(self) -> Iterator[tuple[int, int]]:
@@ -105,16 +104,11 @@ class RecordIO:
 
         Needs no index; length is that of the payload on disk.
         """
-        data, size, at = self._data, len(self._data), 0
-        unpack = _WORDS.unpack_from
-        start, total = 0, 0
+        size, at, start, total = len(self._data), 0, 0, 0
         while at < size:
             if size - at < 8:
                 raise self._error(at, f"{size - at} stray bytes at the end")
-            magic, word = unpack(data, at)
-            if magic != MAGIC:
-                raise self._error(at, f"magic 0x{magic:08X} instead of 0x{MAGIC:08X}")
-            part, length = word >> 29, word & _LENGTH_MASK
+            part, length = self._part(at)
             end = at + 8 + (length + 3 & ~3)
             if end > size:
                 raise self._error(at, f"{length:,} bytes go beyond the end of the file")
@@ -134,10 +128,7 @@ class RecordIO:
         while True:
             if at + 8 > len(self._data):
                 raise self._error(at, "the record goes beyond the end of the file")
-            magic, word = _WORDS.unpack_from(self._data, at)
-            if magic != MAGIC:
-                raise self._error(at, f"magic 0x{magic:08X} instead of 0x{MAGIC:08X}")
-            part, length = word >> 29, word & _LENGTH_MASK
+            part, length = self._part(at)
             if length > MAX_BYTES or at + 8 + length > len(self._data):
                 raise self._error(at, f"a record of {length:,} bytes does not fit here")
             expected = (_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)
@@ -148,6 +139,13 @@ class RecordIO:
                 return _MAGIC_BYTES.join(parts)
             at += 8 + (length + 3 & ~3)
 
+    def _part(self, at: int) -> tuple[int, int]:
+        """Which part of a record begins at a byte, and how long it is."""
+        magic, word = _WORDS.unpack_from(self._data, at)
+        if magic != MAGIC:
+            raise self._error(at, f"magic 0x{magic:08X} instead of 0x{MAGIC:08X}")
+        return word >> 29, word & _LENGTH_MASK
+
     def _read_index(self, path: Path) -> dict[int, int]:
         try:
             table = np.loadtxt(path, np.int64, delimiter="\t", ndmin=2)
@@ -157,7 +155,7 @@ class RecordIO:
             raise DataError(
                 f"{path}: {table.shape[1]} columns instead of key<TAB>offset"
             )
-        keys, offsets = table[:, 0], table[:, 1]
+        keys, offsets = table.T
         outside = np.flatnonzero((offsets < 0) | (offsets > len(self._data) - 8))
         if len(outside):
             line = int(outside[0])
@@ -169,14 +167,12 @@ class RecordIO:
 
     def _image_keys(self) -> tuple[list[int], int | None]:
         """Keys of the images in order, and the number of identities if it is said."""
-        if 0 not in self._offsets:
-            return list(self._offsets), None
-        first = self.record(0)
-        if len(first.labels) != 2:
+        first = self.record(0).labels if 0 in self._offsets else ()
+        if len(first) != 2:
             return list(self._offsets), None
         # float32 cannot count beyond 2^24: near the limit the records themselves tell
         # images from identities, which have none.
-        images, end = (self._label(0, label) for label in first.labels)
+        images, end = (self._label(0, label) for label in first)
         keys = [
             key
             for key in self._offsets

@@ -77,12 +77,3 @@ def crop(image: np.ndarray, points: np.ndarray, size: int = 112) -> np.ndarray:
     Bilinear, black outside the image.
     """
     return cv2.warpAffine(image, similarity(points, template(size)), (size, size))
-
-
-def centre_crop(image: np.ndarray, size: int = 112) -> np.ndarray:
-    """Returns the largest centred square of an image, resized to `size`."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)

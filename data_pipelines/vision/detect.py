@@ -81,8 +81,7 @@ def detect_or_pad(detector: YuNet, image: np.ndarray) -> list[Detection]:
     margin = max(image.shape[:2]) // 2
     sides = ((margin, margin), (margin, margin), (0, 0))
     padded = np.pad(image, sides, mode="edge")
-    shift = np.array([margin, margin])
     return [
-        Detection(face.box - [*shift, 0, 0], face.points - shift, face.score)
+        Detection(face.box - [margin, margin, 0, 0], face.points - margin, face.score)
         for face in detector(padded)
     ]

@@ -12,23 +12,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-OPERATIONS = (
-    "Identity",
-    "ShearX",
-    "TranslateX",
-    "Rotate",
-    "Brightness",
-    "Color",
-    "Contrast",
-    "Sharpness",
-    "Posterize",
-    "Solarize",
-    "AutoContrast",
-    "Equalize",
-    "Grayscale",
-)
-SIGNED = OPERATIONS[1:8]
 _ONE = 1 << 16  # of fixed point
+_LEVELS = np.arange(256)
 # n / 13, rounded: the filter of Sharpness weighs 1, in the middle 5.
 _THIRTEENTHS = ((2 * np.arange(13 * 255 + 1) + 13) // 26).astype(np.uint8)
 
@@ -165,14 +150,12 @@ def _blend(towards, image, factor):
 def _luma(image):
     """uint8 [H, W] of Rec. 601, in Pillow's integers; exact below 2**24 in float32."""
     weights = np.array([19595, 38470, 7471], np.float32)
-    return (
-        (image.astype(np.float32) @ weights).astype(np.int32) + 0x8000 >> 16
-    ).astype(np.uint8)
+    luma = (image.astype(np.float32) @ weights).astype(np.int32)
+    return (luma + 0x8000 >> 16).astype(np.uint8)
 
 
 def _brightness(image, number, sign):
-    factor = _factor(number, sign)
-    return cv2.LUT(image, _blend(0, np.arange(256), factor))
+    return cv2.LUT(image, _blend(0, _LEVELS, _factor(number, sign)))
 
 
 def _colour(image, number, sign):
@@ -181,7 +164,7 @@ def _colour(image, number, sign):
 
 def _contrast(image, number, sign):
     mean = int(_luma(image).mean() + 0.5)
-    return cv2.LUT(image, _blend(mean, np.arange(256), _factor(number, sign)))
+    return cv2.LUT(image, _blend(mean, _LEVELS, _factor(number, sign)))
 
 
 def _sharpness(image, number, sign):
@@ -196,60 +179,61 @@ def _sharpness(image, number, sign):
 
 
 def _posterize(image, number, sign):
-    bits = 8 - round(number / 7.5)
-    return image & np.uint8(~(2 ** (8 - bits) - 1) & 255)
+    return image & np.uint8(256 - 2 ** round(number / 7.5))
 
 
 def _solarize(image, number, sign):
     return np.where(image < 255 - 8.5 * number, image, 255 - image)
 
 
+def _by_channel(image, table):
+    """The image through a table [256] of each channel, that `table(channel)` gives."""
+    tables = np.stack([table(image[..., n]) for n in range(3)], axis=-1)
+    return cv2.LUT(image, tables.astype(np.uint8)[None])
+
+
 def _auto_contrast(image, number, sign):
-    table = np.empty((256, 3), np.uint8)
-    steps = np.arange(256)
-    for channel in range(3):
-        low, high = (int(f(image[..., channel])) for f in (np.min, np.max))
-        scale = 255.0 / (high - low) if high > low else 1.0
-        offset = -low * scale if high > low else 0.0
-        table[:, channel] = np.clip((steps * scale + offset).astype(int), 0, 255)
-    return cv2.LUT(image, table[None])
+    def stretched(channel):
+        low, high = int(channel.min()), int(channel.max())
+        if high == low:
+            return _LEVELS
+        scale = 255.0 / (high - low)
+        return np.clip((_LEVELS * scale - low * scale).astype(int), 0, 255)
+
+    return _by_channel(image, stretched)
 
 
 def _equalize(image, number, sign):
-    table = np.empty((256, 3), np.uint8)
-    for channel in range(3):
-        counts = np.bincount(image[..., channel].ravel(), minlength=256)
+    def equalized(channel):
+        counts = np.bincount(channel.ravel(), minlength=256)
         used = counts[counts > 0]
         step = (used.sum() - used[-1]) // 255
-        if len(used) < 2 or not step:
-            table[:, channel] = np.arange(256)
-            continue
+        if not step:
+            return _LEVELS
         below = np.cumsum(counts) - counts
-        table[:, channel] = np.minimum((step // 2 + below) // step, 255)
-    return cv2.LUT(image, table[None])
+        return np.minimum((step // 2 + below) // step, 255)
+
+    return _by_channel(image, equalized)
 
 
 def _greyscale(image, number, sign):
     return np.repeat(_luma(image)[..., None], 3, axis=2)
 
 
-_FUNCTIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = dict(
-    zip(
-        OPERATIONS,
-        (
-            _identity,
-            _shear,
-            _translate,
-            _rotate,
-            _brightness,
-            _colour,
-            _contrast,
-            _sharpness,
-            _posterize,
-            _solarize,
-            _auto_contrast,
-            _equalize,
-            _greyscale,
-        ),
-    )
-)
+_FUNCTIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "Identity": _identity,
+    "ShearX": _shear,
+    "TranslateX": _translate,
+    "Rotate": _rotate,
+    "Brightness": _brightness,
+    "Color": _colour,
+    "Contrast": _contrast,
+    "Sharpness": _sharpness,
+    "Posterize": _posterize,
+    "Solarize": _solarize,
+    "AutoContrast": _auto_contrast,
+    "Equalize": _equalize,
+    "Grayscale": _greyscale,
+}
+OPERATIONS = tuple(_FUNCTIONS)
+SIGNED = OPERATIONS[1:8]

@@ -4,12 +4,12 @@ Images are float32 [B, H, W, 3] with pixels in 0..255, RGB. An example's result 
 on its own key alone, so it is the same whatever batch, device or process it lies in.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from fr_jax.augment.rand_augment import rand_augment
 from fr_jax.errors import UserError, check_names, check_options
@@ -67,8 +67,9 @@ def crop(
     AdaFace (Kim et al. 2022): a RandomResizedCrop that stays where it was, so the face
     keeps its place in the template.
     """
+    height, width = images.shape[1:3]
 
-    def window(key, height, width):
+    def window(key):
         key_area, key_aspect, key_y, key_x, key_use = jax.random.split(key, 5)
         part = jax.random.uniform(key_area, (), minval=area[0], maxval=area[1])
         low, high = jnp.log(aspect[0]), jnp.log(aspect[1])
@@ -83,8 +84,7 @@ def crop(
         kept = rows[:, None] & columns[None]
         return kept | ~jax.random.bernoulli(key_use, probability)
 
-    kept = jax.vmap(lambda key: window(key, *images.shape[1:3]))(keys)
-    return images * kept[..., None]
+    return images * jax.vmap(window)(keys)[..., None]
 
 
 def low_resolution(
@@ -99,38 +99,36 @@ def low_resolution(
     AdaFace's second augmentation. Each direction takes one of four filters at random
     (antialiased triangle, cubic, Lanczos, and nearest neighbour).
     """
-    methods = ("linear", "cubic", "lanczos3")
+    size = images.shape[1]
 
-    def resampling(size, source, target, choice):
+    def resampling(source, target, choice):
         """[size, size] matrix that resamples the first `source` to `target` pixels."""
         scale = target / source
         unit = jnp.eye(size)
-        smooth = jnp.stack(
-            [
-                jax.image.scale_and_translate(
-                    unit, (size, size), (0,), scale[None], jnp.zeros(1), method
-                )
-                for method in methods
-            ]
-        )
+        smooth = [
+            jax.image.scale_and_translate(
+                unit, (size, size), (0,), scale[None], jnp.zeros(1), method
+            )
+            for method in ("linear", "cubic", "lanczos3")
+        ]
         centres = jnp.floor((jnp.arange(size) + 0.5) / scale)
         nearest = jax.nn.one_hot(centres.astype(jnp.int32), size)
-        matrix = jnp.concatenate([smooth, nearest[None]])[choice]
+        matrix = jnp.stack([*smooth, nearest])[choice]
         # Neither read nor write beyond the pixels that exist at this size.
         places = jnp.arange(size)
         matrix = matrix * (places < source)[None] * (places < target)[:, None]
         return matrix / jnp.maximum(jnp.sum(matrix, 1, keepdims=True), 1e-6)
 
-    def both_ways(key, size):
+    def both_ways(key):
         key_side, key_down, key_up, key_use = jax.random.split(key, 4)
         part = jax.random.uniform(key_side, (), minval=side[0], maxval=side[1])
         small, full = jnp.maximum(jnp.round(part * size), 1.0), jnp.float32(size)
-        down = resampling(size, full, small, jax.random.randint(key_down, (), 0, 4))
-        up = resampling(size, small, full, jax.random.randint(key_up, (), 0, 4))
+        down = resampling(full, small, jax.random.randint(key_down, (), 0, 4))
+        up = resampling(small, full, jax.random.randint(key_up, (), 0, 4))
         use = jax.random.bernoulli(key_use, probability)
         return jnp.where(use, up @ down, jnp.eye(size))
 
-    matrices = jax.vmap(lambda key: both_ways(key, images.shape[1]))(keys)
+    matrices = jax.vmap(both_ways)(keys)
     images = jnp.einsum("bij,bjwc->biwc", matrices, images)
     return jnp.clip(jnp.einsum("bij,bhjc->bhic", matrices, images), 0, 255)
 
@@ -153,13 +151,8 @@ def colour_jitter(
 
     def adjust(image, kind, factor):
         grey = jnp.dot(image, jnp.array(_LUMA))[..., None]
-        towards = jnp.stack(
-            [
-                jnp.zeros_like(image),
-                jnp.broadcast_to(jnp.mean(grey), image.shape),
-                jnp.broadcast_to(grey, image.shape),
-            ]
-        )[kind]
+        black = jnp.zeros_like(image)
+        towards = jnp.stack(jnp.broadcast_arrays(black, jnp.mean(grey), grey))[kind]
         return jnp.clip(towards + factor * (image - towards), 0, 255)
 
     def one(key, image):
@@ -201,12 +194,10 @@ def similarity(
         y, x = y - centre[0] - offset[0], x - centre[1] - offset[1]
         cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
         places = [y * cosine - x * sine + centre[0], y * sine + x * cosine + centre[1]]
-        sample = functools.partial(
-            jax.scipy.ndimage.map_coordinates,
-            coordinates=places,
-            order=1,
-            mode="nearest",
-        )
+
+        def sample(channel):
+            return map_coordinates(channel, places, order=1, mode="nearest")
+
         moved = jax.vmap(sample, in_axes=2, out_axes=2)(image)
         use = jax.random.bernoulli(jax.random.fold_in(key, 3), probability)
         return jnp.where(use, moved, image)

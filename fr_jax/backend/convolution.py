@@ -56,14 +56,7 @@ def convolve(
     before, after = (padding, padding) if isinstance(padding, int) else padding
 
     def plain(x, kernel):
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            [(before, after)] * 2,
-            dimension_numbers=_CHANNELS_LAST,
-            feature_group_count=groups,
-        )
+        return _general(x, kernel, stride, (before, after), groups=groups)
 
     def on_cpu(x, kernel):
         size, _, channels, features = kernel.shape
@@ -85,30 +78,20 @@ def convolve(
     return _by_platform(on_cpu, plain, x, kernel)
 
 
-def _by_platform(on_cpu, elsewhere, *arrays):
+def _by_platform(on_cpu, elsewhere, *arrays) -> Any:
     if _target.get() == "any":
         return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
     here = jax.default_backend() == "cpu" and not _target.get()
     return (on_cpu if here else elsewhere)(*arrays)
 
 
-def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Array:
-    """XLA's convolution, its gradients with their axes in the same order.
-
-    XLA:CPU has a fast form for that order alone. It brings others into it, but not
-    within a branch or a loop (https://github.com/jax-ml/jax/issues/12868), where
-    gradients of kernels then take thirty times as long.
+def _general(x, kernel, stride, padding, x_step=1, kernel_step=1, groups=1):
+    """XLA's convolution.
 
     Args:
       padding: of both axes, or a pair of pairs.
       x_step, kernel_step: distance of neighbours, zeros between them.
     """
-    out: Any = _with_gradients(x, kernel, stride, padding, x_step, kernel_step)
-    return out
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _with_gradients(x, kernel, stride, padding, x_step, kernel_step):
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -117,11 +100,23 @@ def _with_gradients(x, kernel, stride, padding, x_step, kernel_step):
         lhs_dilation=(x_step, x_step),
         rhs_dilation=(kernel_step, kernel_step),
         dimension_numbers=_CHANNELS_LAST,
+        feature_group_count=groups,
     )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Any:
+    """`_general` with the axes of its gradients in the same order.
+
+    XLA:CPU has a fast form for that order alone. It brings others into it, but not
+    within a branch or a loop (https://github.com/jax-ml/jax/issues/12868), where
+    gradients of kernels then take thirty times as long.
+    """
+    return _general(x, kernel, stride, padding, x_step, kernel_step)
+
+
 def _in_order_forward(x, kernel, *geometry):
-    return _with_gradients(x, kernel, *geometry), (x, kernel)
+    return _in_order(x, kernel, *geometry), (x, kernel)
 
 
 def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient):
@@ -136,18 +131,14 @@ def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient
     turned = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
     by_channel = jnp.transpose(x, (3, 1, 2, 0))
     weights = jnp.transpose(gradient, (1, 2, 0, 3))
-    return (
-        _in_order(gradient, turned, x_step, tuple(to_x), stride, kernel_step),
-        jnp.transpose(
-            _in_order(
-                by_channel, weights, kernel_step, tuple(to_kernel), x_step, stride
-            ),
-            (1, 2, 0, 3),
-        ),
+    of_x = _in_order(gradient, turned, x_step, tuple(to_x), stride, kernel_step)
+    of_kernel: Any = _in_order(
+        by_channel, weights, kernel_step, tuple(to_kernel), x_step, stride
     )
+    return of_x, jnp.transpose(of_kernel, (1, 2, 0, 3))
 
 
-_with_gradients.defvjp(_in_order_forward, _in_order_backward)
+_in_order.defvjp(_in_order_forward, _in_order_backward)
 
 
 def _per_axis(padding):
@@ -184,14 +175,7 @@ def transposed(x: Array, kernel: Array) -> Array:
 
 
 def _transposed(x, kernel):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        [(2, 2)] * 2,
-        lhs_dilation=(2, 2),
-        dimension_numbers=_CHANNELS_LAST,
-    )
+    return _general(x, kernel, 1, (2, 2), x_step=2)
 
 
 @jax.custom_vjp
@@ -221,7 +205,7 @@ def _by_parity_backward(residuals, gradient):
     to_x = _in_order(gradient, turned.swapaxes(2, 3), 2, (0, 0), 1, 1)
     by_feature = jnp.transpose(gradient, (3, 1, 2, 0))
     weights = jnp.transpose(x, (1, 2, 0, 3))
-    to_kernel = _in_order(by_feature, weights, 1, (0, 0), 1, 2)
+    to_kernel: Any = _in_order(by_feature, weights, 1, (0, 0), 1, 2)
     return to_x, lax.rev(jnp.transpose(to_kernel, (1, 2, 3, 0)), (0, 1))
 
 
@@ -281,10 +265,6 @@ def _strided(x, start, count, stride, axis):
     return lax.slice_in_dim(x, start, start + stride * (count - 1) + 1, stride, axis)
 
 
-def _every_second(x, start, count, axis):
-    return _strided(x, start, count, 2, axis)
-
-
 def _interleave(even, odd, axis):
     pairs = jnp.stack([even, odd], axis + 1)
     return pairs.reshape(*even.shape[:axis], -1, *even.shape[axis + 1 :])
@@ -296,7 +276,7 @@ def _pad(x, axis, low, high):
 
 def _input_side(x, axis):
     count = x.shape[axis] // 2 - 1
-    a, b, c, d = (_every_second(x, start, count, axis) for start in range(4))
+    a, b, c, d = (_strided(x, start, count, 2, axis) for start in range(4))
     return jnp.stack([a - c, b + c, c - b, b - d])
 
 
@@ -311,7 +291,8 @@ def _output_side(m, axis):
 
 
 def _output_side_transposed(y, axis):
-    a, b = (_every_second(y, start, y.shape[axis] // 2, axis) for start in range(2))
+    count = y.shape[axis] // 2
+    a, b = (_strided(y, start, count, 2, axis) for start in range(2))
     return jnp.stack([a, a + b, a - b, -b])
 
 

@@ -52,22 +52,20 @@ def compiler_options() -> dict[str, Any]:
     and their weight gradients far from cache. Its older path, through Eigen, does not;
     YNNPACK keeps the matrix products and the sums, where it is the faster one.
     """
-    if jax.default_backend() != "cpu":
-        return {}
     kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options: dict[str, Any] = {"xla_cpu_experimental_ynn_fusion_type": kinds}
-    return _if_known(options)
+    return _on_cpu({"xla_cpu_experimental_ynn_fusion_type": kinds})
 
 
 @functools.cache
 def quick_compilation() -> dict[str, Any]:
     """Returns options for what runs once, such as drawing the first weights."""
+    return _on_cpu({"xla_backend_optimization_level": 1})
+
+
+def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options on a CPU whose jaxlib knows them, else {}."""
     if jax.default_backend() != "cpu":
         return {}
-    return _if_known({"xla_backend_optimization_level": 1})
-
-
-def _if_known(options: dict[str, Any]) -> dict[str, Any]:
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)
     except Exception:  # another jaxlib may not know them: then do without

@@ -62,8 +62,7 @@ def rows_over_data(array: jax.Array) -> jax.Array:
     mesh = jax.typeof(array).sharding.mesh
     if "data" not in mesh.axis_names:
         return array
-    place = NamedSharding(mesh, PartitionSpec("data"))
-    return jax.lax.with_sharding_constraint(array, place)
+    return jax.lax.with_sharding_constraint(array, batch_sharding(mesh))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from fr_jax.embedder import load_embedder
 from fr_jax.embedder.images import FACE_SIDE, check_aligned
 from fr_jax.errors import UserError
 from fr_jax.evaluation.results import known_results
+from fr_jax.metrics.verification import cosines
 
 _THRESHOLD = "/cosine_threshold"  # of the protocol that sums flips, as this does
 _PROFILE = 0.08  # misfit of the five points beyond which it is one, or found wrongly
@@ -42,26 +43,23 @@ def run(arguments: argparse.Namespace) -> int:
     mirrored = [picture[:, ::-1] for picture in pictures]
     # As four faces, for which the network is compiled already, not as two with `flip`.
     first, second, *mirror = embedder.embed(pictures + mirrored, normalize=False)
-    first, second = first + mirror[0], second + mirror[1]
-    cosine = float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+    faces = np.stack([first + mirror[0], second + mirror[1]])
+    (cosine,) = cosines(faces[:1], faces[1:])
     print(f"cosine {cosine:.4f} (each face with its mirror image)")
     if arguments.threshold is not None:
         print(f"{_verdict(cosine, arguments.threshold)} by the stated threshold")
         return 0
     results = known_results(arguments.embedder)
-    thresholds = {
-        key.removesuffix(_THRESHOLD): value
-        for key, value in results.items()
-        if key.endswith(_THRESHOLD)
-        and key.removesuffix(_THRESHOLD) + "/accuracy" in results
-    }
-    for name, threshold in thresholds.items():
+    keys = [key for key in results if key.endswith(_THRESHOLD)]
+    judged = [key.removesuffix(_THRESHOLD) for key in keys]
+    judged = [name for name in judged if f"{name}/accuracy" in results]
+    for name in judged:
         accuracy = 100 * results[f"{name}/accuracy"]
         print(
-            f"{_verdict(cosine, threshold)} by the threshold of {name}, which tells "
-            f"{accuracy:.2f} % of its pairs right"
+            f"{_verdict(cosine, results[name + _THRESHOLD])} by the threshold of "
+            f"{name}, which tells {accuracy:.2f} % of its pairs right"
         )
-    if not thresholds:
+    if not judged:
         print(
             "no verdict: no threshold is known for this network. State one with "
             f"--threshold,\nor judge it: fr-jax evaluate --embedder "

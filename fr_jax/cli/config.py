@@ -120,17 +120,15 @@ def claim(workdir: epath.Path, config: ConfigDict) -> None:
 
 
 def _put(config: ConfigDict, key: str, text: str) -> None:
-    *parents, last = key.split(".")
-    node: Any = config
+    default: Any = config
     walked = "--config"
-    for name in [*parents, last]:
-        if not isinstance(node, ConfigDict) or name not in node:
-            known = list(node) if isinstance(node, ConfigDict) else []
+    for name in key.split("."):
+        node = default
+        known = list(node) if isinstance(node, ConfigDict) else []
+        if name not in known:
             raise UserError(unknown(f"{walked} has no key", name, known))
         walked += f".{name}"
-        if name is not last:
-            node = node[name]
-    default = node[last]
+        default = node[name]
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -149,7 +147,7 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
             f"--config.{key}={text}: {type(value).__name__} where "
             f"{type(known).__name__} is needed, as in {known!r}"
         )
-    node[last] = value
+    node[name] = value
 
 
 def differences(
@@ -166,20 +164,16 @@ def differences(
         raise UserError(f"{stored}: damaged ({error})") from error
     now = dict(_flat(json.loads(to_json(config))))
     free = [key for key in FREE if not (steered and key in _STEERING)]
-    alike = {
-        key
-        for key in before.keys() | now.keys()
-        if (
-            before[key] == now[key]
-            if key in before and key in now
-            else not (before.get(key) or now.get(key))
-        )
-    }
-    return [
-        f"{key}: {before.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
-        for key in sorted((before.keys() | now.keys()) - alike)
-        if not any(key == one or key.startswith(one + ".") for one in free)
-    ]
+    lines = []
+    for key in sorted(before.keys() | now.keys()):
+        there, here = before.get(key, "absent"), now.get(key, "absent")
+        if key in before and key in now:
+            differs = there != here
+        else:
+            differs = before.get(key) or now.get(key)
+        if differs and not any(f"{key}.".startswith(f"{one}.") for one in free):
+            lines.append(f"{key}: {there!r} there, {here!r} now")
+    return lines
 
 
 def to_json(config: ConfigDict) -> str:

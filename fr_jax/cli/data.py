@@ -94,21 +94,16 @@ def _info(arguments: argparse.Namespace) -> int:
     index = indexes.load(folder)
     labelled = index.label[index.label >= 0]
     counts = np.unique(labelled, return_counts=True)[1]
-    ages = index.age[np.isfinite(index.age)]
     print(f"name        {index.name}")
     print(f"images      {len(index):,} of {index.size}x{index.size} pixels")
     print(f"identities  {len(counts):,}")
     if len(counts):
         low, middle, high = np.percentile(counts, (0, 50, 100))
         print(f"each        {low:.0f} to {high:.0f} images, median {middle:.0f}")
-    if len(ages):
-        print(
-            f"ages        {ages.min():.0f} to {ages.max():.0f}, of {len(ages):,} images"
-        )
-    if index.yaw is not None and len(yaws := index.yaw[np.isfinite(index.yaw)]):
-        print(
-            f"yaws        {yaws.min():.0f} to {yaws.max():.0f}, of {len(yaws):,} images"
-        )
+    for name, values in (("ages", index.age), ("yaws", index.yaw)):
+        if values is not None and len(known := values[np.isfinite(values)]):
+            span = f"{known.min():.0f} to {known.max():.0f}"
+            print(f"{name}        {span}, of {len(known):,} images")
     size = int(index.length.sum())
     print(f"on disk     {size / 1e6:,.1f} MB, {size / len(index):,.0f} bytes an image")
     print(f"licence     {index.licence or 'not stated'}")
@@ -117,14 +112,11 @@ def _info(arguments: argparse.Namespace) -> int:
 
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
     shown = [records.decode(indexes.read(folder, index, number)) for number in chosen]
-    sheet = epath.Path(
-        arguments.sheet or epath.Path(arguments.directory) / "contact_sheet.png"
-    )
-    figures.contact_sheet(
-        [images.decode(face.image) for face in shown],
-        sheet,
-        titles=[face.identity[:14] for face in shown],
-    )
+    default = epath.Path(arguments.directory) / "contact_sheet.png"
+    sheet = epath.Path(arguments.sheet or default)
+    faces = [images.decode(face.image) for face in shown]
+    titles = [face.identity[:14] for face in shown]
+    figures.contact_sheet(faces, sheet, titles=titles)
     print(f"figure      {sheet}")
     return 0
 
@@ -135,13 +127,9 @@ def _align(arguments: argparse.Namespace) -> int:
     from data_pipelines.vision.align_folder import align_folder
 
     source, target = Path(arguments.source), Path(arguments.to)
-    rows = align_folder(
-        source,
-        target,
-        detect.YuNet(arguments.detector),
-        size=arguments.size,
-        legacy_bgr=arguments.legacy_bgr,
-    )
+    detector = detect.YuNet(arguments.detector)
+    options = {"size": arguments.size, "legacy_bgr": arguments.legacy_bgr}
+    rows = align_folder(source, target, detector, **options)
     noted = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)
     aligned = sum(bool(row["score"]) for row in rows)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError
+from fr_jax.metrics.verification import l2_normalize
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -40,11 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     faces = open_faces(Path(arguments.source), embedder.network.input_spec.size)
     raw = []
-    with tqdm(total=len(faces.names), desc="embed", unit="image", mininterval=1) as bar:
-        size = embedder.batch_size
-        batches = (
-            faces.images[start : start + size] for start in range(0, bar.total, size)
-        )
+    count, size = len(faces.names), embedder.batch_size
+    batches = (faces.images[start : start + size] for start in range(0, count, size))
+    with tqdm(total=count, desc="embed", unit="image", mininterval=1) as bar:
         for found in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
             raw.append(found)
             bar.update(len(found))
@@ -54,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     columns = {
         "names": np.array(faces.names, str),
         "identities": np.array(faces.identities, str),
-        "embeddings": embeddings / np.maximum(norms, 1e-12)[:, None],
+        "embeddings": l2_normalize(embeddings).astype(np.float32),
         "norms": norms,
     }
     about = json.dumps(embedder.describe() | {"flip": arguments.flip})
@@ -84,13 +83,12 @@ def _write_parquet(file, columns: dict[str, np.ndarray], about: str) -> None:
     from pyarrow import parquet
 
     embeddings = columns["embeddings"]
+    flat, size = pa.array(embeddings.ravel()), embeddings.shape[1]
     table = pa.table(
         {
             "name": columns["names"].tolist(),
             "identity": columns["identities"].tolist(),
-            "embedding": pa.FixedSizeListArray.from_arrays(
-                pa.array(embeddings.ravel()), embeddings.shape[1]
-            ),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, size),
             "norm": columns["norms"],
         }
     )

@@ -133,7 +133,7 @@ def _check_room(arguments: argparse.Namespace) -> None:
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
         return
-    target = _records_folder(arguments)
+    target = epath.Path(arguments.to) / _records_name(arguments) / _VERSION
     if target.exists():
         raise UserError(f"{target} exists; choose another --to or --name, or remove it")
     if "://" not in arguments.to:
@@ -155,19 +155,13 @@ def _count(arguments: argparse.Namespace) -> int:
     return arguments.images_per_identity or its_own or _IMAGES
 
 
-def _records_folder(arguments: argparse.Namespace) -> epath.Path:
-    return epath.Path(arguments.to) / _records_name(arguments) / _VERSION
-
-
+_FREE = ("default", "usynthface", "ages", "pairs")  # with as many images as one likes
 _ONLY_WITH = {
-    "images_per_identity": ("default", "usynthface", "ages", "pairs"),
+    "images_per_identity": _FREE,
     "frame": (*sets.SETS, "pairs"),
-    "max_yaw": ("default", "usynthface", "ages", "pairs"),
+    "max_yaw": _FREE,
     "child_share": ("ages",),
-    "shots": ("video",),
-    "shot_frames": ("video",),
-    "together": ("video",),
-    "frame_size": ("video",),
+    **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
 }
 
 
@@ -237,15 +231,10 @@ def _faces(
     from data_pipelines.readers import Face
 
     bar.set_description("compiling")
-    drawn = sets.draw(
-        plan.face_set,
-        arguments.seed,
-        plan.people[done:],
-        plan.images[done:],
-        size=arguments.size,
-        frame=arguments.frame or "aligned",
-        quality=arguments.quality,
-    )
+    options = {"size": arguments.size, "quality": arguments.quality}
+    options |= {"frame": arguments.frame or "aligned"}
+    rows = plan.people[done:], plan.images[done:]
+    drawn = sets.draw(plan.face_set, arguments.seed, *rows, **options)
     for number, some in enumerate(drawn):
         boxes = sets.face_boxes(some.landmarks68)
         if number == 0:  # the bar's clock leaves the compilation out
@@ -254,16 +243,14 @@ def _faces(
             bar.unpause()
         for row, image in enumerate(some.image):
             known = jax.tree.map(lambda field: field[row], some.labelled)  # noqa: B023
-            yaw, pitch, roll = known.codes.pose.tolist()
+            angles = zip(("yaw", "pitch", "roll"), known.codes.pose.tolist())
             face = Face(
                 face_files.jpeg(image),
                 label=int(plan.people[done] - plan.people[0]),
                 identity=sets.person_name(arguments.seed, plan.people[done]),
                 source=plan.file(done, arguments.seed),
                 age=float(known.codes.age),
-                yaw=yaw,
-                pitch=pitch,
-                roll=roll,
+                **dict(angles),
                 expression=(*EXPRESSIONS, "")[known.expression],
                 light=int(known.light),
                 session=int(known.session),
@@ -301,8 +288,7 @@ def _records_name(arguments: argparse.Namespace) -> str:
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; started again, it goes on."""
     target = Path(arguments.to)
-    given = vars(arguments)
-    options = {name: given[name] for name in _DECIDE}
+    options = {name: getattr(arguments, name) for name in _DECIDE}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
             bar.write(f"goes on after {folder.done:,} images in {folder.part}")
@@ -324,10 +310,10 @@ def _video(arguments: argparse.Namespace) -> int:
         "frames": arguments.shot_frames,
         "together": arguments.together,
         "size": arguments.frame_size,
-        "people": arguments.identities or _GROUP,
     }
     options = {name: value for name, value in given.items() if value is not None}
-    film = video.Film(arguments.seed, **options, quality=arguments.quality)
+    options |= {"people": arguments.identities or _GROUP, "quality": arguments.quality}
+    film = video.Film(arguments.seed, **options)
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
@@ -344,15 +330,16 @@ def _video(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _two_numbers(text: str, separator: str, form: str) -> tuple[int, int]:
+    first, _, second = text.partition(separator)
+    if not (first.isdecimal() and second.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+    return int(first), int(second)
+
+
 def _shard(text: str) -> tuple[int, int]:
-    part, _, shards = text.partition("/")
-    if not (part.isdecimal() and shards.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, as in 0/8")
-    return int(part), int(shards)
+    return _two_numbers(text, "/", "I/N, as in 0/8")
 
 
 def _frame_size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WxH, as in 640x360")
-    return int(width), int(height)
+    return _two_numbers(text, "x", "WxH, as in 640x360")

@@ -35,14 +35,9 @@ def add_arguments(parser: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Imports a file; returns the exit code."""
     target = Path(arguments.to)
-    embedder = import_weights(
-        arguments.file,
-        dialect=arguments.dialect,
-        colour=arguments.colour,
-        part=arguments.part,
-        prefix=arguments.prefix,
-        encoder=arguments.encoder,
-    )
+    taken = ("dialect", "colour", "part", "prefix", "encoder")
+    options = {name: getattr(arguments, name) for name in taken}
+    embedder = import_weights(arguments.file, **options)
     stated = {
         "licence": arguments.licence,
         "source": arguments.origin,

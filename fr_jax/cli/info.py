@@ -23,11 +23,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_STATED = (
+    *("file", "sha256", "format", "part", "dialect", "repository", "terms"),
+    *("licence", "source"),
+)
+
+
 def describe(embedder: Embedder) -> str:
     """Returns an embedder's properties, one a line."""
     network, known = embedder.network, embedder.provenance
     spec = network.input_spec
     height, width, _ = spec.shape
+    others = ", ".join(known.get("alternatives", ()))
     options = ", ".join(f"{k} {v}" for k, v in network.options.items())
     flat: dict[Any, Any] = flax.traverse_util.flatten_dict(network.variables["params"])
     rows = {
@@ -37,22 +44,14 @@ def describe(embedder: Embedder) -> str:
         "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
         ", made of uint8 RGB",
         "alignment": spec.template,
-        "file": known.get("file"),
-        "sha256": known.get("sha256"),
-        "format": known.get("format"),
-        "part": known.get("part"),
-        "dialect": known.get("dialect"),
-        "repository": known.get("repository"),
-        "terms": known.get("terms"),
-        "licence": known.get("licence"),
-        "source": known.get("source"),
+        **{name: known.get(name) for name in _STATED},
         "data sets": _data_sets(known),
         "steps": known.get("steps"),
         "unused": _shortened(known.get("unused", ())),
         "other parts": _shortened(known.get("other_parts", ())),
         "note": known.get("note"),
         "colour": None if known.get("colour_known", True) else _COLOUR,
-        "dialects": _alternatives(known),
+        "dialects": f"{others} have the same names" if others else "",
     }
     return "\n".join(
         f"{name:<13} {_printable(text)}" for name, text in rows.items() if text
@@ -87,11 +86,6 @@ def _data_sets(known: dict[str, Any]) -> str:
         text = f"{name} ({len(names):,} identities)" if names else name
         texts.append(text + (f", {licences[name]}" if licences.get(name) else ""))
     return "; ".join(texts)
-
-
-def _alternatives(known: dict[str, Any]) -> str:
-    others = known.get("alternatives", ())
-    return f"{', '.join(others)} have the same names" if others else ""
 
 
 def _printable(text: Any) -> str:

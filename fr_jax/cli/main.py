@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 from absl import logging
 
 import fr_jax
-from fr_jax import cli, systems
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
 _EXTRAS = {
@@ -92,20 +91,14 @@ def commands() -> dict[str, tuple[str, str]]:
     begins with `fr-jax NAME`: none of them is imported. A command's module has
     `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
     """
-    rooms = Path(systems.__path__[0])
-    files = {
-        path: f"{cli.__name__}.{path.stem}"
-        for path in sorted(Path(cli.__path__[0]).glob("*.py"))
-    }
-    files |= {
-        path: f"{systems.__name__}.{path.parent.name}.commands"
-        for path in sorted(rooms.glob("*/commands.py"))
-    }
+    root = Path(fr_jax.__path__[0])
     found = {}
-    for path, module in files.items():
-        first = path.read_text().partition("\n")[0]
-        if match := re.match(r'"""`fr-jax (\w+)`: (.*?)"*$', first):
-            found[match[1]] = module, match[2][:1].upper() + match[2][1:]
+    for pattern in ("cli/*.py", "systems/*/commands.py"):
+        for path in sorted(root.glob(pattern)):
+            first = path.read_text().partition("\n")[0]
+            if match := re.match(r'"""`fr-jax (\w+)`: (.*?)"*$', first):
+                names = path.relative_to(root.parent).with_suffix("").parts
+                found[match[1]] = ".".join(names), match[2][:1].upper() + match[2][1:]
     return found
 
 

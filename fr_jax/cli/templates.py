@@ -41,14 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
         features, confidence = (np.concatenate(part) for part in zip(*parts))
     else:
         features, confidence = embedder.embed(paths, normalize=False), None
-    found: dict[str, list] = {"avg": [], "fuse": []}
-    if confidence is None:
-        del found["fuse"]
+    weights = {"avg": None} if confidence is None else {"avg": None, "fuse": confidence}
+    found: dict[str, list] = {way: [] for way in weights}
     for name, split in splits.items():
         for way, scores in found.items():
-            weights = None if way == "avg" else confidence
             try:
-                scores.append(_score(split, features, weights))
+                scores.append(_score(split, features, weights[way]))
             except ValueError as error:
                 raise UserError(f"{arguments.table}: split {name}: {error}") from None
     results = {

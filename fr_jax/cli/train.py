@@ -4,6 +4,9 @@ import argparse
 import sys
 from typing import Any
 
+import jax
+
+from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
 
 
@@ -41,14 +44,16 @@ def add_arguments(parser: Any) -> None:
     add("--process-id", type=int)
 
 
+# Of `config.train`, what the loop takes under the same name.
+_PASSED = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Trains as asked; returns the exit code."""
     _start_jax(arguments)
-    import jax
     from etils import epath
 
     from fr_jax import systems
-    from fr_jax.backend import sharding
     from fr_jax.cli import config as configs
     from fr_jax.embedder import load_embedder
     from fr_jax.evaluation import sets
@@ -86,9 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         name: embedder.network._replace(variables=())
         for name, embedder in context.pretrained.items()
     }
-    system = configs.call(
-        config.system_name, method.make, config.system, known | dict(data.arguments)
-    )
+    known |= data.arguments
+    system = configs.call(config.system_name, method.make, config.system, known)
     configs.check_claim(workdir, config, steered=system.feedback is not None)
     if options.ema_decay:
         system = with_ema(system, options.ema_decay)
@@ -123,14 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
         streams,
         workdir,
         num_steps=num_steps,
-        seed=options.seed,
         mesh=context.mesh,
         given={name: one.network.variables for name, one in context.pretrained.items()},
-        log_every=options.log_every,
-        evaluate_every=options.evaluate_every,
-        save_every=options.save_every,
-        keep=options.keep,
-        best_metric=options.best_metric,
+        **{name: options[name] for name in _PASSED},
         guard=Guard() if options.guard else None,
         profile=tuple(options.profile) or None,
     )
@@ -142,10 +141,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _start_jax(arguments: argparse.Namespace) -> None:
-    import jax
-
-    from fr_jax.backend import cpu
-
     cpu.keep_freed_memory()
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
@@ -166,15 +161,11 @@ def _start_jax(arguments: argparse.Namespace) -> None:
 
 
 def _say(line: str, file=None) -> None:
-    import jax
-
     if jax.process_index() == 0:
         print(line, file=file)
 
 
 def _devices(mesh) -> str:
-    import jax
-
     shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
     return f"{mesh.size} {jax.default_backend()} device(s) ({shape})"
 
@@ -187,9 +178,6 @@ def _subsets(evaluators, count: int) -> list:
 
 def _hand_over(system, result, provenance, evaluators, workdir) -> None:
     """Saves the run's networks as embedders, evaluates them, draws the run's curves."""
-    import jax
-
-    from fr_jax.backend import sharding
     from fr_jax.embedder import Embedder
     from fr_jax.evaluation.results import evaluate_and_write
     from fr_jax.report import figures

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.convert.dialect import (
+    Described,
     Dialect,
     Grid,
     StateDict,
@@ -13,19 +14,28 @@ from fr_jax.convert.dialect import (
     named_depth,
     pixels,
     square_grid,
+    unit_names,
 )
 from fr_jax.models.backbones import ir, iresnet, sphere
 
-Described = tuple[str, dict[str, Any]]
 _NON_COMMERCIAL = "published weights: non-commercial research only"
 
 
+def _sizes(state: StateDict, stem: str, last: str) -> dict[str, Any]:
+    """Returns the options that the first and the last tensor tell."""
+    return {"width": len(state[stem]) / 64, "embedding_size": len(state[last])}
+
+
+def _stages(first: str, state: StateDict) -> tuple[int, ...]:
+    """Returns how many blocks each stage has; `first` is a tensor of a block."""
+    return tuple(
+        count(rf"layer{stage}\.(\d+)\.{first}\.weight", state) for stage in range(1, 5)
+    )
+
+
 def _iresnet(prefix: str, state: StateDict) -> Described:
-    stages = tuple(count(rf"layer{s}\.(\d+)\.bn1\.weight", state) for s in range(1, 5))
-    return prefix + named_depth("iresnet", iresnet.STAGES, stages), {
-        "width": len(state["conv1.weight"]) / 64,
-        "embedding_size": len(state["fc.weight"]),
-    }
+    depth = named_depth("iresnet", iresnet.STAGES, _stages("bn1", state))
+    return prefix + depth, _sizes(state, "conv1.weight", "fc.weight")
 
 
 def _ir(family: str, stages: dict[int, tuple[int, ...]], state: StateDict) -> Described:
@@ -33,20 +43,13 @@ def _ir(family: str, stages: dict[int, tuple[int, ...]], state: StateDict) -> De
     if any(name.startswith("body.0.") and ".fc1." in name for name in state):
         family += "_se"
     depths = {depth: sum(sizes) for depth, sizes in stages.items()}
-    return named_depth(family, depths, blocks), {
-        "width": len(state["input_layer.0.weight"]) / 64,
-        "embedding_size": len(state["output_layer.3.weight"]),
-    }
+    depth = named_depth(family, depths, blocks)
+    return depth, _sizes(state, "input_layer.0.weight", "output_layer.3.weight")
 
 
 def _sphere(state: StateDict) -> Described:
-    stages = tuple(
-        count(rf"layer{s}\.(\d+)\.conv1\.weight", state) for s in range(1, 5)
-    )
-    return named_depth("sphere", sphere.STAGES, stages), {
-        "width": len(state["layer1.0.weight"]) / 64,
-        "embedding_size": len(state["fc.weight"]),
-    }
+    depth = named_depth("sphere", sphere.STAGES, _stages("conv1", state))
+    return depth, _sizes(state, "layer1.0.weight", "fc.weight")
 
 
 def _sphere_grid(state: StateDict) -> Grid:
@@ -56,29 +59,20 @@ def _sphere_grid(state: StateDict) -> Grid:
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
 
 
-def _sized(architecture: str, stem: str, last: str):
-    """A `describe` for a network of one depth, from its first and last tensors."""
-
-    def describe(state: StateDict) -> Described:
-        width, embedding_size = len(state[stem]) / 64, len(state[last])
-        return architecture, {"width": width, "embedding_size": embedding_size}
-
-    return describe
-
-
-def _kernel_grid(name: str):
-    """A `grid` for a network that ends in a depthwise convolution of the whole map."""
-
-    def grid(state: StateDict) -> Grid:
-        return state[name].shape[-2:]
-
-    return grid
-
-
 def _describe_vgg(state: StateDict) -> Described:
     """Without the classification layer, whose classes are not known."""
     width = len(state["conv1_1.weight"]) / 64
     return "vgg16", {"width": width, "embedding_size": None}
+
+
+def _sized(architecture: str, stem: str, last: str):
+    """A `describe` for a network of one depth."""
+    return lambda state: (architecture, _sizes(state, stem, last))
+
+
+def _kernel_grid(name: str):
+    """A `grid` for a network that ends in a depthwise convolution of the whole map."""
+    return lambda state: state[name].shape[-2:]
 
 
 def _unit_scale(state: StateDict) -> bool:
@@ -94,36 +88,28 @@ _IRESNET_NAMES = (
 )
 
 
-def _ir_names(*residual: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+def _ir_names(*residual: str, squeeze: str) -> tuple[tuple[str, str], ...]:
+    """Names of IR, with the layers of a block in order and the place of its gate."""
     return (
         (r"input_conv", r"input_layer.0"),
         (r"input_bn", r"input_layer.1"),
         (r"input_prelu", r"input_layer.2"),
         (r"body_(\d+)/short_conv", r"body.\1.shortcut_layer.0"),
         (r"body_(\d+)/short_bn", r"body.\1.shortcut_layer.1"),
-        *((rf"body_(\d+)/{ours}", rf"body.\1.res_layer.{n}") for ours, n in residual),
+        *(
+            (rf"body_(\d+)/{ours}", rf"body.\1.res_layer.{place}")
+            for place, ours in enumerate(residual)
+        ),
+        (r"body_(\d+)/se_(fc\d)", rf"body.\1.res_layer.{squeeze}.\2"),
         (r"out_bn", r"output_layer.0"),
         (r"fc", r"output_layer.3"),
         (r"out_bn1d", r"output_layer.4"),
     )
 
 
-_IR_NAMES = _ir_names(
-    ("bn_in", "0"),
-    ("conv1", "1"),
-    ("prelu", "2"),
-    ("conv2", "3"),
-    ("bn_out", "4"),
-    (r"se_(fc\d)", r"5.\2"),
-)
+_IR_NAMES = _ir_names("bn_in", "conv1", "prelu", "conv2", "bn_out", squeeze="5")
 _ADAFACE_NAMES = _ir_names(
-    ("bn_in", "0"),
-    ("conv1", "1"),
-    ("bn_middle", "2"),
-    ("prelu", "3"),
-    ("conv2", "4"),
-    ("bn_out", "5"),
-    (r"se_(fc\d)", r"se_block.\2"),
+    "bn_in", "conv1", "bn_middle", "prelu", "conv2", "bn_out", squeeze="se_block"
 )
 _SPHERE_NAMES = (
     (r"layer(\d)_conv", r"layer\1.0"),
@@ -136,44 +122,54 @@ _SPHERE_NAMES = (
 )
 
 
-def _mobilefacenet_names(
-    single: tuple[str, ...], down: tuple[str, ...], stages: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    """Names of MobileFaceNet: of its six single parts, strided blocks and stages."""
-    *units, fc, bn = single
-    ours = ("stem", "stem_dw", "head_conv", "head_dw")
-    return (
-        *((rf"{our}/(\w+)", rf"{their}.\1") for our, their in zip(ours, units)),
-        *(
-            (rf"stage{n}_down/(\w+)/(\w+)", rf"{name}.\1.\2")
-            for n, name in enumerate(down, 1)
+def _mobilefacenet(
+    source: str,
+    signature: tuple[str, ...],
+    single: tuple[str, ...],
+    down: tuple[str, ...],
+    stages: tuple[str, ...],
+    **seen: Any,
+) -> Dialect:
+    """A dialect of MobileFaceNet: its six single parts, strided blocks and stages."""
+    stem, stem_depthwise, head, head_depthwise, fc, bn = single
+    return Dialect(
+        source=source,
+        signature=signature,
+        names=(
+            (r"stem/(\w+)", rf"{stem}.\1"),
+            (r"stem_dw/(\w+)", rf"{stem_depthwise}.\1"),
+            (r"head_conv/(\w+)", rf"{head}.\1"),
+            (r"head_dw/(\w+)", rf"{head_depthwise}.\1"),
+            *(
+                (rf"stage{n}_down/(\w+)/(\w+)", rf"{name}.\1.\2")
+                for n, name in enumerate(down, 1)
+            ),
+            *(
+                (rf"stage{n}_(\d+)/(\w+)/(\w+)", rf"{name}.model.\1.\2.\3")
+                for n, name in enumerate(stages, 1)
+            ),
+            (r"fc", fc),
+            (r"bn", bn),
         ),
-        *(
-            (rf"stage{n}_(\d+)/(\w+)/(\w+)", rf"{name}.model.\1.\2.\3")
-            for n, name in enumerate(stages, 1)
-        ),
-        (r"fc", fc),
-        (r"bn", bn),
+        describe=_sized("mobilefacenet", f"{stem}.conv.weight", f"{fc}.weight"),
+        input_spec=pixels(**seen),
+        grid=_kernel_grid(f"{head_depthwise}.conv.weight"),
+        norms=_UNIT_NORMS,
+        colour_known=False,
     )
 
 
 _MOBILEFACENET_V2_NAMES = (
-    (r"stem/conv", r"conv1.0"),
-    (r"stem/bn", r"conv1.1"),
-    (r"stem_depthwise/conv", r"dw_conv.depthwise"),
-    (r"stem_depthwise/bn", r"dw_conv.bn1"),
-    (r"stem_pointwise/conv", r"dw_conv.pointwise"),
-    (r"stem_pointwise/bn", r"dw_conv.bn2"),
-    (r"features_(\d+)/expand/conv", r"features.\1.conv.0.0"),
-    (r"features_(\d+)/expand/bn", r"features.\1.conv.0.1"),
-    (r"features_(\d+)/depthwise/conv", r"features.\1.conv.1.0"),
-    (r"features_(\d+)/depthwise/bn", r"features.\1.conv.1.1"),
-    (r"features_(\d+)/project/conv", r"features.\1.conv.2"),
-    (r"features_(\d+)/project/bn", r"features.\1.conv.3"),
-    (r"head/conv", r"conv2.0"),
-    (r"head/bn", r"conv2.1"),
-    (r"global/conv", r"gdconv.depthwise"),
-    (r"global/bn", r"gdconv.bn"),
+    *unit_names(
+        ("stem", "conv1.0", "conv1.1"),
+        ("stem_depthwise", "dw_conv.depthwise", "dw_conv.bn1"),
+        ("stem_pointwise", "dw_conv.pointwise", "dw_conv.bn2"),
+        (r"features_(\d+)/expand", r"features.\1.conv.0.0", r"features.\1.conv.0.1"),
+        (r"features_(\d+)/depthwise", r"features.\1.conv.1.0", r"features.\1.conv.1.1"),
+        (r"features_(\d+)/project", r"features.\1.conv.2", r"features.\1.conv.3"),
+        ("head", "conv2.0", "conv2.1"),
+        ("global", "gdconv.depthwise", "gdconv.bn"),
+    ),
     (r"fc", r"conv3"),
     (r"bn", r"bn"),
 )
@@ -250,33 +246,20 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(colour="BGR", flip_sum=True),
         **_ADAFACE,
     ),
-    "insightface_pytorch_mobilefacenet": Dialect(
-        source="TreB1eN/InsightFace_Pytorch",
-        signature=("conv_23.conv_dw.conv.weight",),
-        names=_mobilefacenet_names(
-            ("conv1", "conv2_dw", "conv_6_sep", "conv_6_dw", "linear", "bn"),
-            ("conv_23", "conv_34", "conv_45"),
-            ("conv_3", "conv_4", "conv_5"),
-        ),
-        describe=_sized("mobilefacenet", "conv1.conv.weight", "linear.weight"),
-        input_spec=pixels(colour="BGR"),
-        grid=_kernel_grid("conv_6_dw.conv.weight"),
-        norms=_UNIT_NORMS,
-        colour_known=False,
+    "insightface_pytorch_mobilefacenet": _mobilefacenet(
+        "TreB1eN/InsightFace_Pytorch",
+        ("conv_23.conv_dw.conv.weight",),
+        ("conv1", "conv2_dw", "conv_6_sep", "conv_6_dw", "linear", "bn"),
+        ("conv_23", "conv_34", "conv_45"),
+        ("conv_3", "conv_4", "conv_5"),
+        colour="BGR",
     ),
-    "inter_prototype_mobilefacenet": Dialect(
-        source="leebebeto/Inter-Prototype",
-        signature=("model.0.conv.weight", "model.2.conv_dw.conv.weight"),
-        names=_mobilefacenet_names(
-            ("model.0", "model.1", "model.8", "model.9", "linear.0", "linear.1"),
-            ("model.2", "model.4", "model.6"),
-            ("model.3", "model.5", "model.7"),
-        ),
-        describe=_sized("mobilefacenet", "model.0.conv.weight", "linear.0.weight"),
-        input_spec=pixels(),
-        grid=_kernel_grid("model.9.conv.weight"),
-        norms=_UNIT_NORMS,
-        colour_known=False,
+    "inter_prototype_mobilefacenet": _mobilefacenet(
+        "leebebeto/Inter-Prototype",
+        ("model.0.conv.weight", "model.2.conv_dw.conv.weight"),
+        ("model.0", "model.1", "model.8", "model.9", "linear.0", "linear.1"),
+        ("model.2", "model.4", "model.6"),
+        ("model.3", "model.5", "model.7"),
     ),
     "foamliu_mobilefacenet": Dialect(
         source="foamliu/MobileFaceNet",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from fr_jax.models.preprocess import InputSpec
 
 StateDict = Mapping[str, np.ndarray]
 Grid = tuple[int, int]
+Described = tuple[str, dict[str, Any]]  # architecture and options for `models.create`
 
 
 class Dialect(NamedTuple):
@@ -44,7 +45,7 @@ class Dialect(NamedTuple):
     source: str
     signature: tuple[str, ...]
     names: tuple[tuple[str, str], ...]
-    describe: Callable[[StateDict], tuple[str, dict[str, Any]]]
+    describe: Callable[[StateDict], Described]
     input_spec: Callable[[StateDict, Grid], InputSpec]
     kind: str = "embedding"
     absent: tuple[str, ...] = ()
@@ -61,6 +62,13 @@ class Dialect(NamedTuple):
 def count(pattern: str, state: StateDict) -> int:
     """Returns how many tensors have a name of this pattern."""
     return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+
+def unit_names(*units: tuple[str, str, str]) -> Iterator[tuple[str, str]]:
+    """Yields the `names` of (our unit, their convolution, their BatchNorm) of each."""
+    for ours, conv, norm in units:
+        yield f"{ours}/conv", conv
+        yield f"{ours}/bn", norm
 
 
 def named_depth(family: str, stages: Mapping[int, Any], found: Any) -> str:

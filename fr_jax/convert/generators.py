@@ -8,41 +8,69 @@ feature, pose and noise in this order.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fr_jax.convert.dialect import Dialect, Grid, StateDict, count
+from fr_jax.convert.dialect import (
+    Described,
+    Dialect,
+    Grid,
+    StateDict,
+    count,
+    pixels,
+    unit_names,
+)
 from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
-Described = tuple[str, dict[str, Any]]
-Namer = Callable[[int, str, int], tuple[str, str]]  # number, name, stride -> conv, bn
+Plan = tuple[tuple[str, Any, int], ...]  # as `dr_gan.TRUNK`
+Units = Sequence[tuple[str, str]]  # their names of convolution and BatchNorm, by layer
 
 # Every program but the authors' draws 50; the tensors tell the sum with the pose code.
 _NOISE = 50
 _CANVAS = 110 / 96  # faces are aligned to this many times the crop that is taken
-
-
-def _units(ours: str, plan: tuple, theirs: Namer) -> Iterator[tuple[str, str]]:
-    for number, (name, _, stride) in enumerate(plan):
-        conv, norm = theirs(number, name, stride)
-        yield f"{ours}{name}/conv", conv
-        yield f"{ours}{name}/bn", norm
+_DECODER_LAYOUTS = (
+    (r"decoder/fc/kernel", "unflattened"),
+    (r"decoder/fc/bias", "unflattened_bias"),
+    (r"decoder/fconv\d+/conv/kernel", "transposed"),
+)
+_VIT = "decoder_emb_generator.vit"
+_VIT_LAYER = rf"{_VIT}.transformer.\1"
 
 
 def _generator(
-    stem: str, last: str, seed: str, fc: str, branch: str = "", **choices: Any
-) -> Callable[[StateDict], Described]:
-    """A `describe`, from the weights of the encoder's first and last convolution, the
-    decoder's first, its linear layer and the confidence branch.
+    source: str,
+    encoder: Units,
+    decoder: Units,
+    fc: str,
+    *,
+    confidence: Units = (),
+    colour: str | None = None,
+    beside: tuple[str, ...] = (),
+    **choices: Any,
+) -> Dialect:
+    """The dialect of a generator, whose tensors tell all but the program's `choices`.
+
+    Args:
+      encoder, decoder, fc, confidence: names of their layers.
+      colour: the program's colour order; None where it is not known.
     """
+    stem, last, seed = (
+        f"{conv}.weight" for conv, _ in (encoder[0], encoder[-1], decoder[0])
+    )
+    linear = f"{fc}.weight"
+    branches = tuple(f"{conv}.weight" for conv, _ in confidence)
+
+    def grid(state: StateDict) -> Grid:
+        side = math.isqrt(len(state[linear]) // state[seed].shape[0])
+        return side, side
 
     def describe(state: StateDict) -> Described:
         features = state[seed].shape[0]
-        side, codes = math.isqrt(len(state[fc]) // features), state[fc].shape[1]
-        codes -= features
+        side, _ = grid(state)
+        codes = state[linear].shape[1] - features
         noise = _NOISE if codes > _NOISE else 0
-        head = "branch" if branch in state else "none"
+        head = "branch" if any(name in state for name in branches) else "none"
         return "dr_gan_generator", {
             "width": features / dr_gan.FEATURES,
             "channels": state[stem].shape[1],
@@ -55,15 +83,39 @@ def _generator(
             **choices,
         }
 
-    return describe
+    return Dialect(
+        source=source,
+        kind="generator",
+        signature=(linear, stem),
+        names=(
+            *_units("encoder/trunk/", dr_gan.TRUNK, encoder),
+            *unit_names(*(("encoder/confidence", *unit) for unit in confidence)),
+            *_units("decoder/", dr_gan.DECODER, decoder),
+            ("decoder/fc", fc),
+        ),
+        describe=describe,
+        input_spec=_faces(stem, colour or "RGB"),
+        grid=grid,
+        layouts=_DECODER_LAYOUTS,
+        beside=beside,
+        colour_known=colour is not None,
+    )
 
 
 def _discriminator(
-    stem: str, last: str, **choices: Any
-) -> Callable[[StateDict], Described]:
-    """A `describe`. The columns are identities, poses and one for real or fake, but how
-    many of which the tensors do not tell; `heads` may be given as an option.
+    source: str,
+    trunk: Units,
+    signature: tuple[str, ...],
+    *,
+    colour: str | None = None,
+    **choices: Any,
+) -> Dialect:
+    """The dialect of a discriminator; see `_generator`.
+
+    The columns are identities, poses and one for real or fake, but how many of which
+    the tensors do not tell; `heads` may be given as an option.
     """
+    stem, last = (f"{conv}.weight" for conv, _ in (trunk[0], trunk[-1]))
 
     def describe(state: StateDict) -> Described:
         columns, features = state["fc.weight"].shape
@@ -75,25 +127,30 @@ def _discriminator(
             **choices,
         }
 
-    return describe
+    return Dialect(
+        source=source,
+        kind="discriminator",
+        signature=signature,
+        names=(*_units("trunk/", dr_gan.TRUNK, trunk), ("fc", "fc")),
+        describe=describe,
+        input_spec=_faces(stem, colour or "RGB"),
+        colour_known=colour is not None,
+    )
+
+
+def _units(ours: str, plan: Plan, theirs: Units) -> Iterator[tuple[str, str]]:
+    return unit_names(
+        *((f"{ours}{name}", *unit) for (name, *_), unit in zip(plan, theirs))
+    )
 
 
 def _authors_encoder(state: StateDict) -> Described:
-    branch = "g_h4c_conv/w" in state
     return "dr_gan_encoder", {
         "width": state["g_k01_conv/w"].shape[3] / 32,
         "conv_bias": True,
         "final_elu": False,
-        "confidence_head": "branch" if branch else "none",
+        "confidence_head": "branch" if "g_h4c_conv/w" in state else "none",
     }
-
-
-def _seed_grid(seed: str, fc: str) -> Callable[[StateDict], Grid]:
-    def grid(state: StateDict) -> Grid:
-        side = math.isqrt(len(state[fc]) // state[seed].shape[0])
-        return side, side
-
-    return grid
 
 
 def _faces(stem: str, colour: str, axis: int = 1):
@@ -114,49 +171,38 @@ _KAYAMIN_TRUNK = (0, 3, 7, 10, 13, 17, 20, 23, 27, 30, 33, 37, 40, 43)
 _KAYAMIN_DECODER = (0, 3, 6, 10, 13, 16, 20, 23, 26, 30, 33, 36, 40, 43)
 
 
-def _kayamin(layers: str, numbers: tuple[int, ...]) -> Namer:
-    def names(number: int, name: str, stride: int) -> tuple[str, str]:
-        del name, stride
-        return f"{layers}.{numbers[number]}", f"{layers}.{numbers[number] + 1}"
-
-    return names
+def _kayamin(layers: str, numbers: tuple[int, ...] = _KAYAMIN_TRUNK) -> Units:
+    return [(f"{layers}.{number}", f"{layers}.{number + 1}") for number in numbers]
 
 
-def _zhangjunh_trunk(layers: str) -> Namer:
-    def names(number: int, name: str, stride: int) -> tuple[str, str]:
-        del name
-        first = int(stride == 2)  # behind a padding
+def _zhangjunh(layers: str, plan: Plan, strided: int) -> Units:
+    """A layer of stride 2 has a padding too, with the convolution at place `strided`.
+
+    That is 1, behind the padding, in the trunk, and 0 in the decoder.
+    """
+    units = []
+    for number, (_, _, stride) in enumerate(plan):
         unit = f"{layers}.{number}.layers"
-        return f"{unit}.{first}", f"{unit}.{first + 1}"
-
-    return names
-
-
-def _zhangjunh_decoder(number: int, name: str, stride: int) -> tuple[str, str]:
-    del name
-    unit = f"dec.Fconv_layers.{number}.layers"
-    return f"{unit}.0", f"{unit}.{stride}"  # a padding stands between the two
+        units.append((f"{unit}.{strided * (stride - 1)}", f"{unit}.{stride}"))
+    return units
 
 
-def _milankinen(module: str, last_module: str) -> Namer:
-    def names(number: int, name: str, stride: int) -> tuple[str, str]:
-        del number, stride
-        where = last_module if name == "conv53" else module
-        name = f"{where}.{name.replace('fconv', 'FConv').replace('conv', 'Conv')}"
-        return name, f"{name}_bn"
-
-    return names
+def _milankinen(module: str, plan: Plan) -> Units:
+    names = [name.replace("fc", "FC").replace("conv", "Conv") for name, _, _ in plan]
+    return [(f"{module}.{name}", f"{module}.{name}_bn") for name in names]
 
 
-def _authors(number: int, name: str, stride: int) -> tuple[str, str]:
+def _authors() -> Units:
     """TensorFlow names: conv11 and conv12 are k01 and k02, then conv21 is k10."""
-    del number, stride
-    stage, index = int(name[4]), int(name[5])
-    place = (stage - 1, index if stage == 1 else index - 1)
-    return "g_k{}{}_conv".format(*place), "g_k_bn{}_{}".format(*place)
+    units = []
+    for name, _, _ in dr_gan.TRUNK:
+        stage, index = int(name[4]), int(name[5])
+        place = (stage - 1, index if stage == 1 else index - 1)
+        units.append(("g_k{}{}_conv".format(*place), "g_k_bn{}_{}".format(*place)))
+    return units
 
 
-def _tensorflow(modules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _tensorflow(*modules: tuple[str, str]) -> Iterator[tuple[str, str]]:
     """Tensor by tensor, as TensorFlow 1 names them."""
     leaves = {
         "conv": {"weight": "w", "bias": "biases"},
@@ -173,168 +219,74 @@ def _tensorflow(modules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _fra(state: StateDict) -> Described:
-    vit = "decoder_emb_generator.vit."
     return "fra", {
         "width": len(state["encoder_layer6.weight"]) / 512,
-        "embedding_size": len(state[f"{vit}mlp_head.1.weight"]),
-        "vit_width": state[f"{vit}cls_token"].shape[2],
-        "vit_depth": count(rf"{vit}transformer\.\d+\.linear\.0\.weight", state),
-        "patch": math.isqrt(state[f"{vit}input_layer.weight"].shape[1]),
-        "positions": state[f"{vit}pos_embedding"].shape[1],
+        "embedding_size": len(state[f"{_VIT}.mlp_head.1.weight"]),
+        "vit_width": state[f"{_VIT}.cls_token"].shape[2],
+        "vit_depth": count(rf"{_VIT}.transformer\.\d+\.linear\.0\.weight", state),
+        "patch": math.isqrt(state[f"{_VIT}.input_layer.weight"].shape[1]),
+        "positions": state[f"{_VIT}.pos_embedding"].shape[1],
     }
 
 
-def _landmark_picture(state: StateDict, grid: Grid) -> InputSpec:
-    """White dots on black, in the box of the landmarks."""
-    del state, grid
-    return InputSpec(colour="GREY", mean=0.0, scale=255.0, template="landmark_box")
-
-
-_DECODER_LAYOUTS = (
-    (r"decoder/fc/kernel", "unflattened"),
-    (r"decoder/fc/bias", "unflattened_bias"),
-    (r"decoder/fconv\d+/conv/kernel", "transposed"),
-)
-_VIT = "decoder_emb_generator.vit"
+_ZHANGJUNH = "zhangjunh/DR-GAN-by-pytorch, PaParaZz1/DR-GAN, MikeLagunes/DR-GAN-OR"
 
 GENERATORS: dict[str, Dialect] = {
     # Sampson-Lee/myDRGAN writes generators like this too.
-    "kayamin_dr_gan_generator": Dialect(
-        source="kayamin/DR-GAN",
-        kind="generator",
-        signature=("G_dec_fc.weight", "G_enc_convLayers.0.weight"),
-        names=(
-            *_units(
-                "encoder/trunk/",
-                dr_gan.TRUNK,
-                _kayamin("G_enc_convLayers", _KAYAMIN_TRUNK),
-            ),
-            *_units(
-                "decoder/",
-                dr_gan.DECODER,
-                _kayamin("G_dec_convLayers", _KAYAMIN_DECODER),
-            ),
-            ("decoder/fc", "G_dec_fc"),
-        ),
-        describe=_generator(
-            "G_enc_convLayers.0.weight",
-            "G_enc_convLayers.43.weight",
-            "G_dec_convLayers.0.weight",
-            "G_dec_fc.weight",
-            normalise_fusion=False,
-            bn_before_crop=True,
-        ),
-        input_spec=_faces("G_enc_convLayers.0.weight", "BGR"),
-        grid=_seed_grid("G_dec_convLayers.0.weight", "G_dec_fc.weight"),
-        layouts=_DECODER_LAYOUTS,
+    "kayamin_dr_gan_generator": _generator(
+        "kayamin/DR-GAN",
+        _kayamin("G_enc_convLayers"),
+        _kayamin("G_dec_convLayers", _KAYAMIN_DECODER),
+        "G_dec_fc",
+        colour="BGR",
+        normalise_fusion=False,
+        bn_before_crop=True,
     ),
-    "kayamin_dr_gan_discriminator": Dialect(
-        source="kayamin/DR-GAN",
-        kind="discriminator",
-        signature=("convLayers.0.weight", "convLayers.43.weight", "fc.weight"),
-        names=(
-            *_units("trunk/", dr_gan.TRUNK, _kayamin("convLayers", _KAYAMIN_TRUNK)),
-            ("fc", "fc"),
-        ),
-        describe=_discriminator("convLayers.0.weight", "convLayers.43.weight"),
-        input_spec=_faces("convLayers.0.weight", "BGR"),
+    "kayamin_dr_gan_discriminator": _discriminator(
+        "kayamin/DR-GAN",
+        _kayamin("convLayers"),
+        ("convLayers.0.weight", "convLayers.43.weight", "fc.weight"),
+        colour="BGR",
     ),
-    "sampson_dr_gan_discriminator": Dialect(
-        source="Sampson-Lee/myDRGAN",
-        kind="discriminator",
-        signature=("D_enc_convLayers.0.weight", "fc.weight"),
-        names=(
-            *_units(
-                "trunk/", dr_gan.TRUNK, _kayamin("D_enc_convLayers", _KAYAMIN_TRUNK)
-            ),
-            ("fc", "fc"),
-        ),
-        describe=_discriminator(
-            "D_enc_convLayers.0.weight", "D_enc_convLayers.43.weight"
-        ),
-        input_spec=_faces("D_enc_convLayers.0.weight", "RGB"),
-        colour_known=False,
+    "sampson_dr_gan_discriminator": _discriminator(
+        "Sampson-Lee/myDRGAN",
+        _kayamin("D_enc_convLayers"),
+        ("D_enc_convLayers.0.weight", "fc.weight"),
     ),
-    "zhangjunh_dr_gan_generator": Dialect(
-        source="zhangjunh/DR-GAN-by-pytorch, PaParaZz1/DR-GAN, MikeLagunes/DR-GAN-OR",
-        kind="generator",
-        signature=("dec.fc.weight", "enc.conv_layers.0.layers.0.weight"),
-        names=(
-            *_units(
-                "encoder/trunk/", dr_gan.TRUNK, _zhangjunh_trunk("enc.conv_layers")
-            ),
-            *_units("decoder/", dr_gan.DECODER, _zhangjunh_decoder),
-            ("decoder/fc", "dec.fc"),
-        ),
-        describe=_generator(
-            "enc.conv_layers.0.layers.0.weight",
-            "enc.conv_layers.13.layers.0.weight",
-            "dec.Fconv_layers.0.layers.0.weight",
-            "dec.fc.weight",
-            alignment="zero_row",
-            confidence_sigmoid=False,
-            last_bn=True,
-            output="elu",
-        ),
-        input_spec=_faces("enc.conv_layers.0.layers.0.weight", "RGB"),
-        grid=_seed_grid("dec.Fconv_layers.0.layers.0.weight", "dec.fc.weight"),
-        layouts=_DECODER_LAYOUTS,
-        colour_known=False,
+    "zhangjunh_dr_gan_generator": _generator(
+        _ZHANGJUNH,
+        _zhangjunh("enc.conv_layers", dr_gan.TRUNK, 1),
+        _zhangjunh("dec.Fconv_layers", dr_gan.DECODER, 0),
+        "dec.fc",
+        alignment="zero_row",
+        confidence_sigmoid=False,
+        last_bn=True,
+        output="elu",
     ),
-    "zhangjunh_dr_gan_discriminator": Dialect(
-        source="zhangjunh/DR-GAN-by-pytorch, PaParaZz1/DR-GAN, MikeLagunes/DR-GAN-OR",
-        kind="discriminator",
-        signature=("conv_layers.0.layers.0.weight", "fc.weight"),
-        names=(
-            *_units("trunk/", dr_gan.TRUNK, _zhangjunh_trunk("conv_layers")),
-            ("fc", "fc"),
-        ),
-        describe=_discriminator(
-            "conv_layers.0.layers.0.weight", "conv_layers.13.layers.0.weight"
-        ),
-        input_spec=_faces("conv_layers.0.layers.0.weight", "RGB"),
-        colour_known=False,
+    "zhangjunh_dr_gan_discriminator": _discriminator(
+        _ZHANGJUNH,
+        _zhangjunh("conv_layers", dr_gan.TRUNK, 1),
+        ("conv_layers.0.layers.0.weight", "fc.weight"),
     ),
-    "milankinen_dr_gan_generator": Dialect(
-        source="milankinen/dr-gan",
-        kind="generator",
-        signature=("dec.fc.weight", "enc.conv.Conv11.weight"),
-        names=(
-            *_units("encoder/trunk/", dr_gan.TRUNK, _milankinen("enc.conv", "enc.emb")),
-            ("encoder/confidence/conv", "enc.coefficient.Conv53_W"),
-            ("encoder/confidence/bn", "enc.coefficient.Conv53_W_bn"),
-            *_units("decoder/", dr_gan.DECODER, _milankinen("dec.x_h", "dec.x_h")),
-            ("decoder/fc", "dec.fc"),
+    "milankinen_dr_gan_generator": _generator(
+        "milankinen/dr-gan",
+        (
+            *_milankinen("enc.conv", dr_gan.TRUNK[:-1]),
+            *_milankinen("enc.emb", dr_gan.TRUNK[-1:]),
         ),
-        describe=_generator(
-            "enc.conv.Conv11.weight",
-            "enc.emb.Conv53.weight",
-            "dec.x_h.FConv52.weight",
-            "dec.fc.weight",
-            "enc.coefficient.Conv53_W.weight",
-            alignment="symmetric",
-            confidence_elu=True,
-            last_bn=True,
-        ),
-        input_spec=_faces("enc.conv.Conv11.weight", "RGB"),
-        grid=_seed_grid("dec.x_h.FConv52.weight", "dec.fc.weight"),
-        layouts=_DECODER_LAYOUTS,
+        _milankinen("dec.x_h", dr_gan.DECODER),
+        "dec.fc",
+        confidence=[("enc.coefficient.Conv53_W", "enc.coefficient.Conv53_W_bn")],
         beside=(r"dec\.bn\..*",),
-        colour_known=False,
+        alignment="symmetric",
+        confidence_elu=True,
+        last_bn=True,
     ),
-    "milankinen_dr_gan_discriminator": Dialect(
-        source="milankinen/dr-gan",
-        kind="discriminator",
-        signature=("conv.Conv11.weight", "conv.Conv53.weight", "fc.weight"),
-        names=(
-            *_units("trunk/", dr_gan.TRUNK, _milankinen("conv", "conv")),
-            ("fc", "fc"),
-        ),
-        describe=_discriminator(
-            "conv.Conv11.weight", "conv.Conv53.weight", alignment="symmetric"
-        ),
-        input_spec=_faces("conv.Conv11.weight", "RGB"),
-        colour_known=False,
+    "milankinen_dr_gan_discriminator": _discriminator(
+        "milankinen/dr-gan",
+        _milankinen("conv", dr_gan.TRUNK),
+        ("conv.Conv11.weight", "conv.Conv53.weight", "fc.weight"),
+        alignment="symmetric",
     ),
     # The recogniser in the authors' TensorFlow checkpoint, its variables by name. Those
     # of decoder and discriminator are not all known, and are left unused.
@@ -343,11 +295,8 @@ GENERATORS: dict[str, Dialect] = {
         signature=("g_k01_conv/w", "g_k_bn4_2/gamma"),
         names=tuple(
             _tensorflow(
-                [
-                    *_units("trunk/", dr_gan.TRUNK, _authors),
-                    ("confidence/conv", "g_h4c_conv"),
-                    ("confidence/bn", "g_h_bn4_c"),
-                ]
+                *_units("trunk/", dr_gan.TRUNK, _authors()),
+                *unit_names(("confidence", "g_h4c_conv", "g_h_bn4_c")),
             )
         ),
         describe=_authors_encoder,
@@ -366,20 +315,20 @@ GENERATORS: dict[str, Dialect] = {
             (r"normalizer", r"decoder_emb_generator.normalizer"),
             (
                 r"vit/transformer_(\d+)/attn/in_proj/(\w+)",
-                rf"{_VIT}.transformer.\1.attn.in_proj_\2",
+                rf"{_VIT_LAYER}.attn.in_proj_\2",
             ),
-            (
-                r"vit/transformer_(\d+)/attn/out_proj",
-                rf"{_VIT}.transformer.\1.attn.out_proj",
-            ),
-            (r"vit/transformer_(\d+)/linear_(\d)", rf"{_VIT}.transformer.\1.linear.\2"),
-            (r"vit/transformer_(\d+)/(\w+)", rf"{_VIT}.transformer.\1.\2"),
+            (r"vit/transformer_(\d+)/attn/out_proj", rf"{_VIT_LAYER}.attn.out_proj"),
+            (r"vit/transformer_(\d+)/linear_(\d)", rf"{_VIT_LAYER}.linear.\2"),
+            (r"vit/transformer_(\d+)/(\w+)", rf"{_VIT_LAYER}.\2"),
             (r"vit/head_norm", rf"{_VIT}.mlp_head.0"),
             (r"vit/head", rf"{_VIT}.mlp_head.1"),
             (r"vit/input_layer", rf"{_VIT}.input_layer"),
             (r"vit", _VIT),
         ),
         describe=_fra,
-        input_spec=_landmark_picture,
+        # White dots on black, in the box of the landmarks.
+        input_spec=pixels(
+            stride=112, colour="GREY", mean=0.0, scale=255.0, template="landmark_box"
+        ),
     ),
 }

@@ -207,12 +207,7 @@ def _recognise(state: StateDict, dialect: str | None, prefix: str | None) -> _Fo
         which = ", ".join(f"{before!r} ({name})" for name, before in candidates)
         raise UserError(f"several networks here: {which}; choose one by its prefix")
     before = prefixes.pop()
-
-    def given_away(name):
-        hints = DIALECTS[name].prefixes
-        return bool(hints) and before.endswith(hints)
-
-    sure = [name for name, _ in candidates if given_away(name)]
+    sure = [name for name, _ in candidates if before.endswith(DIALECTS[name].prefixes)]
     if dialect or sure:
         return _Found(dialect or sure[0], before)
     likely = [name for name, _ in candidates if not DIALECTS[name].prefixes]

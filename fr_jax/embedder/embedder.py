@@ -91,9 +91,8 @@ class Embedder:
           UserError: for arrays that are not uint8 RGB, a file that is no aligned face,
             no faces at all, and for a network that gives no embeddings.
         """
-        return np.concatenate(
-            list(self.embed_each(images, normalize=normalize, flip=flip))
-        )
+        batches = self.embed_each(images, normalize=normalize, flip=flip)
+        return np.concatenate(list(batches))
 
     def embed_each(
         self, images: Any, *, normalize: bool = True, flip: bool = False
@@ -116,13 +115,8 @@ class Embedder:
         An embedder that is there is replaced, other files beside it stay.
         """
         folder = epath.Path(path)
-        flat: dict[Any, Any] = flax.traverse_util.flatten_dict(
-            dict(self.network.variables)
-        )
-        arrays: dict[str, Any] = {
-            "/".join(name): np.asarray(leaf) for name, leaf in flat.items()
-        }
-        arrays |= {f"canary/{name}": v for name, v in self._canary().items()}
+        named = {**self.network.variables, "canary": self._canary()}
+        arrays: dict[str, Any] = flax.traverse_util.flatten_dict(named, sep="/")
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         weights = buffer.getvalue()
@@ -131,19 +125,16 @@ class Embedder:
         description = self.describe() | {
             "weights_sha256": hashlib.sha256(weights).hexdigest()
         }
+        contents = {
+            _WEIGHTS: weights,
+            DESCRIPTION: json.dumps(description, indent=1).encode(),
+        }
         # First into files beside, then renamed: what is read has been written whole.
         folder.mkdir(parents=True, exist_ok=True)
-        parts = [
-            (folder / f"{name}.part", folder / name, content)
-            for name, content in (
-                (_WEIGHTS, weights),
-                (DESCRIPTION, json.dumps(description, indent=1).encode()),
-            )
-        ]
-        for part, _, content in parts:
-            part.write_bytes(content)
-        for part, final, _ in parts:
-            part.replace(final)
+        for name, content in contents.items():
+            (folder / f"{name}.part").write_bytes(content)
+        for name in contents:
+            (folder / f"{name}.part").replace(folder / name)
 
     def export(self, kind: str, path: str | os.PathLike) -> float:
         """Writes a program of another framework; see `export.export`."""
@@ -285,20 +276,11 @@ def load_embedder(
         if hashlib.sha256(weights).hexdigest() != digest:
             raise UserError(f"{folder / _WEIGHTS}: altered or cut short; copy it again")
         with np.load(io.BytesIO(weights), allow_pickle=False) as file:
-            arrays = dict(file)
-        stored = {
-            name.removeprefix("canary/"): arrays.pop(name)
-            for name in list(arrays)
-            if name.startswith("canary/")
-        }
+            variables = flax.traverse_util.unflatten_dict(dict(file), sep="/")
+        stored = variables.pop("canary", {})
         expected = stored.pop(canary.OUTPUT)
-        leaves = {tuple(name.split("/")): leaf for name, leaf in arrays.items()}
         network = Network(
-            architecture,
-            description["options"],
-            flax.traverse_util.unflatten_dict(leaves),
-            spec,
-            description["kind"],
+            architecture, description["options"], variables, spec, description["kind"]
         )
         known = dict(description["provenance"])
         if "people" in known:  # as earlier versions called them

@@ -95,9 +95,8 @@ def _write_jax(embedder: Embedder, folder: Path) -> None:
 
     (count,) = jax_export.symbolic_shape("n")
     shape = jax.ShapeDtypeStruct((count, *_SHAPE), jnp.uint8)
-    program = jax_export.export(jax.jit(_graph(embedder, "any")), platforms=_PLATFORMS)(
-        shape
-    )
+    graph = jax.jit(_graph(embedder, "any"))
+    program = jax_export.export(graph, platforms=_PLATFORMS)(shape)
     (folder / "model.jax").write_bytes(program.serialize())
 
 
@@ -178,20 +177,14 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
 
 def _load_tflite(folder: Path) -> Graph:
     try:
-        from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
-            Interpreter,
-        )
+        import ai_edge_litert.interpreter as lite  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
-        import tensorflow as tf
-
-        Interpreter = tf.lite.Interpreter
+        from tensorflow import lite
 
     with _without_remarks():
-        interpreter = Interpreter(str(folder / "model.tflite"))
-    (wants,), (gives,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
-    )
+        interpreter = lite.Interpreter(str(folder / "model.tflite"))
+    (wants,) = interpreter.get_input_details()
+    (gives,) = interpreter.get_output_details()
 
     def run(images):
         interpreter.resize_tensor_input(wants["index"], images.shape)

@@ -1,5 +1,6 @@
 """Evaluators: what is measured of a trained network, while training and afterwards."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -52,18 +53,17 @@ class LazyNetworks(Mapping[str, Embedder]):
     """The embedders of `make`'s networks, built on first access."""
 
     def __init__(self, make: Callable[[], Mapping[str, Any]]):
-        self._make, self._made = make, None
+        self._make = make
 
+    @functools.cached_property
     def _embedders(self) -> dict[str, Embedder]:
-        if self._made is None:
-            self._made = {name: Embedder(one) for name, one in self._make().items()}
-        return self._made
+        return {name: Embedder(one) for name, one in self._make().items()}
 
     def __getitem__(self, name: str) -> Embedder:
-        return self._embedders()[name]
+        return self._embedders[name]
 
     def __iter__(self):
-        return iter(self._embedders())
+        return iter(self._embedders)
 
     def __len__(self) -> int:
-        return len(self._embedders())
+        return len(self._embedders)

@@ -39,17 +39,9 @@ def parse(text: str) -> Verification:
     protocol = options.pop("protocol", None)
     if protocol is not None:
         check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
-    found = pairs.load(path, **options)
-    if found.skipped:
-        print(f"{name}: skipped {found.skipped} truncated lines", file=sys.stderr)
+    images, numbers, same, folds, identities, skipped = pairs.load(path, **options)
+    if skipped:
+        print(f"{name}: skipped {skipped} truncated lines", file=sys.stderr)
     if protocol is None:
-        protocol = "kfold" if found.folds is None else "insightface"
-    return Verification(
-        name,
-        found.images,
-        found.pairs,
-        found.same,
-        found.folds,
-        protocol,
-        found.identities,
-    )
+        protocol = "kfold" if folds is None else "insightface"
+    return Verification(name, images, numbers, same, folds, protocol, identities)

@@ -179,10 +179,10 @@ class Verification:
             does to 'cfp_fp'. The log warns of every overlap.
         """
         names = {name for names in trained.values() for name in names}
-        last = 0 if self.folds is None else int(self.folds.max())
+        everything = frozenset(self._fold_numbers().tolist())
         if self.identities is None:
             if any(self.name.split("_")[0] == name for name in trained):
-                return dataclasses.replace(self, seen=frozenset(range(last + 1)))
+                return dataclasses.replace(self, seen=everything)
             return self
         overlap = np.array([identity in names for identity in self.identities])
         touched = overlap[self.pairs].any(axis=1)
@@ -193,8 +193,9 @@ class Verification:
             self.name,
             len(names.intersection(self.identities)),
         )
-        seen = {0} if self.folds is None else set(self.folds[touched].tolist())
-        return dataclasses.replace(self, seen=frozenset(seen))
+        if self.folds is None:  # whatever folds are made, they share identities
+            return dataclasses.replace(self, seen=everything)
+        return dataclasses.replace(self, seen=frozenset(self.folds[touched].tolist()))
 
 
 _ACCURACY = ("accuracy", "accuracy_std", "accuracy_low", "accuracy_high")

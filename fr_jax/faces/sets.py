@@ -19,6 +19,7 @@ The sets, after those that five systems were published on:
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -137,15 +138,11 @@ def kdef() -> FaceSet:
         session, what, angle = _grid(image, len(EXPRESSIONS), len(KDEF_ANGLES))
         made = jnp.stack([expression(name) for name in EXPRESSIONS])[what]
         yaw = jnp.array(KDEF_ANGLES, jnp.float32)[angle]
-        day = jax.random.normal(
-            jax.random.fold_in(jax.random.fold_in(person, 5), session),
-            (3 + len(STYLE),),
-        )
+        key = jax.random.fold_in(jax.random.fold_in(person, 5), session)
+        day = jax.random.normal(key, (3 + len(STYLE),))
         aside = 0.1 * day[0] + jnp.array([-0.7, 0.7])
-        lamps = light.lamp(
-            jnp.stack([aside, jnp.full(2, 0.5), jnp.ones(2)], axis=1),
-            jnp.full((2, 3), 0.3),
-        )
+        towards = jnp.stack([aside, jnp.full(2, 0.5), jnp.ones(2)], axis=1)
+        lamps = light.lamp(towards, jnp.full((2, 3), 0.3))
         bright = light.ambient(jnp.full(3, 0.45)) + lamps.sum(axis=0)
         beard = jnp.array([name == "beard" for name in STYLE])
         wall = {"back_hue": 0.6, "back_light": 0.75, "back_busy": 0.0}
@@ -225,11 +222,7 @@ def child_owners(seed: int, numbers: np.ndarray, child_share: float) -> np.ndarr
 
 
 SETS: dict[str, Callable[..., FaceSet]] = {
-    "default": default,
-    "usynthface": usynthface,
-    "kdef": kdef,
-    "multipie": multipie,
-    "ages": ages,
+    make.__name__: make for make in (default, usynthface, kdef, multipie, ages)
 }
 
 
@@ -257,9 +250,8 @@ def _everyday(person: Array, image: Array, max_yaw: float) -> tuple[Codes, Array
     identity = _identity(person)[None]
     drawn = sample_codes(jax.random.fold_in(key, 0), 1, identity=identity)
     codes: Codes = jax.tree.map(lambda field: field[0], drawn)
-    within = jax.random.uniform(
-        jax.random.fold_in(key, 1), (), minval=-max_yaw, maxval=max_yaw
-    )
+    key_yaw = jax.random.fold_in(key, 1)
+    within = jax.random.uniform(key_yaw, minval=-max_yaw, maxval=max_yaw)
     yaw = codes.pose[0]
     yaw = jnp.where(jnp.abs(yaw) <= max_yaw, yaw, within)
     return codes._replace(pose=codes.pose.at[0].set(yaw)), jax.random.fold_in(key, 2)
@@ -378,23 +370,23 @@ def draw(
     chunk = CHUNK * mesh.size
     seed_key = jax.random.key(seed)
     numbers = np.stack([people, images]).astype(np.uint32)  # [2, n]
-    pending, rows = None, 0
-    for start in range(0, numbers.shape[1], chunk):
-        some = numbers[:, start : start + chunk]
-        padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
-        known = _labeller()(face_set, seed_key, *padded)
-        drawn = draw_rows(
-            known.codes, mesh=mesh, size=size, frame=frame, quality=quality
-        )
-        if pending is not None:
-            yield _fetch(pending, rows)
-        pending, rows = (*drawn, known), some.shape[1]
-    if pending is not None:
-        yield _fetch(pending, rows)
+    options = {"mesh": mesh, "size": size, "frame": frame, "quality": quality}
+
+    def started() -> Iterator[tuple[tuple, int]]:
+        for start in range(0, numbers.shape[1], chunk):
+            some = numbers[:, start : start + chunk]
+            padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
+            known = _labeller()(face_set, seed_key, *padded)
+            yield (*draw_rows(known.codes, **options), known), some.shape[1]
+
+    for drawn, rows in one_ahead(started()):
+        yield Drawn(*jax.tree.map(lambda field: np.asarray(field)[:rows], drawn))  # noqa: B023
 
 
-def _fetch(drawn: tuple, rows: int) -> Drawn:
-    return Drawn(*jax.tree.map(lambda field: np.asarray(field)[:rows], drawn))
+def one_ahead(started: Iterable[Any]) -> Iterator[Any]:
+    """Yields each item when the next one has been started."""
+    for item, _ in itertools.pairwise(itertools.chain(started, [None])):
+        yield item
 
 
 def face_boxes(landmarks68: np.ndarray) -> np.ndarray:
@@ -444,9 +436,8 @@ def arrays(
 
 def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
     """Yields what is drawn, with a progress bar over `count` images if labelled."""
-    with tqdm(
-        total=count, desc=label, unit="image", disable=not label, leave=False
-    ) as bar:
+    options = {"unit": "image", "disable": not label, "leave": False}
+    with tqdm(total=count, desc=label, **options) as bar:
         for some in drawn:
             bar.update(len(some.image))
             yield some

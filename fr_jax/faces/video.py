@@ -99,20 +99,11 @@ class Film:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames; the next one is drawn while the caller has the last."""
-        pending = None
-        for number in range(self._frames):
-            shot, within = divmod(number, self._each)
-            ahead = self._draw(self._key, shot, within)
-            if pending is not None:
-                yield _fetch(*pending)
-            pending = shot, ahead
-        if pending is not None:
-            yield _fetch(*pending)
-
-
-def _fetch(shot: int, drawn: tuple) -> Frame:
-    image, *truth = (np.asarray(part) for part in drawn)
-    return Frame(image, shot, *truth)
+        places = (divmod(number, self._each) for number in range(self._frames))
+        started = ((shot, self._draw(self._key, shot, at)) for shot, at in places)
+        for shot, drawn in sets.one_ahead(started):
+            image, *truth = (np.asarray(part) for part in drawn)
+            yield Frame(image, shot, *truth)
 
 
 @functools.partial(jax.jit, static_argnames=("people", "together", "size", "quality"))
@@ -137,25 +128,19 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
         (jnp.arange(length, dtype=jnp.float32) - length / 2) / height
         for length in (width, height)
     )
-    named = imaging.named(scene.imaging)
+    named = scene[1]
     # As large as behind a single head: a frame is four decimetres of wall high.
     behind = imaging.background(named, *jnp.meshgrid(4 * x, 4 * y))
     image = jnp.clip(jnp.stack(imaging.expose(behind, named), axis=-1), 0, 1)
     heads = jnp.zeros((together, height, width))
     for place in range(together):  # from the farthest to the nearest
         who = jnp.argsort(side)[place]
-        layers = jnp.concatenate(
-            [drawn.image[who], drawn.alpha[who, ..., None], drawn.mask[who, ..., None]],
-            axis=-1,
-        )
+        cover = [drawn.alpha[who, ..., None], drawn.mask[who, ..., None]]
+        layers = jnp.concatenate([drawn.image[who], *cover], axis=-1)
         layers = jnp.concatenate([layers, _body(layers[-1])])
+        scales, shape = jnp.stack([scale[who], scale[who]]), (height, width, 5)
         layers = jax.image.scale_and_translate(
-            layers,
-            (height, width, 5),
-            (0, 1),
-            jnp.stack([scale[who], scale[who]]),
-            corner[who, ::-1],
-            "linear",
+            layers, shape, (0, 1), scales, corner[who, ::-1], "linear"
         )
         cover = layers[..., 3:4]
         image = image + cover * (layers[..., :3] - image)
@@ -190,15 +175,10 @@ def _body(last: Array) -> Array:
     return body.at[..., 4].set(0.0)
 
 
-class _Scene(NamedTuple):
-    light: Array
-    imaging: Array
-
-
-def _scene(key: Array) -> _Scene:
-    """Light and room of a shot; one shot in four is dark."""
+def _scene(key: Array) -> tuple[Array, dict[str, Array]]:
+    """Light and imaging, by name, of a shot's room; one shot in four is dark."""
     keys = jax.random.split(key, 3)
-    drawn = dict(zip(IMAGING, jax.random.uniform(keys[0], (len(IMAGING),))))
+    drawn = imaging.named(jax.random.uniform(keys[0], (len(IMAGING),)))
     dim = jnp.where(jax.random.bernoulli(keys[1], 0.25), 0.35, 1.0)
     values = {
         "resolution": 1.0,
@@ -209,8 +189,8 @@ def _scene(key: Array) -> _Scene:
         "back_busy": 0.2 + 0.8 * drawn["back_busy"],
         "grain": drawn["grain"],
     }
-    code = jnp.stack([jnp.float32(values.get(name, 0.0)) for name in IMAGING])
-    return _Scene(sample_light(keys[2]) * dim, code)
+    named = {name: jnp.float32(values.get(name, 0.0)) for name in IMAGING}
+    return sample_light(keys[2]) * dim, named
 
 
 def _actor(key, key_shot, scene, time, together, person, lane):
@@ -225,8 +205,8 @@ def _actor(key, key_shot, scene, time, together, person, lane):
     u = jax.random.uniform(keys[1], (8,))
     first, second = jax.vmap(sample_expression)(jax.random.split(keys[2], 2))
     change = 0.5 - 0.5 * jnp.cos(2 * jnp.pi * (time / 4 + u[0]))
-    named = dict(zip(IMAGING, scene.imaging))
-    named |= {
+    light, named = scene
+    named = named | {
         "cloth_hue": u[1],
         "cloth_light": u[2],
         "glasses": (u[3] < 0.15).astype(jnp.float32),
@@ -239,7 +219,7 @@ def _actor(key, key_shot, scene, time, together, person, lane):
             [60 * moved[0] + 30 * (u[5] - 0.5), 12 * moved[1], 8 * moved[2]]
         ),
         camera=jnp.array([25.0, 0.0, 0.0]),
-        light=scene.light,
+        light=light,
         age=jnp.clip(
             28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1)), 16, 60
         ),

@@ -83,14 +83,9 @@ def number_of_images(
     people, counts = np.unique(labels, return_counts=True)
     if counts.min() < most:
         raise ValueError(f"a person has {counts.min()} images, fewer than {most}")
-    rows = np.stack(
-        [
-            rng.permutation(np.flatnonzero(labels == who))[:most]
-            for _ in range(draws)
-            for who in people
-        ]
-    )  # [draws * people, most]
     who = np.tile(people, draws)
+    rows = [rng.permutation(np.flatnonzero(labels == one))[:most] for one in who]
+    rows = np.stack(rows)  # [draws * people, most]
     weights = {"mean": np.ones_like(confidence), "confidence": confidence}
     found = {name: np.empty((most, draws)) for name in weights}
     for name, weight in weights.items():

@@ -67,17 +67,13 @@ def leakage(
         cuts the rows of each class into folds.
     """
     if groups is None:
-        cut = StratifiedKFold(folds, shuffle=True, random_state=0).split(
-            features, classes
-        )
+        cut: Any = StratifiedKFold(folds, shuffle=True, random_state=0)
     else:
-        cut = GroupKFold(folds).split(features, classes, groups)
-    scores = [
-        _linear()
-        .fit(features[train], classes[train])
-        .score(features[test], classes[test])
-        for train, test in cut
-    ]
+        cut = GroupKFold(folds)
+    scores = []
+    for train, test in cut.split(features, classes, groups):
+        probe = _linear().fit(features[train], classes[train])
+        scores.append(probe.score(features[test], classes[test]))
     return float(np.mean(scores))
 
 

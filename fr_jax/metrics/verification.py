@@ -40,9 +40,8 @@ def contiguous_folds(pairs: int, folds: int = 10) -> Array:
 
     Longer folds come first where the number does not divide (scikit-learn's KFold).
     """
-    return np.repeat(
-        np.arange(folds), [len(p) for p in np.array_split(range(pairs), folds)]
-    )
+    sizes = [len(part) for part in np.array_split(range(pairs), folds)]
+    return np.repeat(np.arange(folds), sizes)
 
 
 def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
@@ -109,7 +108,7 @@ def fold_tar_at_far(
     """
     distances, same = _checked(distances, same)
     accepted = _per_fold(
-        folds, lambda rows: _below(distances[rows][~same[rows]], thresholds)
+        folds, lambda rows: _below(distances[rows & ~same], thresholds)
     )
     impostors = np.bincount(folds, ~same)
     tar, rates = [], []
@@ -122,7 +121,8 @@ def fold_tar_at_far(
         if train_far.max() >= far:
             last = np.searchsorted(train_far, far, side="right") - 1
             if interpolate:
-                threshold = np.interp(far, *_last_of_equal(train_far, thresholds))
+                keep = np.append(np.diff(train_far) != 0, True)  # the last of equals
+                threshold = np.interp(far, train_far[keep], thresholds[keep])
             elif last >= 0:
                 threshold = thresholds[last]
         rows = folds == fold
@@ -214,9 +214,8 @@ def _checked(scores: Array, same: Array) -> tuple[Array, Array]:
     if scores.shape != same.shape or scores.ndim != 1 or not len(scores):
         raise ValueError(f"{scores.shape} scores for {same.shape} labels")
     if not np.isfinite(scores).all():
-        raise ValueError(
-            f"{np.sum(~np.isfinite(scores))} scores are not finite numbers"
-        )
+        count = np.sum(~np.isfinite(scores))
+        raise ValueError(f"{count} scores are not finite numbers")
     return scores, same
 
 
@@ -232,11 +231,6 @@ def _below(values: Array, thresholds: Array) -> Array:
 def _correct_below(distances: Array, same: Array, thresholds: Array) -> Array:
     accepted_impostors = _below(distances[~same], thresholds)
     return _below(distances[same], thresholds) + np.sum(~same) - accepted_impostors
-
-
-def _last_of_equal(x: Array, y: Array) -> tuple[Array, Array]:
-    keep = np.append(np.diff(x) != 0, True)
-    return x[keep], y[keep]
 
 
 def _share(flags: Array) -> float:

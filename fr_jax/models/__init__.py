@@ -41,37 +41,35 @@ _CURRICULARFACE: dict[str, Any] = {
     "dense_bias_init": nn.initializers.zeros,
 }
 _ADAFACE = {**_CURRICULARFACE, "middle_norm": True, "squeeze_init": _FAN_OUT}
-_SQUEEZE = (("", 0), ("_se", 16))
+
+
+def _by_depth(
+    family: str,
+    module: Callable[..., nn.Module],
+    stages: Mapping[int, tuple[int, ...]],
+    **preset: Any,
+) -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]]:
+    return {
+        f"{family}{depth}": (module, {"stage_sizes": sizes, **preset})
+        for depth, sizes in stages.items()
+    }
+
+
+_MAGFACE_STAGES = {depth: iresnet.STAGES[depth] for depth in (18, 34, 50, 100)}
+_SQUEEZE = {"squeeze": 16}
 
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    **{
-        f"iresnet{depth}": (iresnet.IResNet, {"stage_sizes": stages})
-        for depth, stages in iresnet.STAGES.items()
-    },
-    **{
-        f"magface_iresnet{depth}": (
-            iresnet.IResNet,
-            {"stage_sizes": iresnet.STAGES[depth], **_MAGFACE},
-        )
-        for depth in (18, 34, 50, 100)
-    },
-    **{
-        f"{family}ir{se}{depth}": (
-            ir.IR,
-            {"stage_sizes": sizes, "squeeze": squeeze, **preset},
-        )
-        for family, stages, preset in (
-            ("", ir.STAGES, {}),
-            ("curricularface_", ir.STAGES, _CURRICULARFACE),
-            ("adaface_", ir.ADAFACE_STAGES, _ADAFACE),
-        )
-        for depth, sizes in stages.items()
-        for se, squeeze in _SQUEEZE
-    },
-    **{
-        f"sphere{depth}": (sphere.Sphere, {"stage_sizes": stages})
-        for depth, stages in sphere.STAGES.items()
-    },
+    **_by_depth("iresnet", iresnet.IResNet, iresnet.STAGES),
+    **_by_depth("magface_iresnet", iresnet.IResNet, _MAGFACE_STAGES, **_MAGFACE),
+    **_by_depth("ir", ir.IR, ir.STAGES),
+    **_by_depth("ir_se", ir.IR, ir.STAGES, **_SQUEEZE),
+    **_by_depth("curricularface_ir", ir.IR, ir.STAGES, **_CURRICULARFACE),
+    **_by_depth(
+        "curricularface_ir_se", ir.IR, ir.STAGES, **_SQUEEZE, **_CURRICULARFACE
+    ),
+    **_by_depth("adaface_ir", ir.IR, ir.ADAFACE_STAGES, **_ADAFACE),
+    **_by_depth("adaface_ir_se", ir.IR, ir.ADAFACE_STAGES, **_SQUEEZE, **_ADAFACE),
+    **_by_depth("sphere", sphere.Sphere, sphere.STAGES),
     "mobilefacenet": (mobilefacenet.MobileFaceNet, {}),
     "mobilefacenet_v2": (mobilefacenet_v2.MobileFaceNetV2, {}),
     "vgg16": (vgg.VGG16, {}),

@@ -44,12 +44,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         features = x.shape[-1]
-        together = layers.Dense(
-            3 * features,
-            init=nn.initializers.xavier_uniform(),
-            bias_init=nn.initializers.zeros,
-            name="in_proj",
-        )(x)
+        dense = functools.partial(layers.Dense, bias_init=nn.initializers.zeros)
+        init = nn.initializers.xavier_uniform()
+        together = dense(3 * features, init=init, name="in_proj")(x)
         query, key, value = einops.rearrange(
             together, "b t (three h d) -> three b h t d", three=3, h=self.heads
         )
@@ -57,9 +54,7 @@ class Attention(nn.Module):
         weights = nn.softmax(scores / math.sqrt(features // self.heads))
         out = jnp.einsum("bhts,bhsd->bhtd", weights, value)
         out = einops.rearrange(out, "b h t d -> b t (h d)")
-        return layers.Dense(features, bias_init=nn.initializers.zeros, name="out_proj")(
-            out
-        )
+        return dense(features, name="out_proj")(out)
 
 
 class Layer(nn.Module):

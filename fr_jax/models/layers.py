@@ -24,8 +24,7 @@ def uniform_fan_in(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Arr
     `shape` is a Flax kernel shape (outputs last), so fan_in is the product of all
     other axes.
     """
-    bound = math.prod(shape[:-1]) ** -0.5
-    return jax.random.uniform(key, shape, dtype, -bound, bound)
+    return uniform_bias(math.prod(shape[:-1]))(key, shape, dtype)
 
 
 def uniform_bias(fan_in: int) -> Initializer:
@@ -268,6 +267,42 @@ class Dense(nn.Module):
             init = self.bias_init or uniform_bias(x.shape[-1])
             out += _spread(self.param("bias", init, (self.features,)), out.ndim)
         return out
+
+
+class Backbone(nn.Module):
+    """What face embedders with BatchNorm have in common.
+
+    Attributes:
+      width: factor on the channels.
+      dropout: rate before the last layer.
+      bn_groups, bn_first_group: see `BatchNorm`.
+      dtype: of the convolutions; the last layer is always float32.
+      remat: recompute each block in the backward pass instead of keeping its maps.
+    """
+
+    width: float = 1.0
+    embedding_size: int = 512
+    dropout: float = 0.0
+    bn_groups: int = 1
+    bn_first_group: bool = False
+    dtype: jnp.dtype = jnp.float32
+    remat: bool = False
+
+    def norm(self, **fields: Any) -> Norm:
+        """Returns the BatchNorm of all layers."""
+        return functools.partial(
+            BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group, **fields
+        )
+
+    def block(self, kind: type[nn.Module], **fields: Any) -> Callable[..., Any]:
+        """Returns a kind of block, called with (maps, train), and what all share."""
+        kind = nn.remat(kind, static_argnums=(2,)) if self.remat else kind
+        return functools.partial(kind, dtype=self.dtype, **fields)
+
+
+def flat(maps: Array) -> Array:
+    """Returns maps [B, h, w, C] as float32 [B, h w C]."""
+    return einops.rearrange(maps, "b h w c -> b (h w c)").astype(jnp.float32)
 
 
 def max_pool(x: Array) -> Array:

@@ -190,9 +190,8 @@ def rate_schedule(
     remaining = max(round((num_steps or 0) / accumulate) - warmup, 1)
     if kind == "step":
         steps = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
-        after = optax.piecewise_constant_schedule(
-            learning_rate, dict.fromkeys(steps, 0.1)
-        )
+        tenths = dict.fromkeys(steps, 0.1)
+        after = optax.piecewise_constant_schedule(learning_rate, tenths)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, remaining)
     elif kind == "linear":
@@ -237,9 +236,6 @@ class Plateau(NamedTuple):
     since: Any = np.int32(0)
 
 
-PLATEAU_SETTINGS = ("factor", "patience", "cooldown", "threshold", "stop_after")
-
-
 def on_plateau(
     plateau: Plateau,
     score: float,
@@ -260,9 +256,7 @@ def on_plateau(
       stop_after: scores without a strictly higher one, after which to stop; 0: never.
     """
     score = float(np.float32(score))  # as `best` is stored, so that equal is equal
-    scale, best, bad, wait, highest, since = (
-        x.item() for x in map(np.asarray, plateau)
-    )
+    scale, best, bad, wait, highest, since = (np.asarray(x).item() for x in plateau)
     if score > best * (1 + threshold):
         best, bad = score, 0
     else:
@@ -272,14 +266,8 @@ def on_plateau(
     if bad > patience:
         scale, wait, bad = scale * factor, cooldown, 0
     highest, since = (score, 0) if score > highest else (highest, since + 1)
-    new = Plateau(
-        np.float32(scale),
-        np.float32(best),
-        np.int32(bad),
-        np.int32(wait),
-        np.float32(highest),
-        np.int32(since),
-    )
+    values = scale, best, bad, wait, highest, since
+    new = Plateau(*(type(old)(value) for old, value in zip(Plateau(), values)))
     return new, bool(stop_after) and since >= stop_after
 
 

@@ -155,19 +155,13 @@ def alternate(
       discriminator_step, generator_step: (*arguments) -> (state, scalars).
     """
     steps = discriminator_step, generator_step
-    names = [jax.eval_shape(step, *arguments)[1] for step in steps]
+    first, second = (jax.eval_shape(step, *arguments)[1] for step in steps)
 
     def with_all_metrics(step):
         def run(*arguments):
             state, scalars = step(*arguments)
-            metrics = {
-                name: Mean(jnp.float32(0), jnp.float32(0))
-                for name in names[0].keys() | names[1].keys()
-            }
-            return state, metrics | {
-                name: Mean(jnp.float32(value), jnp.float32(1))
-                for name, value in scalars.items()
-            }
+            metrics = {name: Mean.of(0, 0) for name in first | second}
+            return state, metrics | {n: Mean.of(x) for n, x in scalars.items()}
 
         return run
 

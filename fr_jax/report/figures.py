@@ -6,7 +6,6 @@ Drawn on Matplotlib's Figure, never through pyplot: no display, no global state.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from etils import epath
@@ -30,10 +29,8 @@ def roc(
         far, tar = verification.roc(scores, same)
         shown = far > 0
         lowest = min(lowest, 1 / max(np.sum(~same), 1))
-        area = verification.area_under_roc(scores, same)
-        axes.step(
-            far[shown], tar[shown], where="post", label=f"{name} (AUC {area:.4f})"
-        )
+        label = f"{name} (AUC {verification.area_under_roc(scores, same):.4f})"
+        axes.step(far[shown], tar[shown], where="post", label=label)
     axes.plot(axis := np.logspace(-6, 0, 200), axis, ":", color="grey", label="chance")
     axes.set(
         xscale="log",
@@ -76,20 +73,19 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
     cosines of positives and negatives, and the shares that tell how the learner is.
     """
     rows = [json.loads(line) for line in epath.Path(metrics).read_text().splitlines()]
-    found = [(name, name.split("/")[-1]) for name in _names(rows)]
+    found = sorted({name for row in rows for name in row} - {"step"})
     kinds = {
-        "loss": [name for name, last in found if last.endswith("loss")],
-        "cosine": [name for name, last in found if last.endswith("_cosine")],
-        "share": [name for name, last in found if last in _SHARES],
-        "accuracy": [name for name, last in found if last.endswith("accuracy")],
+        "loss": [name for name in found if name.endswith("loss")],
+        "cosine": [name for name in found if name.endswith("_cosine")],
+        "share": [name for name in found if name.split("/")[-1] in _SHARES],
+        "accuracy": [name for name in found if name.endswith("accuracy")],
     }
     panels = [(names, label) for label, names in kinds.items() if names]
     if not panels:
         return
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
-    for axes, (names, label) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels
-    ):
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (names, label) in zip(grid, panels):
         for name in names:
             steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
             style = "k:" if "chance" in name else ".-"
@@ -123,10 +119,6 @@ def contact_sheet(
             axes.set_title(titles[number], fontsize=6)
     figure.subplots_adjust(0, 0, 1, 0.97, 0.03, 0.2 if titles else 0.03)
     save(figure, path)
-
-
-def _names(rows: list[dict[str, Any]]) -> list[str]:
-    return sorted({name for row in rows for name in row} - {"step"})
 
 
 def save(figure: Figure, path: epath.PathLike) -> None:

@@ -28,10 +28,10 @@ def rows(
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    for row, line in enumerate(images):
-        for column, image in enumerate(line):
+    for line, faces in zip(grid, images):
+        for axes, image in zip(line, faces):
             if image is not None:
-                grid[row, column].imshow(image)
+                axes.imshow(image)
     for line, words in zip(grid, notes):
         for axes, word in zip(line, words):
             box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
@@ -42,9 +42,8 @@ def rows(
     for axes, name in zip(grid[:, 0], names):
         axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     left = 1.0 / (width * 1.05 + 1.0) if names else 0.01
-    figure.subplots_adjust(
-        left, 0.01, 0.99, 1 - 0.3 / (height * 1.05 + 0.3), 0.04, 0.04
-    )
+    top = 1 - 0.3 / (height * 1.05 + 0.3)
+    figure.subplots_adjust(left, 0.01, 0.99, top, 0.04, 0.04)
     save(figure, path)
 
 

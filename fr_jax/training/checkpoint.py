@@ -73,13 +73,10 @@ class Checkpoints:
         self._best = best
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
-            policies.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=self._score,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
+            of_best = checkpoint_managers.BestN(
+                get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
             )
+            policies.append(of_best)
         policy = checkpoint_managers.AnyPreservationPolicy(policies)
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -218,14 +215,11 @@ class Checkpoints:
 
     def _seal(self, step: int) -> None:
         try:
-            manifest = json.dumps(self._digests(step), indent=1)
-            (self._directory / str(step) / MANIFEST).write_text(manifest)
+            folder = self._directory / str(step)
+            digests = {name: _sha256(folder / name) for name in _files(folder)}
+            (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
         except Exception as error:  # raised again in the main thread by check()
             self._failure = error
-
-    def _digests(self, step: int) -> dict[str, str]:
-        folder = self._directory / str(step)
-        return {name: _sha256(folder / name) for name in _files(folder)}
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -260,9 +254,8 @@ class Checkpoints:
         return ""
 
     def _set_aside(self, step: int, problem: str) -> None:
-        target = self._directory.parent / "damaged"
-        target.mkdir(parents=True, exist_ok=True)
-        place = target / str(step)
+        place = self._directory.parent / "damaged" / str(step)
+        place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rmtree()
         (self._directory / str(step)).rename(place)

@@ -10,6 +10,7 @@ updates. The same seed gives the same numbers, however often the run is killed.
 import collections
 import contextlib
 import functools
+import math
 import signal
 import threading
 import time
@@ -23,12 +24,7 @@ from jax.experimental import multihost_utils
 from fr_jax.backend import sharding
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.errors import TrainingStopped, UserError
-from fr_jax.evaluation.evaluator import (
-    LazyNetworks,
-    Trained,
-    evaluate,
-    metric_names,
-)
+from fr_jax.evaluation.evaluator import LazyNetworks, Trained, evaluate, metric_names
 from fr_jax.evaluation.results import summary
 from fr_jax.system import System, score
 from fr_jax.training.checkpoint import Checkpoints
@@ -149,12 +145,12 @@ def train(
     with _terminated() as sigterm, contextlib.ExitStack() as stack:
         stack.callback(log.close)
         stack.callback(checkpoints.settle)
-        trace = stack.enter_context(_Trace(workdir / "profile", profile))
+        trace = stack.enter_context(_trace(workdir / "profile", profile))
         if step < num_steps and not stopped:
             log.say(f"compiled in {update.compile(loop):.1f} s")
         clock = _Clock()
         while step < num_steps and not stopped and not interrupted:
-            trace.at(step)
+            trace(step)
             waiting = time.perf_counter()
             batch = update.place(stream.batch_at(step + offset))
             if not in_flight or in_flight[-1][1].is_ready():  # the device ran dry
@@ -192,9 +188,10 @@ def train(
                 )
                 if rollbacks >= guard.rollbacks:
                     raise TrainingStopped(
-                        f"stopped at step {bad_step:,}: {what}, for the "
-                        f"{rollbacks}th time; step {back:,} is kept in {workdir}. A "
-                        "lower learning rate or gradient clipping may help"
+                        f"stopped at step {bad_step:,}: {what}, after "
+                        f"{rollbacks - 1} rollbacks; step {back:,} is kept in "
+                        f"{workdir}. A lower learning rate or gradient clipping may "
+                        "help"
                     )
                 offset += bad_step - back
                 loop = update.moved(loop, offset, rollbacks)
@@ -221,11 +218,10 @@ def train(
                         loop = update.after_feedback(loop, state, stopped)
             if saves or stopped:
                 with clock.paused():
+                    scored = -math.inf
                     if selected and evaluates:
                         scored = score(evaluated, selected, "best_metric")
-                        checkpoints.save(step, loop, scored)
-                    else:
-                        checkpoints.save(step, loop)
+                    checkpoints.save(step, loop, scored)
         checkpoints.wait()
         last, best = step, None
         if selected and not interrupted and (found := checkpoints.best(update.like)):
@@ -279,30 +275,24 @@ class _Clock:
         }
 
 
-class _Trace:
-    """A profiler trace from one step to another."""
+@contextlib.contextmanager
+def _trace(folder: epath.Path, window: tuple[int, int] | None):
+    """Yields what is called at every step: a profiler trace from one to another."""
+    (first, last), on = window or (-1, -1), False
 
-    def __init__(self, folder: epath.Path, window: tuple[int, int] | None):
-        self._folder, self._window, self._on = folder, window or (-1, -1), False
-
-    def at(self, step: int) -> None:
-        first, last = self._window
-        if not self._on and first <= step < last:
-            jax.profiler.start_trace(str(self._folder))
-            self._on = True
-        elif self._on and step >= last:
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._on:
+    def at(step: int) -> None:
+        nonlocal on
+        if not on and first <= step < last:
+            jax.profiler.start_trace(str(folder))
+            on = True
+        elif on and step >= last:
             jax.profiler.stop_trace()
-            self._on = False
+            on = False
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._stop()
+    try:
+        yield at
+    finally:
+        at(last)
 
 
 @contextlib.contextmanager

@@ -127,9 +127,18 @@ def check_rendered(options: Any) -> None:
     check_range("config.data.rendered.max_yaw", options.max_yaw, 0, 90)
 
 
-def unseen_pairs(
-    options: Any, context: Context, face_set: sets.FaceSet
-) -> Callable[[], Verification]:
+def rendered(options: Any, context: Context, face_set: sets.FaceSet) -> Rendered:
+    """Returns the identities that `config.data.rendered` asks for."""
+    return Rendered(
+        face_set,
+        context,
+        options.num_identities,
+        options.num_images,
+        size=options.size,
+    )
+
+
+def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
     """Returns a function that renders verification pairs of unseen identities.
 
     Raises:
@@ -139,7 +148,7 @@ def unseen_pairs(
 
     def render() -> Verification:
         unseen = Rendered(
-            face_set,
+            sets.default(options.max_yaw),
             context,
             options.num_unseen,
             IMAGES_OF_UNSEEN,

@@ -57,11 +57,12 @@ class ArrayStream:
         batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self.num_classes, self.num_unlabelled = batches.classes()
-        self._ahead = Prefetch(
-            lambda step: batches.assemble(
-                step, batches.augmented(step, images[batches.images(step)])
-            )
-        )
+
+        def made(step):
+            chosen = batches.augmented(step, images[batches.images(step)])
+            return batches.assemble(step, chosen)
+
+        self._ahead = Prefetch(made)
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's rows of a step's batch. Steps in order are fast."""

@@ -43,27 +43,19 @@ class LoopState(NamedTuple):
     """Everything that a checkpoint holds: the system's State and the loop's own."""
 
     state: PyTree
-    data_offset: Any
-    rollbacks: Any
-    stopped: Any  # by the system's feedback
-    bad_in_a_row: Any
-    watched: dict[str, Watched]
-    skipped: Any  # since the last line of metrics, as the totals
-    totals: dict[str, Mean]
+    data_offset: Any = np.int32(0)
+    rollbacks: Any = np.int32(0)
+    stopped: Any = np.int32(0)  # by the system's feedback
+    bad_in_a_row: Any = np.int32(0)
+    watched: Mapping[str, Watched] = {}
+    skipped: Any = np.int32(0)  # since the last line of metrics, as the totals
+    totals: Mapping[str, Mean] = {}
 
     @classmethod
     def create(cls, state: PyTree, metrics: list[str], watch: list[str]) -> "LoopState":
-        zero = np.int32(0)
-        return cls(
-            state,
-            data_offset=zero,
-            rollbacks=zero,
-            stopped=zero,
-            bad_in_a_row=zero,
-            watched={name: Watched() for name in watch},
-            skipped=zero,
-            totals={name: Mean(np.float32(0), np.float32(0)) for name in metrics},
-        )
+        watched = dict.fromkeys(watch, Watched())
+        nothing = Mean(np.float32(0), np.float32(0))
+        return cls(state, watched=watched, totals=dict.fromkeys(metrics, nothing))
 
 
 class Update:
@@ -156,8 +148,17 @@ class Update:
     def _guarded(self, loop: LoopState, batch, number, key):
         key = jax.random.fold_in(key, number)
         state, metrics = self._system.train_step(loop.state, batch, key)
-        means = {name: _as_mean(value) for name, value in metrics.items()}
-        new = self._counted(loop, state, means)
+        means = {
+            name: Mean.of(*value) if isinstance(value, Mean) else Mean.of(value)
+            for name, value in metrics.items()
+        }
+        watched = {name: _observed(means[name], w) for name, w in loop.watched.items()}
+        new = loop._replace(
+            state=state,
+            bad_in_a_row=jnp.int32(0),
+            watched=watched,
+            totals=jax.tree.map(jnp.add, loop.totals, means),
+        )
         guard = self._guard
         if guard is None:
             return new, loop.bad_in_a_row
@@ -180,21 +181,10 @@ class Update:
         new = jax.tree.map(lambda new, old: jnp.where(accept, new, old), new, kept)
         return new, new.bad_in_a_row
 
-    def _counted(self, loop, state, means):
-        add = jax.tree.map(jnp.add, loop.totals, means)
-        watched = {name: _observed(means[name], w) for name, w in loop.watched.items()}
-        return loop._replace(
-            state=state, bad_in_a_row=jnp.int32(0), watched=watched, totals=add
-        )
-
     def read(self, loop: LoopState) -> tuple[dict[str, float], LoopState]:
         """Mean metrics since the last reading, and the loop with them at zero."""
         totals, skipped = jax.device_get((loop.totals, loop.skipped))
-        scalars = {
-            name: float(mean.total / mean.count)
-            for name, mean in totals.items()
-            if mean.count
-        }
+        scalars = _values(totals)
         if skipped:
             scalars["skipped"] = float(skipped)
         zero = LoopState.create((), self._metrics, self._watch)
@@ -223,14 +213,10 @@ class Update:
             key = jax.random.fold_in(self._key_init, step)
             found = jax.device_get(self._eval_step(state, batch, key))
             for name, value in found.items():
-                value = value if isinstance(value, Mean) else Mean(value, 1)
+                total, count = value if isinstance(value, Mean) else (value, 1)
                 before = totals.get(name, Mean(0, 0))
-                totals[name] = Mean(*map(sum, zip(before, value)))
-        return {
-            f"validation/{name}": float(mean.total / mean.count)
-            for name, mean in totals.items()
-            if mean.count
-        }
+                totals[name] = Mean(before.total + total, before.count + count)
+        return {f"validation/{name}": x for name, x in _values(totals).items()}
 
     def _put(self, tree):
         """Numbers of the host, the same on every process, as global arrays.
@@ -240,10 +226,13 @@ class Update:
         return jax.jit(lambda x: x, out_shardings=self._everywhere)(tree)
 
 
-def _as_mean(value) -> Mean:
-    if isinstance(value, Mean):
-        return Mean(jnp.float32(value.total), jnp.float32(value.count))
-    return Mean(jnp.float32(value), jnp.float32(1))
+def _values(totals: Mapping[str, Mean]) -> dict[str, float]:
+    """The means as numbers, without those that nothing was counted of."""
+    return {
+        name: float(mean.total / mean.count)
+        for name, mean in totals.items()
+        if mean.count
+    }
 
 
 def _spikes(mean: Mean, watched: Watched, guard: Guard) -> jax.Array:

@@ -205,7 +205,6 @@ def test_set_without_identities_counts_as_seen_by_its_name(trained):
     assert "cfp_list_seen/accuracy:paper" in results
 
 
-@pytest.mark.xfail(strict=True, reason="mark_seen takes one fold for all: reported")
 @pytest.mark.parametrize("identities", [None, ["p0"] * (2 * PAIRS)])
 def test_seen_set_without_official_folds_holds_nothing_out(trained, identities):
     toy = make_set("cfp_list", folds=None, identities=identities)

@@ -178,10 +178,10 @@ def test_tree_of_another_shape_is_refused_in_one_line(saved):
 def test_error_in_the_background_is_raised(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "a")
 
-    def failing(step):
+    def failing(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_digests", failing)
+    monkeypatch.setattr("fr_jax.training.checkpoint._sha256", failing)
     checkpoints.save(1, tree(1))
     with pytest.raises(UserError, match="could not write .*No space left on device"):
         checkpoints.wait()

@@ -112,11 +112,8 @@ def _parts(path: Path, data: memoryview) -> tuple[str, dict[str, dict[str, Store
         raise Refusal("one array without a name", 0, "save several with np.savez")
     if start.startswith(b"\x08"):
         return "onnx", {"": onnx.read(data)}
-    what = (
-        "a web page"
-        if start.lstrip()[:1] == b"<"
-        else f"begins with {shown(start[:8])}"
-    )
+    web_page = start.lstrip()[:1] == b"<"
+    what = "a web page" if web_page else f"begins with {shown(start[:8])}"
     raise Refusal(f"{what}, no weight file", 0, _KNOWN)
 
 

@@ -1,6 +1,6 @@
 """Which of the dicts in a checkpoint is the network's state dict."""
 
-import collections
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +22,7 @@ def state_dicts(found: Any) -> dict[str, dict[str, Tensor]]:
     """
     parts: dict[str, dict[str, Tensor]] = {}
     seen: set[int] = set()
-    waiting: collections.deque[tuple[Any, tuple[str, ...]]] = collections.deque()
-    waiting.append((found, ()))
+    waiting: deque[tuple[Any, tuple[str, ...]]] = deque([(found, ())])
     while waiting:
         node, keys = waiting.popleft()
         if not isinstance(node, dict) or id(node) in seen or len(keys) > _MAX_DEPTH:

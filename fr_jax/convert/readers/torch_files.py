@@ -1,6 +1,5 @@
 """What torch.save wrote: zip archives since PyTorch 1.6, bare pickles before."""
 
-from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any
 
@@ -40,29 +39,28 @@ def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool
         order = str(archive.read(f"{folder}byteorder")[:10], "latin1")
         if order not in ("little", "big"):
             raise Refusal(f"byte order {shown(order)}")
-    storages: dict[str, Storage] = {}
+    verified: set[str] = set()
 
     def load(identity: Any) -> Part:
-        kind, key, length = _identity(identity)
+        kind, key, length, _ = _identity(identity)
         name = f"{folder}data/{key}"
         if name not in archive.entries:
             raise Refusal(f"no entry {shown(name)} in the archive")
         dtype = torch_objects.storage_type(kind, length)
-        stored = archive.entries[name].size
-        if stored != length * dtype.itemsize:
+        entry = archive.entries[name]
+        if entry.size != length * dtype.itemsize:
             raise Refusal(
-                f"storage {shown(key)} has {stored:,} bytes, not {length:,} {dtype}"
+                f"storage {shown(key)} has {entry.size:,} bytes, not {length:,} {dtype}"
             )
-        if key not in storages:
+        if name not in verified:
             archive.read(name)  # its checksum
-            offset = archive.entries[name].offset
-            storages[key] = Storage(dtype, length, offset)
-        return Part(Storage(dtype, length, storages[key].offset), 0, length)
+            verified.add(name)
+        return Part(Storage(dtype, length, entry.offset), 0, length)
 
     entry = archive.entries[f"{folder}data.pkl"]
     archive.read(entry.name)
     end = entry.offset + entry.size
-    found, _ = _unpickled(data, entry.offset, end, load)
+    found, _ = _unpickled(data, entry.offset, end, load=load)
     return found, order == "big"
 
 
@@ -78,12 +76,11 @@ def read_legacy(data: memoryview) -> Any:
     storages: dict[str, Storage] = {}
 
     def load(identity: Any) -> Part:
-        kind, key, length = _identity(identity)
+        kind, key, length, view = _identity(identity)
         dtype = torch_objects.storage_type(kind, length)
         storage = storages.setdefault(key, Storage(dtype, length))
         if storage.dtype != dtype or storage.length != length:
             raise Refusal(f"storage {shown(key)} is described in two ways")
-        view = identity[5] if len(identity) > 5 else None
         if view is None:
             return Part(storage, 0, length)
         if type(view) is not tuple or len(view) != 3:
@@ -106,7 +103,7 @@ def read_legacy(data: memoryview) -> Any:
     system, at = _unpickled(data, at, end, max_opcodes=_SHORT)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refusal("written on a big-endian machine", 0, RESAVE)
-    found, at = _unpickled(data, at, end, load)
+    found, at = _unpickled(data, at, end, load=load)
     keys, at = _unpickled(data, at, end)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise Refusal("no list of storages after the object", at)
@@ -120,23 +117,13 @@ def read_legacy(data: memoryview) -> Any:
 
 
 def _unpickled(
-    data: memoryview,
-    start: int,
-    end: int,
-    load: Callable[[Any], Part] | None = None,
-    max_opcodes: int | None = None,
+    data: memoryview, start: int, end: int, **options: Any
 ) -> tuple[Any, int]:
     """Returns the object of the pickle that starts at `start`, and where it ended."""
     from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
-    unpickler = Unpickler(
-        data,
-        torch_objects.find,
-        start=start,
-        end=end,
-        load=load,
-        max_opcodes=max_opcodes,
-    )
+    find = torch_objects.find
+    unpickler = Unpickler(data, find, start=start, end=end, **options)
     try:
         return unpickler.run(), unpickler.at
     except UnpicklingError as error:
@@ -167,13 +154,16 @@ def _place(data: memoryview, at: int, key: str, storages: dict[str, Storage]) ->
     return end
 
 
-def _identity(identity: Any) -> tuple[Any, str, Any]:
-    """Returns type, key and length of ('storage', type, key, device, length, ...)."""
-    if type(identity) is tuple and identity and identity[0] == "module":
-        raise Refusal("holds a whole module and its source", remedy=RESAVE)
-    if type(identity) is not tuple or not 5 <= len(identity) <= 6:
-        raise Refusal("a persistent id that names no storage")
-    what, kind, key, _, length = identity[:5]
-    if what != "storage" or type(key) is not str:
-        raise Refusal("a persistent id that names no storage")
-    return kind, key, length
+def _identity(identity: Any) -> tuple[Any, str, Any, Any]:
+    """Returns type, key, length and view of a persistent id.
+
+    That is ('storage', type, key, device, length), and in old files a view or None.
+    """
+    match identity if type(identity) is tuple else ():
+        case ("module", *_):
+            raise Refusal("holds a whole module and its source", remedy=RESAVE)
+        case ("storage", kind, str(key), _, length):
+            return kind, key, length, None
+        case ("storage", kind, str(key), _, length, view):
+            return kind, key, length, view
+    raise Refusal("a persistent id that names no storage")

@@ -74,13 +74,9 @@ def loose(shift: Array, size: int) -> Frame:
 def to_pixels(frame: Frame, places: Array) -> Array:
     """Returns pixels [n, 2] of places [n, 2]."""
     x, y = places[:, 0], places[:, 1]
-    return jnp.stack(
-        [
-            frame.a * x - frame.b * y + frame.x,
-            frame.b * x + frame.a * y + frame.y,
-        ],
-        axis=1,
-    )
+    right = frame.a * x - frame.b * y + frame.x
+    down = frame.b * x + frame.a * y + frame.y
+    return jnp.stack([right, down], axis=1)
 
 
 def grid(frame: Frame, size: int, samples: int) -> tuple[Array, Array, Array]:

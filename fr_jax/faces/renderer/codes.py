@@ -104,77 +104,33 @@ TRAITS: dict[str, tuple[float, float]] = {
 PATTERN_SIZE = 18  # of the fine skin pattern
 IDENTITY_SIZE = len(TRAITS) + PATTERN_SIZE
 
-MOVEMENTS = (
-    "jaw_open",  # 0..1
-    "smile",  # corners up and out, -1..1
-    "corners_down",  # 0..1
-    "lips_press",  # 0..1, thinner lips
-    "lips_round",  # 0..1, narrower mouth
-    "upper_lip_up",  # 0..1, shows teeth
-    "brows_inner",  # up, -1..1
-    "brows_outer",  # up, -1..1
-    "brows_together",  # 0..1
-    "eyes_wide",  # -1 half closed, -2 closed, 1 wide
-    "cheeks_up",  # 0..1
-    "nose_wrinkle",  # 0..1
-    "gaze_x",  # to the right of the image, -1..1
-    "gaze_y",  # up, -1..1
-)
-EXPRESSION_SIZE = len(MOVEMENTS)
-
-_EXPRESSIONS: dict[str, dict[str, float]] = {
-    "neutral": {},
-    "happy": {
-        "smile": 1.0,
-        "jaw_open": 0.22,
-        "upper_lip_up": 0.55,
-        "cheeks_up": 0.9,
-        "eyes_wide": -0.35,
-    },
-    "sad": {
-        "corners_down": 0.8,
-        "brows_inner": 0.8,
-        "brows_outer": -0.35,
-        "eyes_wide": -0.45,
-        "gaze_y": -0.3,
-        "lips_press": 0.2,
-    },
-    "angry": {
-        "brows_together": 1.0,
-        "brows_inner": -0.9,
-        "brows_outer": 0.25,
-        "eyes_wide": 0.3,
-        "lips_press": 0.8,
-        "corners_down": 0.35,
-        "nose_wrinkle": 0.3,
-    },
-    "afraid": {
-        "brows_inner": 0.9,
-        "brows_outer": 0.5,
-        "brows_together": 0.5,
-        "eyes_wide": 0.9,
-        "jaw_open": 0.35,
-        "smile": -0.2,
-        "corners_down": 0.3,
-    },
-    "disgusted": {
-        "nose_wrinkle": 1.0,
-        "upper_lip_up": 0.7,
-        "brows_inner": -0.5,
-        "brows_together": 0.5,
-        "eyes_wide": -0.6,
-        "cheeks_up": 0.6,
-        "corners_down": 0.5,
-    },
-    "surprised": {
-        "brows_inner": 1.0,
-        "brows_outer": 1.0,
-        "eyes_wide": 1.0,
-        "jaw_open": 0.95,
-        "lips_round": 0.5,
-    },
+EXPRESSIONS = ("neutral", "happy", "sad", "angry", "afraid", "disgusted", "surprised")
+# What moves, its range, and how far in each of the expressions.
+_MOVED: dict[str, tuple[float, ...]] = {
+    "jaw_open": (0.0, 0.22, 0.0, 0.0, 0.35, 0.0, 0.95),  # 0..1
+    # corners up and out, -1..1
+    "smile": (0.0, 1.0, 0.0, 0.0, -0.2, 0.0, 0.0),
+    "corners_down": (0.0, 0.0, 0.8, 0.35, 0.3, 0.5, 0.0),  # 0..1
+    # 0..1, thinner lips
+    "lips_press": (0.0, 0.0, 0.2, 0.8, 0.0, 0.0, 0.0),
+    # 0..1, narrower mouth
+    "lips_round": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5),
+    # 0..1, shows teeth
+    "upper_lip_up": (0.0, 0.55, 0.0, 0.0, 0.0, 0.7, 0.0),
+    "brows_inner": (0.0, 0.0, 0.8, -0.9, 0.9, -0.5, 1.0),  # up, -1..1
+    "brows_outer": (0.0, 0.0, -0.35, 0.25, 0.5, 0.0, 1.0),  # up, -1..1
+    "brows_together": (0.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.0),  # 0..1
+    # -1 half closed, -2 closed, 1 wide
+    "eyes_wide": (0.0, -0.35, -0.45, 0.3, 0.9, -0.6, 1.0),
+    "cheeks_up": (0.0, 0.9, 0.0, 0.0, 0.0, 0.6, 0.0),  # 0..1
+    "nose_wrinkle": (0.0, 0.0, 0.0, 0.3, 0.0, 1.0, 0.0),  # 0..1
+    # to the right of the image, -1..1
+    "gaze_x": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    "gaze_y": (0.0, 0.0, -0.3, 0.0, 0.0, 0.0, 0.0),  # up, -1..1
 }
-EXPRESSIONS = tuple(_EXPRESSIONS)
+MOVEMENTS = tuple(_MOVED)
+EXPRESSION_SIZE = len(MOVEMENTS)
+_PRESETS = dict[str, tuple[float, ...]](zip(EXPRESSIONS, zip(*_MOVED.values())))
 
 IMAGING = (
     "blur",  # standard deviation in pixels of a 112-pixel face, 0..4
@@ -260,5 +216,4 @@ def expression(name: str) -> Array:
     Raises:
       KeyError: for another name.
     """
-    known = _EXPRESSIONS[name]
-    return jnp.array([known.get(movement, 0.0) for movement in MOVEMENTS])
+    return jnp.array(_PRESETS[name])

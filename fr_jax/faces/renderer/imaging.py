@@ -43,11 +43,8 @@ def background(i: dict[str, Array], x: Array, y: Array) -> list[Array]:
     base = hue(i["back_hue"], jnp.float32(1.0), 0.25)
     light = jnp.square(jnp.clip(light, 0.02, 1.0))
     tint = 0.4 * i["back_busy"] * jnp.tanh(2 * waves)
-    return [
-        light * (base[0] * (1 + tint)),
-        light * base[1],
-        light * (base[2] * (1 - tint)),
-    ]
+    tinted = base[0] * (1 + tint), base[1], base[2] * (1 - tint)
+    return [light * channel for channel in tinted]
 
 
 def pool(channel: Array, samples: int) -> Array:
@@ -63,18 +60,11 @@ def _lens(i: dict[str, Array], size: int, scale: Array) -> Array:
     gauss = gauss / gauss.sum(axis=1, keepdims=True)
     share = jnp.clip(i["resolution"] / jnp.minimum(scale, 1.0), 0.08, 1.0)
     low = place[:, None] * (1 / share)  # where a coarse pixel begins
-    cover = jnp.clip(
-        jnp.minimum(place[None, :] + 1, low + 1 / share)
-        - jnp.maximum(place[None, :], low),
-        0,
-        1,
-    )
-    down = cover * share
+    end = jnp.minimum(place[None, :] + 1, low + 1 / share)
+    down = jnp.clip(end - jnp.maximum(place[None, :], low), 0, 1) * share
     inside = (place < jnp.ceil(size * share))[None, :]
-    up = jnp.maximum(
-        1 - jnp.abs((place[:, None] + 0.5) * share - 0.5 - place[None, :]), 0
-    )
-    up = jnp.where(inside, up, 0.0)
+    away = jnp.abs((place[:, None] + 0.5) * share - 0.5 - place[None, :])
+    up = jnp.where(inside, jnp.maximum(1 - away, 0), 0.0)
     both = up @ down
     both = both / jnp.maximum(both.sum(axis=1, keepdims=True), 1e-3)
     return both @ gauss
@@ -105,10 +95,11 @@ def compress(image: Colour, loss: Array) -> Colour:
     r, g, b = (jnp.pad(c, ((0, pad), (0, pad)), mode="edge") for c in image)
     luma = 0.299 * r + 0.587 * g + 0.114 * b
     planes = []
+    blue, red = 0.564 * (b - luma), 0.713 * (r - luma)
     for plane, coarsest, slope in (
         (luma, 12.0, 7.5),
-        (0.564 * (b - luma), 17.0, 14.0),
-        (0.713 * (r - luma), 17.0, 14.0),
+        (blue, 17.0, 14.0),
+        (red, 17.0, 14.0),
     ):
         steps = (coarsest + slope * frequency) * (0.05 + 9.95 * jnp.square(loss)) / 255
         spectrum = cosines @ plane @ cosines.T

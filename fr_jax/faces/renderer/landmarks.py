@@ -47,32 +47,22 @@ _LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
 def places(f: Features) -> Array:
     """Returns map coordinates [68, 2] of one face."""
     jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v - _CHIN)], axis=1)
-    brow = jnp.stack(
-        [
-            f.brow_u + _BROW * f.brow_width,
-            f.brow_line(_BROW) + f.brow_thick * (0.6 - 0.3 * _BROW),
-        ],
-        axis=1,
-    )
-    upper, lower = f.lids(_LID)
-    eye = jnp.stack(
-        [f.eye_u + _LID * f.eye_width, jnp.where(_LID_UPPER, upper, lower)], axis=1
-    )
+    brow_u = f.brow_u + _BROW * f.brow_width
+    brow_v = f.brow_line(_BROW) + f.brow_thick * (0.6 - 0.3 * _BROW)
+    brow = jnp.stack([brow_u, brow_v], axis=1)
+    lids = f.lids(_LID)
+    eye_u = f.eye_u + _LID * f.eye_width
+    eye = jnp.stack([eye_u, jnp.where(_LID_UPPER, *lids)], axis=1)
     share = np.arange(4, dtype=np.float32) / 3
     bridge = jnp.stack([0 * share, f.eye_v + share * (f.nose_v - f.eye_v)], axis=1)
-    base = jnp.stack(
-        [
-            _NOSE_BASE * f.nose_width,
-            f.nose_base - 0.01 + 0.04 * jnp.square(_NOSE_BASE),
-        ],
-        axis=1,
-    )
+    base_u = _NOSE_BASE * f.nose_width
+    base_v = f.nose_base - 0.01 + 0.04 * jnp.square(_NOSE_BASE)
+    base = jnp.stack([base_u, base_v], axis=1)
     up, top, bottom, low = f.lips(_LIPS)
     upper = jnp.where(_LIPS_OUTER, up, top)
     lower = jnp.where(_LIPS_OUTER, low, bottom)
-    lips = jnp.stack(
-        [_LIPS * f.mouth_width, jnp.where(_LIPS_UPPER, upper, lower)], axis=1
-    )
+    lips_u, lips_v = _LIPS * f.mouth_width, jnp.where(_LIPS_UPPER, upper, lower)
+    lips = jnp.stack([lips_u, lips_v], axis=1)
     mirror = np.array([[-1, 1]], np.float32)
     left_eye = eye[np.array([3, 2, 1, 0, 5, 4])] * mirror
     parts = [jaw * mirror, jaw[-2::-1], brow[::-1] * mirror, brow]

@@ -38,6 +38,13 @@ def harmonics(direction: Array) -> Array:
     return jnp.stack(parts, axis=-1)
 
 
+def towards(azimuth: Array, height: Array) -> Array:
+    """Returns the unit vectors [..., 3] of angles in radians: to the right, and up."""
+    level = jnp.cos(height)
+    x, z = jnp.sin(azimuth) * level, jnp.cos(azimuth) * level
+    return jnp.stack([x, jnp.sin(height), z], axis=-1)
+
+
 def lamp(direction: Array, colour: Array) -> Array:
     """Returns the coefficients [..., 9, 3] of a distant lamp.
 
@@ -106,14 +113,7 @@ def presets() -> Array:
     angles = [(azimuth, 0.0) for azimuth in range(-90, 91, 15)]
     angles += [(azimuth, 45.0) for azimuth in (-60, -30, 0, 30, 60)]
     azimuth, height = jnp.deg2rad(jnp.array(angles)).T
-    directions = jnp.stack(
-        [
-            jnp.sin(azimuth) * jnp.cos(height),
-            jnp.sin(height),
-            jnp.cos(azimuth) * jnp.cos(height),
-        ],
-        axis=1,
-    )
     room = ambient(jnp.array([0.5, 0.48, 0.45]))
-    flashes = lamp(directions, jnp.full((18, 3), 0.75)) + 0.35 * room[None]
+    flashes = lamp(towards(azimuth, height), jnp.full((18, 3), 0.75))
+    flashes = flashes + 0.35 * room[None]
     return jnp.concatenate([room[None], flashes, (room + flashes[6])[None]])

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from fr_jax.faces.renderer.camera import Vector
 from fr_jax.faces.renderer.shape import Features
 
 Array = jax.Array
-Vector = tuple[Array, Array, Array]
 
 
 def glasses(

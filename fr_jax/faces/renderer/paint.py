@@ -12,7 +12,7 @@ import numpy as np
 
 from fr_jax.faces.renderer import occluders
 from fr_jax.faces.renderer.codes import PATTERN_SIZE
-from fr_jax.faces.renderer.shape import Features, Measures, child_and_old
+from fr_jax.faces.renderer.shape import Features, Measures, bump, child_and_old
 
 Array = jax.Array
 Colour = list[Array]
@@ -72,10 +72,6 @@ def _soft(distance: Array, width) -> Array:
     return jax.nn.sigmoid(distance * (4.0 / width))
 
 
-def _bump(x, width):
-    return jnp.exp(-jnp.square(x * (1 / width)))
-
-
 def _mix(share, first, second) -> list:
     return [a + share * (b - a) for a, b in zip(first, second)]
 
@@ -83,27 +79,21 @@ def _mix(share, first, second) -> list:
 def _skin_tone(t: Measures, style: Array) -> list:
     """Returns the skin's colour, three scalars."""
     share = jax.nn.sigmoid(1.4 * t["melanin"] - 1.35 + 0.5 * style[4])
-    tone = [
+    fair, middle, dark = (0.93, 0.765, 0.68), (0.78, 0.545, 0.395), (0.27, 0.155, 0.10)
+    r, g, b = (
         a * (1 - share) ** 2 + 2 * b * share * (1 - share) + c * share**2
-        for a, b, c in zip(
-            (0.93, 0.765, 0.68), (0.78, 0.545, 0.395), (0.27, 0.155, 0.10)
-        )
-    ]
+        for a, b, c in zip(fair, middle, dark)
+    )
     red, yellow = 0.05 * t["skin_red"], 0.06 * t["skin_yellow"]
-    tone = [
-        tone[0] * (1 + 0.3 * red),
-        tone[1] * (1 - red),
-        tone[2] * (1 - red - yellow),
-    ]
+    tone = r * (1 + 0.3 * red), g * (1 - red), b * (1 - red - yellow)
     return [jnp.square(c) for c in tone]
 
 
 def _hair_tone(t: Measures, age: Array) -> list:
     """Returns the hair's colour, three scalars."""
     dark = jax.nn.sigmoid(1.6 * t["hair_dark"] + 1.1 * t["melanin"] + 0.7)
-    fair = _mix(
-        jax.nn.sigmoid(3 * t["hair_red"] - 4), (0.72, 0.55, 0.33), (0.55, 0.24, 0.10)
-    )
+    red = jax.nn.sigmoid(3 * t["hair_red"] - 4)
+    fair = _mix(red, (0.72, 0.55, 0.33), (0.55, 0.24, 0.10))
     tone = _mix(dark, fair, (0.09, 0.065, 0.055))
     grey = jax.nn.sigmoid((age - 52 - 9 * t["grey"]) / 6)
     tone = _mix(grey, tone, (0.74, 0.73, 0.72))
@@ -113,9 +103,8 @@ def _hair_tone(t: Measures, age: Array) -> list:
 def _eye_tone(t: Measures) -> list:
     """Returns the iris's colour, three scalars."""
     light = jax.nn.sigmoid(2.5 * t["iris_hue"] - 2.2 * t["melanin"] - 1.6)
-    blue = _mix(
-        jax.nn.sigmoid(2 * t["iris_light"]), (0.30, 0.45, 0.58), (0.36, 0.46, 0.34)
-    )
+    green = jax.nn.sigmoid(2 * t["iris_light"])
+    blue = _mix(green, (0.30, 0.45, 0.58), (0.36, 0.46, 0.34))
     tone = _mix(light, (0.24, 0.13, 0.07), blue)
     return [jnp.square(c) for c in tone]
 
@@ -127,10 +116,8 @@ def lattice(pattern: Array) -> Array:
     line = 2 * np.pi * np.arange(_PATTERN) / _PATTERN
     phase = np.outer(order + 1.5, line)
     turn = 2.39996 * order  # the golden angle: no two waves run alike
-    phase = (
-        np.cos(turn)[:, None, None] * phase[:, None, :]
-        + np.sin(turn)[:, None, None] * phase[:, :, None]
-    )  # [waves, 24, 24]
+    across, down = (f(turn)[:, None, None] for f in (np.cos, np.sin))
+    phase = across * phase[:, None, :] + down * phase[:, :, None]  # [waves, 24, 24]
     basis = np.concatenate([np.cos(phase), np.sin(phase)]).astype(np.float32)
     return jnp.einsum("k,kyx->yx", pattern, basis) / 3.0
 
@@ -185,12 +172,12 @@ def paint(
 
     # skin
     fine = _sample(pattern, u, v)
-    cheek = _bump(side - 0.50, 0.22) * _bump(v + 0.24, 0.20)
-    nose = _bump(side, 0.14) * _bump(v - f.nose_v, 0.12)
+    cheek = bump(side - 0.50, 0.22) * bump(v + 0.24, 0.20)
+    nose = bump(side, 0.14) * bump(v - f.nose_v, 0.12)
     blush = (0.10 + 0.06 * t["cheek_red"]) * cheek + 0.10 * nose + 0.025 * fine
     blush += 0.12 * make_up * cheek
     tone = 1 + 0.05 * fine - 0.03 * _grain(jnp.round(u * 40), jnp.round(v * 40), 1.0)
-    ring = _bump(side - f.eye_u, 0.17) * _bump(v - (f.eye_v - 0.12), 0.06)
+    ring = bump(side - f.eye_u, 0.17) * bump(v - (f.eye_v - 0.12), 0.06)
     tone = tone * (1 - (0.10 + 0.10 * t["eye_ring"] * 0.6 + 0.1 * old) * ring)
     freckles = jnp.maximum(t["freckles"] - 0.9 - 0.5 * t["melanin"], 0)
     cell_u, cell_v = jnp.floor(u / 0.045), jnp.floor(v / 0.045)
@@ -215,75 +202,50 @@ def paint(
     # folds
     deep = 0.10 + 0.08 * t["fold"] + 0.35 * old + 0.35 * smile
     fold_u = 0.20 + 0.9 * (f.nose_v - v) * 0.55 + 0.04 * smile
-    laugh = _bump(side - fold_u, 0.025) * _bump(v - (f.nose_base + middle) / 2, 0.14)
+    laugh = bump(side - fold_u, 0.025) * bump(v - (f.nose_base + middle) / 2, 0.14)
     dim = dim * (1 - 0.55 * jnp.clip(deep, 0, 1) * laugh)
     lines = 0.5 * old + 0.4 * jnp.maximum(e["brows_inner"], 0) * (0.3 + grown)
     waves = jnp.square(jnp.sin((v - 0.1 * u * u) * 42.0))
-    front = _bump(u, 0.45) * _bump(v - f.brow_v - 0.26, 0.13)
+    front = bump(u, 0.45) * bump(v - f.brow_v - 0.26, 0.13)
     dim = dim * (1 - 0.30 * lines * waves * front)
     frown = jnp.maximum(e["brows_together"], 0) + 0.35 * old
-    dim = dim * (
-        1 - 0.4 * frown * _bump(side - 0.055, 0.016) * _bump(v - f.brow_v + 0.02, 0.09)
-    )
+    frown = 0.4 * frown * bump(side - 0.055, 0.016)
+    dim = dim * (1 - frown * bump(v - f.brow_v + 0.02, 0.09))
     crow = 0.6 * old + 0.35 * jnp.maximum(e["cheeks_up"], 0) * grown
     rays = jnp.square(jnp.sin((v - f.eye_v) * 70.0 + 12 * side))
-    dim = dim * (
-        1
-        - 0.3
-        * crow
-        * rays
-        * _bump(side - f.eye_u - f.eye_width - 0.09, 0.06)
-        * _bump(v - f.eye_v, 0.10)
-    )
-    wrinkle = jnp.maximum(e["nose_wrinkle"], 0)
-    dim = dim * (
-        1
-        - 0.35
-        * wrinkle
-        * jnp.square(jnp.sin(v * 60))
-        * _bump(u, 0.11)
-        * _bump(v - f.eye_v + 0.04, 0.09)
-    )
+    crow = 0.3 * crow * rays * bump(side - f.eye_u - f.eye_width - 0.09, 0.06)
+    dim = dim * (1 - crow * bump(v - f.eye_v, 0.10))
+    wrinkle = 0.35 * jnp.maximum(e["nose_wrinkle"], 0) * jnp.square(jnp.sin(v * 60))
+    dim = dim * (1 - wrinkle * bump(u, 0.11) * bump(v - f.eye_v + 0.04, 0.09))
     # nostrils, and where the wings meet the cheek
     n = f.nose_width
-    hole = _bump(side - 0.48 * n, 0.26 * n + 0.008) * _bump(
-        v - f.nose_base - 0.025, 0.026
-    )
-    wing = _bump(side - 1.12 * n, 0.022) * _bump(v - f.nose_v + 0.05, 0.055)
-    under = _bump(u, 0.75 * n) * _bump(v - f.nose_base - 0.005, 0.025)
+    hole = bump(side - 0.48 * n, 0.26 * n + 0.008)
+    hole = hole * bump(v - f.nose_base - 0.025, 0.026)
+    wing = bump(side - 1.12 * n, 0.022) * bump(v - f.nose_v + 0.05, 0.055)
+    under = bump(u, 0.75 * n) * bump(v - f.nose_base - 0.005, 0.025)
     dim = dim * (1 - 0.75 * hole) * (1 - 0.4 * wing) * (1 - 0.45 * under)
     # where little light comes: sockets, the sides of the nose, hollows
-    socket = _bump(side - f.eye_u + 0.05, 0.20) * _bump(v - f.eye_v - 0.05, 0.10)
+    socket = bump(side - f.eye_u + 0.05, 0.20) * bump(v - f.eye_v - 0.05, 0.10)
     dim = dim * (1 - 0.38 * socket)
-    flank = _bump(side - 0.135, 0.05) * _bump(v - (f.nose_v + f.eye_v) / 2, 0.19)
+    flank = bump(side - 0.135, 0.05) * bump(v - (f.nose_v + f.eye_v) / 2, 0.19)
     dim = dim * (1 - 0.26 * flank)
-    hollow = _bump(side - 0.72, 0.16) * _bump(v + 0.52, 0.26)
+    hollow = bump(side - 0.72, 0.16) * bump(v + 0.52, 0.26)
     dim = dim * (1 - 0.22 * hollow)
     dim = dim * (1 - 0.30 * jax.nn.sigmoid((f.chin_v - 0.095 - v) * 12))
     # under the lip and the chin
-    dim = dim * (1 - 0.32 * _bump(u, 0.16) * _bump(v - (middle - 0.135 - f.drop), 0.03))
+    dim = dim * (1 - 0.32 * bump(u, 0.16) * bump(v - (middle - 0.135 - f.drop), 0.03))
 
     # beard
     pace = male * jax.nn.sigmoid((age - 19) / 1.5)
     full = pace * jax.nn.sigmoid(3 * (t["beard"] + 1.2 * tones.beard) - 2.6)
     lip = pace * jax.nn.sigmoid(3 * (t["moustache"] + tones.beard) - 2.2)
     shadow = pace * (0.12 + 0.2 * jax.nn.sigmoid(2 * t["beard"]))
-    jaw = _soft(
-        -0.36
-        - 0.28 * jnp.square((side - 0.72) / 0.3) * (side < 0.72)
-        - v
-        + 0.35 * _soft(side - 0.78, 0.1),
-        0.12,
-    )
-    jaw = (
-        jaw
-        * _soft(v + 1.20, 0.15)
-        * (1 - _bump(u, 0.30) * _bump(v - (middle + 0.1), 0.14))
-    )
-    chin_hair = (
-        _bump(u, 0.2) * _soft(middle - 0.16 - f.drop - v, 0.08) * _soft(v + 1.2, 0.1)
-    )
-    above = _bump(u, f.mouth_width * 1.05) * _bump(v - (middle + 0.095), 0.045)
+    jaw = -0.36 - 0.28 * jnp.square((side - 0.72) / 0.3) * (side < 0.72)
+    jaw = _soft(jaw - v + 0.35 * _soft(side - 0.78, 0.1), 0.12) * _soft(v + 1.20, 0.15)
+    jaw = jaw * (1 - bump(u, 0.30) * bump(v - (middle + 0.1), 0.14))
+    chin_hair = bump(u, 0.2) * _soft(middle - 0.16 - f.drop - v, 0.08)
+    chin_hair = chin_hair * _soft(v + 1.2, 0.1)
+    above = bump(u, f.mouth_width * 1.05) * bump(v - (middle + 0.095), 0.045)
     beard = jnp.clip(jnp.maximum(full * jnp.maximum(jaw, chin_hair), lip * above), 0, 1)
     stubble = shadow * jnp.clip(jaw + chin_hair + above, 0, 1)
     strands = 1 + 0.25 * _grain(jnp.round(u * 60), jnp.round(v * 25), 3.0)
@@ -294,14 +256,10 @@ def paint(
     # brows
     x = (side - f.brow_u) * (1 / f.brow_width)
     thick = f.brow_thick * (1 - 0.45 * jnp.clip(x + 0.2, 0, 1))
-    brow = _soft(thick - jnp.abs(v - f.brow_line(x)), 0.03) * _soft(
-        1 - jnp.abs(x), 0.18
-    )
-    brow = (
-        brow
-        * (0.80 + t["brow_dark"] - 0.35 * child)
-        * (0.9 + 0.25 * _grain(jnp.round(u * 70), jnp.round(v * 30), 5.0))
-    )
+    brow = _soft(thick - jnp.abs(v - f.brow_line(x)), 0.03)
+    brow = brow * _soft(1 - jnp.abs(x), 0.18)
+    brow = brow * (0.80 + t["brow_dark"] - 0.35 * child)
+    brow = brow * (0.9 + 0.25 * _grain(jnp.round(u * 70), jnp.round(v * 30), 5.0))
     brow_colour = [0.75 * a + 0.08 * b for a, b in zip(hair, skin)]
     colour = over(colour, jnp.clip(brow, 0, 1), brow_colour)
 
@@ -312,58 +270,37 @@ def paint(
     inside = jnp.abs(x) < 1
     opening = jnp.where(inside, jnp.minimum(upper - v, v - lower), -0.1)
     ball = _soft(opening, soft)
-    lid = jnp.where(inside, _bump(v - upper - 0.006, 0.016 + 0.5 * pixel), 0.0)
-    lid_low = jnp.where(inside, _bump(v - lower + 0.004, 0.012 + 0.5 * pixel), 0.0)
+    lid = jnp.where(inside, bump(v - upper - 0.006, 0.016 + 0.5 * pixel), 0.0)
+    lid_low = jnp.where(inside, bump(v - lower + 0.004, 0.012 + 0.5 * pixel), 0.0)
     crease_on = jax.nn.sigmoid(1.5 * t["eye_fold"] + 1.2)
-    crease = jnp.where(
-        jnp.abs(x) < 1.1,
-        _bump(
-            v
-            - (
-                line
-                + (f.eye_up * 1.15 + 0.035)
-                * jnp.power(jnp.maximum(1.21 - x * x, 1e-4), 0.6)
-            ),
-            0.014,
-        ),
-        0.0,
-    )
+    arch = jnp.power(jnp.maximum(1.21 - x * x, 1e-4), 0.6)
+    crease = bump(v - (line + (f.eye_up * 1.15 + 0.035) * arch), 0.014)
+    crease = jnp.where(jnp.abs(x) < 1.1, crease, 0.0)
     dim = dim * (1 - 0.35 * crease_on * crease)
-    gaze = jnp.hypot(
-        u - jnp.sign(u) * f.eye_u - f.gaze_u, v - f.eye_v - 0.004 - f.gaze_v
-    )
+    gaze_u = u - jnp.sign(u) * f.eye_u - f.gaze_u
+    gaze = jnp.hypot(gaze_u, v - f.eye_v - 0.004 - f.gaze_v)
     iris = _soft(f.iris - gaze, soft)
     pupil = _soft(0.42 * f.iris - gaze, soft)
-    rim = _bump(gaze - f.iris, 0.012)
-    white = [0.60, 0.58, 0.56]
-    eye = over(
-        [w * jnp.ones_like(u) for w in white],
-        iris,
-        [c * (1 + 1.5 * _bump(gaze - 0.6 * f.iris, 0.02)) for c in tones.iris],
-    )
+    rim = bump(gaze - f.iris, 0.012)
+    white = [w * jnp.ones_like(u) for w in (0.60, 0.58, 0.56)]
+    flecked = [c * (1 + 1.5 * bump(gaze - 0.6 * f.iris, 0.02)) for c in tones.iris]
+    eye = over(white, iris, flecked)
     eye = over(eye, 0.5 * rim, [0.02, 0.02, 0.02])
     eye = over(eye, pupil, [0.004, 0.004, 0.004])
-    shade = 1 - 0.5 * _bump(jnp.maximum(upper - v, 0), 0.03)
+    shade = 1 - 0.5 * bump(jnp.maximum(upper - v, 0), 0.03)
     corner = _soft(jnp.abs(x) - 0.9, 0.25)
     eye = [c * shade * (1 - 0.3 * corner) for c in eye]
-    glint = _soft(
-        0.011
-        - jnp.hypot(
-            u - jnp.sign(u) * f.eye_u - f.gaze_u - 0.022, v - f.eye_v - f.gaze_v - 0.028
-        ),
-        soft,
-    )
+    glint_u = u - jnp.sign(u) * f.eye_u - f.gaze_u - 0.022
+    away = jnp.hypot(glint_u, v - f.eye_v - f.gaze_v - 0.028)
+    glint = _soft(0.011 - away, soft)
     eye = over(eye, 0.85 * glint, [0.9, 0.9, 0.9])
     colour = over(colour, ball, eye)
     dim = dim * (1 - ball) + ball
     lash = jnp.clip(lid * (0.75 + 0.5 * (1 - male)) + 0.3 * lid_low, 0, 1)
     colour = over(colour, lash, [0.02 + 0.12 * s for s in skin])
-    shadow_lid = _bump(side - f.eye_u, 0.18) * _bump(v - f.eye_v - 0.10, 0.05)
-    colour = over(
-        colour,
-        0.5 * make_up * shadow_lid,
-        [c * k for c, k in zip(skin, (0.45, 0.35, 0.5))],
-    )
+    shadow_lid = bump(side - f.eye_u, 0.18) * bump(v - f.eye_v - 0.10, 0.05)
+    eye_shadow = [c * k for c, k in zip(skin, (0.45, 0.35, 0.5))]
+    colour = over(colour, 0.5 * make_up * shadow_lid, eye_shadow)
 
     # mouth
     x = u * (1 / f.mouth_width)
@@ -386,20 +323,17 @@ def paint(
     tooth = 1 - 0.25 * jnp.square(jnp.sin(u * 62.0))
     mouth = [0.05 + 0 * u, 0.015 + 0 * u, 0.015 + 0 * u]
     white_teeth = [0.78 - 0.1 * old, 0.74 - 0.14 * old, 0.66 - 0.18 * old]
-    mouth = over(
-        mouth,
-        jnp.clip(teeth + 0.6 * teeth_low * opened, 0, 1),
-        [c * tooth for c in white_teeth],
-    )
+    teeth = jnp.clip(teeth + 0.6 * teeth_low * opened, 0, 1)
+    mouth = over(mouth, teeth, [c * tooth for c in white_teeth])
     colour = over(colour, gap * opened, mouth)
-    seam = jnp.where(within, _bump(v - line, 0.010 + 0.5 * pixel), 0.0) * (1 - opened)
+    seam = jnp.where(within, bump(v - line, 0.010 + 0.5 * pixel), 0.0) * (1 - opened)
     dim = dim * (1 - 0.75 * seam)
-    corner = _bump(side - f.mouth_width, 0.02) * _bump(v - line, 0.02)
+    corner = bump(side - f.mouth_width, 0.02) * bump(v - line, 0.02)
     dim = dim * (1 - 0.4 * corner)
 
     # ears are redder, and dark within
-    ear = _bump(side - 1.48, 0.14) * _bump(v - 0.02, 0.26)
-    concha = _bump(side - 1.42, 0.05) * _bump(v + 0.02, 0.09)
+    ear = bump(side - 1.48, 0.14) * bump(v - 0.02, 0.26)
+    concha = bump(side - 1.42, 0.05) * bump(v + 0.02, 0.09)
     dim = dim * (1 - 0.5 * concha)
     colour = [colour[0], colour[1] * (1 - 0.1 * ear), colour[2] * (1 - 0.1 * ear)]
 
@@ -411,7 +345,7 @@ def paint(
     hair_colour = [c * jnp.clip(lock, 0.3, 2) + 0.002 for c in hair]
     colour = over(colour, cover, hair_colour)
     dim = dim + cover * (1 - dim)
-    dim = dim * (1 - 0.35 * jnp.where(hair_height < 0, _bump(hair_height, 0.02), 0))
+    dim = dim * (1 - 0.35 * jnp.where(hair_height < 0, bump(hair_height, 0.02), 0))
     shine = (0.10 + 0.04 * t["skin_shine"]) * (1 - cover) * (1 - 0.7 * beard)
     shine = shine + 0.10 * lips * (1 - cover) + 0.05 * cover
     return Paint(colour, shine, jnp.clip(dim, 0.05, 1))

@@ -20,7 +20,6 @@ from fr_jax.faces.renderer import (
 from fr_jax.faces.renderer.codes import PATTERN_SIZE, SIZES, Codes, traits
 
 Array = jax.Array
-Vector = tuple[Array, Array, Array]
 
 
 class Rendering(NamedTuple):

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from fr_jax.faces.renderer import light
+from fr_jax.faces.renderer import imaging, light
 from fr_jax.faces.renderer.codes import (
-    _EXPRESSIONS,
     EXPRESSION_SIZE,
+    EXPRESSIONS,
     IDENTITY_SIZE,
     IMAGING,
+    IMAGING_SIZE,
     MOVEMENTS,
     STYLE_SIZE,
     Codes,
@@ -42,20 +43,12 @@ def sample_light(key: Array) -> Array:
     tint = jnp.array([1.0, 0.0, -1.0]) * warm + 1
     room = jax.random.uniform(keys[1], minval=0.15, maxval=0.75)
     lights = light.ambient(room * tint)
-    for which, most in ((2, 0.95), (5, 0.5)):
+    for which, least, most in ((2, 0.1, 0.95), (5, -0.3, 0.5)):
         azimuth = 1.1 * jax.random.normal(keys[which])
         height = 0.45 + 0.45 * jax.random.normal(keys[which + 1])
-        towards = jnp.stack(
-            [
-                jnp.sin(azimuth) * jnp.cos(height),
-                jnp.sin(height),
-                jnp.cos(azimuth) * jnp.cos(height),
-            ]
-        )
-        strength = jax.random.uniform(
-            keys[which + 2], (), minval=0.1 if which == 2 else -0.3, maxval=most
-        )
-        lights = lights + light.lamp(towards, jnp.maximum(strength, 0) * tint[::-1])
+        strength = jax.random.uniform(keys[which + 2], minval=least, maxval=most)
+        colour = jnp.maximum(strength, 0) * tint[::-1]
+        lights = lights + light.lamp(light.towards(azimuth, height), colour)
     # A camera sets itself to what it sees.
     mean = jnp.maximum(lights[0].mean() * 0.282095, 0.1)
     return lights * (0.95 / (0.35 + 0.65 * (mean + 0.25)))
@@ -64,19 +57,15 @@ def sample_light(key: Array) -> Array:
 def sample_expression(key: Array) -> Array:
     """Returns movements [EXPRESSION_SIZE]: neutral, one of the seven, or between."""
     keys = jax.random.split(key, 5)
-    presets = jnp.stack([expression(name) for name in _EXPRESSIONS])
+    presets = jnp.stack([expression(name) for name in EXPRESSIONS])
     shares = jnp.array([0.34, 0.38, 0.06, 0.05, 0.04, 0.04, 0.09])
     chosen = presets[jax.random.choice(keys[0], len(shares), p=shares)]
     strength = jax.random.uniform(keys[1], minval=0.2, maxval=1.0)
     noise = 0.12 * jax.random.normal(keys[2], (EXPRESSION_SIZE,))
     gaze = jnp.array([name.startswith("gaze") for name in MOVEMENTS])
     noise = jnp.where(gaze, 3.0 * noise, noise)
-    signed = jnp.array(
-        [
-            name in ("smile", "brows_inner", "brows_outer", "eyes_wide")
-            for name in MOVEMENTS
-        ]
-    )
+    both_ways = ("smile", "brows_inner", "brows_outer", "eyes_wide")
+    signed = jnp.array([name in both_ways for name in MOVEMENTS])
     moved = strength * chosen + noise
     return jnp.clip(jnp.where(signed | gaze, moved, jnp.maximum(moved, 0)), -1.0, 1.0)
 
@@ -84,11 +73,8 @@ def sample_expression(key: Array) -> Array:
 def _sample(key: Array) -> Codes:
     keys = jax.random.split(key, 12)
     wide = jax.random.bernoulli(keys[0], 0.3)
-    yaw = jnp.where(
-        wide,
-        jax.random.uniform(keys[1], minval=-90.0, maxval=90.0),
-        20.0 * jax.random.normal(keys[2]),
-    )
+    anywhere = jax.random.uniform(keys[1], minval=-90.0, maxval=90.0)
+    yaw = jnp.where(wide, anywhere, 20.0 * jax.random.normal(keys[2]))
     pitch, roll = jax.random.normal(keys[3], (2,)) * jnp.array([8.0, 7.0])
     pose = jnp.stack([jnp.clip(yaw, -90, 90), jnp.clip(pitch, -40, 40), roll])
     distance = jnp.clip(jnp.exp(3.2 + 0.5 * jax.random.normal(keys[4])), 5.0, 100.0)
@@ -108,15 +94,17 @@ def _sample(key: Array) -> Codes:
 
 
 def _sample_imaging(key: Array) -> Array:
-    u = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
-    z = dict(
-        zip(IMAGING, jax.random.normal(jax.random.fold_in(key, 1), (len(IMAGING),)))
+    normal = jax.random.normal(jax.random.fold_in(key, 1), (IMAGING_SIZE,))
+    u, z = (
+        imaging.named(jax.random.uniform(key, (IMAGING_SIZE,))),
+        imaging.named(normal),
     )
 
     def sometimes(name, share):
         """1 in `share` of the pictures."""
         return (u[name] < share).astype(jnp.float32)
 
+    saturation = 1.15 + 0.2 * z["saturation"]
     values = {
         "blur": 0.6 * jnp.abs(z["blur"]) * u["blur"] + 0.1,
         "noise": 0.02 * u["noise"] ** 2,
@@ -124,9 +112,7 @@ def _sample_imaging(key: Array) -> Array:
         "resolution": jnp.where(u["resolution"] < 0.75, 1.0, 0.5 * u["resolution"]),
         "exposure": 0.3 * z["exposure"],
         "contrast": 1.12 + 0.12 * z["contrast"],
-        "saturation": jnp.where(
-            u["saturation"] < 0.08, 0.0, 1.15 + 0.2 * z["saturation"]
-        ),
+        "saturation": jnp.where(u["saturation"] < 0.08, 0.0, saturation),
         "glasses": sometimes("glasses", 0.12),
         "glasses_dark": sometimes("glasses_dark", 0.15) * 0.9,
         "glasses_shape": u["glasses_shape"],

@@ -78,7 +78,7 @@ class Features(NamedTuple):
         line = self.mouth_line(x)
         top = line + self.mouth_open_up * arch
         bottom = line - self.mouth_open_down * jnp.sqrt(arch)
-        notch = 1 - self.cupid * _bump(x * self.mouth_width, 0.05)
+        notch = 1 - self.cupid * bump(x * self.mouth_width, 0.05)
         up = top + 1.15 * self.upper_lip * arch**0.75 * notch
         return up, top, bottom, bottom - self.lower_lip * arch**0.6
 
@@ -98,12 +98,8 @@ def features(t: Measures, e: Measures, age: Array) -> Features:
     child, old = child_and_old(age)
     male = jax.nn.sigmoid(2.5 * t["sex"])
     drop = 0.13 * jnp.maximum(e["jaw_open"], 0.0)
-    wide = e["eyes_wide"]
-    open_ = (
-        (0.066 + t["eye_open"])
-        * (1 + 0.25 * child - 0.22 * old)
-        * jnp.clip(1 + 0.45 * wide, 0.05, 1.6)
-    )
+    open_ = (0.066 + t["eye_open"]) * (1 + 0.25 * child - 0.22 * old)
+    open_ = open_ * jnp.clip(1 + 0.45 * e["eyes_wide"], 0.05, 1.6)
     eye_v = 0.142 + t["eye_height"] - 0.05 * child
     lips = jnp.clip(1 - 0.6 * e["lips_press"], 0.3, 1) * (1 - 0.35 * old)
     wider = 1 + 0.2 * e["smile"] - 0.3 * e["lips_round"]
@@ -157,9 +153,8 @@ def project(direction: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 def unproject(u: Array, v: Array) -> tuple[Array, Array, Array]:
     """Returns unit directions of map coordinates; beyond the back pole, the pole."""
     square = jnp.minimum(u * u + v * v, 3.999)
-    shrink = jnp.sqrt(1 - square / 4) * jnp.minimum(
-        1.0, 2.0 * jax.lax.rsqrt(u * u + v * v + 1e-9)
-    )
+    beyond = jnp.minimum(1.0, 2.0 * jax.lax.rsqrt(u * u + v * v + 1e-9))
+    shrink = jnp.sqrt(1 - square / 4) * beyond
     return u * shrink, v * shrink, 1 - square / 2
 
 
@@ -183,7 +178,8 @@ def _map() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         return u, v, tuple(np.asarray(c) for c in d)
 
 
-def _bump(x: Array | np.ndarray, width) -> Array:
+def bump(x: Array | np.ndarray, width) -> Array:
+    """Returns a bell of height 1 around 0."""
     return jnp.exp(-jnp.square(x * (1 / width)))
 
 
@@ -211,15 +207,10 @@ def radius_maps(
     width, height = t["head_width"], t["head_height"]
     cranium = _ellipsoid(d, (0.0, 0.27, -0.12), (0.725 * width, 0.96 * height, 0.97))
     jaw_width = 0.580 + t["jaw_width"] + 0.03 * (male - 0.5) + 0.04 * t["cheek_fat"]
-    jaw = _ellipsoid(
-        d,
-        (0.0, -0.27 - 0.5 * t["face_length"] - 0.4 * f.drop, 0.20),
-        (
-            jaw_width,
-            0.65 + 0.5 * t["face_length"] + 0.6 * f.drop,
-            0.65 + 0.3 * t["mouth_out"],
-        ),
-    )
+    jaw_v = -0.27 - 0.5 * t["face_length"] - 0.4 * f.drop
+    jaw_height = 0.65 + 0.5 * t["face_length"] + 0.6 * f.drop
+    jaw_radii = (jaw_width, jaw_height, 0.65 + 0.3 * t["mouth_out"])
+    jaw = _ellipsoid(d, (0.0, jaw_v, 0.20), jaw_radii)
     sharp = 16.0
     base = jnp.logaddexp(sharp * cranium, sharp * jaw) / sharp
 
@@ -233,13 +224,8 @@ def radius_maps(
     smile = jnp.maximum(e["smile"], 0) + 0.6 * jnp.maximum(e["cheeks_up"], 0)
     add(t["forehead_out"] + 0.03 * child, 0.0, 0.6, 0.70, 0.28)
     add(t["forehead_slope"], 0.0, 0.7, 0.95, 0.3)
-    add(
-        (t["brow_ridge"] + 0.02 * (male - 0.4)) * (1 - child),
-        0.3,
-        0.2,
-        f.brow_v - 0.03,
-        0.075,
-    )
+    brow_ridge = (t["brow_ridge"] + 0.02 * (male - 0.4)) * (1 - child)
+    add(brow_ridge, 0.3, 0.2, f.brow_v - 0.03, 0.075)
     add(t["temple"] - 0.02, 0.82, 0.16, 0.32, 0.25)
     add(-0.035 - t["eye_depth"], f.eye_u - 0.03, 0.155, f.eye_v + 0.01, 0.105)
     add(-0.045, 0.13, 0.07, f.eye_v, 0.12)
@@ -251,62 +237,38 @@ def radius_maps(
     add(0.03 * old, 0.50, 0.16, -0.72, 0.12)
     add(t["jaw_drop"] + 0.02 * (male - 0.5), 0.86, 0.2, -0.86, 0.2)
     add(t["mouth_out"] - 0.015, 0.0, 0.26, f.mouth_v, 0.16)
-    up, low = (
-        f.mouth_v + 0.5 * f.upper_lip + f.mouth_open_up,
-        f.mouth_v - f.mouth_open_down,
-    )
+    up = f.mouth_v + 0.5 * f.upper_lip + f.mouth_open_up
+    low = f.mouth_v - f.mouth_open_down
     add(0.035, 0.0, 0.75 * f.mouth_width, up + 0.01, 0.035)
     add(0.040, 0.0, 0.62 * f.mouth_width, low - 0.5 * f.lower_lip, 0.04)
-    add(
-        -0.10 * f.drop / 0.13,
-        0.0,
-        0.5 * f.mouth_width,
-        (up + low) / 2,
-        0.3 * (up - low) + 0.02,
-    )
+    hollow = -0.10 * f.drop / 0.13
+    add(hollow, 0.0, 0.5 * f.mouth_width, (up + low) / 2, 0.3 * (up - low) + 0.02)
     add(-0.02, f.mouth_width + 0.015, 0.05, f.mouth_v + f.mouth_curve, 0.06)
     add(-0.045, 0.0, 0.16, f.mouth_v - 0.155 - f.drop, 0.05)
-    add(
+    chin, chin_width = (
         0.095 + t["chin_out"] - 0.03 * child,
-        0.0,
         t["chin_width"] + 0.02 * male,
-        f.chin_v + 0.01,
-        0.14,
     )
+    add(chin, 0.0, chin_width, f.chin_v + 0.01, 0.14)
     add(t["chin_height"], 0.0, 0.2, f.chin_v - 0.1, 0.1)
-    add(
-        -0.018 * (1 + t["philtrum"]),
-        0.0,
-        0.025,
-        (f.nose_base + f.mouth_v) / 2 + 0.03,
-        0.06,
-    )
+    philtrum = -0.018 * (1 + t["philtrum"])
+    add(philtrum, 0.0, 0.025, (f.nose_base + f.mouth_v) / 2 + 0.03, 0.06)
     # nose: root, ridge, tip, wings
     small = 1 - 0.4 * child
     n = f.nose_width
     top = f.eye_v + 0.03
     add((0.055 + 0.6 * t["nose_bridge"]) * small, 0.0, 0.075, top, 0.13)
     middle = (f.nose_v + top) / 2
-    add(
-        (0.11 + t["nose_bridge"] * 0.6 + t["nose_height"] * 0.6 + t["nose_hump"])
-        * small,
-        0.0,
-        0.085,
-        middle,
-        0.12,
-    )
+    ridge = 0.11 + t["nose_bridge"] * 0.6 + t["nose_height"] * 0.6 + t["nose_hump"]
+    add(ridge * small, 0.0, 0.085, middle, 0.12)
     tip = 0.110 + t["nose_height"] + 0.03 * old
     add(tip * small, 0.0, 0.085 + t["nose_tip_size"], f.nose_v, 0.095)
     add(0.055 * small, 0.0, 0.12 + 0.5 * t["nose_tip_size"], f.nose_v - 0.03, 0.07)
     add(0.095 * small, 0.70 * n, 0.40 * n, f.nose_v - 0.055, 0.062)
     add(-0.035, 1.25 * n, 0.05, f.nose_v - 0.04, 0.06)
-    add(
-        -0.02 * (1 + t["fold"] + old + smile),
-        0.31 + 0.03 * smile,
-        0.05,
-        (f.nose_base + f.mouth_v) / 2 + 0.02,
-        0.12,
-    )
+    fold = -0.02 * (1 + t["fold"] + old + smile)
+    aside = 0.31 + 0.03 * smile
+    add(fold, aside, 0.05, (f.nose_base + f.mouth_v) / 2 + 0.02, 0.12)
     # ears
     ear = (1 - 0.8 * _long(t, style)) * (0.17 + t["ear_out"]) * (1 + 0.15 * old)
     ear_long = 0.23 * (1 + 2 * t["ear_size"] + 0.1 * old)
@@ -317,25 +279,22 @@ def radius_maps(
         jnp.stack([jnp.float32(value) for value in column])[:, None]
         for column in zip(*bumps)
     )
-    columns = heights * _bump(side - centre_u, width_u)
-    skin = base + _bump(v.T - centre_v, width_v).T @ columns
+    columns = heights * bump(side - centre_u, width_u)
+    skin = base + bump(v.T - centre_v, width_v).T @ columns
     growth = -0.28 * child
     skin = skin * (1 + growth * (1 - y) * 0.5)
-    hair = _hair(t, f, age, style, u, v, side, (y, z), male)
-    return skin, hair
+    return skin, _hair(t, age, style, male, u, v, side, y, z)
 
 
 def _long(t: Measures, style: Array) -> Array:
     """Returns how long the hair is, 0 cropped .. 1 to the shoulders."""
     male = jax.nn.sigmoid(2.5 * t["sex"])
-    return jax.nn.sigmoid(
-        2.5 * (t["hair_length"] + 0.8 * style[0]) - 4.0 * (male - 0.5) - 0.3
-    )
+    length = 2.5 * (t["hair_length"] + 0.8 * style[0])
+    return jax.nn.sigmoid(length - 4.0 * (male - 0.5) - 0.3)
 
 
-def _hair(t, f, age, style, u, v, side, d, male) -> Array:
+def _hair(t, age, style, male, u, v, side, y, z) -> Array:
     """Height of the hair over the skin, negative where there is none."""
-    y, z = d
     # All that is the same for everybody; NumPy's, as `_map` says, and no division is by
     # a constant below.
     peak, bays, front = (
@@ -347,21 +306,14 @@ def _hair(t, f, age, style, u, v, side, d, male) -> Array:
     behind = 1 / (1 + np.exp(7 * (y - 0.1))) / (1 + np.exp(10 * (z - 0.5)))
     rows = np.sin(13 * v)
     child, _ = child_and_old(age)
-    loss = (
-        jax.nn.sigmoid(2.0 * t["hair_loss"] - 2.0)
-        * male
-        * jax.nn.sigmoid((age - 38) / 7)
-    )
+    loss = jax.nn.sigmoid(2.0 * t["hair_loss"] - 2.0) * male
+    loss = loss * jax.nn.sigmoid((age - 38) / 7)
     long_ = _long(t, style)
     parting = jnp.tanh(t["hair_side"] + style[1])
     # Over the forehead: an arch, with a peak, bays, a fringe.
     line = 0.80 + t["hair_line"] + 0.14 * loss - 0.03 * child
-    edge = (
-        line
-        - 0.30 * np.square(side)
-        + t["hair_peak"] * peak * (1 - loss)
-        + (0.22 * loss + 0.5 * t["hair_temple"]) * bays
-    )
+    edge = line - 0.30 * np.square(side) + t["hair_peak"] * peak * (1 - loss)
+    edge = edge + (0.22 * loss + 0.5 * t["hair_temple"]) * bays
     fringe = jax.nn.sigmoid(3 * (t["hair_fringe"] - 0.8)) * (1 - loss)
     edge = edge - fringe * (0.30 + 0.12 * parting * across) * front
     above = (v - edge) * 11

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.faces.renderer import shape
+from fr_jax.faces.renderer.camera import Vector
 
 Array = jax.Array
-Vector = tuple[Array, Array, Array]
 
 _FAR = 1e3
 
@@ -28,10 +28,8 @@ class Hit(NamedTuple):
 def _quads(grid: Array) -> Array:
     """Returns [GRID * GRID, 4 * C]: each texel with its three neighbours."""
     grid = grid.reshape(shape.GRID, shape.GRID, -1)
-    right = jnp.roll(grid, -1, axis=1)
-    quads = jnp.concatenate(
-        [grid, right, jnp.roll(grid, -1, axis=0), jnp.roll(right, -1, axis=0)], axis=-1
-    )
+    upper = [grid, jnp.roll(grid, -1, axis=1)]
+    quads = jnp.concatenate(upper + [jnp.roll(g, -1, axis=0) for g in upper], axis=-1)
     return quads.reshape(shape.GRID * shape.GRID, -1)
 
 
@@ -55,7 +53,7 @@ def _along(origin: Vector, direction: Vector, t: Array) -> Vector:
     return tuple(o + t * d for o, d in zip(origin, direction))  # type: ignore
 
 
-def _place(point: Vector) -> tuple[Array, Array, Array]:
+def _place(point: Vector) -> Vector:
     x, y, z = point
     square = x * x + y * y + z * z + 1e-9
     inverse = jax.lax.rsqrt(square)

@@ -11,7 +11,6 @@ raw, and its length is AdaFace's quality.
 import functools
 from collections.abc import Sequence
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,7 +60,7 @@ class Block(nn.Module):
         return out + self.norm(name="short_bn")(x, train)
 
 
-class IR(nn.Module):
+class IR(layers.Backbone):
     """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
 
     Attributes:
@@ -71,56 +70,45 @@ class IR(nn.Module):
       affine_end: the last BatchNorm learns a scale and a bias.
       conv_init, squeeze_init, dense_init: of the kernels; `squeeze_init` of the first
         of the two in a squeeze-and-excitation, `dense_init` of the last layer.
-      The others are those of `iresnet.IResNet`.
+      The others are those of `layers.Backbone`.
     """
 
     stage_sizes: Sequence[int] = STAGES[50]
     squeeze: int = 0
     middle_norm: bool = False
     affine_end: bool = True
-    width: float = 1.0
-    embedding_size: int = 512
     dropout: float = 0.6
-    bn_groups: int = 1
-    bn_first_group: bool = False
     conv_init: layers.Initializer = layers.uniform_fan_in
     squeeze_init: layers.Initializer = layers.uniform_fan_in
     dense_init: layers.Initializer = layers.uniform_fan_in
     dense_bias_init: layers.Initializer | None = None
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(
-            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
-        )
+        norm = self.norm()
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
         x = layers.Conv(
             channels[0], 3, init=self.conv_init, dtype=self.dtype, name="input_conv"
         )(x)
         x = layers.PReLU(name="input_prelu")(norm(name="input_bn")(x, train))
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block = self.block(
+            Block,
+            squeeze=self.squeeze,
+            middle_norm=self.middle_norm,
+            norm=norm,
+            conv_init=self.conv_init,
+            squeeze_init=self.squeeze_init,
+        )
         plan = [
             (features, 2 if index == 0 else 1)
             for blocks, features in zip(self.stage_sizes, channels)
             for index in range(blocks)
         ]
         for index, (features, stride) in enumerate(plan):
-            x = block(
-                features,
-                stride,
-                self.squeeze,
-                self.middle_norm,
-                norm,
-                self.conv_init,
-                self.squeeze_init,
-                self.dtype,
-                name=f"body_{index}",
-            )(x, train)
+            x = block(features, stride, name=f"body_{index}")(x, train)
         x = norm(name="out_bn")(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
         x = layers.Dense(
             self.embedding_size,
             init=self.dense_init,

@@ -8,7 +8,6 @@ activation after the sum.
 import functools
 from collections.abc import Sequence
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,58 +46,41 @@ class Block(nn.Module):
         return out + x
 
 
-class IResNet(nn.Module):
+class IResNet(layers.Backbone):
     """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
 
     Attributes:
       stage_sizes: blocks in each of the four stages.
-      width: factor on the channels (64, 128, 256, 512).
-      dropout: rate before the last layer; `channel_dropout` drops whole channels.
+      channel_dropout: dropout drops whole channels.
       bn_momentum: weight of the old running value.
-      bn_groups, bn_first_group: see `layers.BatchNorm`.
       frozen_scale: the scale of the last BatchNorm gets no gradient (arcface_torch).
-      dtype: of the convolutions; the last layer is always float32.
-      remat: recompute each block in the backward pass instead of keeping its maps.
+      The others are those of `layers.Backbone`; `width` is a factor on the channels
+      (64, 128, 256, 512).
     """
 
     stage_sizes: Sequence[int] = STAGES[50]
-    width: float = 1.0
-    embedding_size: int = 512
-    dropout: float = 0.0
     channel_dropout: bool = False
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
-    bn_groups: int = 1
-    bn_first_group: bool = False
     frozen_scale: bool = True
     conv_init: layers.Initializer = nn.initializers.normal(0.1)
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(
-            layers.BatchNorm,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            groups=self.bn_groups,
-            first_group=self.bn_first_group,
-        )
+        norm = self.norm(momentum=self.bn_momentum, epsilon=self.bn_epsilon)
         conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
         x = conv(channels[0], 3, name="conv1")(x)
         x = layers.PReLU(name="prelu")(norm(name="bn1")(x, train))
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block = self.block(Block, norm=norm, conv_init=self.conv_init)
         for stage, (blocks, features) in enumerate(zip(self.stage_sizes, channels), 1):
             for index in range(blocks):
                 stride = 2 if index == 0 else 1
                 name = f"layer{stage}_{index}"
-                x = block(
-                    features, stride, norm, self.conv_init, self.dtype, name=name
-                )(x, train)
+                x = block(features, stride, name=name)(x, train)
         x = norm(name="bn2")(x, train)
         axes = (1, 2) if self.channel_dropout else ()
         x = nn.Dropout(self.dropout, axes, deterministic=not train)(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
         x = layers.Dense(self.embedding_size, name="fc")(x)
         return norm(name="features", frozen_scale=self.frozen_scale)(x, train)

@@ -6,7 +6,6 @@ depthwise convolution in place of pooling.
 
 import functools
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,7 +52,12 @@ class ConvUnit(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection; `residual` adds the input."""
+    """1x1 expansion, 3x3 depthwise, 1x1 projection; `residual` adds the input.
+
+    Attributes:
+      expanded: features of the middle.
+      names: of the three units.
+    """
 
     features: int
     expanded: int
@@ -61,78 +65,49 @@ class Bottleneck(nn.Module):
     residual: bool
     norm: layers.Norm
     dtype: jnp.dtype
+    activation: str = "prelu"
+    names: tuple[str, str, str] = ("conv", "conv_dw", "project")
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        shared = {"norm": self.norm, "dtype": self.dtype}
-        out = ConvUnit(self.expanded, 1, **shared, name="conv")(x, train)
-        out = ConvUnit(
-            self.expanded,
-            3,
-            **shared,
-            stride=self.stride,
-            groups=self.expanded,
-            name="conv_dw",
-        )(out, train)
-        out = ConvUnit(self.features, 1, **shared, activation="none", name="project")(
-            out, train
+        unit = functools.partial(
+            ConvUnit, norm=self.norm, dtype=self.dtype, activation=self.activation
         )
+        expand, depthwise, project = self.names
+        wide = self.expanded
+        out = unit(wide, 1, name=expand)(x, train)
+        out = unit(wide, 3, stride=self.stride, groups=wide, name=depthwise)(out, train)
+        out = unit(self.features, 1, activation="none", name=project)(out, train)
         return out + x if self.residual else out
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(layers.Backbone):
     """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
 
     The global depthwise convolution takes whatever map is left: 7x7 of 112x112 pixels.
-    Attributes as in `iresnet.IResNet`; the published network has no dropout.
+    Attributes as in `layers.Backbone`; the published network has no dropout.
     """
-
-    width: float = 1.0
-    embedding_size: int = 512
-    dropout: float = 0.0
-    bn_groups: int = 1
-    bn_first_group: bool = False
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(
-            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
-        )
-        shared = {"norm": norm, "dtype": self.dtype}
-        bottleneck = (
-            nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        )
+        norm = self.norm()
+        unit = functools.partial(ConvUnit, norm=norm, dtype=self.dtype)
+        block = self.block(Bottleneck, norm=norm)
         stem, last = round(64 * self.width), round(512 * self.width)
-        x = ConvUnit(stem, 3, **shared, stride=2, name="stem")(x, train)
-        x = ConvUnit(stem, 3, **shared, groups=stem, name="stem_dw")(x, train)
+        x = unit(stem, 3, stride=2, name="stem")(x, train)
+        x = unit(stem, 3, groups=stem, name="stem_dw")(x, train)
         for stage, (features, expanded, residuals) in enumerate(STAGES, 1):
             features = round(features * self.width)
             expanded = round(expanded * self.width)
-            x = bottleneck(
-                features, expanded, 2, False, **shared, name=f"stage{stage}_down"
-            )(x, train)
+            down = block(features, expanded, 2, False, name=f"stage{stage}_down")
+            x = down(x, train)
             for index in range(residuals):
-                x = bottleneck(
-                    features,
-                    2 * features,
-                    1,
-                    True,
-                    **shared,
-                    name=f"stage{stage}_{index}",
-                )(x, train)
-        x = ConvUnit(last, 1, **shared, name="head_conv")(x, train)
-        x = ConvUnit(
-            last,
-            x.shape[1],
-            **shared,
-            groups=last,
-            padding=0,
-            activation="none",
-            name="head_dw",
-        )(x, train)
+                name = f"stage{stage}_{index}"
+                x = block(features, 2 * features, 1, True, name=name)(x, train)
+        x = unit(last, 1, name="head_conv")(x, train)
+        whole = functools.partial(unit, groups=last, padding=0, activation="none")
+        x = whole(last, x.shape[1], name="head_dw")(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
         x = layers.Dense(self.embedding_size, use_bias=False, name="fc")(x)
         return norm(name="bn")(x, train)

@@ -7,13 +7,11 @@ depthwise convolution of MobileFaceNet.
 
 import functools
 
-import einops
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fr_jax.models import layers
-from fr_jax.models.backbones.mobilefacenet import ConvUnit
+from fr_jax.models.backbones.mobilefacenet import Bottleneck, ConvUnit
 
 Array = jax.Array
 
@@ -27,58 +25,30 @@ STAGES = (
 )
 
 
-class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection, plus the input where it fits."""
-
-    features: int
-    expansion: int
-    stride: int
-    norm: layers.Norm
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        unit = functools.partial(
-            ConvUnit, norm=self.norm, dtype=self.dtype, activation="relu6"
-        )
-        wide = self.expansion * x.shape[-1]
-        out = unit(wide, 1, name="expand")(x, train)
-        out = unit(wide, 3, stride=self.stride, groups=wide, name="depthwise")(
-            out, train
-        )
-        out = unit(self.features, 1, activation="none", name="project")(out, train)
-        fits = self.stride == 1 and x.shape[-1] == self.features
-        return x + out if fits else out
-
-
-class MobileFaceNetV2(nn.Module):
+class MobileFaceNetV2(layers.Backbone):
     """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
 
     The global depthwise convolution takes whatever map is left: 7x7 of 112x112 pixels.
-    Attributes as in `iresnet.IResNet`; the published network has no dropout.
+    Attributes as in `layers.Backbone`; the published network has no dropout.
     """
 
-    width: float = 1.0
     embedding_size: int = 128
-    dropout: float = 0.0
-    bn_groups: int = 1
-    bn_first_group: bool = False
-    dtype: jnp.dtype = jnp.float32
-    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        norm = functools.partial(
-            layers.BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group
+        norm = self.norm()
+        clipped = functools.partial(
+            ConvUnit, norm=norm, dtype=self.dtype, activation="relu6"
         )
-        shared = {"norm": norm, "dtype": self.dtype}
-        unit = functools.partial(ConvUnit, **shared, activation="relu6")
-        residual = InvertedResidual
-        if self.remat:
-            residual = nn.remat(InvertedResidual, static_argnums=(2,))
+        relu = functools.partial(clipped, activation="relu")
+        block = self.block(
+            Bottleneck,
+            norm=norm,
+            activation="relu6",
+            names=("expand", "depthwise", "project"),
+        )
         stem, last = round(64 * self.width), round(512 * self.width)
-        x = unit(stem, 3, stride=2, name="stem")(x, train)
-        relu = functools.partial(ConvUnit, **shared, activation="relu")
+        x = clipped(stem, 3, stride=2, name="stem")(x, train)
         x = relu(stem, 3, groups=stem, name="stem_depthwise")(x, train)
         x = relu(stem, 1, name="stem_pointwise")(x, train)
         plan = [
@@ -87,20 +57,13 @@ class MobileFaceNetV2(nn.Module):
             for index in range(blocks)
         ]
         for index, (expansion, features, stride) in enumerate(plan):
-            x = residual(
-                features, expansion, stride, norm, self.dtype, name=f"features_{index}"
-            )(x, train)
-        x = unit(last, 1, name="head")(x, train)
-        x = ConvUnit(
-            last,
-            x.shape[1],
-            **shared,
-            groups=last,
-            padding=0,
-            activation="none",
-            name="global",
-        )(x, train)
+            channels, name = x.shape[-1], f"features_{index}"
+            fits = stride == 1 and channels == features
+            x = block(features, expansion * channels, stride, fits, name=name)(x, train)
+        x = clipped(last, 1, name="head")(x, train)
+        whole = functools.partial(clipped, groups=last, padding=0, activation="none")
+        x = whole(last, x.shape[1], name="global")(x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
         x = layers.Dense(self.embedding_size, name="fc")(x)
         return norm(name="bn")(x, train)

@@ -9,7 +9,6 @@ take faces of 112x96 pixels.
 import functools
 from collections.abc import Sequence
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ class Sphere(nn.Module):
 
     Attributes:
       stage_sizes: blocks in each of the four stages.
-      The others are those of `iresnet.IResNet`; there is no dropout and no BatchNorm.
+      The others are those of `layers.Backbone`; there is no dropout and no BatchNorm.
     """
 
     stage_sizes: Sequence[int] = STAGES[20]
@@ -71,5 +70,5 @@ class Sphere(nn.Module):
             x = layers.PReLU(name=f"layer{stage}_prelu")(x)
             for index in range(blocks):
                 x = block(features, self.dtype, name=f"layer{stage}_{index}")(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
         return layers.Dense(self.embedding_size, name="fc")(x)

@@ -6,7 +6,6 @@ Deep Face Recognition (BMVC 2015).
 
 import functools
 
-import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,20 +48,13 @@ class VGG16(nn.Module):
                 name = f"conv{stage}_{index}"
                 x = nn.relu(conv(round(features * self.width), name=name)(x))
             x = layers.max_pool(x)
-        x = einops.rearrange(x, "b h w c -> b (h w c)").astype(jnp.float32)
+        x = layers.flat(x)
+        dense = functools.partial(layers.Dense, bias_init=nn.initializers.zeros)
+        init = nn.initializers.he_normal()
         for name in ("fc6", "fc7"):
-            dense = layers.Dense(
-                round(4096 * self.width),
-                init=nn.initializers.he_normal(),
-                bias_init=nn.initializers.zeros,
-                name=name,
-            )
-            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(dense(x)))
+            wide = dense(round(4096 * self.width), init=init, name=name)
+            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(wide(x)))
         if self.embedding_size is None:
             return x
-        return layers.Dense(
-            self.embedding_size,
-            init=nn.initializers.normal(1e-3),
-            bias_init=nn.initializers.zeros,
-            name="fc8",
-        )(x)
+        init = nn.initializers.normal(1e-3)
+        return dense(self.embedding_size, init=init, name="fc8")(x)

@@ -7,7 +7,6 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from fr_jax.errors import check_names
 from fr_jax.losses.margin import unit
@@ -18,7 +17,7 @@ Array = jax.Array
 NORMS = ("batch", "group", "none")
 
 
-class Discriminator(nn.Module):
+class Discriminator(dr_gan.Part):
     """Images [B, H, W, C] in [-1, 1] -> {head: logits [B, n]}.
 
     Attributes:
@@ -34,26 +33,20 @@ class Discriminator(nn.Module):
         takes long to tell them apart.
       extra_channel: the last convolution has a channel more, which is not used.
       dropout: rate on the features; branches spare that of 'identity'.
-      The others are those of `dr_gan.Encoder`.
+      The others are those of `dr_gan.EncoderFields` and `dr_gan.Part`.
     """
 
     heads: tuple[tuple[str, int], ...] = (("identity", 200), ("real", 1), ("pose", 9))
-    width: float = 1.0
-    conv_bias: bool = False
     final_elu: bool = True
-    alignment: str = "same"
     extra_channel: bool = False
     branch_heads: bool = False
     cosine_identity: bool = False
     norm: str = "batch"
-    dropout: float = 0.0
-    bn_groups: int = 1
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         check_names("norm", [self.norm], NORMS)
-        unit = functools.partial(dr_gan.unit_of(self), normalised=self.norm != "none")
+        unit = self.unit(normalised=self.norm != "none")
         if self.norm == "group":
             unit = functools.partial(unit, norm=layers.GroupNorm)
         trunk = functools.partial(
@@ -85,12 +78,11 @@ class Discriminator(nn.Module):
         for name, size in self.heads:
             _, last = trunk(plan=dr_gan.TRUNK[-2:], name=f"tail_{name}")(shared, train)
             feature = dr_gan.pool(last)[:, :depth]
-            if name != "identity":
-                logits[name] = dense(size, name=f"fc_{name}")(dropout(feature))
-            elif self.cosine_identity:
+            if name == "identity" and self.cosine_identity:
                 logits[name] = self._cosines(feature, size)
-            else:
-                logits[name] = dense(size, name=f"fc_{name}")(feature)
+                continue
+            feature = feature if name == "identity" else dropout(feature)
+            logits[name] = dense(size, name=f"fc_{name}")(feature)
         return logits
 
     def _cosines(self, feature: Array, size: int) -> Array:

@@ -8,6 +8,7 @@ paper, and each program's choices stand with its dialect in `fr_jax.convert`.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import einops
@@ -15,45 +16,32 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, unknown
+from fr_jax.errors import UserError, check_names
 from fr_jax.models import layers
 
 Array = jax.Array
 
-# (name, features, stride) of encoder and discriminator, and of the decoder, whose last
-# layer has as many features as an image has channels.
-TRUNK = (
-    ("conv11", 32, 1),
-    ("conv12", 64, 1),
-    ("conv21", 64, 2),
-    ("conv22", 64, 1),
-    ("conv23", 128, 1),
-    ("conv31", 128, 2),
-    ("conv32", 96, 1),
-    ("conv33", 192, 1),
-    ("conv41", 192, 2),
-    ("conv42", 128, 1),
-    ("conv43", 256, 1),
-    ("conv51", 256, 2),
-    ("conv52", 160, 1),
-    ("conv53", 320, 1),
-)
-DECODER = (
-    ("fconv52", 160, 1),
-    ("fconv51", 256, 1),
-    ("fconv43", 256, 2),
-    ("fconv42", 128, 1),
-    ("fconv41", 192, 1),
-    ("fconv33", 192, 2),
-    ("fconv32", 96, 1),
-    ("fconv31", 128, 1),
-    ("fconv23", 128, 2),
-    ("fconv22", 64, 1),
-    ("fconv21", 64, 1),
-    ("fconv13", 64, 2),
-    ("fconv12", 32, 1),
-    ("fconv11", None, 1),
-)
+
+_STAGES_2_TO_4 = ((64, 64, 128), (128, 96, 192), (192, 128, 256))
+
+
+def _plan(
+    name: str, first: tuple[Any, ...], last: tuple[int, ...], strided: int
+) -> Iterator[tuple[str, Any, int]]:
+    """Yields (name, features, stride): 2 for the `strided` layer of a stage.
+
+    Not for the first layer of all, which sees or makes whole images.
+    """
+    for stage, row in enumerate((first, *_STAGES_2_TO_4, last), 1):
+        for index, features in enumerate(row, 1):
+            stride = 2 if index == strided and stage + index > 2 else 1
+            yield f"{name}{stage}{index}", features, stride
+
+
+# Of encoder and discriminator, and of the decoder, whose last layer has as many
+# features as an image has channels.
+TRUNK = tuple(_plan("conv", (32, 64), (256, 160, 320), strided=1))
+DECODER = tuple(_plan("fconv", (None, 32, 64), (256, 160), strided=3))[::-1]
 FEATURES = TRUNK[-1][1]
 
 # How a stride of 2 lies on the pixels: zeros before and after each axis of the map that
@@ -90,7 +78,7 @@ class Unit(nn.Module):
 
     Attributes:
       stride: 2 halves the map, or doubles it where `transposed`.
-      The others are those of `Encoder` and `Decoder`.
+      The others are those of `Part` and `DecoderFields`.
     """
 
     features: int
@@ -164,33 +152,82 @@ class Trunk(nn.Module):
         return before, x
 
 
-class Encoder(nn.Module):
-    """Images [B, H, W, C] in [-1, 1] -> features [B, F], raw; F is 320 times `width`.
+class Part(nn.Module):
+    """What all networks of DR-GAN may have.
 
     Attributes:
+      width: factor on the channels.
       conv_bias: convolutions have a bias too (the authors' program).
-      final_elu: an ELU behind the last BatchNorm, which bounds features below by -1.
-      confidence_head: 'branch', a convolution of its own; 'channel', one channel more
-        of the last convolution; or 'none': every image counts alike.
-      confidence_elu: an ELU before the sigmoid of the branch.
-      confidence_sigmoid: without it confidence may be negative.
       alignment: how a stride of 2 lies: 'same', as TensorFlow does it on even maps;
         'symmetric', as PyTorch does; 'zero_row' differs from 'same' in decoders alone.
-      dropout: rate on the features.
+      dropout: rate on the features of an encoder and the first map of a decoder.
       bn_groups: see `layers.BatchNorm`.
       dtype: of the convolutions; features are float32.
     """
 
     width: float = 1.0
     conv_bias: bool = False
-    final_elu: bool = True
-    confidence_head: str = "branch"
-    confidence_elu: bool = False
-    confidence_sigmoid: bool = True
     alignment: str = "same"
     dropout: float = 0.0
     bn_groups: int = 1
     dtype: jnp.dtype = jnp.float32
+
+    def unit(self, **fields: Any) -> Any:
+        """Returns `Unit` with what it shares with all units of a network."""
+        check_names("alignment", [self.alignment], _HALVING)
+        shared: dict[str, Any] = {
+            "norm": functools.partial(layers.BatchNorm, groups=self.bn_groups),
+            "conv_bias": self.conv_bias,
+            "alignment": self.alignment,
+            "dtype": self.dtype,
+        }
+        return functools.partial(Unit, **shared | fields)
+
+
+class EncoderFields(Part):
+    """Fields of an encoder beside those of `Part`.
+
+    Attributes:
+      final_elu: an ELU behind the last BatchNorm, which bounds features below by -1.
+      confidence_head: 'branch', a convolution of its own; 'channel', one channel more
+        of the last convolution; or 'none': every image counts alike.
+      confidence_elu: an ELU before the sigmoid of the branch.
+      confidence_sigmoid: without it confidence may be negative.
+    """
+
+    final_elu: bool = True
+    confidence_head: str = "branch"
+    confidence_elu: bool = False
+    confidence_sigmoid: bool = True
+
+
+class DecoderFields(Part):
+    """Fields of a decoder beside those of `Part`.
+
+    Attributes:
+      size: side of the images; 16 or 32 times `decoder_seed`.
+      decoder_seed: side of the first map: 6, the paper's table, or 3, which the first
+        layer doubles (the authors' program), for 96 pixels.
+      pose_features: the pose code goes through a linear layer of this size and an ELU,
+        as the authors do with a yaw; 0 takes it as it is.
+      seed_bn: BatchNorm and ELU on the first map (the authors' program).
+      bn_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
+      last_bn: a BatchNorm before the output function.
+      output: 'tanh', or 'elu', whose images leave [-1, 1].
+    """
+
+    size: int = 96
+    channels: int = 3
+    decoder_seed: int = 6
+    pose_features: int = 0
+    seed_bn: bool = False
+    bn_before_crop: bool = False
+    last_bn: bool = False
+    output: str = "tanh"
+
+
+class Encoder(EncoderFields):
+    """Images [B, H, W, C] in [-1, 1] -> features [B, F], raw; F is 320 times width."""
 
     def __call__(self, images: Array, train: bool = False) -> Array:
         return self.with_confidence(images, train)[0]
@@ -201,9 +238,8 @@ class Encoder(nn.Module):
     ) -> tuple[Array, Array]:
         """Returns features [B, F] and how far each is to be trusted, [B, 1]."""
         heads = ("branch", "channel", "none")
-        if self.confidence_head not in heads:
-            raise UserError(unknown("confidence_head", self.confidence_head, heads))
-        unit = unit_of(self)
+        check_names("confidence_head", [self.confidence_head], heads)
+        unit = self.unit()
         own_channel = self.confidence_head == "channel"
         before, last = Trunk(
             unit,
@@ -226,37 +262,8 @@ class Encoder(nn.Module):
         return features, confidence
 
 
-class Decoder(nn.Module):
-    """Features [B, F], pose code and noise -> images [B, size, size, channels].
-
-    Attributes:
-      size: side of the images; 16 or 32 times `decoder_seed`.
-      decoder_seed: side of the first map: 6, the paper's table, or 3, which the first
-        layer doubles (the authors' program), for 96 pixels.
-      pose_features: the pose code goes through a linear layer of this size and an ELU,
-        as the authors do with a yaw; 0 takes it as it is.
-      seed_bn: BatchNorm and ELU on the first map (the authors' program).
-      bn_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
-      last_bn: a BatchNorm before the output function.
-      output: 'tanh', or 'elu', whose images leave [-1, 1].
-      dropout: rate on the first map.
-      The others are those of `Encoder`.
-    """
-
-    width: float = 1.0
-    size: int = 96
-    channels: int = 3
-    decoder_seed: int = 6
-    pose_features: int = 0
-    seed_bn: bool = False
-    conv_bias: bool = False
-    alignment: str = "same"
-    bn_before_crop: bool = False
-    last_bn: bool = False
-    output: str = "tanh"
-    dropout: float = 0.0
-    bn_groups: int = 1
-    dtype: jnp.dtype = jnp.float32
+class Decoder(DecoderFields):
+    """Features [B, F], pose code and noise -> images [B, size, size, channels]."""
 
     @nn.compact
     def __call__(
@@ -272,8 +279,7 @@ class Decoder(nn.Module):
                 f"images of {self.size} pixels from a seed of {self.decoder_seed}: the "
                 "size must be 16 or 32 times the seed, as 96 is of 6 or 3"
             )
-        if self.output not in _OUTPUTS:
-            raise UserError(unknown("output", self.output, _OUTPUTS))
+        check_names("output", [self.output], _OUTPUTS)
         dense = functools.partial(
             layers.Dense, init=INIT, bias_init=nn.initializers.zeros
         )
@@ -286,9 +292,7 @@ class Decoder(nn.Module):
         side, depth = self.decoder_seed, round(FEATURES * self.width)
         x = dense(side * side * depth, name="fc")(x)
         x = einops.rearrange(x, "b (h w c) -> b h w c", h=side, w=side)
-        unit = functools.partial(
-            unit_of(self), transposed=True, bn_before_crop=self.bn_before_crop
-        )
+        unit = self.unit(transposed=True, bn_before_crop=self.bn_before_crop)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         if self.seed_bn:
             norm = layers.BatchNorm(groups=self.bn_groups, name="fc_bn")
@@ -304,39 +308,20 @@ class Decoder(nn.Module):
         return _OUTPUTS[self.output](x)
 
 
-class Generator(nn.Module):
+class Generator(EncoderFields, DecoderFields):
     """Images of people, n of each, to one image of each in the pose that is asked for.
 
     Attributes:
       poses, noise, illuminations: lengths of the pose code (1 for a yaw in radians), of
         the noise and of the illumination code (0: there is none).
       normalise_fusion: see `fuse`.
-      dropout: of encoder and decoder.
-      The others are those of `Encoder` and `Decoder`.
+      The others are those of `Part`, `EncoderFields` and `DecoderFields`.
     """
 
     poses: int = 13
     noise: int = 50
     illuminations: int = 0
     normalise_fusion: bool = True
-    width: float = 1.0
-    size: int = 96
-    channels: int = 3
-    decoder_seed: int = 6
-    pose_features: int = 0
-    seed_bn: bool = False
-    conv_bias: bool = False
-    final_elu: bool = True
-    confidence_head: str = "branch"
-    confidence_elu: bool = False
-    confidence_sigmoid: bool = True
-    alignment: str = "same"
-    bn_before_crop: bool = False
-    last_bn: bool = False
-    output: str = "tanh"
-    dropout: float = 0.0
-    bn_groups: int = 1
-    dtype: jnp.dtype = jnp.float32
 
     @property
     def weighs_images(self) -> bool:
@@ -408,19 +393,6 @@ class Generator(nn.Module):
         if self.illuminations:
             shapes.append((self.illuminations,))
         return tuple(jax.ShapeDtypeStruct((rows, *s), jnp.float32) for s in shapes)
-
-
-def unit_of(module: Any) -> Any:
-    """Returns `Unit` with what it shares with all units of a network."""
-    if module.alignment not in _HALVING:
-        raise UserError(unknown("alignment", module.alignment, _HALVING))
-    return functools.partial(
-        Unit,
-        norm=functools.partial(layers.BatchNorm, groups=module.bn_groups),
-        conv_bias=module.conv_bias,
-        alignment=module.alignment,
-        dtype=module.dtype,
-    )
 
 
 def _fields_of(module: nn.Module, part: type[nn.Module]) -> dict[str, Any]:

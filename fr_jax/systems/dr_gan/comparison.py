@@ -13,10 +13,13 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.results import write
-from fr_jax.metrics.probes import gradient_histograms
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan import figures, posed_sets
-from fr_jax.systems.dr_gan.evaluation import GeneratorEvaluator, number_of_images
+from fr_jax.systems.dr_gan.evaluation import (
+    GRADIENTS,
+    GeneratorEvaluator,
+    number_of_images,
+)
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
 from fr_jax.systems.dr_gan.rotator import Rotator
 
@@ -49,7 +52,7 @@ def evaluate_generators(arguments: Any) -> int:
     _, path, options = sets.split(text, ("identities", "expression"))
     records = "" if path == _RENDERED else path
     _check_comparable(generators, records)
-    recogniser, features = None, ("gradients", gradient_histograms)
+    recogniser, features = None, GRADIENTS
     if arguments.recogniser:
         recogniser = _raw(load_embedder(arguments.recogniser))
     if arguments.features:
@@ -63,10 +66,8 @@ def evaluate_generators(arguments: Any) -> int:
         networks = {"generator": generator}
         seen, beside = None, place.parent / "embedder_discriminator"
         if beside.exists():
-            networks["discriminator"] = load_embedder(beside)
-            seen = _seen(
-                rotator, generator, networks["discriminator"], records, options
-            )
+            networks["discriminator"] = discriminator = load_embedder(beside)
+            seen = _seen(rotator, generator, discriminator, records, options)
         evaluator = GeneratorEvaluator(
             *sets_, recogniser=recogniser, features=features, seen=seen
         )

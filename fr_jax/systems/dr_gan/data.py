@@ -1,5 +1,6 @@
 """What DR-GAN trains on: identities in labelled poses."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,28 +43,27 @@ def _records(config: Any, context: Context) -> TrainingData:
             "many fewer in a batch"
         )
     main = _main(config, options.identities)
-    auxiliary = _posed(config, options.auxiliary) if options.auxiliary else None
-    several = [main, auxiliary] if auxiliary else [main]
-    _check_poses(config, np.concatenate([one.pose for one in several]))
-    train = _stream(config, context, main, auxiliary)
-    provenance = sources.provenance(main.faces)
-    for one in several[1:]:
-        other = sources.provenance(one.faces)
+    provenance, pose, auxiliary = sources.provenance(main.faces), main.pose, None
+    if options.auxiliary:
+        auxiliary = _posed(config, options.auxiliary)
+        pose = np.append(pose, auxiliary.pose)
+        other = sources.provenance(auxiliary.faces)
         provenance = provenance._replace(
             identities=joined(provenance.identities, other.identities),
             licences={**provenance.licences, **other.licences},
         )
+    _check_poses(config, pose)
+    train = _stream(config, context, main, auxiliary)
     validation: Callable[[], Stream | None] = lambda: None  # noqa: E731
     if options.validation:
         held = _main(config, options.validation)
-        provenance = provenance._replace(
-            held_out=sources.provenance(held.faces).identities
-        )
+        held_out = sources.provenance(held.faces).identities
+        provenance = provenance._replace(held_out=held_out)
         remedy = (
             "choose the identities of training (config.data.records.identities) and of "
             "validation (config.data.records.validation)"
         )
-        check_unseen(provenance.held_out, provenance.identities, remedy)
+        check_unseen(held_out, provenance.identities, remedy)
         validation = _stream(config, context, held)
     return _data(
         config,
@@ -87,23 +87,18 @@ def _generated(config: Any, context: Context) -> TrainingData:
     options = config.rendered
     if config.pose_labels != "classes":
         raise UserError("generated faces have pose classes: use source 'rendered'")
+    of_run: dict[str, Any] = {"seed": context.seed, "mesh": context.mesh}
     make_batch = batches.make_posed(
         tuple(config.angles),
         tuple(config.lights),
         options.num_identities,
         config.batch_size,
-        seed=context.seed,
         images_per_identity=config.images_per_identity,
         paired=config.paired,
         size=options.size,
-        mesh=context.mesh,
+        **of_run,
     )
-
-    def stream():
-        return GeneratedStream(
-            make_batch, config.batch_size, seed=context.seed, mesh=context.mesh
-        )
-
+    stream = functools.partial(GeneratedStream, make_batch, config.batch_size, **of_run)
     faces = _grid(config, context, options.num_identities).faces
     return _of_rendered(config, context, faces, stream)
 
@@ -115,11 +110,8 @@ def _of_rendered(
     stream: Callable[[], Stream],
 ) -> TrainingData:
     """Rendered identities, evaluated on unseen ones in the same poses and lights."""
-    count, angles, lights = (
-        config.rendered.num_unseen,
-        len(config.angles),
-        len(config.lights),
-    )
+    count = config.rendered.num_unseen
+    angles, lights = len(config.angles), len(config.lights)
     numbered = pairs.number(context.seed, count, angles)
     unseen = _grid(config, context, count, first=sets.STRANGERS)
     validation = _stream(config, context, unseen)

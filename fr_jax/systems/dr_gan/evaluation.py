@@ -4,6 +4,7 @@ The measures are independent of it: a classifier of poses that is trained on pic
 recogniser that was trained elsewhere, linear probes of features.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,9 +27,12 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 Array = np.ndarray
 MOST = 6  # images that are fused, where that is scored
 _COSINE_SCALE = 30.0  # of an identity head of cosines, as the authors train it
+_BY_RECOGNISER = ("recogniser", "recogniser_turned")
 Embed = Callable[[Array], Array]
+GRADIENTS: tuple[str, Embed] = ("gradients", probes.gradient_histograms)
 
 
+@dataclasses.dataclass(eq=False)
 class GeneratorEvaluator:
     """Evaluates the generator among a run's networks; see the functions below.
 
@@ -45,31 +49,25 @@ class GeneratorEvaluator:
       tables: rank-1 by number of fused images, of the last evaluation.
     """
 
-    def __init__(
-        self,
-        faces: PosedSet,
-        for_poses: PosedSet | None = None,
-        *,
-        recogniser: Embed | None = None,
-        features: tuple[str, Embed] = ("gradients", probes.gradient_histograms),
-        seen: PosedSet | None = None,
-        num_inputs: int = 200,
-    ):
-        self._faces, self._for_poses, self._seen = faces, for_poses, seen
-        self._recogniser, self._features = recogniser, features
-        self._num_inputs = num_inputs
-        self.rotated: tuple[Array, Array] | None = None
-        self.tables: dict[str, Array] = {}
-        self._drawings: list[Callable[[epath.Path], list[epath.Path]]] = []
+    faces: PosedSet
+    for_poses: PosedSet | None = None
+    _: dataclasses.KW_ONLY
+    recogniser: Embed | None = None
+    features: tuple[str, Embed] = GRADIENTS
+    seen: PosedSet | None = None
+    num_inputs: int = 200
+    rotated: tuple[Array, Array] | None = dataclasses.field(default=None, init=False)
+    tables: dict[str, Array] = dataclasses.field(default_factory=dict, init=False)
+    _drawings: list[Callable] = dataclasses.field(default_factory=list, init=False)
 
     @property
     def metric_names(self) -> list[str]:
         """Names of the metrics that do not depend on the generator's angles."""
         names = ["identification/rank1", "identification/rank1:turned"]
-        names += ["confidence/spearman", f"rotation/kid:{self._features[0]}"]
-        if self._for_poses is not None:
+        names += ["confidence/spearman", f"rotation/kid:{self.features[0]}"]
+        if self.for_poses is not None:
             names += ["rotation/pose_accuracy", "rotation/pose_accuracy_true"]
-        if self._recogniser is not None:
+        if self.recogniser is not None:
             names += [f"identification/rank1:{n}" for n in _BY_RECOGNISER]
             names += [f"rotation/identity_{n}" for n in ("cosine", "cosine_impostor")]
             names.append("rotation/identity_auc")
@@ -77,25 +75,25 @@ class GeneratorEvaluator:
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         """Returns all results."""
-        rotator, faces = Rotator(trained.networks["generator"]), self._faces
+        rotator, faces = Rotator(trained.networks["generator"]), self.faces
         classify = None
-        if self._for_poses is not None:
-            classify = pose_classifier(rotator, self._for_poses)
-        results = evaluate_features(rotator, faces, self._recogniser)
-        found, *rotated = evaluate_images(
+        if self.for_poses is not None:
+            classify = pose_classifier(rotator, self.for_poses)
+        results = evaluate_features(rotator, faces, self.recogniser)
+        found, rows, images = evaluate_images(
             rotator,
             faces,
             classify=classify,
-            embed=self._recogniser,
-            features=self._features,
-            inputs=self._num_inputs,
+            embed=self.recogniser,
+            features=self.features,
+            inputs=self.num_inputs,
         )
-        self.rotated = rotated[0], rotated[1]
+        self.rotated = rows, images
         known, self.tables, draw = evaluate_confidence(rotator, faces)
         self._drawings = [draw, functools.partial(figures.draw, rotator, faces)]
-        if self._seen is not None and "discriminator" in trained.networks:
+        if self.seen is not None and "discriminator" in trained.networks:
             discriminator = trained.networks["discriminator"]
-            more, draw = evaluate_seen(rotator, discriminator, self._seen)
+            more, draw = evaluate_seen(rotator, discriminator, self.seen)
             known |= more
             self._drawings.append(draw)
         return results | found | known
@@ -103,9 +101,6 @@ class GeneratorEvaluator:
     def draw(self, folder: epath.Path) -> list[epath.Path]:
         """Draws the figures of the last evaluation; returns their paths."""
         return [path for drawing in self._drawings for path in drawing(folder)]
-
-
-_BY_RECOGNISER = ("recogniser", "recogniser_turned")
 
 
 def pose_classifier(rotator: Rotator, faces: PosedSet) -> Callable[[Array], Array]:
@@ -118,9 +113,7 @@ def pose_classifier(rotator: Rotator, faces: PosedSet) -> Callable[[Array], Arra
 
 
 def evaluate_features(
-    rotator: Rotator,
-    faces: PosedSet,
-    embed: Callable[[Array], Array] | None = None,
+    rotator: Rotator, faces: PosedSet, embed: Embed | None = None
 ) -> dict[str, float]:
     """Returns identification by yaw, and what linear probes read from features.
 
@@ -170,14 +163,10 @@ def evaluate_images(
     rotator: Rotator,
     faces: PosedSet,
     *,
-    classify: Callable[[Array], Array] | None = None,
-    embed: Callable[[Array], Array] | None = None,
-    features: tuple[str, Callable[[Array], Array]] = (
-        "gradients",
-        probes.gradient_histograms,
-    ),
+    classify: Embed | None = None,
+    embed: Embed | None = None,
+    features: tuple[str, Embed] = GRADIENTS,
     inputs: int = 200,
-    seed: int = 0,
 ) -> tuple[dict[str, float], Array, Array]:
     """Returns results, the rows that were turned [n], and their turned images [n, A].
 
@@ -194,7 +183,7 @@ def evaluate_images(
         distances of other features are not comparable.
       inputs: so many of the faces are turned.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = np.sort(rng.permutation(len(faces.images))[:inputs])
     true = rotator.seen(faces.images)
     lights = rotator.places(faces.light[rows])
@@ -215,44 +204,34 @@ def evaluate_images(
         results["rotation/pose_accuracy_true"] = float(of_true.mean())
         by_angle("rotation/pose_accuracy", right)
     if embed is not None:
-        given = embed(true[rows])
+        given, whose = embed(true[rows]), faces.label[rows]
         turned = embed(flat).reshape(*made.shape[:2], -1)
-        kept = generation.identity_preservation(given, faces.label[rows], turned)
-        results["rotation/identity_cosine"] = kept["cosine"]
-        results["rotation/identity_cosine_impostor"] = kept["cosine_impostor"]
-        results["rotation/identity_auc"] = kept["auc"]
-        whose = faces.label[rows]
+        kept = generation.identity_preservation(given, whose, turned)
+        results |= {f"rotation/identity_{name}": value for name, value in kept.items()}
         if 1 < len(np.unique(whose)) < len(whose):
-            results["rotation/identity_auc_true"] = generation.pairwise_auc(
-                given, whose
-            )
+            auc = generation.pairwise_auc(given, whose)
+            results["rotation/identity_auc_true"] = auc
         given, turned = l2_normalize(given), l2_normalize(turned)
         by_angle("rotation/identity_cosine", np.einsum("nf,naf->na", given, turned))
     name, describe = features
     # [poses that there are, images]: as many of each, for made ones have as many.
-    least = min(np.sum(pose == number) for number in np.unique(pose[pose >= 0]))
-    alike = np.stack(
-        [
-            rng.permutation(np.flatnonzero(pose == number))[:least]
-            for number in np.unique(pose[pose >= 0])
-        ]
-    )
+    of_pose = [np.flatnonzero(pose == n) for n in np.unique(pose[pose >= 0])]
+    least = min(map(len, of_pose))
+    alike = np.stack([rng.permutation(some)[:least] for some in of_pose])
     of_true = describe(true[alike.ravel()]).reshape(*alike.shape, -1)
     of_made = describe(flat[np.isin(wanted, pose[alike[:, 0]])])
-    pairs = {"kid": (of_true, of_made)}
+    distance, deviation = generation.kernel_distance(_flat(of_true), of_made)
+    results[f"rotation/kid:{name}"] = distance
+    results[f"rotation/kid_std:{name}"] = deviation
+    halves = of_true[:, : least // 2], of_true[:, least // 2 :]
     if alike[:, : least // 2].size > 1:
-        pairs["kid_true"] = of_true[:, : least // 2], of_true[:, least // 2 :]
-    for kind, pair in pairs.items():
-        real, other = (x.reshape(-1, x.shape[-1]) for x in pair)
-        found = generation.kernel_distance(real, other, seed=seed)
-        results[f"rotation/{kind}:{name}"] = found[0]
-        if kind == "kid":
-            results[f"rotation/kid_std:{name}"] = found[1]
+        distance, _ = generation.kernel_distance(*map(_flat, halves))
+        results[f"rotation/kid_true:{name}"] = distance
     return results, rows, made
 
 
 def evaluate_confidence(
-    rotator: Rotator, faces: PosedSet, *, seed: int = 0
+    rotator: Rotator, faces: PosedSet
 ) -> tuple[dict[str, float], dict[str, Array], Callable]:
     """Returns how confidence goes with quality, rank-1 of templates, and a drawing.
 
@@ -263,7 +242,7 @@ def evaluate_confidence(
     deviation over draws gain_std@n=. The drawing shows confidence against quality, pose
     and light, and the templates.
     """
-    degraded, levels = degrade(faces.images, seed)
+    degraded, levels = degrade(faces.images)
     features, trusted = rotator.encode(degraded)
     clean, confidence = rotator.encode(faces.images)
     held = _gallery(faces)
@@ -278,15 +257,13 @@ def evaluate_confidence(
             clean[held],
             faces.label[held],
             most=min(MOST, least),
-            seed=seed,
         )
         gain = tables["confidence"] - tables["mean"]
-        for number in range(len(gain)):
+        for n, gained in enumerate(gain, 1):
             for name, shares in tables.items():
-                mean = float(shares[number].mean())
-                results[f"fusion/rank1:{name}@n={number + 1}"] = mean
-            results[f"fusion/gain@n={number + 1}"] = float(gain[number].mean())
-            results[f"fusion/gain_std@n={number + 1}"] = float(gain[number].std())
+                results[f"fusion/rank1:{name}@n={n}"] = float(shares[n - 1].mean())
+            results[f"fusion/gain@n={n}"] = float(gained.mean())
+            results[f"fusion/gain_std@n={n}"] = float(gained.std())
     panels = {"yaw": _means(faces.yaw, confidence)}
     if (faces.light >= 0).any():
         light = np.where(faces.light < 0, np.nan, faces.light)
@@ -341,6 +318,10 @@ def evaluate_seen(
     return {"confidence/spearman_known": found}, draw
 
 
+def _flat(rows: Array) -> Array:
+    return rows.reshape(-1, rows.shape[-1])
+
+
 def _gallery(faces: PosedSet) -> Array:
     return identification.gallery(
         faces.label, faces.yaw, faces.light, faces.session, neutral=faces.neutral
@@ -361,18 +342,16 @@ def number_of_images(tables: Mapping[str, Array]) -> dict[str, Any]:
     Args:
       tables: name -> rank-1 [n, draws] of the same images.
     """
+
+    def over_draws(values):
+        return {
+            "mean": values.mean(axis=1).tolist(),
+            "std": values.std(axis=1).tolist(),
+        }
+
     found: dict[str, Any] = {}
     for name, shares in tables.items():
-        gains = {other: shares - tables[other] for other in found}
-        found[name] = {
-            "rank1": shares.mean(axis=1).tolist(),
-            "rank1_std": shares.std(axis=1).tolist(),
-            "gain": {
-                other: {
-                    "mean": gain.mean(axis=1).tolist(),
-                    "std": gain.std(axis=1).tolist(),
-                }
-                for other, gain in gains.items()
-            },
-        }
+        gains = {other: over_draws(shares - tables[other]) for other in found}
+        mean, std = over_draws(shares).values()
+        found[name] = {"rank1": mean, "rank1_std": std, "gain": gains}
     return found

@@ -11,6 +11,7 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
 INPUTS = 11  # of a person, with their confidence
+_COMPARED = 4  # people beside each other's turned faces
 _SHARES = np.linspace(0, 1, 5)[:, None]  # of the way from one thing to another
 
 
@@ -52,8 +53,6 @@ def compare(
     rows: Array,
     made: Mapping[str, Array],
     path: epath.Path,
-    *,
-    people: int = 4,
 ) -> None:
     """Draws inputs beside the truth, and the same as each of several generators.
 
@@ -64,7 +63,7 @@ def compare(
     """
     _, first = np.unique(faces.label[rows], return_index=True)
     lines, names = [], []
-    for number in np.sort(first)[:people]:
+    for number in np.sort(first)[:_COMPARED]:
         row = int(rows[number])
         seen = rotator.seen(faces.images[[row]])[0]
         lines.append([seen, *_truth(rotator, faces, row)])
@@ -92,25 +91,21 @@ def _draw_lights(
     The last only where light can be asked for.
     """
     lights = np.unique(faces.light[faces.light >= 0])
-    pose = rotator.pose(faces.yaw)
+    pose, places = rotator.pose(faces.yaw), rotator.places(lights)
     frontal, names, lines = min(rotator.angles, key=abs), [], []
     for row in rows:
         same = (faces.label == faces.label[row]) & (pose == pose[row])
         found = [np.flatnonzero(same & (faces.light == light)) for light in lights]
         chosen = np.array([some[0] if len(some) else row for some in found])
         features, _ = rotator.encode(faces.images[chosen])
-        made = rotator.turn(features, [frontal], rotator.places(lights))[:, 0]
-        there = [len(some) > 0 for some in found]
-        for name, images in (
-            ("inputs", rotator.seen(faces.images[chosen])),
-            ("frontal", made),
-        ):
-            lines.append([im if ok else None for im, ok in zip(images, there)])
+        made = rotator.turn(features, [frontal], places)[:, 0]
+        seen = rotator.seen(faces.images[chosen])
+        for name, images in (("inputs", seen), ("frontal", made)):
+            lines.append([im if len(some) else None for im, some in zip(images, found)])
             names.append(name)
         if rotator.lights:
             own, _ = rotator.encode(faces.images[[row]])
             again = np.repeat(own, len(lights), axis=0)
-            places = rotator.places(lights)
             lines.append(list(rotator.turn(again, [frontal], places)[:, 0]))
             names.append("of one")
     titles = [f"light {light}" for light in lights]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import einops
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +10,7 @@ from fr_jax import models
 from fr_jax.augment.diff_augment import diff_augment
 from fr_jax.errors import UserError
 from fr_jax.models import spectral
-from fr_jax.models.dr_gan.generator import Encoder, fuse
+from fr_jax.models.dr_gan.generator import Encoder
 from fr_jax.models.feature_maps import embedding_and_feature_maps
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.system import NetState, Network
@@ -131,16 +130,9 @@ class Networks:
 
         def forward(module, images):
             features, confidence = module.encode(images, train)
-            sets, weights = (
-                target_images.by_identity(x, targets) for x in (features, confidence)
+            rows = target_images.rows_of(
+                features, confidence, targets, normalise=module.normalise_fusion
             )
-            rows = [sets]
-            if targets.fused or targets.interpolate:
-                fused = fuse(sets, weights, normalise=module.normalise_fusion)
-                between = (fused + jnp.roll(fused, -1, axis=0)) / 2
-                rows += [fused[:, None]] * targets.fused
-                rows += [between[:, None]] * targets.interpolate
-            rows = einops.rearrange(jnp.concatenate(rows, 1), "p k f -> (p k) f")
             return module.decode(rows, *codes, train=train), features
 
         encoded = real.get("degraded", real["image"])
@@ -213,16 +205,15 @@ class Networks:
         self, params: PyTree, statistics: PyTree, images: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns features [B, F] and confidence [B, 1], of the generator's encoder."""
-        variables = {"params": params["encoder"], "batch_stats": statistics["encoder"]}
+        variables = _of_encoder(params, statistics)
         return self._encoder.apply(variables, images, method="with_confidence")
 
     def hand_over(
         self, generator: NetState, discriminator: NetState
     ) -> dict[str, Network]:
         """Returns encoder, generator and, where it was trained, discriminator."""
-        params, statistics = generator[:2]
-        encoder = {"params": params["encoder"], "batch_stats": statistics["encoder"]}
-        whole = {"params": params, "batch_stats": statistics}
+        whole = {"params": generator.params, "batch_stats": generator.batch_stats}
+        encoder = _of_encoder(*generator[:2])
         parts = {"embedding": ("encoder", encoder), "generator": ("generator", whole)}
         if self._objective.discriminator_loss is not None:
             params, statistics = self.normalised(*discriminator[:2])
@@ -243,16 +234,10 @@ class Networks:
     def _mean_of_fakes(self, values: jax.Array, mask: jax.Array) -> jax.Array:
         if not (self._objective.fused_sum and self._targets.fused):
             return masked_mean(values, mask)
-        each, shape = (
-            self._targets.images_per_identity,
-            (-1, self._targets.per_identity),
-        )
+        n, shape = self._targets.images_per_identity, (-1, self._targets.per_identity)
         values, mask = values.reshape(shape), mask.reshape(shape)
-        single, fused = (
-            masked_mean(values[:, part], mask[:, part])
-            for part in (slice(each), slice(each, None))
-        )
-        return single + fused
+        single = masked_mean(values[:, :n], mask[:, :n])
+        return single + masked_mean(values[:, n:], mask[:, n:])
 
 
 def _apply(model, params, statistics, images, key, train, forward):
@@ -268,6 +253,10 @@ def _apply(model, params, statistics, images, key, train, forward):
         rngs={"dropout": key},
     )
     return out, {**statistics, **updated.get("batch_stats", {})}
+
+
+def _of_encoder(params: PyTree, statistics: PyTree) -> PyTree:
+    return {"params": params["encoder"], "batch_stats": statistics["encoder"]}
 
 
 def _running(statistics: PyTree) -> PyTree:

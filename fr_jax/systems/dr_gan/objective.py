@@ -21,6 +21,7 @@ from fr_jax.errors import check_range
 from fr_jax.losses import reconstruction
 from fr_jax.losses.adversarial import AdversarialLoss, adversarial_loss, r1
 from fr_jax.losses.margin import cosface, cross_entropy, unit
+from fr_jax.systems.dr_gan.targets import known
 
 Array = jax.Array
 Losses = dict[str, Array]
@@ -260,17 +261,16 @@ def classification(
     losses = {}
     for name, label in images.labels.items():
         columns = images.logits[name]
-        if jnp.issubdtype(label.dtype, jnp.floating):
-            known = jnp.isfinite(label)
-            error = columns[:, 0] - jnp.where(known, label, 0.0)
-            losses[name] = images.mean(0.5 * jnp.square(error), known & images.valid)
-            continue
         if name == "identity" and fake_class:
             columns = _with_fake(images.logits)
         elif name == "identity" and am_softmax is not None:
             columns = cosface(columns, label, **am_softmax)
-        values = cross_entropy(columns, label)
-        losses[name] = images.mean(values, (label >= 0) & images.valid)
+        if jnp.issubdtype(label.dtype, jnp.floating):
+            error = columns[:, 0] - jnp.where(known(label), label, 0.0)
+            values = 0.5 * jnp.square(error)
+        else:
+            values = cross_entropy(columns, label)
+        losses[name] = images.mean(values, known(label) & images.valid)
     return losses
 
 

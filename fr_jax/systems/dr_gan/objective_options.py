@@ -5,26 +5,16 @@ from typing import Any
 
 from fr_jax.augment.diff_augment import KINDS
 from fr_jax.errors import UserError, check_names, check_options, check_range
-from fr_jax.systems.dr_gan.objective import (
-    Objective,
-    cvpr,
-    generator_only,
-    tpami,
-    with_identity,
-    with_r1,
-    with_reconstruction,
-)
+from fr_jax.systems.dr_gan import objective as objectives
+from fr_jax.systems.dr_gan.objective import Objective
 
-WEIGHTS = {
-    "identity": 1.0,
-    "gan": 1.0,
-    "pose": 1.0,
-    "illumination": 1.0,
-    "paired": 0.0,
-    "identity_preserving": 0.0,
-    "perceptual": 0.0,
+_OWN = ("identity", "gan", "pose", "illumination")  # of the discriminator
+_ADDED = ("paired", "identity_preserving", "perceptual")
+WEIGHTS = {**dict.fromkeys(_OWN, 1.0), **dict.fromkeys(_ADDED, 0.0)}
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "tpami": objectives.tpami,
+    "cvpr": objectives.cvpr,
 }
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"tpami": tpami, "cvpr": cvpr}
 _FIELDS = (
     "diff_augmentation",
     "interpolate",
@@ -73,14 +63,14 @@ def _from_options(options: str | Mapping[str, Any]) -> Objective:
     fields = {key: options.pop(key) for key in _FIELDS if key in options}
     check_names("diff_augmentation", fields.get("diff_augmentation", ()), KINDS)
     check_options(f"objective {name}", OBJECTIVES[name], options)
-    own = {loss: weights[loss] for loss in ("identity", "gan", "pose", "illumination")}
+    own = {loss: weights[loss] for loss in _OWN}
     if any(own[loss] for loss in ("identity", "gan", "pose")):
         objective = OBJECTIVES[name](**options, weights=own)
-        check_options("r1", with_r1, r1_options, given=1)
+        check_options("r1", objectives.with_r1, r1_options, given=1)
         if r1_options.get("weight"):
-            objective = with_r1(objective, **r1_options)
+            objective = objectives.with_r1(objective, **r1_options)
     else:
-        objective = generator_only()
+        objective = objectives.generator_only()
         unused = {"r1": r1_options.get("weight"), **fields}
         for name in ("r1", "interpolate", "diff_augmentation"):
             if unused.get(name):
@@ -89,10 +79,11 @@ def _from_options(options: str | Mapping[str, Any]) -> Objective:
                     "'identity' or 'pose'"
                 )
     if weights["paired"]:
-        objective = with_reconstruction(objective, weights["paired"], paired_loss)
+        weight = weights["paired"]
+        objective = objectives.with_reconstruction(objective, weight, paired_loss)
     by_recogniser = weights["identity_preserving"], weights["perceptual"]
     if any(by_recogniser):
-        objective = with_identity(objective, *by_recogniser)
+        objective = objectives.with_identity(objective, *by_recogniser)
     if not any(weight for loss, weight in weights.items() if loss != "illumination"):
         raise UserError(
             "no loss has a weight, so nothing would be learnt: raise the weight of "

@@ -13,13 +13,7 @@ from fr_jax.backend import cpu
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.dr_gan.generator import fuse
-from fr_jax.models.preprocess import (
-    InputSpec,
-    crop_middle,
-    normalise,
-    prepare,
-    resize,
-)
+from fr_jax.models.preprocess import InputSpec, crop_middle, normalise, prepare, resize
 from fr_jax.systems.dr_gan import poses
 
 
@@ -81,8 +75,8 @@ class Rotator:
         `cut` is False for images as `seen` and `turn` give them, cut out already.
         """
         encode = functools.partial(self._encode, cut=cut)
-        found = self._in_batches(encode, np.asarray(images))
-        return found[0], found[1][:, 0]
+        features, confidence = self._in_batches(encode, np.asarray(images))
+        return features, confidence[:, 0]
 
     def decode(
         self,
@@ -120,14 +114,8 @@ class Rotator:
     def seen(self, images: np.ndarray) -> np.ndarray:
         """Returns the part of faces that the generator sees, uint8 [N, S, S, 3]."""
         height, width, _ = self.spec.shape
-        parts = [
-            np.asarray(
-                crop_middle(
-                    resize(jnp.asarray(face[None]), self.spec.size), height, width
-                )
-            )
-            for face in images
-        ]
+        resized = (resize(jnp.asarray(face[None]), self.spec.size) for face in images)
+        parts = [np.asarray(crop_middle(face, height, width)) for face in resized]
         return np.clip(np.round(np.concatenate(parts)), 0, 255).astype(np.uint8)
 
     def rotate(
@@ -170,10 +158,7 @@ class Rotator:
         made = self._model.apply(
             self.variables, features, codes, noise, *light, method="decode"
         )
-        scale, mean = (
-            jnp.asarray(value, jnp.float32).reshape(1, 1, 1, -1)
-            for value in (self.spec.scale, self.spec.mean)
-        )
+        scale, mean = map(jnp.float32, (self.spec.scale, self.spec.mean))
         pixels = made * scale + mean
         if self.spec.colour == "BGR":
             pixels = pixels[..., ::-1]

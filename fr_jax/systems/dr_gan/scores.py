@@ -11,29 +11,23 @@ from fr_jax.losses.reconstruction import paired
 from fr_jax.models.preprocess import prepare
 from fr_jax.systems.dr_gan.networks import Networks
 from fr_jax.systems.dr_gan.objective import Images, Losses, Objective, masked_mean
-from fr_jax.systems.dr_gan.targets import Targets, labels_of
+from fr_jax.systems.dr_gan.targets import Targets, known, labels_of
 
 Array = jax.Array
+_WITHIN = 7.5  # degrees by which a yaw may be off and still be right
 
 
-def accuracies(
-    images: Images, *, within: float = 7.5
-) -> dict[str, tuple[Array, Array]]:
-    """Returns (accuracy, whether any label is known) of identity and pose.
-
-    Args:
-      within: degrees by which a yaw may be off and still be right.
-    """
+def accuracies(images: Images) -> dict[str, tuple[Array, Array]]:
+    """Returns (accuracy, whether any label is known) of identity and pose."""
     found = {}
     for name in ("identity", "pose"):
         label, columns = images.labels[name], images.logits[name]
         if jnp.issubdtype(label.dtype, jnp.floating):
-            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(within)
-            known = jnp.isfinite(label) & images.valid
+            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(_WITHIN)
         else:
             right = jnp.argmax(columns, axis=1) == label
-            known = (label >= 0) & images.valid
-        found[name] = masked_mean(1.0 * right, known), jnp.any(known)
+        counted = known(label) & images.valid
+        found[name] = masked_mean(1.0 * right, counted), jnp.any(counted)
     return found
 
 
@@ -48,9 +42,9 @@ def discriminator_accuracy(
     ]
     metrics = {f"discriminator/{name}_accuracy": s for name, (s, _) in scores.items()}
     metrics["discriminator/real_accuracy"] = (halves[0] + halves[1]) / 2
-    known = [*scores.values(), *((half, True) for half in halves)]
-    accuracy: Any = sum(share * some for share, some in known)
-    return metrics, accuracy / sum(1.0 * some for _, some in known)
+    counted = [*scores.values(), *((half, True) for half in halves)]
+    accuracy: Any = sum(share * some for share, some in counted)
+    return metrics, accuracy / sum(1.0 * some for _, some in counted)
 
 
 def spread(fake: Array, real: Array) -> Array:
@@ -81,12 +75,11 @@ def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Cal
         first = encoded[:: targets.per_identity]
         of_first = unit(features)[:: targets.images_per_identity]
         label = batch["label"][:: targets.images_per_identity]
+        impostor = label[:, None] != label[None]
         metrics = {
             "feature_cosine": jnp.mean(jnp.sum(first * of_first, axis=1)),
             # Near 1 all identities look alike: a collapse.
-            "impostor_cosine": masked_mean(
-                first @ first.T, label[:, None] != label[None]
-            ),
+            "impostor_cosine": masked_mean(first @ first.T, impostor),
             "spread": spread(fake.image, real["image"]),
         }
         if fake.truth is not None:
@@ -94,12 +87,8 @@ def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Cal
             values = paired(fake.image, truth, objective.pixel_loss)
             metrics["paired_loss"] = fake.mean(values, has_truth & fake.valid)
         if objective.discriminator_loss is not None:
-            params, statistics = networks.normalised(
-                state.discriminator.params, state.discriminator.batch_stats
-            )
-            logits, _ = networks.discriminate(
-                params, statistics, fake.image, key, train=False
-            )
+            net = networks.normalised(*state.discriminator[:2])
+            logits, _ = networks.discriminate(*net, fake.image, key, train=False)
             scores = accuracies(fake._replace(logits=logits))
             metrics["pose_accuracy"] = scores["pose"][0]
         return metrics

@@ -109,6 +109,7 @@ def make(
     targets = targets._replace(interpolate=objective.interpolate)
     targets.check(flip)
     target_images.check_policies(augmentation, degradation)
+    changes = {"flip": flip, "augmentation": augmentation, "degradation": degradation}
     adversarial = objective.discriminator_loss is not None
     with_trunks = trunk.from_options(trunk_switching or {}, adversarial)
     networks = Networks(
@@ -140,9 +141,9 @@ def make(
         discriminator_loss = objective.discriminator_loss
         assert discriminator_loss is not None
         key_synthesis, key_real, key_fake = jax.random.split(key, 3)
-        net = state.discriminator
-        fake, generator_statistics, _ = networks.synthesise(
-            state.generator.params, state.generator.batch_stats, real, key_synthesis
+        net, other = state.discriminator, state.generator
+        fake, statistics, _ = networks.synthesise(
+            other.params, other.batch_stats, real, key_synthesis
         )
         fake = networks.as_fakes(fake)
 
@@ -169,18 +170,17 @@ def make(
             return total, (metrics | found, after, accuracy)
 
         gradient, (metrics, after, accuracy) = jax.grad(cost, has_aux=True)(net.params)
+        net = optimizers.apply_gradients(net, gradient, after, adam["discriminator"])
         return state._replace(
-            generator=state.generator._replace(batch_stats=generator_statistics),
-            discriminator=optimizers.apply_gradients(
-                net, gradient, after, adam["discriminator"]
-            ),
+            generator=other._replace(batch_stats=statistics),
+            discriminator=net,
             turn=update_schedule.observe(schedule, state.turn, accuracy),
         ), metrics
 
     def generator_step(state, real, key):
         key_synthesis, key_fake = jax.random.split(key)
         net, other = state.generator, state.discriminator
-        fixed, _ = networks.normalised(other.params, other.batch_stats)
+        fixed, _ = networks.normalised(*other[:2])
 
         def cost(params):
             fake, statistics, _ = networks.synthesise(
@@ -203,9 +203,8 @@ def make(
             metrics["generator/spread"] = scores.spread(fake.image, real["image"])
             return total, (metrics | terms, statistics, after)
 
-        gradient, (metrics, statistics, after) = jax.grad(cost, has_aux=True)(
-            net.params
-        )
+        gradient, found = jax.grad(cost, has_aux=True)(net.params)
+        metrics, statistics, after = found
         if objective.statistics_in_generator_step:
             other = other._replace(batch_stats=after)
         net = optimizers.apply_gradients(net, gradient, statistics, adam["generator"])
@@ -213,24 +212,12 @@ def make(
 
     def train_step(state, batch, key):
         key_views, key_step = jax.random.split(key)
-        real = target_images.views(
-            batch,
-            targets,
-            key_views,
-            networks.spec,
-            flip=flip,
-            augmentation=augmentation,
-            degradation=degradation,
-        )
+        real = target_images.views(batch, targets, key_views, networks.spec, **changes)
         if adversarial:
             chosen, turn = update_schedule.next_turn(schedule, state.turn, state.step)
+            begun = state._replace(turn=turn)
             state, metrics = update_schedule.alternate(
-                chosen,
-                discriminator_step,
-                generator_step,
-                state._replace(turn=turn),
-                real,
-                key_step,
+                chosen, discriminator_step, generator_step, begun, real, key_step
             )
             metrics |= {
                 "discriminator/accuracy": state.turn.accuracy,

@@ -16,6 +16,7 @@ import numpy as np
 
 from fr_jax import augment
 from fr_jax.errors import UserError, check_names
+from fr_jax.models.dr_gan.generator import fuse
 from fr_jax.models.preprocess import InputSpec, normalise, resize
 from fr_jax.system import Input
 
@@ -67,12 +68,8 @@ class Targets(NamedTuple):
     def check(self, flip: str) -> None:
         """Raises a UserError for poses that are no targets, or that a flip breaks."""
         check_names("flip", [flip], ("none", "remap", "keep"))
-        angles = [
-            angle
-            for angle in self.angles
-            if isinstance(angle, int | float) and abs(angle) <= 180
-        ]
-        if len(self.angles) < 2 or sorted(set(angles)) != list(self.angles):
+        yaws = [a for a in self.angles if isinstance(a, int | float) and abs(a) <= 180]
+        if len(self.angles) < 2 or sorted(set(yaws)) != list(self.angles):
             raise UserError(
                 f"angles are {tuple(self.angles)}: give two or more, ascending, in "
                 "degrees from -180 to 180"
@@ -224,21 +221,17 @@ def sample(
         labels["illumination"] = light
     first = identity[:, :1]
     one = jnp.all(identity == first, axis=1, keepdims=True) & (first >= 0)
-    identities, valid = [identity], [jnp.ones_like(identity, bool)]
-    if targets.fused:
-        identities.append(jnp.where(one, first, -1))
-        valid.append(one)
-    if targets.interpolate:
-        identities.append(jnp.full_like(first, -1))
-        valid.append(jnp.roll(first, -1, axis=0) != first)
-    labels["identity"] = jnp.concatenate(identities, axis=1)
+    nobody = jnp.full_like(first, -1)
+    of_one, others = jnp.where(one, first, -1), jnp.roll(first, -1, axis=0) != first
+    labels["identity"] = _joined(identity, of_one, nobody, targets)
+    valid = _joined(jnp.ones_like(identity, bool), one, others, targets)
     labels = {name: label.ravel() for name, label in labels.items()}
     codes = [labels["pose"][:, None]]
     if not targets.continuous:
         codes = [jax.nn.one_hot(labels["pose"], targets.poses)]
     if targets.illuminations:
         codes.append(jax.nn.one_hot(labels["illumination"], targets.illuminations))
-    return labels, jnp.concatenate(valid, axis=1).ravel(), codes
+    return labels, valid.ravel(), codes
 
 
 def ground_truth(
@@ -253,12 +246,26 @@ def ground_truth(
         return None
     images = by_identity(real["target_image"], targets)
     has = known(by_identity(real["target_pose"], targets))
-    rest = targets.per_identity - targets.images_per_identity
-    images = jnp.concatenate([images, *[images[:, :1]] * rest], axis=1)
-    none = jnp.zeros_like(has[:, :1])
-    has = [has, *[has[:, :1]] * targets.fused, *[none] * targets.interpolate]
-    images = einops.rearrange(images, "p k ... -> (p k) ...")
-    return images, jnp.concatenate(has, axis=1).ravel()
+    images = _joined(images, images[:, :1], images[:, :1], targets)
+    has = _joined(has, has[:, :1], jnp.zeros_like(has[:, :1]), targets)
+    return einops.rearrange(images, "p k ... -> (p k) ..."), has.ravel()
+
+
+def rows_of(
+    features: Array, confidence: Array, targets: Targets, *, normalise: bool
+) -> Array:
+    """Returns the feature [P k, F] of which each image is synthesised.
+
+    Args:
+      features, confidence: [P n, F] and [P n, 1] of the real images.
+      normalise: see `models.dr_gan.generator.fuse`.
+    """
+    rows = by_identity(features, targets)
+    weights = by_identity(confidence, targets)
+    fused = fuse(rows, weights, normalise=normalise)
+    between = (fused + jnp.roll(fused, -1, axis=0)) / 2
+    rows = _joined(rows, fused[:, None], between[:, None], targets)
+    return einops.rearrange(rows, "p k f -> (p k) f")
 
 
 def source_embeddings(embeddings: Array, targets: Targets) -> tuple[Array, Array]:
@@ -272,8 +279,7 @@ def source_embeddings(embeddings: Array, targets: Targets) -> tuple[Array, Array
     """
     rows = by_identity(embeddings, targets)
     whole = jnp.sum(rows, axis=1, keepdims=True)
-    rest = targets.per_identity - targets.images_per_identity
-    rows = jnp.concatenate([rows, *[whole] * rest], axis=1)
+    rows = _joined(rows, whole, whole, targets)
     rows = einops.rearrange(rows, "p k d -> (p k) d")
     of_one = targets.images_per_identity + targets.fused
     return rows, jnp.arange(len(rows)) % targets.per_identity < of_one
@@ -289,10 +295,14 @@ def _given_or(sampled: Array, given: Array | None, targets: Targets) -> Array:
     if given is None:
         return sampled
     given = by_identity(given, targets)
-    parts = [given, *[given[:, :1]] * targets.fused]
-    parts += [sampled[:, -1:]] * targets.interpolate
-    given = jnp.concatenate(parts, axis=1)
+    given = _joined(given, given[:, :1], sampled[:, -1:], targets)
     return jnp.where(known(given), given, sampled)
+
+
+def _joined(single: Array, fused: Array, between: Array, targets: Targets) -> Array:
+    """Rows [P, k, ...]: of each image [P, n, ...], of the fused, between two [P, 1]."""
+    rows = [single, *[fused] * targets.fused, *[between] * targets.interpolate]
+    return jnp.concatenate(rows, axis=1)
 
 
 def _random_crop(keys: Array, images: Array, size: int) -> Array:

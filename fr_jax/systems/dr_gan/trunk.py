@@ -3,6 +3,7 @@
 Pure functions of variables and NetStates; the generator's encoder lies under 'encoder'.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,24 +27,27 @@ def switch(
     Parameters and running statistics go together. The optimiser's moments of a trunk
     that was replaced begin anew.
     """
-    encoders = generator.params["encoder"], generator.batch_stats["encoder"]
-    ours = [tree["trunk"] for tree in encoders]
-    theirs = [discriminator.params["trunk"], discriminator.batch_stats["trunk"]]
+    ours, theirs = _trunks(generator, discriminator)
     if direction in ("discriminator_to_encoder", "swap"):
-        params, statistics = (
+        trees = (
             {**tree, "encoder": {**tree["encoder"], "trunk": trunk}}
-            for tree, trunk in zip((generator.params, generator.batch_stats), theirs)
+            for tree, trunk in zip(generator[:2], theirs)
         )
-        generator = _replaced(generator, params, statistics)
+        generator = _replaced(generator, *trees)
     if direction in ("encoder_to_discriminator", "swap"):
-        params, statistics = (
-            {**tree, "trunk": trunk}
-            for tree, trunk in zip(
-                (discriminator.params, discriminator.batch_stats), ours
-            )
+        trees = (
+            {**tree, "trunk": trunk} for tree, trunk in zip(discriminator[:2], ours)
         )
-        discriminator = _replaced(discriminator, params, statistics)
+        discriminator = _replaced(discriminator, *trees)
     return generator, discriminator
+
+
+def _trunks(generator: NetState, discriminator: NetState) -> tuple[list, list]:
+    """Parameters and statistics of both trunks; None where one has none."""
+    return (
+        [tree["encoder"]["trunk"] for tree in generator[:2]],
+        [tree.get("trunk") for tree in discriminator[:2]],
+    )
 
 
 def from_recogniser(encoder: PyTree, discriminator: PyTree) -> PyTree:
@@ -92,7 +96,7 @@ def from_generator(
     ]
     if rows[0][0].shape != rows[1][0].shape:
         return given
-    kept = [new if len(new) != len(old) else old for old, new in zip(*rows)]
+    kept = [old if len(old) == len(new) else new for old, new in zip(*rows)]
     decoder = decoder | {"fc": decoder["fc"] | {"kernel": jnp.concatenate(kept)}}
     shapes = [jax.tree.map(jnp.shape, tree.get("pose")) for tree in (decoder, ours)]
     if None not in shapes and shapes[0] != shapes[1]:
@@ -145,14 +149,8 @@ def start(
 
 def check_alike(generator: Any, discriminator: Any) -> None:
     """Raises a UserError where the trunks of two NetStates have other shapes."""
-    shapes = [
-        jax.tree.map(jnp.shape, trees)
-        for trees in (
-            [tree["encoder"]["trunk"] for tree in generator[:2]],
-            [tree.get("trunk") for tree in discriminator[:2]],
-        )
-    ]
-    if shapes[0] != shapes[1]:
+    ours, theirs = jax.tree.map(jnp.shape, _trunks(generator, discriminator))
+    if ours != theirs:
         raise UserError(
             "trunks that are switched must be alike: no confidence_head='channel', "
             "branch_heads or extra_channel, norm='batch', and the same width, "
@@ -188,13 +186,13 @@ def with_trunk_switching(system: System, direction: str, every: int) -> System:
 
     def train_step(state, batch, key):
         state, metrics = system.train_step(state, batch, key)
-        networks = jax.lax.cond(
+        generator, discriminator = jax.lax.cond(
             state.step % every == 0,
-            lambda pair: switch(direction, *pair),
-            lambda pair: pair,
-            (state.generator, state.discriminator),
+            functools.partial(switch, direction),
+            lambda *pair: pair,
+            state.generator,
+            state.discriminator,
         )
-        generator, discriminator = networks
         return state._replace(generator=generator, discriminator=discriminator), metrics
 
     return system._replace(init=init, train_step=train_step)
@@ -221,4 +219,4 @@ def from_options(
             "trunk_switching needs a discriminator that learns: raise weight 'gan', "
             "'identity' or 'pose'"
         )
-    return lambda system: with_trunk_switching(system, **options)
+    return functools.partial(with_trunk_switching, **options)

@@ -1,4 +1,3 @@
 from fr_jax.lazy import attributes
 
-_ROOM = "fr_jax.systems.inter_prototype"
-__getattr__ = attributes(__name__, {"make": f"{_ROOM}.system", "load": f"{_ROOM}.data"})
+__getattr__ = attributes(__name__, {"make": ".system", "load": ".data"})

@@ -1,5 +1,6 @@
 """What Inter-Prototype trains on: identities, some known to own child images."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,21 +45,22 @@ def _records(config: Any, context: Context) -> TrainingData:
 
 def _rendered(config: Any, context: Context) -> TrainingData:
     """Rendered identities, each image rendered once and kept in memory."""
-    faces = _faces(config, context)
-    face_set, count = _face_set(config.rendered), len(faces.identities)
+    face_set = _face_set(config.rendered)
+    faces = sources.rendered(config.rendered, context, face_set)
     age = sets.label(face_set, context.seed, faces.label, faces.number).codes.age
-    young = np.bincount(faces.label[age < config.children.age_below], minlength=count)
-    children = np.flatnonzero(young >= max(config.children.child_filter, 1))
-    return _of_rendered(
-        config, context, faces, _stored(config, context, faces), children
-    )
+    count, young = len(faces.identities), age < config.children.age_below
+    images = np.bincount(faces.label[young], minlength=count)
+    children = np.flatnonzero(images >= max(config.children.child_filter, 1))
+    stream = _stored(config, context, faces)
+    return _of_rendered(config, context, faces, stream, children)
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
     """Rendered identities, every image new and none kept."""
     options, seed = config.rendered, context.seed
+    face_set = _face_set(options)
     make_batch = batches.make(
-        _face_set(options),
+        face_set,
         options.num_identities,
         config.batch_size,
         seed=seed,
@@ -68,13 +70,11 @@ def _generated(config: Any, context: Context) -> TrainingData:
     )
     numbers = np.arange(options.num_identities)
     children = np.flatnonzero(sets.child_owners(seed, numbers, options.child_share))
-
-    def stream():
-        return GeneratedStream(
-            make_batch, config.batch_size, seed=seed, mesh=context.mesh
-        )
-
-    return _of_rendered(config, context, _faces(config, context), stream, children)
+    stream = functools.partial(
+        GeneratedStream, make_batch, config.batch_size, seed=seed, mesh=context.mesh
+    )
+    faces = sources.rendered(options, context, face_set)
+    return _of_rendered(config, context, faces, stream, children)
 
 
 def _stored(config: Any, context: Context, faces: Any) -> Callable[[], Stream]:
@@ -97,7 +97,6 @@ def _of_rendered(
     children: np.ndarray,
 ) -> TrainingData:
     """Rendered identities, evaluated on unseen ones of the same kind."""
-    options = config.rendered
     for name in ("age_file", "published", "stand_ins"):
         if config.children[name]:
             raise UserError(
@@ -105,24 +104,13 @@ def _of_rendered(
                 "records; rendered identities have ages: set "
                 "config.data.rendered.child_share"
             )
-    unseen = sources.unseen_pairs(options, context, sets.default(options.max_yaw))
+    unseen = sources.unseen_pairs(config.rendered, context)
     return _data(
         config,
         len(faces.label),
         children.tolist(),
         lambda: Streams(stream(), final_evaluators=[unseen()]),
         sources.provenance(faces),
-    )
-
-
-def _faces(config: Any, context: Context) -> sources.Rendered:
-    options = config.rendered
-    return sources.Rendered(
-        _face_set(options),
-        context,
-        options.num_identities,
-        options.num_images,
-        size=options.size,
     )
 
 
@@ -161,12 +149,9 @@ def _children(
         if context.show_progress:
             print(text, file=sys.stderr)
 
-    if options.published:
-        check_names(
-            "config.data.children.published",
-            [options.published],
-            identities.PUBLISHED_CHILDREN,
-        )
+    if published := options.published:
+        known = identities.PUBLISHED_CHILDREN
+        check_names("config.data.children.published", [published], known)
     if count := options.stand_ins:
         say(
             f"child identities: {count} of {len(names):,}, chosen with seed "
@@ -178,7 +163,7 @@ def _children(
         )
         return identities.seeded_labels(len(names), count, options.seed), (note,)
     if not options.age_file:
-        if options.published:
+        if published:
             raise UserError(
                 "the paper's child identities come from an age file: give "
                 "--config.data.children.age_file=FILE, or train without children by "
@@ -192,10 +177,10 @@ def _children(
     place = {int(name): number for number, name in enumerate(names) if name.isdigit()}
     children = [place[label] for label in labels if label in place]
     counts = f"{len(labels):,} of {len(names):,}"
-    if options.published:
-        total, published = identities.PUBLISHED_CHILDREN[options.published]
-        counts += f" (published for {options.published}: {published:,} of {total:,})"
-        if len(labels) != published:
+    if published:
+        total, owners = identities.PUBLISHED_CHILDREN[published]
+        counts += f" (published for {published}: {owners:,} of {total:,})"
+        if len(labels) != owners:
             counts += "\nwarning: not the published number; is it the same age file?"
     if len(children) < len(labels):
         counts += f"\nwarning: {len(labels) - len(children)} of them are not in the set"

@@ -45,21 +45,19 @@ def _records(config: Any, context: Context) -> TrainingData:
     if wanted:
         kept = (records.label >= 0) & (records.label < wanted)
         records = records.subset(np.flatnonzero(kept))
-    numbered, held = None, []
-    train, unseen = records, records
-    if count := options.held_out:
-        numbered = pairs.number(context.seed, count, sources.IMAGES_OF_UNSEEN)
-        held = np.isin(records.label, _held_out(records.label, count))
-        train = records.subset(np.flatnonzero(~held))
-        unseen = records.subset(np.flatnonzero(held))
-    provenance = sources.provenance(train)
-    if numbered is not None:
-        provenance = provenance._replace(held_out={unseen.name: unseen.identities})
+    count = options.held_out
+    if not count:
+        provenance = sources.provenance(records)
+        return _stored(config, context, records, list, provenance)
+    numbered = pairs.number(context.seed, count, sources.IMAGES_OF_UNSEEN)
+    held = np.isin(records.label, _held_out(records.label, count))
+    train = records.subset(np.flatnonzero(~held))
+    unseen = records.subset(np.flatnonzero(held))
+    held_out = {unseen.name: unseen.identities}
+    provenance = sources.provenance(train)._replace(held_out=held_out)
 
     def evaluators():
-        if numbered is None:
-            return []
-        members = [np.flatnonzero(unseen.label == n) for n in range(options.held_out)]
+        members = [np.flatnonzero(unseen.label == n) for n in range(count)]
         places = numbered.identities - sets.STRANGERS
         rows = [members[who][n] for who, n in zip(places, numbered.images)]
         return [sources.verification("heldout", unseen, numbered, np.array(rows))]
@@ -70,9 +68,8 @@ def _records(config: Any, context: Context) -> TrainingData:
 def _rendered(config: Any, context: Context) -> TrainingData:
     """Rendered identities, each image rendered once and kept in memory."""
     faces, unseen = _faces(config, context)
-    return _stored(
-        config, context, faces, lambda: [unseen()], sources.provenance(faces)
-    )
+    provenance = sources.provenance(faces)
+    return _stored(config, context, faces, lambda: [unseen()], provenance)
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
@@ -112,15 +109,8 @@ def _faces(config: Any, context: Context) -> tuple[sources.Rendered, Any]:
     """Rendered identities, and a function that renders pairs of unseen ones."""
     options = config.rendered
     sources.check_rendered(options)
-    faces = sources.Rendered(
-        sets.usynthface(options.max_yaw),
-        context,
-        options.num_identities,
-        options.num_images,
-        size=options.size,
-    )
-    everyday = sets.default(options.max_yaw)
-    return faces, sources.unseen_pairs(options, context, everyday)
+    faces = sources.rendered(options, context, sets.usynthface(options.max_yaw))
+    return faces, sources.unseen_pairs(options, context)
 
 
 def _stored(
@@ -204,11 +194,10 @@ def _data(
     open_: Callable[[], Streams],
     provenance: Provenance,
 ) -> TrainingData:
-    selection = config.selection
-    details, notes = _selection(selection)
+    details, notes = _selection(config.selection)
     arguments = {
         "num_classes": num_classes,
-        "watch": tuple(f"{name}/accuracy" for name in selection.sets),
+        "watch": tuple(f"{name}/accuracy" for name in config.selection.sets),
         "augmentation": _augmentation(config),
     }
     return TrainingData(

@@ -1,5 +1,6 @@
 """Figures of learning without labels: its pairs, its augmentation, its cosines."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ _MEASURED = 256
 Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
+@dataclasses.dataclass(eq=False)
 class PairFigures:
     """An evaluator that measures nothing and draws three figures.
 
@@ -32,19 +34,13 @@ class PairFigures:
       num_ops, magnitude: of RandAugment.
     """
 
-    metric_names: Sequence[str] = ()
-
-    def __init__(
-        self,
-        stream: Any,
-        faces: np.ndarray,
-        policy: Policy | None,
-        num_ops: int,
-        magnitude: int,
-    ):
-        self._stream, self._faces, self._policy = stream, faces, policy
-        self._randaugment = {"num_ops": num_ops, "magnitude": magnitude}
-        self._embedder: Embedder | None = None
+    stream: Any
+    faces: np.ndarray
+    policy: Policy | None
+    num_ops: int
+    magnitude: int
+    metric_names: Sequence[str] = dataclasses.field(default=(), init=False)
+    _embedder: Embedder | None = dataclasses.field(default=None, init=False)
 
     def __call__(self, trained: Trained) -> dict[str, float]:
         self._embedder = trained.networks["embedding"]
@@ -64,7 +60,7 @@ class PairFigures:
         counted = same | ~own
         curve = scores[counted], same[counted]
         figures.cosines({"views trained on": curve}, paths[1])
-        if self._policy is not None:
+        if self.policy is not None:
             paths.append(folder / "augmentation.png")
             self._draw_operations(paths[-1])
         return paths
@@ -72,13 +68,12 @@ class PairFigures:
     def _draw_operations(self, path: epath.Path) -> None:
         from data_pipelines.vision import rand_augment
 
-        examples = [
-            example
-            for number, face in enumerate(self._faces)
-            for example in rand_augment.examples(
-                face, np.random.default_rng(number), **self._randaugment
+        examples = []
+        for number, face in enumerate(self.faces):
+            rng = np.random.default_rng(number)
+            examples += rand_augment.examples(
+                face, rng, num_ops=self.num_ops, magnitude=self.magnitude
             )
-        ]
         titles, images = zip(*examples)
         figures.contact_sheet(images, path, columns=10, titles=titles)
 
@@ -88,7 +83,7 @@ class PairFigures:
         As in training, what the device augments has the network's size already; the
         host has augmented images of the size that they are stored in.
         """
-        stream = self._stream
+        stream = self.stream
         batches = [stream.batch_at(n) for n in range(-(-count // stream.batch_size))]
         image, positive, label, seed = (
             np.concatenate([np.asarray(batch[name]) for batch in batches])[:count]
@@ -98,7 +93,7 @@ class PairFigures:
         @jax.jit
         def view(number, images):
             keys = augment.example_keys(jax.random.key(number), jnp.asarray(seed))
-            images = augment.augment(keys, resize(images, size), self._policy or ())
+            images = augment.augment(keys, resize(images, size), self.policy or ())
             return jnp.round(images).astype(jnp.uint8)
 
         shown = (view(n, images) for n, images in enumerate((image, positive)))

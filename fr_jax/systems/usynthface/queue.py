@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.losses.margin import unit
 
 Array = jax.Array
 
@@ -83,8 +84,7 @@ class Queue(NamedTuple):
 
 def create(key: Array, size: int, features: int) -> Queue:
     """Returns a queue of `size` random unit vectors, none of them enqueued yet."""
-    rows = jax.random.normal(key, (size, features))
-    rows /= jnp.linalg.norm(rows, axis=1, keepdims=True)
+    rows = unit(jax.random.normal(key, (size, features)))
     padded = size + -size % _ROW_MULTIPLE
     return Queue(
         keys=jnp.pad(rows, ((0, padded - size), (0, 0))),
@@ -137,7 +137,5 @@ def valid(queue: Queue, options: Options, identity: Array) -> Array:
     usable = jnp.arange(len(queue.keys)) < options.size
     if options.mask_unfilled:
         usable &= queue.filled
-    if not options.mask_identity:
-        return jnp.broadcast_to(usable[None], (len(identity), len(usable)))
     own = (identity[:, None] == queue.identity[None]) & (identity >= 0)[:, None]
-    return usable[None] & ~own
+    return usable[None] & ~(own & options.mask_identity)

@@ -68,7 +68,6 @@ def test_crop_puts_the_points_onto_the_template():
     assert face.shape == (112, 112, 3)
     for x, y in np.rint(align.template()).astype(int):
         assert face[y - 2 : y + 3, x - 2 : x + 3].max() > 200
-    assert align.centre_crop(image[:, :200]).shape == (112, 112, 3)
 
 
 @pytest.fixture(scope="module")
