@@ -154,7 +154,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     },
                 },
                 "objective": {
-                    "name": "tpami",  # or cvpr, which knows no more than the weights
+                    "name": "tpami",  # or cvpr, without the next two
                     "adversarial": "cross_entropy",  # or hinge
                     "real_target": 1.0,
                     "weights": {
@@ -256,7 +256,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         records.validation = "451:500"
         data.angles = (0, 90)
         data.unsigned = True
-        data.paired = True  # with another photograph, not of the same moment
+        data.paired = True  # with a photograph of the other moments too
         if variant == "cfp_paired":
             _generator_only(weights)
             weights.update({"paired": 1.0, "perceptual": 2.0})

@@ -12,7 +12,7 @@ faces        3,000 rendered identities, 16 images each: a recogniser of rendered
 cfp          CFP, people 001 to 450; 451 to 500 are held out. CFP has no ages, so 50
              seeded people stand in for the child identities. 35 minutes on 2 cores; LFW
              85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
-    fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
+    fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
@@ -79,7 +79,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             "data": {
                 "source": "records",  # or rendered, once; generated, every batch anew
                 "batch_size": 64,
-                "images_per_identity": 0,  # of records and generated batches; 0: any
+                "images_per_identity": 0,  # of a batch; 0: any
                 "records": {
                     "path": "",
                     "identities": "",  # 'first:last', '@file'; all

@@ -19,7 +19,7 @@ faces        Drawn people, every pair new, for an accelerator: iResNet-50, K 32,
 cfp          CFP without its labels, one folder = one identity: people 001 to 450; 451
              to 500 are held out. 2 cores: 22 minutes; LFW 79.3, CFP-FP of people held
              out 78.7 % (untrained 61.4, 56.9).
-    fr-jax data convert $DATA/cfp --to $RECORDS --name cfp
+    fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 

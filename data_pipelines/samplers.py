@@ -209,8 +209,8 @@ def posed(
 
     Args:
       faces: all labelled.
-      paired: add 'target_image', another image of the identity, in the same light if
-        that is known: of its poses one at random, and of that pose's images one; -1
+      paired: add 'target_image', an image of the identity, in the same light if that is
+        known: of its poses one at random, and of that pose's images one; -1
         where the identity has no image with a pose.
       auxiliary: (number of images, rows of a batch) of each such set.
 

@@ -72,6 +72,7 @@ class RecordStream:
         try:
             images = next(self._iterator)
         except tf.errors.OpError as error:
+            self._next = -1  # the pipeline is a step further
             self.source.images(self._batches.images(step))  # or names the record
             raise DataError(f"step {step}: {error.message}") from error
         self._next = step + 1

@@ -68,9 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
     config: Any = configs.load(arguments.config, arguments.overrides)
     workdir, options = epath.Path(arguments.workdir), config.train
     check_layout(workdir / "checkpoints")
-    given = dict(arguments.given)
+    named = list(arguments.given)
     if arguments.init_from:
-        given["init"] = arguments.init_from
+        named.append(("init", arguments.init_from))
+    given = dict(named)
+    if len(given) < len(named):
+        names = ", ".join(name for name, _ in named)
+        raise UserError(f"--given and --init-from name a network twice: {names}")
     context = Context(
         mesh=sharding.make_mesh(model=options.model_axis),
         seed=options.seed,

@@ -80,7 +80,7 @@ def make_posed(
 
     B / n distinct identities of `sets.multipie` with n images each. Poses and lights
     are numbers in `angles` and `lights`. `paired` adds target_image, target_pose and
-    target_light: the identity in another pose, in the light of the image.
+    target_light: the identity in a pose at random, in the light of the image.
 
     Raises:
       UserError: for a batch that cannot be divided so, or not into the mesh's shards.

@@ -6,7 +6,7 @@ picture. Nothing is stored and nothing has an order, so a set of millions takes 
 and shards that share no numbers share no people.
 
     faces = sets.arrays(sets.default(), seed=0, people=40, images=12, size=64)
-    stream = ArrayStream(faces, batch_size=32)
+    stream = ArrayStream(faces, 32)
 
 The sets, after those that five systems were published on:
 

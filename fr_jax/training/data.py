@@ -42,7 +42,8 @@ class Streams(NamedTuple):
 
     Attributes:
       validation: batches for `System.eval_step`.
-      evaluators: run while training, on fixed subsets.
+      evaluators: run while training; `fr-jax train` adds fixed subsets of the final
+        ones that have them.
       final_evaluators: run once, on what was handed over.
     """
 
@@ -56,7 +57,7 @@ class TrainingData(NamedTuple):
     """The data of a run; `load(config.data, context)` of a paper returns it.
 
     Attributes:
-      open: called last, since rendering or embedding takes minutes.
+      open: called last, since rendering takes minutes.
       arguments: keyword arguments of `make` that only the data determine.
       batch_size: rows of a training batch.
       epoch_steps: batches in an epoch.

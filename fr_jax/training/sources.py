@@ -59,6 +59,7 @@ class Rendered:
         quality: str = "fast",
         progress: str = "rendering faces",
     ):
+        _check_size(size)
         self.label, self.number = sets.rows(face_set, num_identities, num_images)
         numbers = range(first, first + num_identities)
         self.identities = [sets.person_name(context.seed, n) for n in numbers]
@@ -118,12 +119,14 @@ def provenance(faces: Any) -> Provenance:
     )
 
 
+def _check_size(size: int) -> None:
+    if size < 16:
+        raise UserError(f"config.data.rendered.size is {size}; a face needs 16 pixels")
+
+
 def check_rendered(options: Any) -> None:
     """Raises a UserError for rendered faces that are too small or turned too far."""
-    if options.size < 16:
-        raise UserError(
-            f"config.data.rendered.size is {options.size}; a face needs 16 pixels"
-        )
+    _check_size(options.size)
     check_range("config.data.rendered.max_yaw", options.max_yaw, 0, 90)
 
 

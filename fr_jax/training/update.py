@@ -90,10 +90,11 @@ class Update:
             system.train_step, state, self._batch, self._key_steps
         )
         for name, value in metrics.items():
-            if any(leaf.shape for leaf in jax.tree.leaves(value)):
-                raise UserError(
-                    f"metric {name!r} has shape {value.shape}, not a scalar"
-                )
+            for leaf in jax.tree.leaves(value):
+                if leaf.shape:
+                    raise UserError(
+                        f"metric {name!r} has shape {leaf.shape}, not a scalar"
+                    )
         self._metrics = sorted(metrics)
         self._watch = [name for name in system.watch if name in metrics]
         like = jax.eval_shape(self._create, self._key_init, self._batch, given)

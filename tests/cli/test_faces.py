@@ -180,6 +180,7 @@ def test_child_adult_pairs_have_their_gap_of_years(render):
     assert published.load(folder / "child20.txt", root=folder).identities
 
 
+@pytest.mark.long
 def test_video_and_its_tracks(render):
     words = ("--frame-size", "160x120", "--shots", "2", "--shot-frames", "3")
     folder, out = render("v", "--set", "video", "--identities", "4", *words)

@@ -42,6 +42,11 @@ def _records(config: Any, context: Context) -> TrainingData:
             "records: give --config.data.records.auxiliary=DIR/NAME, or 0 rows and as "
             "many fewer in a batch"
         )
+    if options.auxiliary and not options.auxiliary_rows:
+        raise UserError(
+            f"auxiliary records {options.auxiliary} have no rows of a batch: give "
+            "--config.data.records.auxiliary_rows=N"
+        )
     main = _main(config, options.identities)
     provenance, pose, auxiliary = sources.provenance(main.faces), main.pose, None
     if options.auxiliary:

@@ -124,11 +124,14 @@ def _stored(
     from data_pipelines import samplers
 
     flat = config.pairing == "flat" and config.source == "records"
+    count = config.records.num_identities if flat else 0
+    if 0 < count < len(faces.label):  # an image is an identity
+        faces = faces.subset(np.arange(count))
     sampler = samplers.pairs(
         faces.label,
         config.batch_size,
         pairing=config.pairing,
-        num_identities=config.records.num_identities if flat else 0,
+        num_identities=count,
         seed=context.seed,
     )
     label = samplers.pair_labels(faces.label, config.pairing)
@@ -185,7 +188,7 @@ def _streams(
         if faces is None:
             faces = np.asarray(stream.batch_at(0)["image"][:2])
         figures = [PairFigures(stream, faces, policy, config.num_ops, config.magnitude)]
-    return Streams(stream, evaluators=figures, final_evaluators=[*evaluators, *figures])
+    return Streams(stream, final_evaluators=[*evaluators, *figures])
 
 
 def _data(

@@ -152,7 +152,7 @@ def make(
         check_names("contrastive loss", [loss], contrastive.LOSSES)
     loss_fn = contrastive.LOSSES[loss] if isinstance(loss, str) else loss
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
-    check_options("the loss", contrastive.margin_logits, scaling, given=2)
+    check_names("option of the loss", scaling, ("margin", "temperature"))
     check_range("temperature", scaling["temperature"], 1e-3)
     head = None if projection is None else _projection(projection)
     spec = InputSpec(size=image_size)

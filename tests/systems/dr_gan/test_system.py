@@ -205,6 +205,7 @@ class _Stream:
         return batch | {"seed": np.arange(16, dtype=np.uint32)}
 
 
+@pytest.mark.long
 def test_one_device_trains_as_eight_do():
     """With four BatchNorm groups, two images of each identity."""
     one, eight = on_eight_devices("tests.systems.dr_gan.test_system", LAYOUTS)

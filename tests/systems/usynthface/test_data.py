@@ -19,11 +19,12 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import results as evaluation_results
 from fr_jax.faces import sets
 from fr_jax.models import preprocess
+from fr_jax.system import Input
 from fr_jax.systems import usynthface
 from fr_jax.systems.usynthface.figures import PairFigures
 from fr_jax.training import sources
 from fr_jax.training.data import Context
-from fr_jax.training.update import check_batch
+from fr_jax.training.update import check_batch, check_stream
 from tests.support.faces import encoded, picture, some_faces
 
 pytestmark = [
@@ -208,7 +209,9 @@ def test_a_flat_folder_is_a_set_of_images_paired_with_themselves(command, tmp_pa
     assert data.arguments["num_classes"] == 10
     assert data.arguments["augmentation"] == () and data.arguments["watch"] == ()
     assert data.provenance.identities == {"flat": []}
-    batch = data.open().train.batch_at(0)
+    stream = data.open().train
+    check_stream({"label": Input(np.int32, (None,), below=10)}, stream)
+    batch = stream.batch_at(0)
     np.testing.assert_array_equal(batch["image"], batch["positive"])
     assert (batch["label"] < 10).all() and len(set(batch["label"])) == 4
 
