@@ -215,7 +215,13 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "auxiliary": "",  # records with poses, of unknown identities
                     "auxiliary_rows": 0,  # of a batch
                 },
-                "rendered": {"num_identities": 1000, "num_unseen": 100, "size": 64},
+                "rendered": {
+                    "num_identities": 1000,
+                    "num_unseen": 100,
+                    "size": 64,
+                    # On the unseen ones at the end; fr-jax evaluate does more.
+                    "evaluate_generator": False,
+                },
             },
             **run_defaults(epochs=40.0),
         }

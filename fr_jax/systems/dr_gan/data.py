@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fr_jax.errors import UserError, check_names
+from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.provenance import Provenance, check_unseen, joined
 from fr_jax.systems.dr_gan import poses
@@ -125,10 +126,30 @@ def _of_rendered(
     rows = (person * angles + numbered.images) * lights + light
 
     def open_():
-        evaluator = sources.verification("unseen", unseen.faces, numbered, rows)
-        return Streams(stream(), validation(), final_evaluators=[evaluator])
+        evaluators: list[Evaluator] = [
+            sources.verification("unseen", unseen.faces, numbered, rows)
+        ]
+        if config.rendered.evaluate_generator:
+            evaluators.append(_generator_evaluator(config, unseen.faces))
+        return Streams(stream(), validation(), final_evaluators=evaluators)
 
     return _data(config, faces, open_, sources.provenance(faces))
+
+
+def _generator_evaluator(config: Any, faces: sources.Rendered) -> Evaluator:
+    from fr_jax.systems.dr_gan.evaluation import GeneratorEvaluator
+    from fr_jax.systems.dr_gan.posed_sets import PosedSet
+
+    pose, light = np.divmod(faces.number, len(config.lights))
+    posed = PosedSet(
+        faces.images(slice(None)),
+        faces.label,
+        yaw=np.asarray(config.angles, float)[pose],
+        light=np.asarray(config.lights)[light],
+        session=np.full(len(pose), -1),
+        neutral=config.lights[0],
+    )
+    return GeneratorEvaluator(posed)
 
 
 def _targets(config: Any) -> Targets:

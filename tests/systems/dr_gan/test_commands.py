@@ -35,6 +35,7 @@ SETTINGS = {
     "data.rendered.num_identities": 8,
     "data.rendered.num_unseen": 20,
     "data.rendered.size": 16,
+    "data.rendered.evaluate_generator": True,
     "data.angles": "(-30, 0, 30)",
     "data.batch_size": 4,
 }
@@ -66,7 +67,10 @@ def test_a_run_leaves_metrics_results_and_embedders(run):
         assert {"generator/paired_loss", "discriminator/loss"} <= row.keys()
     evaluated = next(row for row in rows if "validation/pose_accuracy" in row)
     assert {"validation/spread", "validation/impostor_cosine"} <= evaluated.keys()
-    assert json.loads((run / "results.json").read_text())["unseen/accuracy"] >= 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["unseen/accuracy"] >= 0
+    assert 0 <= results["identification/rank1:turned"] <= 1
+    assert list((run / "figures").glob("pose_grid.png"))
     generator = load_embedder(run / "embedder_generator")
     assert generator.network.kind == "generator"
     assert generator.provenance["angles"] == [-30, 0, 30]
