@@ -6,9 +6,9 @@ A sampler gives numbers of records, the same for any number of processes:
     sampler(7)["image"]  # numbers [64] of the images in the batch of step 7
 
 A key names an array of images in the batch. To 'image' and to names that end in
-'_image' streams add the columns of the records (with the prefix); others, such as
-'positive', are images alone. A number of -1 is no image: any image stands in its place,
-and its columns are missing values.
+'_image' streams add the columns of the records, with the prefix ('label' only to
+'image'); others, such as 'positive', are images alone. A number of -1 is no image: any
+image stands in its place, and its columns are missing values.
 """
 
 import functools

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipelines import DataError, records
-from data_pipelines.batches import Augment, Batches
+from data_pipelines.assembly import Augment, Batches
 from data_pipelines.record_set import JoinedRecords, RecordSet
 from data_pipelines.samplers import Sampler
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.images import FACE_SIDE, check_aligned
+from fr_jax.embedder.inputs import FACE_SIDE, check_aligned
 from fr_jax.errors import UserError
 from fr_jax.evaluation.results import known_results
 from fr_jax.metrics.verification import cosines

@@ -14,7 +14,7 @@ _SHOWN = 50  # faces on a contact sheet
 
 
 def add_arguments(parser: Any) -> None:
-    from data_pipelines.readers.sources import LAYOUTS
+    from data_pipelines.readers.layouts import LAYOUTS
 
     action = parser.add_actions()
     what = "Convert a folder, RecordIO pack or .bin to TFRecords."
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _convert(arguments: argparse.Namespace) -> int:
     """Writes TFRecords from whatever the source is."""
-    from data_pipelines.readers.sources import open_source
+    from data_pipelines.readers.layouts import open_source
 
     source = Path(arguments.source)
     reader = open_source(source, arguments.layout, flat=arguments.flat)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.images import batched
+from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError
 from fr_jax.evaluation.results import write
 from fr_jax.metrics import templates

@@ -22,7 +22,7 @@ from etils import epath
 from fr_jax import convert, models
 from fr_jax.embedder import canary
 from fr_jax.embedder.batched import BatchedEmbed
-from fr_jax.embedder.images import batched
+from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError, check_names
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.models.preprocess import InputSpec, prepare

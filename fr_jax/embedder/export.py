@@ -25,7 +25,7 @@ import numpy as np
 
 from fr_jax.backend.convolution import traced_for
 from fr_jax.embedder import DESCRIPTION, Embedder, canary
-from fr_jax.embedder.images import FACE_SIDE
+from fr_jax.embedder.inputs import FACE_SIDE
 from fr_jax.errors import CheckFailed, UserError, check_names
 from fr_jax.losses.margin import unit
 

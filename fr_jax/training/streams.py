@@ -42,7 +42,7 @@ class ArrayStream:
         mesh: Mesh | None = None,
     ):
         from data_pipelines import samplers
-        from data_pipelines.batches import Batches, Prefetch
+        from data_pipelines.assembly import Batches, Prefetch
 
         columns = {name: np.asarray(array) for name, array in arrays.items()}
         lengths = {name: len(column) for name, column in columns.items()}

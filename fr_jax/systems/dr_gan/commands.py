@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.images import batched
+from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan.rotator import Rotator
