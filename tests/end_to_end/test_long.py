@@ -19,7 +19,7 @@ from tests.support.processes import (
     wait_for_step,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 
 
 def test_twenty_kills_change_no_bit(tmp_path):
@@ -47,7 +47,7 @@ def test_command_line_trains_on_two_processes(tmp_path, name, settings):
         )
         for index in range(2)
     ]
-    texts = [worker.communicate(timeout=300) for worker in workers]
+    texts = [worker.communicate(timeout=1200) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], texts
     assert "results:" in texts[0][0]
     assert "results:" not in texts[1][0]
