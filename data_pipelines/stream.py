@@ -5,6 +5,7 @@ them by offset, decodes and, on the host, augments in parallel. Nothing is shuff
 memory, so a run resumes at any step at once and has nothing of the stream to save.
 """
 
+import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,7 +53,10 @@ class RecordStream:
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self._batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.num_classes, self.num_unlabelled = self._batches.classes()
-        self._iterator, self._next = iter(()), -1
+        self._running, self._next = [], -1  # a pipeline's iterator, if there is one
+        # A pipeline calls Python from its threads: one that still runs when the
+        # interpreter ends waits for ever, so it is dropped before that.
+        weakref.finalize(self, self._running.clear)
 
     def __enter__(self) -> "RecordStream":
         return self
@@ -62,15 +66,16 @@ class RecordStream:
 
     def close(self) -> None:
         """Ends the pipeline and closes the records."""
-        self._iterator, self._next = iter(()), -1
+        self._running.clear()
+        self._next = -1
         self.source.close()
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's rows of a step's batch. Steps in order are fast."""
         if step != self._next:
-            self._iterator = self._start(step)
+            self._running[:] = [self._start(step)]
         try:
-            images = next(self._iterator)
+            images = next(self._running[0])
         except tf.errors.OpError as error:
             self._next = -1  # the pipeline is a step further
             self.source.images(self._batches.images(step))  # or names the record

@@ -1,5 +1,8 @@
 """The stream over TFRecords: pixels, columns, determinism, augmentation, damage."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -117,3 +120,28 @@ def test_a_damaged_record_is_named(built, tmp_path):
     stream = RecordStream(faces, samplers.epochs(24, 24), {"label": faces.label})
     with pytest.raises(DataError, match=f"{shard.name}: byte {at:,}: "):
         stream.batch_at(0)
+
+
+DROPPED = """
+import sys, time
+from data_pipelines import samplers
+from data_pipelines.record_set import RecordSet
+from data_pipelines.stream import RecordStream
+
+def slow(image, rng):
+    time.sleep(0.05)
+    return image
+
+faces = RecordSet(sys.argv[1])
+for seed in range(3):
+    sampler = samplers.pairs(faces.label, 4, seed=seed)
+    stream = RecordStream(faces, sampler, {"label": faces.label}, augment=slow)
+    stream.batch_at(0)
+raise KeyboardInterrupt
+"""
+
+
+def test_a_process_ends_while_a_stream_still_prepares_batches(built):
+    command = [sys.executable, "-c", DROPPED, str(built)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
