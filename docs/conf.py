@@ -1,0 +1,167 @@
+"""The documentation site: Markdown pages, stored notebooks and docstrings (Sphinx).
+
+Sphinx with MyST-NB, since it renders notebooks from their stored outputs and docstrings
+in one build, warns of every broken reference, and needs no network; Furo, since its
+pages load nothing from elsewhere and suit a phone.
+"""
+
+import argparse
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+GENERATED = DOCS / "generated"
+sys.path.insert(0, str(ROOT))
+
+import fr_jax  # noqa: E402 - from this checkout
+
+project = "fr_jax"
+author = "the fr_jax authors"
+version = release = fr_jax.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = f"fr_jax {version}"
+html_copy_source = html_show_sourcelink = False
+exclude_patterns = ["build"]
+nb_execution_mode = "off"
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # docstrings give shapes and units instead
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# Fields of a NamedTuple are described once, under Attributes.
+autodoc_default_options = {"members": True}
+
+# Public names, in the order of the reference: the root's, then those by kind.
+MODULES = {
+    "Package root": ["fr_jax"],
+    "Systems": [
+        "fr_jax.system",
+        "fr_jax.systems.inter_prototype",
+        "fr_jax.systems.usynthface",
+        "fr_jax.systems.dr_gan",
+    ],
+    "Losses": [
+        f"fr_jax.losses.{name}"
+        for name in (
+            *("margin", "inter_prototype", "contrastive"),
+            *("adversarial", "reconstruction"),
+        )
+    ],
+    "Metrics": [
+        f"fr_jax.metrics.{name}"
+        for name in (
+            *("verification", "identification", "templates"),
+            *("generation", "probes", "quality"),
+        )
+    ],
+    "Networks": ["fr_jax.models", "fr_jax.models.preprocess", "fr_jax.models.layers"],
+    "Optimisation": [
+        f"fr_jax.optim.{name}" for name in ("optimizers", "ema", "update_schedule")
+    ],
+    "Augmentation": [
+        "fr_jax.augment",
+        "fr_jax.augment.rand_augment",
+        "fr_jax.augment.diff_augment",
+    ],
+    "Training": ["fr_jax.training.data", "fr_jax.training.streams"],
+    "Evaluation": ["fr_jax.evaluation.evaluator", "fr_jax.evaluation.verification"],
+    "Rendered faces": [
+        "fr_jax.faces",
+        "fr_jax.faces.sets",
+        "fr_jax.faces.batches",
+        "fr_jax.faces.landmark_maps",
+    ],
+    "Data": [
+        "data_pipelines.record_set",
+        "data_pipelines.samplers",
+        "data_pipelines.stream",
+        "data_pipelines.protocols.pairs",
+        "data_pipelines.vision.align",
+        "data_pipelines.vision.detect",
+    ],
+}
+
+
+def _names(module):
+    """Public names of a module, classes and functions that are its own or exported."""
+    exported = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+    ]
+    return [name for name in exported if not name.startswith("_")]
+
+
+def _reference() -> str:
+    lines = ["# API reference", ""]
+    lines += ["Every public name. Names of `fr_jax` itself are imported on first use."]
+    for title, modules in MODULES.items():
+        lines += ["", f"## {title}", ""]
+        for name in modules:
+            module = importlib.import_module(name)
+            summary = (module.__doc__ or "").partition("\n")[0]
+            lines += [f"### `{name}`", "", summary, "", "```{eval-rst}"]
+            for member in _names(module):
+                value = getattr(module, member)
+                kind = "class" if isinstance(value, type) else "function"
+                if not callable(value):
+                    kind = "data"
+                lines += [f".. auto{kind}:: {name}.{member}"]
+            lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def _commands() -> str:
+    from fr_jax.cli import main
+
+    lines = ["# Commands", "", "The `--help` of every command.", ""]
+    for name, (module_name, _) in main.commands().items():
+        parser = main.Parser(prog=f"fr-jax {name}")
+        importlib.import_module(module_name).add_arguments(parser)
+        lines += [f"## `fr-jax {name}`", "", "```text", parser.format_help(), "```", ""]
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for word, child in action.choices.items():
+                    lines += [f"### `fr-jax {name} {word}`", ""]
+                    lines += ["```text", child.format_help(), "```", ""]
+    return "\n".join(lines)
+
+
+def _configurations() -> str:
+    lines = ["# Configurations", ""]
+    lines += [
+        "Every variant and every key, as the files in `configs/` define them. Any key "
+        "can be set on the command line: `--config.KEY=VALUE`.",
+    ]
+    for path in sorted((ROOT / "configs").glob("[!_]*.py")):
+        if not hasattr(
+            module := importlib.import_module(f"configs.{path.stem}"), "VARIANTS"
+        ):
+            continue
+        lines += ["", f"## `configs/{path.name}`", ""]
+        lines += ["Variants: " + ", ".join(f"`{v}`" for v in module.VARIANTS) + "."]
+        lines += ["", f"```{{literalinclude}} ../../configs/{path.name}", "```"]
+    lines += ["", "## Keys of every configuration", ""]
+    lines += ["```{literalinclude} ../../configs/__init__.py", "```", ""]
+    lines += ["## Renamed keys", "", "```{literalinclude} ../../configs/renamed.py"]
+    return "\n".join([*lines, "```", ""])
+
+
+def _generate(_) -> None:
+    GENERATED.mkdir(exist_ok=True)
+    pages = {"api": _reference, "commands": _commands, "configurations": _configurations}
+    for name, page in pages.items():
+        (GENERATED / f"{name}.md").write_text(page())
+    notebooks = GENERATED / "notebooks"
+    shutil.rmtree(notebooks, ignore_errors=True)
+    shutil.copytree(ROOT / "colabs", notebooks)
+
+
+def setup(app) -> None:
+    app.connect("builder-inited", _generate)
