@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-long lint bench fuzz clean
+.PHONY: quickstart test test-long lint docs bench fuzz clean
 
 quickstart: .venv/ready
 	rm -rf runs/quickstart
@@ -18,6 +18,11 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(MAKE) docs
+
+# The site, in docs/build/html; a warning is an error. Executes nothing.
+docs: .venv/ready
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/build/html
 
 bench: .venv/ready-bench
 	$(BIN)/python -m benchmarks
@@ -31,7 +36,7 @@ fuzz: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 		{ echo "fr_jax needs Python 3.11 or 3.12: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e '.[tensorflow,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[tensorflow,dev,docs]'
 	@touch $@
 
 .venv/ready-bench: .venv/ready

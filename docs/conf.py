@@ -7,10 +7,15 @@ pages load nothing from elsewhere and suit a phone.
 
 import argparse
 import importlib
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it greets
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 GENERATED = DOCS / "generated"
@@ -35,6 +40,7 @@ autodoc_typehints = "none"  # docstrings give shapes and units instead
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 # Fields of a NamedTuple are described once, under Attributes.
+napoleon_use_ivar = True
 autodoc_default_options = {"members": True}
 
 # Public names, in the order of the reference: the root's, then those by kind.
@@ -98,6 +104,17 @@ def _names(module):
     return [name for name in exported if not name.startswith("_")]
 
 
+def _directive(name: str, value) -> list[str]:
+    if isinstance(value, type):
+        return [f".. autoclass:: {name}"]
+    if callable(value):
+        return [f".. autofunction:: {name}"]
+    lines = [f".. py:data:: {name}"]
+    if isinstance(value, int):
+        return [*lines, f"   :value: {value}"]
+    return [*lines, "", "   " + ", ".join(f"`{one}`" for one in value), ""]
+
+
 def _reference() -> str:
     lines = ["# API reference", ""]
     lines += ["Every public name. Names of `fr_jax` itself are imported on first use."]
@@ -108,11 +125,7 @@ def _reference() -> str:
             summary = (module.__doc__ or "").partition("\n")[0]
             lines += [f"### `{name}`", "", summary, "", "```{eval-rst}"]
             for member in _names(module):
-                value = getattr(module, member)
-                kind = "class" if isinstance(value, type) else "function"
-                if not callable(value):
-                    kind = "data"
-                lines += [f".. auto{kind}:: {name}.{member}"]
+                lines += _directive(f"{name}.{member}", getattr(module, member))
             lines += ["```", ""]
     return "\n".join(lines)
 
@@ -155,7 +168,11 @@ def _configurations() -> str:
 
 def _generate(_) -> None:
     GENERATED.mkdir(exist_ok=True)
-    pages = {"api": _reference, "commands": _commands, "configurations": _configurations}
+    pages = {
+        "api": _reference,
+        "commands": _commands,
+        "configurations": _configurations,
+    }
     for name, page in pages.items():
         (GENERATED / f"{name}.md").write_text(page())
     notebooks = GENERATED / "notebooks"
@@ -163,5 +180,20 @@ def _generate(_) -> None:
     shutil.copytree(ROOT / "colabs", notebooks)
 
 
+def _plain(_app, _what, _name, _object, _options, lines: list[str]) -> None:
+    """Escapes what reStructuredText would take for markup outside `code`."""
+    for number, line in enumerate(lines):
+        parts = line.split("`")
+        parts[::2] = [re.sub(r"([|*]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "`".join(parts)
+
+
+def _skip(_app, _what, name, value, skip, _options) -> bool | None:
+    """Leaves out NamedTuple fields, which the class describes, and its methods."""
+    return True if type(value).__name__ == "_tuplegetter" else None
+
+
 def setup(app) -> None:
+    app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon
+    app.connect("autodoc-skip-member", _skip)
     app.connect("builder-inited", _generate)

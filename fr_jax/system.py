@@ -81,18 +81,19 @@ class Input(NamedTuple):
 class System(NamedTuple):
     """Pure functions that make up a method; the training loop calls nothing else.
 
-    init(key, batch, given={}) -> State. `given` holds trained variables by name. A
-      State is a NetState, or a tuple whose first field is the NetState of the network
-      that is evaluated.
-    train_step(state, batch, key) -> (State, metrics): one update; a metric is a scalar
-      or a `Mean`.
-    embed(state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
-    hand_over(state) -> {name: Network}: what the run leaves behind to use.
-    eval_step(state, batch, key) -> metrics: losses on held-out data.
-    feedback(state, metrics) -> (State, stop): after each evaluation.
-    partition(state) -> PartitionSpecs of the state's shape; default: all replicated.
-    expects: what a batch must be, by name; checked before anything is compiled.
-    watch: metrics whose spikes the loop's guard rejects.
+    Attributes:
+      init: (key, batch, given={}) -> State. `given` holds trained variables by name. A
+        State is a NetState, or a tuple whose first field is the NetState of the network
+        that is evaluated.
+      train_step: (state, batch, key) -> (State, metrics): one update; a metric is a
+        scalar or a `Mean`.
+      embed: (state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
+      hand_over: state -> {name: Network}: the networks that the run leaves behind.
+      eval_step: (state, batch, key) -> metrics: losses on held-out data.
+      feedback: (state, metrics) -> (State, stop): after each evaluation.
+      partition: state -> PartitionSpecs of the state's shape; default: all replicated.
+      expects: shapes and types of a batch, by name; checked before compilation.
+      watch: metrics whose spikes the loop's guard rejects.
     """
 
     init: Callable[..., PyTree]
