@@ -181,7 +181,18 @@ def _generate(_) -> None:
 
 
 def _plain(_app, _what, _name, _object, _options, lines: list[str]) -> None:
-    """Escapes what reStructuredText would take for markup outside `code`."""
+    """Escapes what reStructuredText would take for markup outside `code`.
+
+    Attributes that share a description, "a, b: text", become fields of their own.
+    """
+    for number, line in reversed(list(enumerate(lines))):
+        several = re.match(r"( +)(\w+(?:, \w+)+): ", line)
+        heads = [head for head in lines[:number] if re.fullmatch(r"\w+:", head)]
+        if several and heads[-1:] == ["Attributes:"]:
+            *others, last = several[2].split(", ")
+            fields = [f"{several[1]}{name}: see `{last}`." for name in others]
+            fields.append(f"{several[1]}{last}: {line[several.end() :]}")
+            lines[number : number + 1] = fields
     for number, line in enumerate(lines):
         parts = line.split("`")
         parts[::2] = [re.sub(r"([|*]|_(?!\w))", r"\\\1", part) for part in parts[::2]]
