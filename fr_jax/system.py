@@ -91,7 +91,8 @@ class System(NamedTuple):
       hand_over: state -> {name: Network}: the networks that the run leaves behind.
       eval_step: (state, batch, key) -> metrics: losses on held-out data.
       feedback: (state, metrics) -> (State, stop): after each evaluation.
-      partition: state -> PartitionSpecs of the state's shape; default: all replicated.
+      partition: PartitionSpec of the arrays under a key of the state, by that key; all
+        others are replicated.
       expects: shapes and types of a batch, by name; checked before compilation.
       watch: metrics whose spikes the loop's guard rejects.
     """
@@ -102,7 +103,7 @@ class System(NamedTuple):
     hand_over: Callable[[PyTree], dict[str, Network]]
     eval_step: Callable[[PyTree, Batch, jax.Array], dict] | None = None
     feedback: Callable[[PyTree, dict], tuple[PyTree, bool]] | None = None
-    partition: Callable[[PyTree], PyTree] | None = None
+    partition: Mapping[str, PartitionSpec] = {}
     expects: Mapping[str, Input] = {}
     watch: Sequence[str] = ("loss",)
 
@@ -150,19 +151,3 @@ def check_variables(name: str, given: PyTree, expected: PyTree) -> None:
                 f"network has {wanted[path].shape}; give the same architecture and "
                 f"options"
             )
-
-
-def partition_named(state: PyTree, specs: Mapping[str, PartitionSpec]) -> PyTree:
-    """Returns PartitionSpecs for `state`: `specs[name]` for every array under that key.
-
-    An optimiser's copies of a parameter carry its key too, so they lie where it lies.
-    """
-
-    def spec(path, leaf):
-        for entry in path:
-            name = str(getattr(entry, "key", getattr(entry, "name", "")))
-            if name in specs and leaf.ndim:
-                return specs[name]
-        return PartitionSpec()
-
-    return jax.tree_util.tree_map_with_path(spec, state)

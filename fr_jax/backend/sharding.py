@@ -1,6 +1,6 @@
 """The device mesh: who holds which rows of a batch and which part of a state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -41,16 +41,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(
-    mesh: Mesh, state: PyTree, partition: Callable[[PyTree], PyTree] | None
+    mesh: Mesh, state: PyTree, partition: Mapping[str, PartitionSpec]
 ) -> PyTree:
-    """Returns a NamedSharding for every leaf of a state (arrays or shapes)."""
-    if partition is None:
-        return jax.tree.map(lambda _: replicated(mesh), state)
-    return jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        partition(state),
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
-    )
+    """Returns a NamedSharding for every leaf of a state (arrays or shapes).
+
+    Args:
+      partition: the PartitionSpec of every array under a key; others are replicated. An
+        optimiser's copies of a parameter carry its key and are partitioned alike.
+    """
+
+    def place(path, leaf):
+        keys = (getattr(entry, "key", getattr(entry, "name", "")) for entry in path)
+        spec = next((partition[key] for key in keys if key in partition), None)
+        if spec is None or not leaf.ndim:
+            return replicated(mesh)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def rows_over_data(array: jax.Array) -> jax.Array:

@@ -64,12 +64,6 @@ def with_ema(system: System, decay: float) -> System:
         live, stop = system.feedback(state.live, metrics)
         return state._replace(live=live), stop
 
-    def partition(state):
-        assert system.partition is not None
-        live = system.partition(state.live)
-        net = network(live)
-        return EmaState(live, net.params, net.batch_stats)
-
     def on_average(function):
         return function and (lambda state, *args: function(averaged(state), *args))
 
@@ -80,7 +74,6 @@ def with_ema(system: System, decay: float) -> System:
         hand_over=on_average(system.hand_over),
         eval_step=on_average(system.eval_step),
         feedback=system.feedback and feedback,
-        partition=system.partition and partition,
     )
 
 

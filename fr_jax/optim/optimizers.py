@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from fr_jax.errors import UserError, check_names, check_options, check_range
-from fr_jax.system import NetState
+from fr_jax.system import NetState, score
 
 PyTree = Any
 SCHEDULES = ("step", "cosine", "linear", "constant")
@@ -269,6 +269,25 @@ def on_plateau(
     values = scale, best, bad, wait, highest, since
     new = Plateau(*(type(old)(value) for old, value in zip(Plateau(), values)))
     return new, bool(stop_after) and since >= stop_after
+
+
+def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
+    """Returns a `System.feedback` that updates the state's field `plateau`.
+
+    Args:
+      metrics: names of the evaluation metrics whose mean is the score.
+      lowers_rate: False keeps the learning rate, so that the score only stops the run.
+      options: keyword arguments of `on_plateau`.
+    """
+
+    def feedback(state: Any, evaluated: Mapping[str, float]) -> tuple[Any, bool]:
+        value = score(evaluated, metrics, "metric of the plateau")
+        plateau, stop = on_plateau(state.plateau, value, **options)
+        if not lowers_rate:
+            plateau = plateau._replace(factor=np.float32(1.0))
+        return state._replace(plateau=plateau), stop
+
+    return feedback
 
 
 def decay_mask(params: PyTree) -> PyTree:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from fr_jax.backend import sharding
 from fr_jax.errors import UserError
 from fr_jax.optim.ema import EmaState, ema, network, with_ema, with_network
 from fr_jax.system import NetState, Network, System
@@ -57,9 +58,6 @@ def of_two_networks(partition=False, feedback=False):
     def stop(state, metrics):
         return state._replace(step=jnp.int32(99)), True
 
-    def places(state):
-        return jax.tree.map(lambda _: PartitionSpec(), state)
-
     return System(
         init,
         train_step,
@@ -67,7 +65,7 @@ def of_two_networks(partition=False, feedback=False):
         hand_over,
         value,
         feedback=stop if feedback else None,
-        partition=places if partition else None,
+        partition={"w": PartitionSpec("data")} if partition else {},
     )
 
 
@@ -131,7 +129,7 @@ def test_the_average_starts_at_what_init_is_given():
 
 def test_no_optional_function_is_added():
     system = with_ema(of_two_networks()._replace(eval_step=None), 0.9)
-    assert (system.eval_step, system.feedback, system.partition) == (None, None, None)
+    assert (system.eval_step, system.feedback, system.partition) == (None, None, {})
 
 
 def test_feedback_is_that_of_the_live_state():
@@ -144,11 +142,12 @@ def test_feedback_is_that_of_the_live_state():
 def test_the_average_lies_where_its_network_lies():
     system = with_ema(of_two_networks(partition=True), 0.9)
     state = run(system, 1)[0][-1]
-    places = system.partition(state)
+    state = jax.tree.map(lambda leaf: jnp.zeros((2,)), state)
+    places = sharding.state_shardings(sharding.make_mesh(), state, system.partition)
     assert isinstance(places, EmaState)
-    is_leaf = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    structure = jax.tree.structure(places, is_leaf=is_leaf)
-    assert structure == jax.tree.structure(state)
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    assert places.params["w"].spec == places.live.first.params["w"].spec == rows
+    assert places.batch_stats["mean"].spec == places.live.step.spec == whole
 
 
 def test_the_network_of_a_state():

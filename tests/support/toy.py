@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from fr_jax.system import Input, NetState, System, partition_named
+from fr_jax.system import Input, NetState, System
 from fr_jax.training.loop import train
 from fr_jax.training.streams import ArrayStream
 
@@ -66,9 +66,6 @@ def make(learning_rate: float = 0.1, noise: float = 0.1, feedback=None) -> Syste
         image, label = features(batch["image"]), batch["label"]
         return {"loss": losses(state.params, image, label)[0]}
 
-    def partition(state):
-        return partition_named(state, {"prototypes": PartitionSpec(None, "model")})
-
     return System(
         init,
         train_step,
@@ -76,7 +73,7 @@ def make(learning_rate: float = 0.1, noise: float = 0.1, feedback=None) -> Syste
         hand_over,
         eval_step,
         feedback,
-        partition,
+        {"prototypes": PartitionSpec(None, "model")},
         expects=EXPECTS,
     )
 

@@ -37,7 +37,6 @@ from fr_jax.system import (
     System,
     check_given,
     check_variables,
-    partition_named,
 )
 
 # Classifier rows are padded to a multiple of this: any mesh can shard them and a
@@ -182,9 +181,6 @@ def make(
         embeddings: Any = model.apply(backbone_variables(state), images)
         return {"embedding": embeddings, "quality": margins.length(embeddings)}
 
-    def partition(state):
-        return partition_named(state, {"prototypes": PartitionSpec("model")})
-
     def hand_over(state):
         variables = backbone_variables(state)
         network = Network(backbone, models.plain(options), variables, spec)
@@ -195,6 +191,7 @@ def make(
         "label": Input(np.int32, (None,), low=0, below=num_classes),
         "seed": Input(np.uint32, (None,)),
     }
+    partition = {"prototypes": PartitionSpec("model")}
     return System(
         init, train_step, embed, hand_over, partition=partition, expects=expects
     )

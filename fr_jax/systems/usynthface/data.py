@@ -200,7 +200,7 @@ def _data(
     details, notes = _selection(config.selection)
     arguments = {
         "num_classes": num_classes,
-        "watch": tuple(f"{name}/accuracy" for name in config.selection.sets),
+        "plateau_metrics": tuple(f"{name}/accuracy" for name in config.selection.sets),
         "augmentation": _augmentation(config),
     }
     return TrainingData(

@@ -16,7 +16,7 @@ Where this differs from the authors' code, and what restores theirs:
   `optimizer.clip_norm=0` (default).
 * Statistics of BatchNorm are averaged over the groups; there they are those of the
   first device: `backbone_options.bn_first_group=True`.
-* Rate and stop follow the metrics in `watch`; there the accuracies on three test sets:
+* Rate and stop follow `plateau_metrics`; there the accuracies on three test sets:
   name those.
 * Faces lie where those of evaluation sets do; there 8 px to the left of them:
   `data.records.template=train96`.
@@ -55,8 +55,6 @@ from fr_jax.system import (
     System,
     check_given,
     check_variables,
-    partition_named,
-    score,
 )
 from fr_jax.systems.usynthface import queue as queues
 
@@ -92,7 +90,7 @@ def make(
     loss_options: Mapping[str, float] | None = None,
     symmetric: bool = False,
     optimizer: Mapping[str, Any] | None = None,
-    watch: Sequence[str] = (),
+    plateau_metrics: Sequence[str] = (),
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = _AUGMENTATION,
     num_steps: int | None = None,
     steps_per_epoch: float | None = None,
@@ -125,13 +123,13 @@ def make(
       loss_options: margin (0.1) and temperature (0.07) of these logits; a margin of 0
         and a temperature of 1 make them cosines.
       symmetric: either image is the query once; keys of both are enqueued.
-      optimizer: options of `optim.optimizers.sgd`, over the paper's. Schedule 'plateau'
-        follows `watch`, with the keywords of `optimizers.on_plateau` as 'plateau'; the
-        learning rate is that of a batch of 'reference_batch' (512) and proportional to
-        the batch.
-      watch: evaluation metrics, such as 'lfw/accuracy', of the whole set or of the
-        subset that is evaluated. Their mean is the score that 'plateau' follows and
-        that stops the run.
+      optimizer: options of `optim.optimizers.sgd`, over the paper's. The learning rate
+        is that of a batch of `reference_batch` (512) and proportional to the batch.
+        Schedule 'plateau' lowers it with `plateau_metrics`; `plateau` holds options of
+        `optimizers.on_plateau`.
+      plateau_metrics: evaluation metrics, such as 'lfw/accuracy', of the whole set or
+        of the subset that is evaluated. Their mean lowers the learning rate and stops
+        the run.
       augmentation: of each image on its own; see `augment.augment`.
       num_steps, steps_per_epoch: of the run, where the schedule needs them.
       pretrained: the network that `init` will be given as 'init'.
@@ -163,11 +161,12 @@ def make(
     check_range("reference_batch", reference_batch, 1)
     check_options("the plateau", optimizers.on_plateau, plateau, given=2)
     follows = settings["schedule"] == "plateau"
-    if follows and not watch:
+    if follows and not plateau_metrics:
         raise UserError(
-            "schedule 'plateau' follows accuracies: name them in `watch` "
-            "(config.data.selection.sets), or choose another schedule"
+            "schedule 'plateau' needs evaluation metrics: name them in "
+            "`plateau_metrics` (config.data.selection.sets), or choose another schedule"
         )
+    feedback = optimizers.plateau_feedback(plateau_metrics, follows, **plateau)
     if follows:
         settings["schedule"] = "constant"
     optimiser = optimizers.from_options(
@@ -288,13 +287,6 @@ def make(
             query, key_params, key_statistics, enqueued, state.plateau
         ), metrics
 
-    def feedback(state, metrics):
-        found = score(metrics, watch, "metric to watch")
-        new, stop = optimizers.on_plateau(state.plateau, found, **plateau)
-        if not follows:
-            new = new._replace(factor=np.float32(1.0))
-        return state._replace(plateau=new), stop
-
     def variables(state):
         return {
             "params": state.query.params["backbone"],
@@ -306,10 +298,6 @@ def make(
         embeddings: Any = model.apply(variables(state), images)
         return {"embedding": embeddings, "quality": length(embeddings)}
 
-    def partition(state):
-        rows = PartitionSpec("model")
-        return partition_named(state, {"keys": rows, "identity": rows, "filled": rows})
-
     def hand_over(state):
         network = Network(backbone, models.plain(options), variables(state), spec)
         return {"embedding": network}
@@ -320,8 +308,8 @@ def make(
         train_step,
         embed,
         hand_over,
-        feedback=feedback if watch else None,
-        partition=partition,
+        feedback=feedback if plateau_metrics else None,
+        partition=dict.fromkeys(("keys", "identity", "filled"), PartitionSpec("model")),
         expects={
             "image": image,
             "positive": image,

@@ -306,7 +306,7 @@ def test_the_network_starts_from_given_variables():
 
 def test_the_watched_score_lowers_the_rate_and_stops_the_run():
     system = small.make(
-        watch=("a/accuracy", "b/accuracy"),
+        plateau_metrics=("a/accuracy", "b/accuracy"),
         optimizer={
             "schedule": "plateau",
             "plateau": {"patience": 1, "cooldown": 0, "stop_after": 4},
@@ -321,13 +321,13 @@ def test_the_watched_score_lowers_the_rate_and_stops_the_run():
         stops.append(stop)
     np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     assert stops == [False] * 5 + [True]
-    with pytest.raises(UserError, match="metric to watch 'a/accuracy'"):
+    with pytest.raises(UserError, match="metric of the plateau 'a/accuracy'"):
         system.feedback(state, {"b/accuracy": 1.0})
 
 
 def test_another_schedule_stops_with_the_score_but_keeps_its_rate():
     system = small.make(
-        watch=("a/accuracy",),
+        plateau_metrics=("a/accuracy",),
         optimizer={"plateau": {"patience": 0, "cooldown": 0, "stop_after": 2}},
     )
     state, stops = small.initial(), []
@@ -347,7 +347,7 @@ def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(
     """To the bit: networks, queue, cursor, momentum, rate, the plateau's memory."""
     plateau = {"patience": 0, "cooldown": 1, "threshold": 0.5}
     system = small.make(
-        watch=("toy/accuracy",),
+        plateau_metrics=("toy/accuracy",),
         optimizer={"schedule": "plateau", "plateau": plateau},
     )
     pairs = np.random.default_rng(0).integers(0, 64, (40, 2))
