@@ -12,9 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from tqdm import tqdm
-
 from fr_jax.backend import cpu
+from fr_jax.progress import progress_bar
 
 Seconds = Mapping[str, list[float]]
 KEEPING = "_keeping_memory"
@@ -51,7 +50,7 @@ def contest(
         )
         _hear(workers[name], name)  # ready: neighbours do not warm up together
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in tqdm(range(rounds), module.split()[0], leave=False):
+    for _ in progress_bar(range(rounds), module.split()[0], leave=False):
         for name, worker in workers.items():
             worker.stdin.write("go\n")
             worker.stdin.flush()

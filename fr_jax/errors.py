@@ -1,4 +1,4 @@
-"""Mistakes of users, as opposed to faults of the program, and their checks."""
+"""Errors of users, as opposed to faults of the program, and checks of options."""
 
 import difflib
 import inspect
@@ -7,24 +7,24 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for; the message has the value and the remedy."""
+    """An error in the input; the message has the value and the remedy."""
 
 
 class CheckFailed(RuntimeError):
-    """A product failed its own check and was not kept."""
+    """A result failed its check and was deleted."""
 
 
 class TrainingStopped(RuntimeError):
-    """A run that stopped itself because it could not go on."""
+    """Training stopped itself because it could not continue."""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Returns an error text: what is unknown, the nearest known name, all of them."""
+    """Returns an error text: the unknown name, the nearest known one, and all."""
     names = sorted(known)
     longer = [known for known in names if name and known.startswith(name)]
     near = longer or difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}{hint} (there are: {', '.join(names)})"
+    return f"unknown {what} {name!r}{hint} (available: {', '.join(names)})"
 
 
 def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -35,20 +35,20 @@ def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_range(what: str, value: Any, low: float, high: float | None = None) -> None:
-    """Raises a UserError for a value that is no number in [low, high]."""
+    """Raises a UserError for a value that is not a number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{what}: {value!r} is not a number")
     if not low <= value <= (value if high is None else high):
-        end = "or more" if high is None else f"to {high:g}"
+        end = "or more" if high is None else f"to {high:.10g}"
         raise UserError(f"{what} is {value}; use {low:g} {end}")
 
 
 def check_options(
     what: str, function: Callable, options: Mapping[str, Any], given: int = 0
 ) -> None:
-    """Raises a UserError for an option that is no parameter of `function`.
+    """Raises a UserError for an option that is not a parameter of `function`.
 
-    `given` counts its first parameters, which are not options.
+    Its first `given` parameters are not options.
     """
-    known = list(inspect.signature(function).parameters)[given:]
-    check_names(f"option of {what}", options, known)
+    parameters = list(inspect.signature(function).parameters)[given:]
+    check_names(f"option of {what}", options, parameters)

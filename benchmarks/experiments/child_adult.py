@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from configs import inter_prototype as configs
 from fr_jax.backend import cpu, sharding
 from fr_jax.embedder import Embedder
 from fr_jax.faces import sets
 from fr_jax.metrics.verification import best_accuracy, l2_normalize
+from fr_jax.progress import progress_bar
 from fr_jax.systems import inter_prototype
 from fr_jax.training.loop import train
 from fr_jax.training.streams import ArrayStream
@@ -135,7 +135,9 @@ def main() -> None:
         values = by_arm(gap)
         again = [
             np.diff(by_arm(gap, who), axis=0)[0].mean(axis=0)
-            for who in tqdm(drawn, desc=f"{gap} years", unit="bootstrap", leave=False)
+            for who in progress_bar(
+                drawn, f"{gap} years", unit="bootstrap", leave=False
+            )
         ]
         low, high = np.percentile(again, [2.5, 97.5], axis=0)
         for k, metric in enumerate(("auc", "accuracy")):

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from data_pipelines.readers import verification_bin
 from data_pipelines.vision import align, detect
 from fr_jax import faces
+from fr_jax.progress import progress_bar
 
 GLASSES = ("glasses", "glasses_dark")
 COVERS = ("mask", "hand", *GLASSES)
@@ -44,7 +44,9 @@ def conditions(key, identity, without=COVERS, **fixed):
 def render(codes, size=200, frame="loose", quality="full", chunk=50):
     """Returns uint8 images and the five points, rendered in chunks."""
     images, points = [], []
-    for start in tqdm(range(0, len(codes.age), chunk), unit=f" x {chunk} faces"):
+    for start in progress_bar(
+        range(0, len(codes.age), chunk), unit=f" x {chunk} faces"
+    ):
         part = jax.tree.map(lambda a: a[start : start + chunk], codes)  # noqa: B023
         drawn = faces.render(part, size, frame, quality)
         images.append(np.asarray(drawn.image * 255 + 0.5).astype(np.uint8))

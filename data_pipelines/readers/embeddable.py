@@ -1,10 +1,8 @@
 """Aligned faces of any kind, with their names, as they are embedded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-from tqdm import tqdm
 
 from data_pipelines import DataError, images
 from data_pipelines import index as indexes
@@ -21,12 +19,14 @@ class Faces(NamedTuple):
     images: images.EncodedImages
 
 
-def open_faces(source: Path, side: int) -> Faces:
+def open_faces(
+    source: Path, side: int, progress: Callable[[list[Path]], Iterable[Path]] = iter
+) -> Faces:
     """Returns the faces of a folder, an image, a set of records or a .bin file.
 
     Raises DataError for a source without faces, and for a folder whose images are not
     all whole and aligned: 112 pixels or `side`; all are looked at before the first is
-    embedded.
+    embedded. `progress` iterates over the files and shows how far it is.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
@@ -35,22 +35,22 @@ def open_faces(source: Path, side: int) -> Faces:
             encoded = verification_bin.read(source).images
             names = [f"{source.name}:{number}" for number in range(len(encoded))]
             return _faces(names, [""] * len(names), encoded)
-        return _files(source.parent, [source], side)
+        return _files(source.parent, [source], side, progress)
     if (source / indexes.FILE).exists() or list(source.glob(f"*/{indexes.FILE}")):
         return _records(source)
     paths = list(images.list_images(source))
     if not paths:
         raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
-    return _files(source, paths, side)
+    return _files(source, paths, side, progress)
 
 
 def _faces(names, identities, encoded) -> Faces:
     return Faces(names, identities, images.EncodedImages(encoded, lambda n: names[n]))
 
 
-def _files(root: Path, paths: list[Path], side: int) -> Faces:
+def _files(root: Path, paths: list[Path], side: int, progress) -> Faces:
     refused = []
-    for path in tqdm(paths, "look", unit="image", leave=False):
+    for path in progress(paths):
         try:
             header = images.probe(images.read_file(path))
             if (header.width, header.height) not in ((SIDE,) * 2, (side,) * 2):

@@ -2,10 +2,10 @@
 
 import csv
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from data_pipelines import DataError, images
 from data_pipelines.vision import align, detect
@@ -20,6 +20,7 @@ def align_folder(
     *,
     size: int = 112,
     legacy_bgr: bool = False,
+    progress: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> list[dict]:
     """Warps the largest face of every image below a folder into the template.
 
@@ -27,6 +28,7 @@ def align_folder(
 
     Args:
       legacy_bgr: the detector sees red for blue, as USynthFace's did.
+      progress: iterates over the files and shows how far it is, as tqdm does.
 
     Returns:
       A row for each image: file, faces, score, misfit, note.
@@ -49,7 +51,7 @@ def align_folder(
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     rows = []
-    for path in tqdm(paths, "align", unit="image"):
+    for path in progress(paths):
         name = path.relative_to(source)
         row = {
             "file": name.as_posix(),

@@ -1,4 +1,11 @@
-"""`fr-jax compare`: prints the cosine of two faces, and a verdict."""
+"""`fr-jax compare`: compare two faces by the cosine similarity of their embeddings.
+
+Without --threshold, the decision uses the thresholds of the evaluations stored with the
+embedder (`fr-jax evaluate --to EMBEDDER`).
+
+Example:
+    fr-jax compare a.jpg b.jpg --embedder mbf --detector yunet.onnx
+"""
 
 import argparse
 import sys
@@ -9,71 +16,70 @@ import numpy as np
 
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import FACE_SIDE, check_aligned
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.results import known_results
 from fr_jax.metrics.verification import cosines
 
-_THRESHOLD = "/cosine_threshold"  # of the protocol that sums flips, as this does
-_PROFILE = 0.08  # misfit of the five points beyond which it is one, or found wrongly
+_THRESHOLD = "/cosine_threshold"  # of protocols that add mirrored embeddings, as here
+_PROFILE = 0.08  # misfit of the five points above which they are those of a profile
 
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
-    add("first", metavar="A.jpg")
-    add("second", metavar="B.jpg")
-    add("--embedder", required=True, metavar="E")
-    add("--detector", metavar="FILE", help="YuNet's .onnx: finds and aligns the faces")
-    add("--threshold", type=float, help="cosine from which it is one identity")
+    add("first", metavar="A.jpg", help="aligned face; any photograph with --detector")
+    add("second", metavar="B.jpg", help="the face to compare it with")
+    add("--embedder", required=True, metavar="EMBEDDER", help="its folder")
+    add("--detector", metavar="FILE", help="YuNet's .onnx: detect and align the faces")
+    add("--threshold", type=float, help="smallest cosine of one identity, -1 to 1")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compares two faces; returns the exit code."""
-    if arguments.threshold is not None and not -1 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold {arguments.threshold}: a cosine lies in -1 .. 1")
+    threshold = arguments.threshold
+    if threshold is not None:
+        check_range("--threshold", threshold, -1, 1)
     paths = [Path(arguments.first), Path(arguments.second)]
-    pictures = [_picture(path) for path in paths]
+    images = [_image(path) for path in paths]
     if arguments.detector:
         from data_pipelines.vision import detect
 
         detector = detect.YuNet(arguments.detector)
-        pictures = [_aligned(*both, detector) for both in zip(paths, pictures)]
+        images = [_aligned(*both, detector) for both in zip(paths, images)]
     embedder = load_embedder(arguments.embedder)
-    for path, picture in zip(paths, pictures):
-        check_aligned(picture, embedder.network.input_spec.size, str(path))
-    mirrored = [picture[:, ::-1] for picture in pictures]
-    # As four faces, for which the network is compiled already, not as two with `flip`.
-    first, second, *mirror = embedder.embed(pictures + mirrored, normalize=False)
+    for path, image in zip(paths, images):
+        check_aligned(image, embedder.network.input_spec.size, str(path))
+    mirrored = [image[:, ::-1] for image in images]
+    # Four faces: the network is compiled for them already, but not for two with `flip`.
+    first, second, *mirror = embedder.embed(images + mirrored, normalize=False)
     faces = np.stack([first + mirror[0], second + mirror[1]])
     (cosine,) = cosines(faces[:1], faces[1:])
-    print(f"cosine {cosine:.4f} (each face with its mirror image)")
-    if arguments.threshold is not None:
-        print(f"{_verdict(cosine, arguments.threshold)} by the stated threshold")
+    print(f"cosine {cosine:.4f} (sum of the embeddings of each face and its mirror)")
+    if threshold is not None:
+        print(f"{_decision(cosine, threshold)} (--threshold)")
         return 0
     results = known_results(arguments.embedder)
-    keys = [key for key in results if key.endswith(_THRESHOLD)]
-    judged = [key.removesuffix(_THRESHOLD) for key in keys]
-    judged = [name for name in judged if f"{name}/accuracy" in results]
-    for name in judged:
+    sets = [key.removesuffix(_THRESHOLD) for key in results if key.endswith(_THRESHOLD)]
+    evaluated = [name for name in sets if f"{name}/accuracy" in results]
+    for name in evaluated:
         accuracy = 100 * results[f"{name}/accuracy"]
+        decision = _decision(cosine, results[name + _THRESHOLD])
+        print(f"{decision} (threshold of {name}, accuracy {accuracy:.2f} %)")
+    if not evaluated:
         print(
-            f"{_verdict(cosine, results[name + _THRESHOLD])} by the threshold of "
-            f"{name}, which tells {accuracy:.2f} % of its pairs right"
-        )
-    if not judged:
-        print(
-            "no verdict: no threshold is known for this network. State one with "
-            f"--threshold,\nor judge it: fr-jax evaluate --embedder "
-            f"{arguments.embedder} --set NAME=PATH --to {arguments.embedder}"
+            "no decision: this embedder has no threshold. Set --threshold, or evaluate "
+            f"it:\nfr-jax evaluate --embedder {arguments.embedder} "
+            f"--set NAME=PATH --to {arguments.embedder}"
         )
     return 0
 
 
-def _verdict(cosine: float, threshold: float) -> str:
-    who = "the same person" if cosine >= threshold else "different people"
-    return f"{who}: {'at least' if cosine >= threshold else 'below'} {threshold:.4f}"
+def _decision(cosine: float, threshold: float) -> str:
+    if cosine >= threshold:
+        return f"same identity: at least {threshold:.4f}"
+    return f"different identities: below {threshold:.4f}"
 
 
-def _picture(path: Path) -> np.ndarray:
+def _image(path: Path) -> np.ndarray:
     from data_pipelines import DataError, images
 
     try:
@@ -84,15 +90,15 @@ def _picture(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {error}") from None
 
 
-def _aligned(path: Path, picture: np.ndarray, detector: Any) -> np.ndarray:
-    """The largest face of a picture in the template; UserError where there is none."""
+def _aligned(path: Path, image: np.ndarray, detector: Any) -> np.ndarray:
+    """Returns the largest face of an image, aligned; UserError if there is none."""
     from data_pipelines.vision import align, detect
 
-    found = detect.detect_or_pad(detector, picture)
-    if not found:
-        raise UserError(f"{path}: no face found in {picture.shape[1::-1]} pixels")
-    if len(found) > 1:
-        print(f"{path}: {len(found)} faces; the largest is taken", file=sys.stderr)
-    if align.residual(found[0].points) > _PROFILE:
+    faces = detect.detect_or_pad(detector, image)
+    if not faces:
+        raise UserError(f"{path}: no face found in {image.shape[1::-1]} pixels")
+    if len(faces) > 1:
+        print(f"{path}: {len(faces)} faces; the largest is used", file=sys.stderr)
+    if align.residual(faces[0].points) > _PROFILE:
         print(f"{path}: a profile, or its points are wrong", file=sys.stderr)
-    return align.crop(picture, found[0].points, FACE_SIDE)
+    return align.crop(image, faces[0].points, FACE_SIDE)

@@ -1,4 +1,4 @@
-"""Configuration files: loaded, overridden from the command line, compared."""
+"""Configurations: load a file, override its keys, compare it with a stored run."""
 
 import ast
 import importlib
@@ -16,9 +16,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 import configs
+from configs.renamed import RENAMED
 from fr_jax.errors import UserError, check_names, check_options, unknown
 
-# What may change between two parts of one run: it does not touch the numbers.
+# Keys that may change when a run resumes: they do not affect the trained weights.
 FREE = (
     "train.log_every",
     "train.save_every",
@@ -29,24 +30,24 @@ FREE = (
     "data.records.path",
     "evaluation",
 )
-# These do where an evaluation's accuracies lower the rate or stop the run.
+# They do where evaluations lower the learning rate or stop the run.
 _STEERING = ("train.evaluate_every", "evaluation")
 
 
 def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns the locked config of `FILE[:variant]` with `(key, value)`s put in.
+    """Returns the locked configuration of `FILE[:VARIANT]`, its keys overridden.
 
     Raises:
-      UserError: for a missing file, an unknown variant or key (with the nearest one),
-        and a value of another type than the default.
+      UserError: for a missing file, an unknown variant, an unknown or renamed key, and
+        a value whose type differs from the default's.
     """
     path, _, variant = spec.partition(":")
     module = _module(path, spec)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path}: defines no get_config(variant)")
     variants = getattr(module, "VARIANTS", None)
-    if variants and variant and variant not in variants:
-        raise UserError(unknown(f"{path}: variant", variant, variants))
+    if variants and variant:
+        check_names(f"{path}: variant", [variant], variants)
     config = module.get_config(variant) if variant else module.get_config()
     config.lock()
     for key, text in overrides:
@@ -54,12 +55,22 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     return config
 
 
+def packaged() -> list[str]:
+    """Returns the names of the packaged configurations."""
+    names = [info.name for info in pkgutil.iter_modules(configs.__path__)]
+    return [name for name in names if name != "renamed"]
+
+
+def packaged_module(name: str) -> ModuleType:
+    """Returns the module of a packaged configuration."""
+    return importlib.import_module(f"{configs.__name__}.{name}")
+
+
 def _module(path: str, spec: str) -> ModuleType:
-    """The module of a file, whose folder may hold a system, or of a packaged name."""
+    """Returns the module of a packaged name, or of a file in an importable folder."""
     if path.isidentifier() and not Path(path).exists():
-        names = [info.name for info in pkgutil.iter_modules(configs.__path__)]
-        check_names(f"configuration in --config={spec}:", [path], names)
-        return importlib.import_module(f"{configs.__name__}.{path}")
+        check_names(f"configuration in --config={spec}:", [path], packaged())
+        return packaged_module(path)
     if not Path(path).is_file():
         raise UserError(f"--config={spec}: no such file: {path}")
     folder = str(Path(path).resolve().parent)
@@ -81,42 +92,41 @@ def call(
     """Returns make(**options, **known) of the system `name`.
 
     Raises:
-      UserError: for an option that `make` does not take, or that `known` decides.
+      UserError: for an option that `make` does not take, or that is in `known`.
     """
     for option in options:
         if option in known:
-            raise UserError(
-                f"config.system.{option} follows from the data: leave it out"
-            )
+            raise UserError(f"config.system.{option} follows from the data: remove it")
     check_options(f"system {name}", make, {**options, **known})
     return make(**options.to_dict(), **known)
 
 
 def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> None:
-    """Refuses a workdir in which another configuration has trained.
+    """Raises a UserError if `workdir` has checkpoints of another configuration.
 
-    `steered` says that evaluations lower the rate or stop the run.
+    `steered`: evaluations lower the learning rate or stop the run.
     """
-    stored = workdir / "config.json"
-    if not (stored.exists() and (workdir / "checkpoints").exists()):
-        return
-    if lines := differences(config, stored, steered):
+    if _has_run(workdir) and (
+        lines := differences(config, workdir / "config.json", steered)
+    ):
         more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise UserError(
-            f"{workdir} holds another configuration's run "
+            f"{workdir} holds a run of another configuration "
             f"({'; '.join(lines[:5])}{more}); choose another --workdir"
         )
 
 
 def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes config.json, as a whole or not at all, once everything is known to fit."""
-    stored = workdir / "config.json"
-    begun = stored.exists() and (workdir / "checkpoints").exists()
-    if jax.process_index() == 0 and not begun:
+    """Writes config.json atomically, unless `workdir` has checkpoints already."""
+    if jax.process_index() == 0 and not _has_run(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         part = workdir / "config.json.part"
         part.write_text(to_json(config))
-        part.replace(stored)
+        part.replace(workdir / "config.json")
+
+
+def _has_run(workdir: epath.Path) -> bool:
+    return all((workdir / name).exists() for name in ("config.json", "checkpoints"))
 
 
 def _put(config: ConfigDict, key: str, text: str) -> None:
@@ -124,9 +134,11 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
     walked = "--config"
     for name in key.split("."):
         node = default
-        known = list(node) if isinstance(node, ConfigDict) else []
-        if name not in known:
-            raise UserError(unknown(f"{walked} has no key", name, known))
+        names = list(node) if isinstance(node, ConfigDict) else []
+        if name not in names:
+            if new := renamed(key, config.system_name):
+                raise UserError(f"--config.{key} was renamed: use --config.{new}")
+            raise UserError(unknown(f"{walked} has no key", name, names))
         walked += f".{name}"
         default = node[name]
     try:
@@ -142,21 +154,31 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
     elif isinstance(default, ConfigDict) and isinstance(value, dict):
         value = ConfigDict(value)  # such as the options of another head
     if default is not None and type(value) is not type(default):
-        known = default.to_dict() if isinstance(default, ConfigDict) else default
+        example = default.to_dict() if isinstance(default, ConfigDict) else default
         raise UserError(
-            f"--config.{key}={text}: {type(value).__name__} where "
-            f"{type(known).__name__} is needed, as in {known!r}"
+            f"--config.{key}={text}: expected {type(example).__name__}, as in "
+            f"{example!r}, got {type(value).__name__}"
         )
     node[name] = value
+
+
+def renamed(key: str, system_name: str) -> str:
+    """Returns the new name of a key that was renamed, or that is below one; else ''."""
+    above = [old for old in RENAMED if f"{key}.".startswith(f"{old}.")]
+    old = max(above, key=len, default="")
+    new = RENAMED.get(old, "")
+    if isinstance(new, Mapping):
+        new = new.get(system_name, "")
+    return new and new + key.removeprefix(old)
 
 
 def differences(
     config: ConfigDict, stored: epath.Path, steered: bool = False
 ) -> list[str]:
-    """Returns a line for every key that differs from a config.json, FREE aside.
+    """Returns a line per key, except `FREE`, whose value differs from a config.json.
 
-    An option that one of both does not know, and that is off in the other, is no
-    difference: the program has learnt it, or lost it, since.
+    An option that only one of the two has, and that is off, is no difference: versions
+    of the program add and remove options.
     """
     try:
         before = dict(_flat(json.loads(stored.read_text())))
@@ -166,13 +188,13 @@ def differences(
     free = [key for key in FREE if not (steered and key in _STEERING)]
     lines = []
     for key in sorted(before.keys() | now.keys()):
-        there, here = before.get(key, "absent"), now.get(key, "absent")
+        old, new = before.get(key, "absent"), now.get(key, "absent")
         if key in before and key in now:
-            differs = there != here
+            differs = old != new
         else:
             differs = before.get(key) or now.get(key)
         if differs and not any(f"{key}.".startswith(f"{one}.") for one in free):
-            lines.append(f"{key}: {there!r} there, {here!r} now")
+            lines.append(f"{key}: {old!r} before, {new!r} now")
     return lines
 
 

@@ -1,73 +1,74 @@
-"""`fr-jax data`: makes and inspects sets of aligned faces."""
+"""`fr-jax data`: align faces, convert data sets to TFRecords, and describe them.
+
+Example:
+    fr-jax data align photos --detector yunet.onnx --to aligned
+    fr-jax data convert aligned --to records --name mine
+    fr-jax data info records/mine
+"""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
+from fr_jax.progress import progress_bar
 from fr_jax.report import figures
 
 _SHOWN = 50  # faces on a contact sheet
+_ALIGN = "    fr-jax data align photos --detector yunet.onnx --to aligned"
+_CONVERT = "    fr-jax data convert aligned --to records --name mine"
+_INFO = "    fr-jax data info records/mine"
+_LAYOUT = """\
+folders: one of images per identity; labels: a labels.csv with file, identity and
+optionally yaw, light; cfp, multipie: labels in file names; auto: labels if there is a
+labels.csv, else RecordIO, .bin or folders"""
 
 
 def add_arguments(parser: Any) -> None:
     from data_pipelines.readers.layouts import LAYOUTS
 
     action = parser.add_actions()
-    what = "Convert a folder, RecordIO pack or .bin to TFRecords."
-    add = action("convert", what).add_argument
-    add("source", metavar="SRC")
-    add("--to", required=True, metavar="DIR")
-    add("--name", required=True)
+    what = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
+    add = action("convert", _convert, what, _CONVERT).add_argument
+    add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
+    add("--to", required=True, metavar="DIR", help="the records go to DIR/NAME")
+    add("--name", required=True, help="of the set: lower-case letters, digits and _")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    add("--licence", default="")
-    add("--source", dest="origin", default="", help="where the set comes from")
-    add(
-        "--layout",
-        default="auto",
-        choices=tuple(LAYOUTS),
-        help="folders of identities, labels (a labels.csv), cfp or multipie; default: "
-        "labels where there is a labels.csv, else folders",
-    )
+    add("--licence", default="", metavar="TEXT", help="stored with the set")
+    what = "origin of the set, stored with it"
+    add("--source", dest="origin", default="", metavar="TEXT", help=what)
+    add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
     add("--flat", action="store_true", help="folders are no identities: no labels")
-    add("--max-bad", type=int, default=100, help="unusable images to skip at most")
+    what = "unusable images that are skipped before it is an error"
+    add("--max-bad", type=int, default=100, metavar="N", help=what)
 
-    what = "Print counts, sizes and a contact sheet of a set."
-    add = action("info", what).add_argument
-    add("directory", metavar="DIR")
+    what = "Print counts, sizes and provenance of a set, and draw a contact sheet."
+    add = action("info", _info, what, _INFO).add_argument
+    add("directory", metavar="DIR", help="of the records")
     add("--sheet", default="", metavar="PNG", help="default: DIR/contact_sheet.png")
 
-    what = "Detect faces and warp them into the 112x112 template."
-    add = action("align", what).add_argument
-    add("source", metavar="SRC")
+    what = "Detect faces and align them to the five-point template."
+    add = action("align", _align, what, _ALIGN).add_argument
+    add("source", metavar="SRC", help="folder of photographs, with subfolders")
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
-    add("--to", required=True, metavar="DIR")
-    add("--size", type=int, default=112)
-    add(
-        "--legacy-bgr",
-        action="store_true",
-        help="the detector sees red for blue, as USynthFace's did",
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Runs an action; returns the exit code."""
-    actions = {"convert": _convert, "info": _info, "align": _align}
-    return actions[arguments.action](arguments)
+    add("--to", required=True, metavar="DIR", help="new folder for the faces")
+    add("--size", type=int, default=112, help="side of the faces in pixels")
+    what = "show the detector BGR for RGB, as USynthFace did"
+    add("--legacy-bgr", action="store_true", help=what)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    """Writes TFRecords from whatever the source is."""
+    """Writes TFRecords of a source of any layout."""
     from data_pipelines.readers.layouts import open_source
 
     source = Path(arguments.source)
     reader = open_source(source, arguments.layout, flat=arguments.flat)
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    with tqdm(reader, source.name, unit="image", smoothing=0.05) as bar:
+    with progress_bar(reader, source.name, unit=" images", smoothing=0.05) as bar:
         folder, bad = faces.build(
             bar,
             arguments.to,
@@ -79,14 +80,14 @@ def _convert(arguments: argparse.Namespace) -> int:
         )
         seconds = max(bar.format_dict["elapsed"], 1e-9)
     kept = len(reader) - len(bad)
-    print(f"{kept:,} images to {folder}, {kept / seconds:,.0f} a second")
+    print(f"{kept:,} images to {folder}, {kept / seconds:,.0f} images/s")
     if bad:
         print(f"{len(bad)} unusable images skipped:", *bad[:5], sep="\n  ")
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    """Prints what a set of records holds and draws some of its faces."""
+    """Prints a set's properties and draws a contact sheet."""
     from data_pipelines import images
     from data_pipelines import index as indexes
 
@@ -95,17 +96,17 @@ def _info(arguments: argparse.Namespace) -> int:
     labelled = index.label[index.label >= 0]
     counts = np.unique(labelled, return_counts=True)[1]
     print(f"name        {index.name}")
-    print(f"images      {len(index):,} of {index.size}x{index.size} pixels")
+    print(f"images      {len(index):,}, {index.size}x{index.size} pixels")
     print(f"identities  {len(counts):,}")
     if len(counts):
         low, middle, high = np.percentile(counts, (0, 50, 100))
-        print(f"each        {low:.0f} to {high:.0f} images, median {middle:.0f}")
+        print(f"images each {low:.0f} to {high:.0f}, median {middle:.0f}")
     for name, values in (("ages", index.age), ("yaws", index.yaw)):
         if values is not None and len(known := values[np.isfinite(values)]):
             span = f"{known.min():.0f} to {known.max():.0f}"
-            print(f"{name}        {span}, of {len(known):,} images")
+            print(f"{name}        {span}, {len(known):,} images")
     size = int(index.length.sum())
-    print(f"on disk     {size / 1e6:,.1f} MB, {size / len(index):,.0f} bytes an image")
+    print(f"on disk     {size / 1e6:,.1f} MB, {size / len(index):,.0f} bytes per image")
     print(f"licence     {index.licence or 'not stated'}")
     print(f"source      {index.source or 'not stated'}")
     from data_pipelines import records  # loads TensorFlow
@@ -122,20 +123,26 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _align(arguments: argparse.Namespace) -> int:
-    """Aligns the faces of a folder, and prints what is worth a look."""
+    """Aligns the faces of a folder; prints the images to check."""
     from data_pipelines.vision import detect
     from data_pipelines.vision.align_folder import align_folder
 
     source, target = Path(arguments.source), Path(arguments.to)
     detector = detect.YuNet(arguments.detector)
-    options = {"size": arguments.size, "legacy_bgr": arguments.legacy_bgr}
-    rows = align_folder(source, target, detector, **options)
+    rows = align_folder(
+        source,
+        target,
+        detector,
+        size=arguments.size,
+        legacy_bgr=arguments.legacy_bgr,
+        progress=functools.partial(progress_bar, label="align", unit=" images"),
+    )
     noted = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)
     aligned = sum(bool(row["score"]) for row in rows)
     print(f"{aligned:,} of {len(rows):,} images aligned to {target}")
-    print(f"{several:,} had several faces, of which the largest was taken")
-    print(f"{len(noted):,} are worth a look:")
+    print(f"{several:,} had several faces; the largest was used")
+    print(f"{len(noted):,} to check:")
     for row in noted[:10]:
         print(f"  {row['file']}: {row['note']} {row['misfit']}")
     print(f"all rows: {target / 'alignment.csv'}")

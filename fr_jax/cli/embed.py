@@ -1,16 +1,23 @@
-"""`fr-jax embed`: embeds aligned faces; keeps names and embeddings."""
+"""`fr-jax embed`: embed aligned faces, and store the embeddings with their names.
+
+The arrays are names, identities, embeddings (of unit length) and norms.
+
+Example:
+    fr-jax embed aligned --embedder mbf --to faces.npz
+"""
 
 import argparse
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError
 from fr_jax.metrics.verification import l2_normalize
+from fr_jax.progress import progress_bar
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -22,31 +29,35 @@ def add_arguments(parser: Any) -> None:
         metavar="SRC",
         help="folder of images or of <identity>/*.jpg, one image, records, or a .bin",
     )
-    add("--embedder", required=True, metavar="E")
-    add("--to", required=True, metavar="FILE", help=".npz or .parquet")
-    add("--flip", action="store_true", help="add the mirrored face's embedding")
+    add("--embedder", required=True, metavar="EMBEDDER", help="its folder")
+    add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
+    add("--flip", action="store_true", help="add the embedding of the mirrored face")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embeds as asked; returns the exit code."""
+    """Embeds faces; returns the exit code."""
     target = Path(arguments.to)
     if target.suffix not in SUFFIXES:
         raise UserError(f"{target}: the name must end in {' or '.join(SUFFIXES)}")
     if target.exists():
         raise UserError(f"{target} exists; choose another file or remove it")
     if target.suffix == ".parquet":
-        import pyarrow  # noqa: F401 - said before the work, not after it
+        import pyarrow  # noqa: F401 - if it is missing, fail before the work
     embedder = load_embedder(arguments.embedder)
     from data_pipelines.readers.embeddable import open_faces
 
-    faces = open_faces(Path(arguments.source), embedder.network.input_spec.size)
+    side = embedder.network.input_spec.size
+    checked = functools.partial(
+        progress_bar, label="check", unit=" images", leave=False
+    )
+    faces = open_faces(Path(arguments.source), side, checked)
     raw = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))
-    with tqdm(total=count, desc="embed", unit="image", mininterval=1) as bar:
-        for found in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
-            raw.append(found)
-            bar.update(len(found))
+    with progress_bar(total=count, label="embed", unit=" images") as bar:
+        for part in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
+            raw.append(part)
+            bar.update(len(part))
         seconds = max(bar.format_dict["elapsed"], 1e-9)
     embeddings = np.concatenate(raw)
     norms = np.linalg.norm(embeddings, axis=1)
@@ -66,10 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)
-    rate = len(embeddings) / seconds
     print(
-        f"{len(embeddings):,} embeddings of {embeddings.shape[1]} numbers to {target}, "
-        f"{rate:,.0f} a second"
+        f"{count:,} embeddings of {embeddings.shape[1]} dimensions to {target}, "
+        f"{count / seconds:,.0f} images/s"
     )
     return 0
 

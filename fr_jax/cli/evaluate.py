@@ -1,4 +1,11 @@
-"""`fr-jax evaluate`: evaluates embedders on verification sets, or generators."""
+"""`fr-jax evaluate`: evaluate embedders on verification sets, or generators.
+
+Several embedders or generators are also compared in one figure.
+
+Examples:
+    fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
+    fr-jax evaluate --generator runs/faces/embedder_generator --recogniser mbf --to out
+"""
 
 import argparse
 from pathlib import Path
@@ -13,71 +20,63 @@ from fr_jax.evaluation import sets
 from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.report import figures
 
+_SETS = """\
+verification pairs, with protocol insightface, kfold or paper; may be repeated. Of
+--generator, one set: NAME=RECORDS[,identities=A:B][,expression=X], or
+NAME=rendered[,identities=N] (default: unseen=rendered,identities=40)"""
+
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
-    add("--embedder", action="append", default=[], metavar="E")
-    add(
-        "--generator",
-        action="append",
-        default=[],
-        metavar="E",
-        help="WORKDIR/embedder_generator; a discriminator beside it is used too",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=PATH[,root=DIR][,protocol=P]",
-        help="verification pairs; of a generator one set of records, "
-        "NAME=RECORDS[,identities=A:B][,expression=X], or NAME=rendered[,identities=N] "
-        "(default: 40)",
-    )
-    add("--to", required=True, metavar="DIR", help="results.json and figures go here")
-    add("--recogniser", metavar="E", help="of a generator: measures who is in an image")
-    add("--features", metavar="E", help="of a generator: of the distance between sets")
-    add(
-        "--pose-identities",
-        default="",
-        metavar="A:B",
-        help="of a generator: identities of the records to train a pose classifier on",
-    )
+    repeated: Any = {"action": "append", "default": [], "metavar": "EMBEDDER"}
+    add("--embedder", **repeated, help="its folder; may be repeated")
+    what = "WORKDIR/embedder_generator, with its discriminator if any; may be repeated"
+    add("--generator", **repeated, help=what)
+    repeated["metavar"] = "NAME=PATH[,root=DIR][,protocol=P]"
+    add("--set", **repeated, help=_SETS)
+    add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
+    what = "of --generator: measures how well identity is preserved"
+    add("--recogniser", metavar="EMBEDDER", help=what)
+    what = "of --generator: its embeddings measure the distance of fake to real images"
+    add("--features", metavar="EMBEDDER", help=what)
+    what = "of --generator: identities of the records that train a pose classifier"
+    add("--pose-identities", default="", metavar="A:B", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates as asked; returns the exit code."""
+    """Evaluates embedders or generators; returns the exit code."""
     cpu.keep_freed_memory()
     if bool(arguments.embedder) == bool(arguments.generator):
-        raise UserError("give either --embedder or --generator, one or several")
+        raise UserError("give either --embedder or --generator, once or more")
     if arguments.generator:
         from fr_jax.systems.dr_gan.comparison import evaluate_generators
 
         return evaluate_generators(arguments)
     for flag in ("recogniser", "features", "pose_identities"):
         if getattr(arguments, flag):
-            raise UserError(f"--{flag.replace('_', '-')} goes with --generator")
+            raise UserError(f"--{flag.replace('_', '-')} needs --generator")
     if not arguments.set:
-        raise UserError("give what to evaluate on: --set NAME=PATH")
+        raise UserError("give a verification set: --set NAME=PATH")
     evaluators = [sets.parse(text) for text in arguments.set]
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
-        raise UserError(f"--set: two sets of one name among {', '.join(names)}")
-    embedders = {label_of(path): load_embedder(path) for path in arguments.embedder}
+        raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
+    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
     if len(embedders) < len(arguments.embedder):
-        raise UserError("--embedder: the same embedder is given twice")
+        raise UserError("--embedder: two embedders have one name; rename a folder")
     target = epath.Path(arguments.to)
     curves = {}
     for label, embedder in embedders.items():
         folder = target if len(embedders) == 1 else target / label
-        found = evaluate_and_write(evaluators, {"embedding": embedder}, folder)
-        curves |= {f"{label}: {name}": curve for name, curve in found.items()}
+        of_one = evaluate_and_write(evaluators, {"embedding": embedder}, folder)
+        curves |= {f"{label}: {name}": curve for name, curve in of_one.items()}
     if len(embedders) > 1:
         figures.roc(curves, target / "figures/roc.png")
     print(f"figure: {target / 'figures/roc.png'}")
     return 0
 
 
-def label_of(path: str) -> str:
-    """Returns a short name of an embedder: its run's folder."""
-    whole = Path(path).resolve()
-    return whole.parent.name if whole.name == "embedder" else whole.name
+def _label(path: str) -> str:
+    """Returns the name of an embedder's folder, or of its run's."""
+    folder = Path(path).resolve()
+    return folder.parent.name if folder.name == "embedder" else folder.name

@@ -1,4 +1,10 @@
-"""`fr-jax export`: writes an embedder as a program for where it is deployed."""
+"""`fr-jax export`: convert an embedder to a program for deployment, and check it.
+
+The program takes uint8 RGB faces [N, 112, 112, 3] and returns unit embeddings.
+
+Example:
+    fr-jax export mbf --format tflite --to deploy
+"""
 
 import argparse
 from typing import Any
@@ -9,17 +15,17 @@ from fr_jax.embedder.export import FORMATS, export
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
-    add("embedder", metavar="E")
-    add("--format", required=True, choices=tuple(FORMATS))
-    add("--to", required=True, metavar="DIR")
+    add("embedder", metavar="EMBEDDER", help="its folder")
+    add("--format", required=True, choices=tuple(FORMATS), help="of the program")
+    add("--to", required=True, metavar="DIR", help="new folder for the program")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports as asked; returns the exit code."""
+    """Exports an embedder; returns the exit code."""
     embedder = load_embedder(arguments.embedder)
     cosine = export(embedder, arguments.format, arguments.to)
     print(
-        f"{arguments.format}: {arguments.to} (loaded again, it embeds with cosine "
-        f"{cosine:.6f} to the embedder)"
+        f"{arguments.format}: {arguments.to} (checked: cosine {cosine:.6f} to the "
+        "embeddings of the original)"
     )
     return 0

@@ -1,4 +1,8 @@
-"""`fr-jax faces`: renders faces as folders, TFRecords, pairs or a video."""
+"""`fr-jax faces`: render synthetic faces.
+
+Example:
+    fr-jax faces render --identities 100 --images-per-identity 20 --to faces
+"""
 
 import argparse
 from collections.abc import Iterator
@@ -10,86 +14,97 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, check_range
 from fr_jax.faces import files as face_files
 from fr_jax.faces import pairs, sets, video
 from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
+from fr_jax.progress import progress_bar
 
 _NAMES = (*sets.SETS, "pairs", "video")
-_WHOLE = ("pairs", "video")  # are folders, and not drawn in shards
-_IMAGES = 20  # of each person, where a set has no number of its own
-_GROUP = 6  # people in a video
-_GAPS = (20, 30)  # years, of the lists of child-adult pairs
-_VERSION = "1.0.0"  # of the builder, which is not to be loaded for a check
-_LICENCE = "none needed: nobody is shown"
+_WHOLE = ("pairs", "video")  # folders that cannot be rendered in shards
+_IMAGES = 20  # per identity, for sets of any number of images
+_GROUP = 6  # identities in a video
+_GAPS = (20, 30)  # years between the images of a child-adult pair
+_VERSION = "1.0.0"  # of the builder, which would load TensorFlow
+_LICENCE = "none needed: the faces are synthetic"
+_RENDER = "    fr-jax faces render --identities 100 --images-per-identity 20 --to faces"
+_SET = """\
+default: any pose, light, age and expression; usynthface, kdef, multipie, ages: like the
+data set or method; pairs: with LFW's pairs.txt; video: a group with tracks"""
 
 
 class Plan(NamedTuple):
-    """What is to be drawn: number of the person and of the image of each row.
+    """The images to render: numbers of the identity and of the image, int [N] each.
 
-    `ages` is [N] where files are named by them; `lists` are texts by the name of the
-    file that they are written to, beside the images.
+    `ages` is [N] where file names contain them; `lists` are texts by the name of their
+    file, next to the images.
     """
 
     face_set: sets.FaceSet
-    people: np.ndarray
+    identities: np.ndarray
     images: np.ndarray
     ages: np.ndarray | None
     lists: dict[str, str]
 
     def file(self, row: int, seed: int) -> str:
-        """Returns a row's file: as LFW names it, or as AgeDB does."""
-        who, image = sets.person_name(seed, self.people[row]), self.images[row]
+        """Returns a row's file, named as in LFW or, with ages, as in AgeDB."""
+        name, image = sets.person_name(seed, self.identities[row]), self.images[row]
         if self.ages is None:
-            return f"{who}/{who}_{image + 1:04}.jpg"
-        return f"{who}/{image}_{who}_{self.ages[row]}.jpg"
+            return f"{name}/{name}_{image + 1:04}.jpg"
+        return f"{name}/{image}_{name}_{self.ages[row]}.jpg"
 
 
 def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
-    what = "Render labelled faces as a folder, TFRecords, pairs or a video."
-    add = action("render", what).add_argument
-    add("--to", required=True, metavar="DIR")
-    add("--identities", type=int, metavar="N", help="of all shards together")
-    add("--images-per-identity", type=int, metavar="K", help="default: 20")
-    add("--set", default="default", choices=_NAMES)
-    add("--format", default="folder", choices=("folder", "records"))
+    what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
+    add = action("render", _render, what, _RENDER).add_argument
+    add("--to", required=True, metavar="DIR", help="new folder; parent of records")
+    what = "number of identities, of all shards together; default: 6 in a video"
+    add("--identities", type=int, metavar="N", help=what)
+    what = "default: 20, if the set has no number of its own"
+    add("--images-per-identity", type=int, metavar="K", help=what)
+    add("--set", default="default", choices=_NAMES, help=_SET)
+    what = "<identity>/*.jpg with labels.csv, or TFRecords"
+    add("--format", default="folder", choices=("folder", "records"), help=what)
     add("--name", default="", help="of the records; default: that of the set")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    add("--frame", choices=("aligned", "loose"), help="default: aligned")
+    what = "crop: aligned by five points, or loose; default: aligned"
+    add("--frame", choices=("aligned", "loose"), help=what)
     add("--seed", type=int, default=0, help="of the identities and of their images")
-    add("--shard", type=_shard, default=(0, 1), metavar="I/N", help="from 0/N on")
-    add(
-        "--quality",
-        default="full",
-        choices=("full", "fast"),
-        help="fast: no shadows; default: full",
-    )
-    add("--max-yaw", type=float, metavar="DEGREES", help="default: 90")
-    add("--child-share", type=float, help="of identities, in --set ages; default: 1")
-    add("--shots", type=int, help="of --set video; default: 8")
-    add("--shot-frames", type=int, help="frames of each, default: 40")
-    add("--together", type=int, help="identities in a shot, default: 3")
-    add("--frame-size", type=_frame_size, metavar="WxH", help="default: 640x360")
+    what = "render part I of N, counted from 0"
+    add("--shard", type=_shard, default="0/1", metavar="I/N", help=what)
+    qualities = ("full", "fast")
+    add("--quality", default="full", choices=qualities, help="fast: without shadows")
+    what = "largest yaw to either side; default: 90"
+    add("--max-yaw", type=float, metavar="DEGREES", help=what)
+    what = "share of identities with child images in --set ages, 0 to 1; default: 1"
+    add("--child-share", type=float, metavar="SHARE", help=what)
+    add("--shots", type=int, metavar="N", help="shots of a video; default: 8")
+    add("--shot-frames", type=int, metavar="N", help="frames of a shot; default: 40")
+    add("--together", type=int, metavar="N", help="identities in a shot; default: 3")
+    what = "frame size of a video; default: 640x360"
+    add("--frame-size", type=_frame_size, metavar="WxH", help=what)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Renders as asked, after checking that it can be; returns the exit code."""
+def _render(arguments: argparse.Namespace) -> int:
+    """Renders faces if the arguments are valid; returns the exit code."""
     _check(arguments)
     if arguments.set == "video":
         return _video(arguments)
     write = _records if arguments.format == "records" else _folder
-    _check_room(arguments)
+    _check_target(arguments)
     plan = _plan(arguments)
-    with tqdm(total=len(plan.people), unit="image", smoothing=0.05) as bar:
-        place = write(arguments, plan, bar)
+    count = len(plan.identities)
+    options = {"total": count, "unit": " images", "smoothing": 0.05}
+    with progress_bar(label="compile", **options) as bar:
+        target = write(arguments, plan, bar)
         rate = (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
-    people = len(np.unique(plan.people))
-    speed = f", {rate:,.0f} a second" if rate else ""
-    print(f"{len(plan.people):,} images of {people:,} people to {place}{speed}")
+    identities = len(np.unique(plan.identities))
+    speed = f", {rate:,.0f} images/s" if rate else ""
+    print(f"{count:,} images of {identities:,} identities to {target}{speed}")
     for name in plan.lists:
-        shown = Path(name).stem
-        print(f"judge with: fr-jax evaluate --set {shown}={place}/{name},root={place}")
+        pairs_set = f"{Path(name).stem}={target}/{name},root={target}"
+        print(f"evaluate with: fr-jax evaluate --set {pairs_set}")
     return 0
 
 
@@ -103,30 +118,29 @@ def _check(arguments: argparse.Namespace) -> None:
         ("child_share", 0, 1),
     ):
         value = getattr(arguments, flag)
-        if value is not None and not low <= value <= high:
-            name = flag.replace("_", "-")
-            raise UserError(f"--{name} {value:.10g}: use {low} to {high}")
+        if value is not None:
+            check_range(f"--{flag.replace('_', '-')}", value, low, high)
     for flag, takers in _ONLY_WITH.items():
         if getattr(arguments, flag) is not None and arguments.set not in takers:
             raise UserError(
-                f"--{flag.replace('_', '-')} goes with --set {' or '.join(takers)}, "
-                f"not with {arguments.set}"
+                f"--{flag.replace('_', '-')} needs --set {' or '.join(takers)}, got "
+                f"{arguments.set}"
             )
     part, shards = arguments.shard
     if arguments.set in _WHOLE and (shards > 1 or arguments.format != "folder"):
         raise UserError(f"--set {arguments.set} is one folder: no shards, no records")
     if arguments.name and arguments.format != "records":
-        raise UserError("--name goes with --format records; a folder is named by --to")
+        raise UserError("--name needs --format records; a folder is named by --to")
     if not 0 <= part < shards <= (arguments.identities or shards):
         raise UserError(
-            f"--shard {part}/{shards} of {arguments.identities} people: shards count "
-            "from 0, and each needs people"
+            f"--shard {part}/{shards} of {arguments.identities} identities: shards "
+            "count from 0, and each needs an identity"
         )
     if arguments.identities is None and arguments.set != "video":
-        raise UserError("say how many people: --identities N")
+        raise UserError("give the number of identities: --identities N")
 
 
-def _check_room(arguments: argparse.Namespace) -> None:
+def _check_target(arguments: argparse.Namespace) -> None:
     first, last = _numbers(arguments)
     images = (last - first) * _count(arguments)
     if arguments.format == "folder":
@@ -138,24 +152,24 @@ def _check_room(arguments: argparse.Namespace) -> None:
         raise UserError(f"{target} exists; choose another --to or --name, or remove it")
     if "://" not in arguments.to:
         # TFDS writes every record twice, first to buckets.
-        place = Path(arguments.to)
-        face_files.check_space(place, 2 * images, arguments.size, row=1100)
+        target = Path(arguments.to)
+        face_files.check_space(target, 2 * images, arguments.size, row=1100)
 
 
 def _numbers(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Returns the first person of the shard, and the first one after it."""
+    """Returns the first identity of the shard and the first one after it."""
     part, shards = arguments.shard
     first, last = (arguments.identities * n // shards for n in (part, part + 1))
     return first, last
 
 
 def _count(arguments: argparse.Namespace) -> int:
-    """Returns how many images each person has."""
-    its_own = sets.SETS[arguments.set]().images if arguments.set in sets.SETS else 0
-    return arguments.images_per_identity or its_own or _IMAGES
+    """Returns the number of images per identity."""
+    fixed = sets.SETS[arguments.set]().images if arguments.set in sets.SETS else 0
+    return arguments.images_per_identity or fixed or _IMAGES
 
 
-_FREE = ("default", "usynthface", "ages", "pairs")  # with as many images as one likes
+_FREE = ("default", "usynthface", "ages", "pairs")  # of any number of images
 _ONLY_WITH = {
     "images_per_identity": _FREE,
     "frame": (*sets.SETS, "pairs"),
@@ -166,17 +180,12 @@ _ONLY_WITH = {
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    options = {
-        flag: getattr(arguments, flag)
-        for flag in ("max_yaw", "child_share")
-        if getattr(arguments, flag) is not None
-    }
+    options = _stated(max_yaw=arguments.max_yaw, child_share=arguments.child_share)
     name = "default" if arguments.set == "pairs" else arguments.set
     face_set = sets.SETS[name](**options)
-    count = _count(arguments)
-    seed, people = arguments.seed, arguments.identities
+    count, seed = _count(arguments), arguments.seed
     if arguments.set == "pairs":
-        numbered = pairs.number(seed, people, count)
+        numbered = pairs.number(seed, arguments.identities, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
         return Plan(face_set, numbered.identities, numbered.images, None, lists)
     first, last = _numbers(arguments)
@@ -188,8 +197,13 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return plan._replace(lists=_age_lists(plan, seed))
 
 
+def _stated(**options: Any) -> dict[str, Any]:
+    """Returns the options that are not None, for others to keep their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
-    """LFW's pairs.txt: what `fr-jax evaluate` takes for folds of people apart."""
+    """Returns LFW's pairs.txt, whose folds have disjoint identities."""
     lines = [f"{pairs.FOLDS}\t{len(numbered.same) // (2 * pairs.FOLDS)}"]
     for pair, same in zip(numbered.pairs, numbered.same):
         first, second = (sets.person_name(seed, n) for n in numbered.identities[pair])
@@ -200,20 +214,21 @@ def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
 
 
 def _ages(plan: Plan, seed: int) -> np.ndarray:
-    """Returns each row's age in whole years, which needs no drawing."""
-    found = []
-    for start in range(0, len(plan.people), 10_000):
-        some = slice(start, start + 10_000)
-        known = sets.label(plan.face_set, seed, plan.people[some], plan.images[some])
-        found.append(known.codes.age.astype(int))
-    return np.concatenate(found)
+    """Returns each row's age in whole years, int [N], without rendering."""
+    ages = []
+    for start in range(0, len(plan.identities), 10_000):
+        rows = slice(start, start + 10_000)
+        numbers = plan.identities[rows], plan.images[rows]
+        labelled = sets.label(plan.face_set, seed, *numbers)
+        ages.append(labelled.codes.age.astype(int))
+    return np.concatenate(ages)
 
 
 def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
-    """Child-adult pairs by the rule of AgeDB-C20 and -C30."""
+    """Returns lists of child-adult pairs by the rule of AgeDB-C20 and -C30."""
     from data_pipelines.protocols import pairs as published
 
-    names = [plan.file(row, seed) for row in range(len(plan.people))]
+    names = [plan.file(row, seed) for row in range(len(plan.identities))]
     lists = {}
     for gap in _GAPS:
         found = published.child_adult_pairs(names, gap, seed=seed)
@@ -230,53 +245,52 @@ def _faces(
     """Yields record and codes of the rows from `done` on."""
     from data_pipelines.readers import Face
 
-    bar.set_description("compiling")
     options = {"size": arguments.size, "quality": arguments.quality}
     options |= {"frame": arguments.frame or "aligned"}
-    rows = plan.people[done:], plan.images[done:]
-    drawn = sets.draw(plan.face_set, arguments.seed, *rows, **options)
-    for number, some in enumerate(drawn):
-        boxes = sets.face_boxes(some.landmarks68)
-        if number == 0:  # the bar's clock leaves the compilation out
-            bar.set_description(arguments.set)
-            bar.n = bar.initial = done + len(some.image)
+    rows = plan.identities[done:], plan.images[done:]
+    rendered = sets.draw(plan.face_set, arguments.seed, *rows, **options)
+    for number, batch in enumerate(rendered):
+        boxes = sets.face_boxes(batch.landmarks68)
+        if number == 0:  # the bar's clock starts after the compilation
+            bar.set_description(arguments.set, refresh=False)
+            bar.n = bar.initial = done + len(batch.image)
             bar.unpause()
-        for row, image in enumerate(some.image):
-            known = jax.tree.map(lambda field: field[row], some.labelled)  # noqa: B023
-            angles = zip(("yaw", "pitch", "roll"), known.codes.pose.tolist())
+        for row, image in enumerate(batch.image):
+            label = jax.tree.map(lambda field: field[row], batch.labelled)  # noqa: B023
+            angles = zip(("yaw", "pitch", "roll"), label.codes.pose.tolist())
             face = Face(
                 face_files.jpeg(image),
-                label=int(plan.people[done] - plan.people[0]),
-                identity=sets.person_name(arguments.seed, plan.people[done]),
+                label=int(plan.identities[done] - plan.identities[0]),
+                identity=sets.person_name(arguments.seed, plan.identities[done]),
                 source=plan.file(done, arguments.seed),
-                age=float(known.codes.age),
+                age=float(label.codes.age),
                 **dict(angles),
-                expression=(*EXPRESSIONS, "")[known.expression],
-                light=int(known.light),
-                session=int(known.session),
-                landmarks5=some.landmarks5[row],
-                landmarks68=some.landmarks68[row],
+                expression=(*EXPRESSIONS, "")[label.expression],
+                light=int(label.light),
+                session=int(label.session),
+                landmarks5=batch.landmarks5[row],
+                landmarks68=batch.landmarks68[row],
                 box=tuple(boxes[row].tolist()),
             )
-            yield face, known.codes
+            yield face, label.codes
             done += 1
         bar.update(done - bar.n)
 
 
 def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
-    """Writes TFRecords; started again, it begins anew."""
+    """Writes TFRecords; an interrupted run starts again from the first image."""
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    place, _ = faces.build(
+    target, _ = faces.build(
         (face for face, _ in _faces(arguments, plan, bar)),
         arguments.to,
         _records_name(arguments),
         size=arguments.size,
         licence=_LICENCE,
-        source=f"drawn: {arguments.set}, seed {arguments.seed}",
+        source=f"rendered: {arguments.set}, seed {arguments.seed}",
         max_bad=0,
     )
-    return str(place)
+    return str(target)
 
 
 def _records_name(arguments: argparse.Namespace) -> str:
@@ -286,12 +300,12 @@ def _records_name(arguments: argparse.Namespace) -> str:
 
 
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
-    """Writes <identity>/<image>.jpg and labels.csv; started again, it goes on."""
+    """Writes <identity>/<image>.jpg and labels.csv; an interrupted run resumes."""
     target = Path(arguments.to)
     options = {name: getattr(arguments, name) for name in _DECIDE}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
-            bar.write(f"goes on after {folder.done:,} images in {folder.part}")
+            print(f"resumed after {folder.done:,} images in {folder.part}")
         for face, codes in _faces(arguments, plan, bar, folder.done):
             folder.add(face, codes)
     return str(target)
@@ -304,27 +318,28 @@ _DECIDE = (
 
 
 def _video(arguments: argparse.Namespace) -> int:
-    """Writes group.mp4, group_tracks.csv and a folder of crops for every track."""
-    given = {
-        "shots": arguments.shots,
-        "frames": arguments.shot_frames,
-        "together": arguments.together,
-        "size": arguments.frame_size,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    options |= {"people": arguments.identities or _GROUP, "quality": arguments.quality}
-    film = video.Film(arguments.seed, **options)
+    """Writes group.mp4, group_tracks.csv and a folder of crops per track."""
+    options = _stated(
+        shots=arguments.shots,
+        frames=arguments.shot_frames,
+        together=arguments.together,
+        size=arguments.frame_size,
+    )
+    identities = arguments.identities or _GROUP
+    film = video.Film(
+        arguments.seed, people=identities, quality=arguments.quality, **options
+    )
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
     needed = len(film) * (width * height // 8 + 3 * arguments.size**2)
     face_files.check_bytes(target, needed)
-    with tqdm(film, arguments.set, unit="frame", smoothing=0.05) as bar:
+    with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
             target, bar, film.size, video.RATE, arguments.size, arguments.seed
         )
     print(
-        f"{len(film):,} frames, {tracks} tracks of {options['people']} people with "
+        f"{len(film):,} frames, {tracks} tracks of {identities} identities with "
         f"{rows:,} faces to {target}"
     )
     return 0
@@ -333,7 +348,7 @@ def _video(arguments: argparse.Namespace) -> int:
 def _two_numbers(text: str, separator: str, form: str) -> tuple[int, int]:
     first, _, second = text.partition(separator)
     if not (first.isdecimal() and second.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {form}")
+        raise argparse.ArgumentTypeError(f"expected {form}, got {text!r}")
     return int(first), int(second)
 
 

@@ -1,4 +1,10 @@
-"""`fr-jax import`: makes an embedder of a published weight file."""
+"""`fr-jax import`: convert a published weight file to an embedder.
+
+No code in the file is run.
+
+Example:
+    fr-jax import mobilefacenet.pt --to mbf --licence "research only"
+"""
 
 import argparse
 import json
@@ -7,29 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from fr_jax.cli.info import describe, doubts
+from fr_jax.convert import DIALECTS
 from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
 from fr_jax.errors import UserError
+
+_DIALECT = "project whose tensor names the file has; default: recognised from them"
 
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
-    add("--to", required=True, metavar="E", help="folder of the embedder")
-    add("--dialect", help="whose tensor names these are; default: recognised")
+    add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
+    add("--dialect", choices=tuple(DIALECTS), help=_DIALECT)
     add("--colour", choices=("RGB", "BGR"), help="default: that of the dialect")
-    add("--part", help="which of several dicts of tensors in a checkpoint")
-    add("--prefix", help="which of several networks among the tensors")
+    add("--part", metavar="NAME", help="of several dicts of tensors in a checkpoint")
+    add("--prefix", metavar="NAME", help="of several networks among the tensors")
     add("--encoder", action="store_true", help="the encoder of a DR-GAN generator")
-    add("--licence", default="", help="of the weights")
-    add("--source", dest="origin", default="", help="where the file comes from")
-    add(
-        "--data-set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="training sets; evaluation marks these as seen",
-    )
+    add("--licence", default="", metavar="TEXT", help="of the weights")
+    add("--source", dest="origin", default="", metavar="TEXT", help="of the file")
+    what = "training sets; evaluation marks their identities as seen"
+    repeated: Any = {"nargs": "+", "action": "extend", "default": []}
+    add("--data-set", **repeated, metavar="NAME", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         "identities": {name: [] for name in arguments.data_set},
     }
     embedder.provenance |= {name: value for name, value in stated.items() if value}
-    if _is_there(embedder, target):
-        print(f"{target} has it already")
+    if _is_stored(embedder, target):
+        print(f"{target}: imported already")
     else:
         embedder.save(target)
     print(describe(embedder))
@@ -55,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _is_there(embedder: Embedder, target: Path) -> bool:
-    """Whether the target is this very embedder; UserError where it is another thing."""
+def _is_stored(embedder: Embedder, target: Path) -> bool:
+    """Whether `target` holds this embedder; UserError if it holds anything else."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
@@ -66,7 +70,7 @@ def _is_there(embedder: Embedder, target: Path) -> bool:
     stored.pop("weights_sha256", None)
     if stored != json.loads(json.dumps(embedder.describe())):
         raise UserError(
-            f"{target} is there and holds something else; choose another --to or "
-            "remove it"
+            f"{target} exists and holds something else; choose another --to or remove "
+            "it"
         )
     return True

@@ -1,4 +1,8 @@
-"""`fr-jax info`: prints what an embedder is, its input and its provenance."""
+"""`fr-jax info`: print the architecture, input, provenance and results of an embedder.
+
+Example:
+    fr-jax info runs/smoke/embedder
+"""
 
 import argparse
 from typing import Any
@@ -10,12 +14,12 @@ from fr_jax.evaluation.results import known_results, table
 
 
 def add_arguments(parser: Any) -> None:
-    help_ = "folder of an embedder, or a weight file"
-    parser.add_argument("embedder", metavar="E", help=help_)
+    what = "its folder, or a weight file"
+    parser.add_argument("embedder", metavar="EMBEDDER", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints an embedder; returns the exit code."""
+    """Prints the properties of an embedder; returns the exit code."""
     print(describe(load_embedder(arguments.embedder, check=False)))
     if results := known_results(arguments.embedder):
         print("results")

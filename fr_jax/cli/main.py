@@ -1,7 +1,7 @@
-"""The program `fr-jax`: finds the command, and tells users what went wrong.
+"""The program `fr-jax`: finds and runs a command, and reports errors of its user.
 
-Exit codes: 0 done, 1 a check failed, 2 the user's error, 3 a run stopped itself, 143 a
-run saved and left at SIGTERM. Set FR_JAX_TRACEBACK=1 to see where an error arose.
+Exit codes: 0 success, 1 a failed check, 2 a user error, 3 training stopped itself, 143
+training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 shows where an error arose.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,13 +22,18 @@ _EXTRAS = {
     "tensorflow": "this needs TensorFlow: pip install '.[tensorflow]'",
     "pyarrow": ".parquet needs pyarrow: pip install '.[parquet]', or choose .npz",
 }
+_ABOUT = "Face recognition in JAX: train and evaluate networks, render synthetic faces."
+_MORE = """\
+`fr-jax COMMAND --help` explains the flags of a command and has an example.
+Documentation: README.md and docs/ in the repository."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and leaves with its exit code."""
+    """Runs a command and exits with its code."""
+    # Read when TensorFlow and OpenCV are imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it greets on every start
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # it warns of detector files
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs on every start
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # warns about detector files
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)  # of orbax and TFDS
     try:
@@ -42,108 +47,113 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
         code = 2
     except Exception as error:
-        found = _exit_code(error)
-        if os.environ.get("FR_JAX_TRACEBACK") or found is None:
+        code = _exit_code(error)
+        if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
         print(f"fr-jax: {error}", file=sys.stderr)
-        code = found
     sys.exit(code)
 
 
-def _exit_code(error: Exception) -> int | None:
+def _exit_code(error: Exception) -> int:
+    """Returns the exit code of an error; 0 for a fault of the program."""
     from data_pipelines import DataError
 
     codes = {TrainingStopped: 3, CheckFailed: 1}
     codes |= dict.fromkeys((UserError, DataError, OSError), 2)
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 0)
 
 
 def _run(argv: list[str]) -> int:
     overrides, rest = _overrides(argv)
-    parser = Parser(prog="fr-jax", description=fr_jax.__doc__)
+    parser = Parser(prog="fr-jax", description=_ABOUT, epilog=_MORE)
     subparsers = parser.add_subparsers(
-        dest="command", required=True, parser_class=Parser, metavar="COMMAND"
+        title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    found = commands()
-    parsers = {
-        name: subparsers.add_parser(name, help=what, description=what)
-        for name, (_, what) in found.items()
-    }
-    given = next((word for word in rest if not word.startswith("-")), "")
-    module: Any = None
-    if given in found:
-        module = importlib.import_module(found[given][0])
-        module.add_arguments(parsers[given])
-    arguments, unused = parser.parse_known_args(rest)
+    named = next((word for word in rest if not word.startswith("-")), "")
+    for name, (module, summary, details) in commands().items():
+        command = subparsers.add_parser(
+            name, help=summary, description=summary, epilog=details
+        )
+        if name == named:
+            imported: Any = importlib.import_module(module)
+            command.set_defaults(run=getattr(imported, "run", None))
+            imported.add_arguments(command)
+    arguments, unused = parser.parse_known_args(rest or ["--help"])
     if unused:
-        known = parsers[arguments.command].flags(getattr(arguments, "action", ""))
-        raise UserError(unknown("argument", unused[0].partition("=")[0], known))
+        flag = unused[0].partition("=")[0]
+        raise UserError(unknown("argument", flag, arguments.parser.flags()))
     if overrides and arguments.command != "train":
-        raise UserError(f"--config.{overrides[0][0]} goes with `fr-jax train` alone")
+        raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
-    return module.run(arguments)
+    return arguments.run(arguments)
 
 
-def commands() -> dict[str, tuple[str, str]]:
-    """Returns the module and the description of each command.
+def commands() -> dict[str, tuple[str, str, str]]:
+    """Returns each command's module, summary and details, from the module's docstring.
 
-    Every module of this package, and `commands` of a system's room, whose docstring
-    begins with `fr-jax NAME`: none of them is imported. A command's module has
-    `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
+    A command is a module of this package, or `commands` in the package of a system,
+    whose docstring begins with `fr-jax NAME`; none is imported. It has
+    `add_arguments(parser)` and, without actions, `run(arguments)` -> exit code.
     """
     root = Path(fr_jax.__path__[0])
-    found = {}
-    for pattern in ("cli/*.py", "systems/*/commands.py"):
-        for path in sorted(root.glob(pattern)):
-            first = path.read_text().partition("\n")[0]
-            if match := re.match(r'"""`fr-jax (\w+)`: (.*?)"*$', first):
-                names = path.relative_to(root.parent).with_suffix("").parts
-                found[match[1]] = ".".join(names), match[2][:1].upper() + match[2][1:]
-    return found
+    modules = {}
+    for path in sorted([*root.glob("cli/*.py"), *root.glob("systems/*/commands.py")]):
+        docstring = r'"""`fr-jax (\w+)`: (.*?)\n\n(.*?)"""'
+        if match := re.match(docstring, path.read_text(), re.DOTALL):
+            name, summary, details = match.groups()
+            parts = path.relative_to(root.parent).with_suffix("").parts
+            modules[name] = ".".join(parts), summary[:1].upper() + summary[1:], details
+    return modules
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.option_strings and action.default not in (None, "", False, []):
+            return f"{action.help} (default: %(default)s)"
+        return action.help
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserErrors, with the nearest name where a choice is not one."""
+    """Raises UserErrors, with the nearest name for an invalid choice."""
 
     def __init__(self, **options: Any):
-        self._flags: list[str] = []  # before -h, which argparse adds
-        self._actions_of: dict[str, Parser] = {}
-        super().__init__(**options, allow_abbrev=False)
+        super().__init__(**options, formatter_class=_Help, allow_abbrev=False)
+        self.set_defaults(parser=self)
 
-    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        self._flags += names
-        return super().add_argument(*names, **options)
+    def add_actions(self) -> Callable[..., "Parser"]:
+        """Returns a function that adds an action such as `data convert`.
 
-    def add_actions(self) -> Any:
-        """Returns what adds the actions of a command, as `data convert`."""
+        It takes the action's name, `run`, one-sentence summary and example.
+        """
         actions = self.add_subparsers(
-            dest="action", required=True, parser_class=Parser, metavar="ACTION"
+            title="actions", dest="action", required=True, metavar="ACTION"
         )
 
-        def add(name: str, what: str) -> Parser:
-            self._actions_of[name] = actions.add_parser(
-                name, help=what, description=what
+        def add(name: str, run: Callable, summary: str, example: str) -> Parser:
+            action = actions.add_parser(
+                name, help=summary, description=summary, epilog=f"Example:\n{example}"
             )
-            return self._actions_of[name]
+            action.set_defaults(run=run)
+            return action
 
         return add
 
-    def flags(self, action: str = "") -> list[str]:
-        """Returns the flags of this command, or of one of its actions."""
-        found = self._actions_of[action]._flags if action else self._flags
-        return [name for name in found if name.startswith("-")]
+    def flags(self) -> Iterator[str]:
+        """Yields the flags of this command or action."""
+        for action in self._actions:
+            yield from action.option_strings
 
     def error(self, message: str) -> NoReturn:
         pattern = r"argument (.*?): invalid choice: '?(.*?)'? \(choose from (.*)\)"
-        if found := re.fullmatch(pattern, message):
-            flag, given, choices = found.groups()
+        if match := re.fullmatch(pattern, message):
+            flag, value, choices = match.groups()
             choices = re.findall(r"[\w.+-]+", choices)
-            raise UserError(unknown(flag.split("/")[0], given, choices))
-        raise UserError(f"{message} ({self.prog} --help shows how)")
+            raise UserError(unknown(flag.split("/")[0].lower(), value, choices))
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def _overrides(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Takes --config.KEY=VALUE and --config.KEY VALUE out of the arguments."""
+    """Separates --config.KEY=VALUE and --config.KEY VALUE from other arguments."""
     overrides, rest = [], []
     words = iter(argv)
     for word in words:

@@ -1,7 +1,12 @@
-"""`fr-jax templates`: scores templates, sets of images of an identity, over splits.
+"""`fr-jax templates`: evaluate templates, sets of images of an identity, as in IJB-A.
 
-Every probe template against every gallery template of a split: verification, and
-identification of the probes whose identity the gallery has.
+In each split, every probe template is compared with every gallery template:
+verification, and identification of the probes whose identity is in the gallery. An
+embedder averages the embeddings of a template; a generator also fuses them, weighted by
+confidence.
+
+Example:
+    fr-jax templates splits.csv --embedder runs/faces/embedder_generator --to templates
 """
 
 import argparse
@@ -20,40 +25,39 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
-    add("table", metavar="CSV", help="split, part, template, identity, file")
-    add("--embedder", required=True, metavar="E", help="or a generator, to fuse by")
-    add("--root", metavar="DIR", help="of the files; default: that of the table")
-    add("--to", required=True, metavar="DIR", help="results.json goes here")
+    add("table", metavar="CSV", help="with split, part, template, identity, file")
+    what = "folder of an embedder or a generator"
+    add("--embedder", required=True, metavar="EMBEDDER", help=what)
+    add("--root", metavar="DIR", help="folder of the files; default: that of CSV")
+    add("--to", required=True, metavar="DIR", help="folder of results.json")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Scores as asked; returns the exit code."""
+    """Evaluates templates; returns the exit code."""
     from data_pipelines.protocols.templates import load
 
     splits, files = load(arguments.table)
     embedder = load_embedder(arguments.embedder)
     root = Path(arguments.root or Path(arguments.table).parent)
     paths = [root / file for file in files]
+    weights: dict[str, np.ndarray | None] = {"avg": None}
     if embedder.network.kind == "generator":
         rotator = Rotator(embedder)
         side = rotator.spec.size
-        parts = [rotator.encode(some) for some in batched(paths, 256, side=side)]
-        features, confidence = (np.concatenate(part) for part in zip(*parts))
+        parts = [rotator.encode(batch) for batch in batched(paths, 256, side=side)]
+        features, weights["fuse"] = (np.concatenate(part) for part in zip(*parts))
     else:
-        features, confidence = embedder.embed(paths, normalize=False), None
-    weights = {"avg": None} if confidence is None else {"avg": None, "fuse": confidence}
-    found: dict[str, list] = {way: [] for way in weights}
-    for name, split in splits.items():
-        for way, scores in found.items():
+        features = embedder.embed(paths, normalize=False)
+    results = {}
+    for aggregation, confidence in weights.items():
+        scores = []
+        for name, split in splits.items():
             try:
-                scores.append(_score(split, features, weights[way]))
+                scores.append(_score(split, features, confidence))
             except ValueError as error:
                 raise UserError(f"{arguments.table}: split {name}: {error}") from None
-    results = {
-        f"templates/{measure}:{way}": value
-        for way, scores in found.items()
-        for measure, value in templates.over_splits(scores).items()
-    }
+        for measure, value in templates.over_splits(scores).items():
+            results[f"templates/{measure}:{aggregation}"] = value
     target = Path(arguments.to)
     target.mkdir(parents=True, exist_ok=True)
     write(target / "results.json", results)
@@ -66,16 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _score(
     split: Any, features: np.ndarray, confidence: np.ndarray | None
 ) -> dict[str, float]:
-    vectors, people = [], []
+    vectors, identities = [], []
     for part in (split.probe, ~split.probe):
-        rows, of = split.image[part], split.template[part]
+        rows, template = split.image[part], split.template[part]
         if confidence is None:
-            numbers, found = templates.averaged(features[rows], of)
+            numbers, found = templates.averaged(features[rows], template)
         else:
-            numbers, found = templates.fused(features[rows], confidence[rows], of)
+            numbers, found = templates.fused(features[rows], confidence[rows], template)
         vectors.append(found)
-        people.append(np.array(split.people)[numbers])
-    probes, gallery = people
+        identities.append(np.array(split.people)[numbers])
+    probes, gallery = identities
     scores = vectors[0] @ vectors[1].T
     same = probes[:, None] == gallery[None]
     return templates.verify(scores, same) | templates.identify(scores, probes, gallery)

@@ -1,60 +1,64 @@
-"""`fr-jax train`: trains a system, from where WORKDIR left off."""
+"""`fr-jax train`: train a system, or resume from the last checkpoint in WORKDIR.
+
+--config=FILE:VARIANT is a configuration file and one of its variants; the NAME of a
+packaged configuration will do. --config.KEY=VALUE overrides a key and may be repeated.
+WORKDIR/config.json has all keys.
+
+Example:
+    fr-jax train --config=inter_prototype:smoke --workdir=runs/smoke \\
+        --config.train.num_steps=200
+
+"""
 
 import argparse
 import sys
+import textwrap
 from typing import Any
 
 import jax
 
 from fr_jax.backend import cpu, sharding
+from fr_jax.cli import config as configs
 from fr_jax.errors import UserError
 
 
 def add_arguments(parser: Any) -> None:
+    parser.epilog += "Packaged configurations, NAME: VARIANTS"
+    for name in configs.packaged():
+        text = f"{name}: {', '.join(configs.packaged_module(name).VARIANTS)}"
+        lines = textwrap.wrap(text, 80, subsequent_indent="    ")
+        parser.epilog += "".join(f"\n    {line}" for line in lines)
     add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        metavar="FILE[:VARIANT]",
-        help="or NAME[:VARIANT] of a packaged one; then any --config.KEY=VALUE",
-    )
+    what = "configuration file or packaged configuration; see below"
+    add("--config", required=True, metavar="FILE[:VARIANT]", help=what)
     add("--workdir", required=True, help="folder of the run, local or gs://")
-    add("--init-from", default="", metavar="EMBEDDER", help="start from these weights")
-    add(
-        "--given",
-        action="append",
-        default=[],
-        type=_named,
-        metavar="NAME=EMBEDDER",
-        help="pretrained networks that the system takes by name",
-    )
-    add(
-        "--compilation-cache",
-        default="",
-        metavar="DIR",
-        help="keep compiled programs here",
-    )
-    add("--distributed", action="store_true", help="one of several processes")
-    add(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="of --distributed, where the cluster does not tell",
-    )
-    add("--num-processes", type=int)
-    add("--process-id", type=int)
+    given: Any = {"dest": "given", "action": "append", "default": []}
+    what = "initialise the trained network from an embedder"
+    add("--init-from", **given, type=_init, metavar="EMBEDDER", help=what)
+    what = "pretrained network that the system takes by NAME; may be repeated"
+    add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=what)
+    what = "keep compiled programs in this folder"
+    add("--compilation-cache", default="", metavar="DIR", help=what)
+    what = "train in several processes, of which this is one"
+    add("--distributed", action="store_true", help=what)
+    what = "of --distributed: address of process 0; default: from the cluster"
+    add("--coordinator", metavar="HOST:PORT", help=what)
+    what = "of --distributed: number of processes; default: from the cluster"
+    add("--num-processes", type=int, metavar="N", help=what)
+    what = "of --distributed: number of this process, from 0; default: from the cluster"
+    add("--process-id", type=int, metavar="I", help=what)
 
 
-# Of `config.train`, what the loop takes under the same name.
+# Arguments of the loop that have the name of their key in `config.train`.
 _PASSED = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains as asked; returns the exit code."""
+    """Trains a system; returns the exit code."""
     _start_jax(arguments)
     from etils import epath
 
     from fr_jax import systems
-    from fr_jax.cli import config as configs
     from fr_jax.embedder import load_embedder
     from fr_jax.evaluation import sets
     from fr_jax.evaluation.verification import Verification
@@ -68,12 +72,9 @@ def run(arguments: argparse.Namespace) -> int:
     config: Any = configs.load(arguments.config, arguments.overrides)
     workdir, options = epath.Path(arguments.workdir), config.train
     check_layout(workdir / "checkpoints")
-    named = list(arguments.given)
-    if arguments.init_from:
-        named.append(("init", arguments.init_from))
-    given = dict(named)
-    if len(given) < len(named):
-        names = ", ".join(name for name, _ in named)
+    given = dict(arguments.given)
+    if len(given) < len(arguments.given):
+        names = ", ".join(name for name, _ in arguments.given)
         raise UserError(f"--given and --init-from name a network twice: {names}")
     context = Context(
         mesh=sharding.make_mesh(model=options.model_axis),
@@ -87,15 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
     num_steps = options.num_steps or round(options.epochs * data.epoch_steps)
     if num_steps < 1:
         raise UserError(
-            f"{num_steps:,} steps of training: give --config.train.epochs or "
-            "--config.train.num_steps, above 0"
+            f"{num_steps:,} steps of training: set --config.train.epochs or "
+            "--config.train.num_steps above 0"
         )
-    known = {"num_steps": num_steps, "steps_per_epoch": data.epoch_steps}
-    known["pretrained"] = {
-        name: embedder.network._replace(variables=())
-        for name, embedder in context.pretrained.items()
+    networks = {name: one.network for name, one in context.pretrained.items()}
+    known = {
+        "num_steps": num_steps,
+        "steps_per_epoch": data.epoch_steps,
+        "pretrained": {n: one._replace(variables=()) for n, one in networks.items()},
+        **data.arguments,
     }
-    known |= data.arguments
     system = configs.call(config.system_name, method.make, config.system, known)
     configs.check_claim(workdir, config, steered=system.feedback is not None)
     if options.ema_decay:
@@ -103,21 +105,21 @@ def run(arguments: argparse.Namespace) -> int:
     check_batch_size(system.expects, data.batch_size)
     if system.feedback and not options.evaluate_every:
         raise UserError(
-            "the system is steered by evaluations, of which there are none: set "
-            "config.train.evaluate_every"
+            "this system needs evaluations during training: set "
+            "--config.train.evaluate_every"
         )
     origins = {name: one.provenance for name, one in context.pretrained.items()}
     provenance = inherit(data.provenance, origins)
-    own_sets = [sets.parse(text) for text in config.evaluation.sets]
+    configured = [sets.parse(text) for text in config.evaluation.sets]
     _say(
-        f"{config.system_name}: {data.summary}; {num_steps:,} steps of "
-        f"{data.batch_size} on {_devices(context.mesh)}",
+        f"{config.system_name}: {data.summary}; {num_steps:,} steps, batch size "
+        f"{data.batch_size}, {_devices(context.mesh)}",
         sys.stderr,
     )
     streams = data.open()
     final = [
         one.mark_seen(provenance.identities) if isinstance(one, Verification) else one
-        for one in (*streams.final_evaluators, *own_sets)
+        for one in (*streams.final_evaluators, *configured)
     ]
     streams = streams._replace(
         evaluators=[*_subsets(final, config.evaluation.subset), *streams.evaluators]
@@ -132,13 +134,13 @@ def run(arguments: argparse.Namespace) -> int:
         workdir,
         num_steps=num_steps,
         mesh=context.mesh,
-        given={name: one.network.variables for name, one in context.pretrained.items()},
+        given={name: network.variables for name, network in networks.items()},
         **{name: options[name] for name in _PASSED},
         guard=Guard() if options.guard else None,
         profile=tuple(options.profile) or None,
     )
     if result.interrupted:
-        _say(f"saved step {result.step:,} and left; the same command resumes from it")
+        _say(f"interrupted: saved step {result.step:,}; the same command resumes")
         return 143
     _hand_over(system, result, provenance, streams.final_evaluators, workdir)
     return 0
@@ -148,19 +150,19 @@ def _start_jax(arguments: argparse.Namespace) -> None:
     cpu.keep_freed_memory()
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
-    asked = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.distributed:
         try:
-            jax.distributed.initialize(*asked)
+            jax.distributed.initialize(*cluster)
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"--distributed: {reason}; give --coordinator HOST:PORT, "
                 "--num-processes N and --process-id I"
             ) from error
-    elif any(flag is not None for flag in asked):
+    elif any(flag is not None for flag in cluster):
         raise UserError(
-            "--coordinator, --num-processes and --process-id go with --distributed"
+            "--coordinator, --num-processes and --process-id need --distributed"
         )
 
 
@@ -175,13 +177,12 @@ def _devices(mesh) -> str:
 
 
 def _subsets(evaluators, count: int) -> list:
-    """Fixed subsets of those evaluators that have them."""
-    found = [getattr(evaluator, "subset", None) for evaluator in evaluators]
-    return [subset(count) for subset in found if subset]
+    """Returns fixed subsets of the evaluators that have a method `subset`."""
+    return [one.subset(count) for one in evaluators if hasattr(one, "subset")]
 
 
 def _hand_over(system, result, provenance, evaluators, workdir) -> None:
-    """Saves the run's networks as embedders, evaluates them, draws the run's curves."""
+    """Saves the trained networks as embedders, evaluates them, and draws figures."""
     from fr_jax.embedder import Embedder
     from fr_jax.evaluation.results import evaluate_and_write
     from fr_jax.report import figures
@@ -207,8 +208,12 @@ def _hand_over(system, result, provenance, evaluators, workdir) -> None:
                 print(f"figure: {path}")
 
 
+def _init(path: str) -> tuple[str, str]:
+    return "init", path
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=EMBEDDER")
+        raise argparse.ArgumentTypeError(f"expected NAME=EMBEDDER, got {text!r}")
     return name, path

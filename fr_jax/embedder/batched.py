@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
+from fr_jax.progress import progress_bar
 
 Arrays = dict[str, np.ndarray]
 
@@ -65,7 +65,8 @@ class BatchedEmbed:
         """
         size = self.batch_size
         starts = range(0, len(images), size)
-        bar = tqdm(starts, progress, unit="batch", disable=not progress, leave=False)
+        options = {"unit": " batches", "disable": not progress, "leave": False}
+        bar = progress_bar(starts, progress, **options)
         batches = (np.asarray(images[start : start + size]) for start in bar)
         found = list(self.each(state, batches, flip=flip))
         if not found:

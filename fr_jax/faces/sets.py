@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
-from tqdm import tqdm
 
 from fr_jax.backend import cpu
 from fr_jax.errors import UserError
@@ -35,6 +34,7 @@ from fr_jax.faces.renderer import light
 from fr_jax.faces.renderer.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
 from fr_jax.faces.renderer.render import render
 from fr_jax.faces.renderer.sample import sample_codes, sample_identities
+from fr_jax.progress import progress_bar
 
 Array = jax.Array
 
@@ -436,8 +436,8 @@ def arrays(
 
 def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
     """Yields what is drawn, with a progress bar over `count` images if labelled."""
-    options = {"unit": "image", "disable": not label, "leave": False}
-    with tqdm(total=count, desc=label, **options) as bar:
+    options = {"unit": " images", "disable": not label, "leave": False}
+    with progress_bar(total=count, label=label, **options) as bar:
         for some in drawn:
             bar.update(len(some.image))
             yield some

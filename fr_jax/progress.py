@@ -1,0 +1,39 @@
+"""Progress of long loops: a bar in a terminal, plain lines in a file or a pipe."""
+
+import io
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS = 30.0  # between two lines
+
+
+class _Lines(tqdm):
+    def display(self, *_: Any, **__: Any) -> None:
+        if self.n:
+            print(self, file=sys.stderr, flush=True)
+
+
+def progress_bar(
+    iterable: Iterable | None = None, label: str = "", **options: Any
+) -> tqdm:
+    """Returns tqdm's progress bar over `iterable`.
+
+    Where standard error is no terminal, it prints a line every 30 seconds and a last
+    one instead, without carriage returns.
+
+    Args:
+      options: of tqdm, such as total, unit, leave, disable.
+    """
+    if sys.stderr.isatty():
+        return tqdm(iterable, label, **options)
+    options |= {
+        "file": io.StringIO(),  # instead of the bar's control characters
+        "mininterval": SECONDS,
+        "maxinterval": SECONDS,
+        "leave": True,
+        "bar_format": "{l_bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+    }
+    return _Lines(iterable, label, **options)
