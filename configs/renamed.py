@@ -1,6 +1,9 @@
-"""Configuration keys that were renamed: the old key is refused with the new one."""
+"""Configuration keys that were renamed: the old key is refused with the new one.
 
-RENAMED = {
+A key that was split has a new name for each `system_name`.
+"""
+
+RENAMED: dict[str, str | dict[str, str]] = {
     "children": "data.children",
     "data.beside": "data.records.auxiliary",
     "data.beside_rows": "data.records.auxiliary_rows",
@@ -51,9 +54,13 @@ RENAMED = {
     "system.ratio": "system.update.ratio",
     "system.real_target": "system.objective.real_target",
     "system.reference_batch": "system.optimizer.reference_batch",
-    "system.schedule": "system.optimizer.schedule (DR-GAN: system.update.name)",
+    "system.schedule": {
+        "dr_gan": "system.update.name",
+        "inter_prototype": "system.optimizer.schedule",
+        "usynthface": "system.optimizer.schedule",
+    },
     "system.spectral_norm": "system.network.discriminator.spectral_norm",
-    "system.stages": "system.update.stages",
+    "system.stages": "system.update",
     "system.strong_ratio": "system.update.strong_ratio",
     "system.switch": "system.trunk_switching",
     "system.switch_every": "system.trunk_switching",

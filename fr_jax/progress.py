@@ -25,8 +25,9 @@ def progress_bar(
     one instead, without carriage returns.
 
     Args:
-      options: of tqdm, such as total, unit, leave, disable.
+      options: of tqdm, such as total, unit (default: images), leave, disable.
     """
+    options = {"unit": " images", **options}
     if sys.stderr.isatty():
         return tqdm(iterable, label, **options)
     options |= {

@@ -1,6 +1,6 @@
-"""Which identities a network was trained on, directly or through pretrained weights.
+"""The identities a network was trained on, directly or through pretrained weights.
 
-Identities are {data set: names}: a name says something within its own set alone.
+Identities are {data set: names}, since a name has a meaning within its set only.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ RENDERED = "rendered"  # the data set of rendered identities
 
 
 class Provenance(NamedTuple):
-    """Where training data came from; stored with every network trained on them.
+    """The origin of training data; stored with every network trained on them.
 
     Attributes:
-      identities: names by data set; an empty list where a set's names are not known.
+      identities: names by data set; an empty list if a set's names are unknown.
       licences: by data set or weight file.
       held_out: identities, by data set, that must not be trained on.
       fingerprint: digest of names, labels and counts of the data.
-      notes: sentences that every reader of the results should see.
-      details: what the method's outputs mean, such as the angles of pose classes.
+      notes: sentences to print with the results.
+      details: the meaning of the outputs, such as the angles of pose classes.
     """
 
     identities: Identities
@@ -33,16 +33,15 @@ class Provenance(NamedTuple):
     details: Mapping[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:
-        """Returns what an embedder keeps of it, fit for JSON."""
-        known = {
+        """Returns the provenance that an embedder stores, as JSON values."""
+        stored = {
             "identities": joined(self.identities),
             "licences": dict(self.licences),
             "held_out": joined(self.held_out),
             "fingerprint": self.fingerprint,
             "note": "; ".join(self.notes),
         }
-        known = {name: value for name, value in known.items() if value}
-        return known | dict(self.details)
+        return {name: value for name, value in stored.items() if value} | self.details
 
 
 def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> str:
@@ -55,25 +54,23 @@ def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> 
 
 
 def joined(*several: Identities) -> dict[str, list[str]]:
-    """Returns the union, set by set, in the order of first appearance."""
-    found: dict[str, dict[str, None]] = {}
+    """Returns the union of each data set, in the order of first appearance."""
+    union: dict[str, dict[str, None]] = {}
     for identities in several:
         for name, names in identities.items():
-            found.setdefault(name, {}).update(dict.fromkeys(names))
-    return {name: list(names) for name, names in found.items()}
+            union.setdefault(name, {}).update(dict.fromkeys(names))
+    return {name: list(names) for name, names in union.items()}
 
 
 def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None:
-    """Raises a UserError where held-out identities were trained on.
+    """Raises a UserError if held-out identities were trained on.
 
-    A set without names counts as trained on as a whole.
+    Of a set without names, all identities count as trained on.
     """
     for name, names in held_out.items():
-        everything = name in trained and not trained[name]
-        overlap = set(names).intersection(
-            names if everything else trained.get(name, ())
-        )
-        if overlap:
+        if name not in trained:
+            continue
+        if overlap := set(names).intersection(trained[name] or names):
             raise UserError(
                 f"{len(overlap)} of the {len(names)} held-out identities of {name} "
                 f"were trained on, such as {min(overlap)}; {remedy}"
@@ -81,19 +78,18 @@ def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None
 
 
 def inherit(own: Provenance, pretrained: Mapping[str, Mapping[str, Any]]) -> Provenance:
-    """Returns the provenance of a network that starts from, or learns from, others.
-
-    It inherits their identities and licences; of a weight file, its terms.
+    """Returns `own` with the identities and licences of pretrained networks.
 
     Args:
-      pretrained: the provenance of each pretrained embedder, by the name it enters by.
+      pretrained: the provenance of each pretrained embedder, by the system's name of
+        it. The licence of an imported weight file defaults to its terms.
 
     Raises:
-      UserError: where one of them was trained on held-out identities.
+      UserError: if one of them was trained on held-out identities.
     """
     identities, licences = [own.identities], {}
-    for name, theirs in pretrained.items():
-        trained = theirs.get("identities", {})
+    for name, inherited in pretrained.items():
+        trained = inherited.get("identities", {})
         check_unseen(
             own.held_out,
             trained,
@@ -101,9 +97,10 @@ def inherit(own: Provenance, pretrained: Mapping[str, Mapping[str, Any]]) -> Pro
             "identities (config.data.records.validation)",
         )
         identities.append(trained)
-        licences |= theirs.get("licences", {})
-        if "file" in theirs:
-            licences[theirs["file"]] = theirs.get("licence") or theirs["terms"]
+        licences |= inherited.get("licences", {})
+        if "file" in inherited:
+            licence = inherited.get("licence") or inherited["terms"]
+            licences[inherited["file"]] = licence
     return own._replace(
         identities=joined(*identities), licences=licences | dict(own.licences)
     )

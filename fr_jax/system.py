@@ -33,10 +33,10 @@ class NetState(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A trained network as it is handed over: enough to build it again anywhere.
+    """A trained network with all that is needed to rebuild it.
 
-    `architecture` and `options` are those of `models.create`, `input_spec` is a
-    `models.preprocess.InputSpec`, `variables` what the module's `apply` takes.
+    `architecture` and `options` are arguments of `models.create`, `input_spec` is a
+    `models.preprocess.InputSpec`, `variables` are those of the module's `apply`.
     """
 
     architecture: str
@@ -62,11 +62,11 @@ class Mean(NamedTuple):
 
 
 class Input(NamedTuple):
-    """What one array of a batch must be.
+    """The type, shape and range expected of one array of a batch.
 
     Attributes:
       dtype: NumPy type.
-      shape: lengths of the axes, None where any length will do.
+      shape: lengths of the axes, None for any length.
       low, below: integer values lie in [low, below); None leaves a side open.
       multiple: the batch size is a multiple of this.
     """
@@ -79,7 +79,7 @@ class Input(NamedTuple):
 
 
 class System(NamedTuple):
-    """Pure functions that make up a method; the training loop calls nothing else.
+    """The pure functions of a method; the training loop calls nothing else.
 
     Attributes:
       init: (key, batch, given={}) -> State. `given` holds trained variables by name. A
@@ -111,10 +111,10 @@ class System(NamedTuple):
 def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> float:
     """Returns the mean of the named metrics of an evaluation.
 
-    'lfw/accuracy' is that of the whole set or of its subset, 'lfw:600/accuracy'.
+    'lfw/accuracy' is the metric of the whole set or of its subset, 'lfw:600/accuracy'.
 
     Raises:
-      UserError: for a metric that is missing; `what` says which setting names it.
+      UserError: for a missing metric; `what` is the setting that names it.
     """
     values = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
     values |= metrics
@@ -127,27 +127,28 @@ def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> floa
 def check_given(
     given: Mapping[str, PyTree] | None, known: Iterable[str]
 ) -> dict[str, PyTree]:
-    """Returns `given` as a dict; UserError for a name that a system does not take."""
+    """Returns `given` as a dict; UserError for a name that is not in `known`."""
     check_names("given network", given or {}, known)
     return dict(given or {})
 
 
 def check_variables(name: str, given: PyTree, expected: PyTree) -> None:
-    """Raises a UserError naming the first array of `given` that is not as expected."""
+    """Raises a UserError for the first array of `given` with an unexpected shape."""
 
     def shapes(tree):
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
         named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
         return {named(path): leaf for path, leaf in leaves}
 
-    found, wanted = shapes(given), shapes(expected)
-    for path in sorted(found.keys() | wanted.keys()):
-        if path not in found or path not in wanted:
-            what = "is missing" if path not in found else "is not of this network"
-            raise UserError(f"weights given as {name!r}: {path} {what}")
-        if found[path].shape != wanted[path].shape:
+    weights, network = shapes(given), shapes(expected)
+    for path in sorted(weights.keys() | network.keys()):
+        if path not in weights:
+            raise UserError(f"weights given as {name!r}: {path} is missing")
+        if path not in network:
+            raise UserError(f"weights given as {name!r}: {path} is not in this network")
+        if weights[path].shape != network[path].shape:
             raise UserError(
-                f"weights given as {name!r}: {path} is {found[path].shape}, this "
-                f"network has {wanted[path].shape}; give the same architecture and "
-                f"options"
+                f"weights given as {name!r}: {path} is {weights[path].shape}, this "
+                f"network has {network[path].shape}; use the same architecture and "
+                "options"
             )

@@ -55,22 +55,19 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     return config
 
 
-def packaged() -> list[str]:
-    """Returns the names of the packaged configurations."""
+def packaged() -> dict[str, Any]:
+    """Returns the modules of the packaged configurations by name."""
     names = [info.name for info in pkgutil.iter_modules(configs.__path__)]
-    return [name for name in names if name != "renamed"]
-
-
-def packaged_module(name: str) -> ModuleType:
-    """Returns the module of a packaged configuration."""
-    return importlib.import_module(f"{configs.__name__}.{name}")
+    modules = {name: importlib.import_module(f"configs.{name}") for name in names}
+    return {n: module for n, module in modules.items() if hasattr(module, "get_config")}
 
 
 def _module(path: str, spec: str) -> ModuleType:
     """Returns the module of a packaged name, or of a file in an importable folder."""
     if path.isidentifier() and not Path(path).exists():
-        check_names(f"configuration in --config={spec}:", [path], packaged())
-        return packaged_module(path)
+        modules = packaged()
+        check_names(f"configuration in --config={spec}:", [path], modules)
+        return modules[path]
     if not Path(path).is_file():
         raise UserError(f"--config={spec}: no such file: {path}")
     folder = str(Path(path).resolve().parent)

@@ -68,7 +68,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     reader = open_source(source, arguments.layout, flat=arguments.flat)
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    with progress_bar(reader, source.name, unit=" images", smoothing=0.05) as bar:
+    with progress_bar(reader, source.name, smoothing=0.05) as bar:
         folder, bad = faces.build(
             bar,
             arguments.to,
@@ -135,7 +135,7 @@ def _align(arguments: argparse.Namespace) -> int:
         detector,
         size=arguments.size,
         legacy_bgr=arguments.legacy_bgr,
-        progress=functools.partial(progress_bar, label="align", unit=" images"),
+        progress=functools.partial(progress_bar, label="align"),
     )
     noted = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)

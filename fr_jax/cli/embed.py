@@ -47,14 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     from data_pipelines.readers.embeddable import open_faces
 
     side = embedder.network.input_spec.size
-    checked = functools.partial(
-        progress_bar, label="check", unit=" images", leave=False
-    )
-    faces = open_faces(Path(arguments.source), side, checked)
+    progress = functools.partial(progress_bar, label="check", leave=False)
+    faces = open_faces(Path(arguments.source), side, progress)
     raw = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))
-    with progress_bar(total=count, label="embed", unit=" images") as bar:
+    with progress_bar(total=count, label="embed") as bar:
         for part in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
             raw.append(part)
             bar.update(len(part))

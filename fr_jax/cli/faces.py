@@ -58,15 +58,15 @@ def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", _render, what, _RENDER).add_argument
-    add("--to", required=True, metavar="DIR", help="new folder; parent of records")
+    add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
     what = "number of identities, of all shards together; default: 6 in a video"
     add("--identities", type=int, metavar="N", help=what)
-    what = "default: 20, if the set has no number of its own"
+    what = "images per identity; default: the set's own number, or 20"
     add("--images-per-identity", type=int, metavar="K", help=what)
     add("--set", default="default", choices=_NAMES, help=_SET)
     what = "<identity>/*.jpg with labels.csv, or TFRecords"
     add("--format", default="folder", choices=("folder", "records"), help=what)
-    add("--name", default="", help="of the records; default: that of the set")
+    add("--name", default="", help="name of the records; default: that of the set")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     what = "crop: aligned by five points, or loose; default: aligned"
     add("--frame", choices=("aligned", "loose"), help=what)
@@ -95,8 +95,7 @@ def _render(arguments: argparse.Namespace) -> int:
     _check_target(arguments)
     plan = _plan(arguments)
     count = len(plan.identities)
-    options = {"total": count, "unit": " images", "smoothing": 0.05}
-    with progress_bar(label="compile", **options) as bar:
+    with progress_bar(total=count, label="compile", smoothing=0.05) as bar:
         target = write(arguments, plan, bar)
         rate = (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
     identities = len(np.unique(plan.identities))

@@ -17,27 +17,30 @@ from fr_jax.convert import DIALECTS
 from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
 from fr_jax.errors import UserError
 
-_DIALECT = "project whose tensor names the file has; default: recognised from them"
-
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
     add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
-    add("--dialect", choices=tuple(DIALECTS), help=_DIALECT)
-    add("--colour", choices=("RGB", "BGR"), help="default: that of the dialect")
-    add("--part", metavar="NAME", help="of several dicts of tensors in a checkpoint")
-    add("--prefix", metavar="NAME", help="of several networks among the tensors")
-    add("--encoder", action="store_true", help="the encoder of a DR-GAN generator")
-    add("--licence", default="", metavar="TEXT", help="of the weights")
-    add("--source", dest="origin", default="", metavar="TEXT", help="of the file")
+    what = "source of the tensor names: %(choices)s; default: recognised"
+    add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=what)
+    what = "channel order of the input; default: that of the dialect"
+    add("--colour", choices=("RGB", "BGR"), help=what)
+    what = "dict of tensors to import, if a checkpoint has several"
+    add("--part", metavar="NAME", help=what)
+    what = "prefix of the tensors to import, if a file has several networks"
+    add("--prefix", metavar="PREFIX", help=what)
+    add("--encoder", action="store_true", help="import only a DR-GAN encoder")
+    add("--licence", default="", metavar="TEXT", help="licence of the weights")
+    what = "origin of the file"
+    add("--source", dest="origin", default="", metavar="TEXT", help=what)
     what = "training sets; evaluation marks their identities as seen"
     repeated: Any = {"nargs": "+", "action": "extend", "default": []}
     add("--data-set", **repeated, metavar="NAME", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Imports a file; returns the exit code."""
+    """Imports a weight file; returns the exit code."""
     target = Path(arguments.to)
     taken = ("dialect", "colour", "part", "prefix", "encoder")
     options = {name: getattr(arguments, name) for name in taken}

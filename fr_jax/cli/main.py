@@ -5,6 +5,7 @@ training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 shows where an error 
 """
 
 import argparse
+import ast
 import importlib
 import os
 import re
@@ -16,7 +17,13 @@ from typing import Any, NoReturn
 from absl import logging
 
 import fr_jax
-from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
+from fr_jax.errors import (
+    CheckFailed,
+    TrainingStopped,
+    UserError,
+    check_names,
+    unknown,
+)
 
 _EXTRAS = {
     "tensorflow": "this needs TensorFlow: pip install '.[tensorflow]'",
@@ -70,7 +77,7 @@ def _run(argv: list[str]) -> int:
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
     named = next((word for word in rest if not word.startswith("-")), "")
-    for name, (module, summary, details) in commands().items():
+    for name, (module, summary, details) in sorted(commands().items()):
         command = subparsers.add_parser(
             name, help=summary, description=summary, epilog=details
         )
@@ -97,18 +104,19 @@ def commands() -> dict[str, tuple[str, str, str]]:
     """
     root = Path(fr_jax.__path__[0])
     modules = {}
-    for path in sorted([*root.glob("cli/*.py"), *root.glob("systems/*/commands.py")]):
-        docstring = r'"""`fr-jax (\w+)`: (.*?)\n\n(.*?)"""'
-        if match := re.match(docstring, path.read_text(), re.DOTALL):
-            name, summary, details = match.groups()
+    for path in [*root.glob("cli/*.py"), *root.glob("systems/*/commands.py")]:
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        first, _, details = docstring.partition("\n\n")
+        if match := re.fullmatch(r"`fr-jax (\w+)`: (\w)(.*)", first):
+            name, initial, rest = match.groups()
             parts = path.relative_to(root.parent).with_suffix("").parts
-            modules[name] = ".".join(parts), summary[:1].upper() + summary[1:], details
+            modules[name] = ".".join(parts), initial.upper() + rest, details
     return modules
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.option_strings and action.default not in (None, "", False, []):
+        if action.nargs != 0 and action.default not in (None, "", []):
             return f"{action.help} (default: %(default)s)"
         return action.help
 
@@ -143,12 +151,12 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             yield from action.option_strings
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None:
+            names = action.option_strings or [str(action.metavar).lower()]
+            check_names(names[0], [value], action.choices)
+
     def error(self, message: str) -> NoReturn:
-        pattern = r"argument (.*?): invalid choice: '?(.*?)'? \(choose from (.*)\)"
-        if match := re.fullmatch(pattern, message):
-            flag, value, choices = match.groups()
-            choices = re.findall(r"[\w.+-]+", choices)
-            raise UserError(unknown(flag.split("/")[0].lower(), value, choices))
         raise UserError(f"{message}; see {self.prog} --help")
 
 

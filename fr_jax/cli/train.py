@@ -7,7 +7,6 @@ WORKDIR/config.json has all keys.
 Example:
     fr-jax train --config=inter_prototype:smoke --workdir=runs/smoke \\
         --config.train.num_steps=200
-
 """
 
 import argparse
@@ -23,11 +22,11 @@ from fr_jax.errors import UserError
 
 
 def add_arguments(parser: Any) -> None:
-    parser.epilog += "Packaged configurations, NAME: VARIANTS"
-    for name in configs.packaged():
-        text = f"{name}: {', '.join(configs.packaged_module(name).VARIANTS)}"
+    parser.epilog += "\n\nPackaged configurations, NAME: VARIANTS"
+    for name, module in configs.packaged().items():
+        text = f"{name}: {', '.join(module.VARIANTS)}"
         lines = textwrap.wrap(text, 80, subsequent_indent="    ")
-        parser.epilog += "".join(f"\n    {line}" for line in lines)
+        parser.epilog += "\n" + textwrap.indent("\n".join(lines), "    ")
     add = parser.add_argument
     what = "configuration file or packaged configuration; see below"
     add("--config", required=True, metavar="FILE[:VARIANT]", help=what)

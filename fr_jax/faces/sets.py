@@ -436,7 +436,7 @@ def arrays(
 
 def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
     """Yields what is drawn, with a progress bar over `count` images if labelled."""
-    options = {"unit": " images", "disable": not label, "leave": False}
+    options = {"disable": not label, "leave": False}
     with progress_bar(total=count, label=label, **options) as bar:
         for some in drawn:
             bar.update(len(some.image))

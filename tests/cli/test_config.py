@@ -90,11 +90,15 @@ def test_value_is_read_as_the_type_of_the_default(key, text, value):
         ("data.rendered.num_identites", "5", "did you mean 'num_identities'"),
         ("data.children.child_filtr", "5", "did you mean 'child_filter'"),
         ("data.batch_size.rows", "5", "has no key 'rows'"),
-        ("system.optimizer.learning_rate", "high", "str where float is needed"),
-        ("data.batch_size", "2.5", "float where int is needed, as in 32"),
-        ("train.guard", "1", "int where bool is needed"),
-        ("system.optimizer.milestones", "5", "int where tuple is needed"),
-        ("system.head_options", "5", "int where dict is needed, as in {'margin'"),
+        (
+            "system.optimizer.learning_rate",
+            "high",
+            "expected float, as in 0.1, got str",
+        ),
+        ("data.batch_size", "2.5", "expected int, as in 32, got float"),
+        ("train.guard", "1", "expected bool, as in True, got int"),
+        ("system.optimizer.milestones", "5", "expected tuple, as in .*, got int"),
+        ("system.head_options", "5", "expected dict, as in {'margin'.*, got int"),
     ],
 )
 def test_wrong_key_or_value_is_refused(key, text, match):
@@ -178,11 +182,15 @@ def test_settings_that_touch_no_number_are_free_to_change(begun, key):
         (
             {"system.optimizer.learning_rate": "0.2"},
             False,
-            "optimizer.learning_rate: 0.1 there, 0.2 now",
+            "optimizer.learning_rate: 0.1 before, 0.2 now",
         ),
-        ({"data.batch_size": "16"}, False, "data.batch_size: 32 there, 16 now"),
-        ({"train.evaluate_every": "7"}, True, "train.evaluate_every: 100 there, 7 now"),
-        ({"evaluation.subset": "7"}, True, "evaluation.subset: 600 there, 7 now"),
+        ({"data.batch_size": "16"}, False, "data.batch_size: 32 before, 16 now"),
+        (
+            {"train.evaluate_every": "7"},
+            True,
+            "train.evaluate_every: 100 before, 7 now",
+        ),
+        ({"evaluation.subset": "7"}, True, "evaluation.subset: 600 before, 7 now"),
         (
             {f"data.rendered.{name}": "7" for name in ("num_images", "size")}
             | {f"data.children.{n}": "7" for n in ("seed", "child_filter", "stand_ins")}
@@ -208,7 +216,7 @@ def test_unset_option_of_another_version_is_no_difference(begun):
     (begun / "config.json").write_text(json.dumps(stored))
     config = configs.load(SMOKE, [("system.augmentation", "()")])
     configs.check_claim(begun, config, steered=False)
-    with pytest.raises(UserError, match="system.augmentation: 'absent' there"):
+    with pytest.raises(UserError, match="system.augmentation: 'absent' before"):
         configs.check_claim(begun, configs.load(SMOKE), steered=False)
 
 

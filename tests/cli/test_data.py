@@ -34,7 +34,13 @@ def test_folder_is_converted_and_described(command, identities, tmp_path):
     assert "18 images to" in out
     code, out, error = command("data", "info", tmp_path / "faces")
     assert code == 0, error
-    for text in ("18 of 112x112", "identities  6", "3 to 3 images", "mine", "here"):
+    for text in (
+        "18, 112x112 pixels",
+        "identities  6",
+        "images each 3 to 3",
+        "mine",
+        "here",
+    ):
         assert text in out
     sheet = tmp_path / "faces/contact_sheet.png"
     assert sheet.read_bytes()[:4] == b"\x89PNG"

@@ -17,7 +17,7 @@ def test_folder_is_embedded(command, mistake, embedder, identities, tmp_path):
     words = ("embed", identities, "--embedder", embedder, "--to", to)
     code, out, error = command(*words)
     assert code == 0, error
-    assert "18 embeddings of 8 numbers" in out
+    assert "18 embeddings of 8 dimensions" in out
     assert "18/18" in error
     found = read_npz(to)
     paths = sorted(identities.rglob("*.jpg"))

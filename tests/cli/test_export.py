@@ -59,7 +59,7 @@ def test_program_is_kept_with_its_description(
     exported_as(lambda folder: fr_jax.load_embedder(embedder).embed)
     code, out, error = command(*words, "jax")
     assert code == 0, error
-    assert "embeds with cosine 1.000000" in out
+    assert "checked: cosine 1.000000" in out
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["embedder.json", "model.jax"]
     mistake("exists; choose another folder", *words, "jax")

@@ -54,7 +54,7 @@ IDENTITIES = ("--identities", "5", "--images-per-identity", "3", "--seed", "4")
 
 def test_folder_has_images_and_exact_labels(render):
     folder, out = render("whole", *IDENTITIES, "--max-yaw", "45")
-    assert re.search(rf"15 images of 5 \w+ to {folder}", out)
+    assert re.search(rf"15 images of 5 identities to {folder}", out)
     faces = list(ImageFolder(folder))
     assert [face.identity for face in faces[::3]] == [
         f"s4n{number:07}" for number in range(5)
@@ -221,24 +221,24 @@ SOME = "--identities 5 "
         (SOME + "--format record", "did you mean 'records'"),
         (SOME + "--frame lose", "did you mean 'loose'"),
         (SOME + "--quality fas", "did you mean 'fast'"),
-        ("--identities 0", "--identities 0: use 1 to"),
-        (SOME + "--images-per-identity 0", "--images-per-identity 0"),
-        (SOME + "--size 8", "--size 8: use 16 to 1024"),
-        (SOME + "--seed -1", "--seed -1"),
-        (SOME + "--max-yaw 120", "--max-yaw 120: use 0 to 90"),
-        (SOME + "--set ages --child-share 2", "--child-share 2"),
-        (SOME + "--child-share 0.5", "--child-share goes with --set ages"),
-        (SOME + "--set kdef --images-per-identity 4", "not with kdef"),
-        (SOME + "--shots 4", "--shots goes with --set video"),
-        (SOME + "--shard 1:4", "is not I/N"),
+        ("--identities 0", "--identities is 0; use 1 to 1073741824"),
+        (SOME + "--images-per-identity 0", "--images-per-identity is 0; use 1 to"),
+        (SOME + "--size 8", "--size is 8; use 16 to 1024"),
+        (SOME + "--seed -1", "--seed is -1; use 0 to"),
+        (SOME + "--max-yaw 120", "--max-yaw is 120.0; use 0 to 90"),
+        (SOME + "--set ages --child-share 2", "--child-share is 2.0; use 0 to 1"),
+        (SOME + "--child-share 0.5", "--child-share needs --set ages"),
+        (SOME + "--set kdef --images-per-identity 4", "got kdef"),
+        (SOME + "--shots 4", "--shots needs --set video"),
+        (SOME + "--shard 1:4", "expected I/N, as in 0/8, got '1:4'"),
         (SOME + "--shard 4/4", "shards count from 0"),
         (SOME + "--shard 0/6", "--shard 0/6 of 5"),
         ("--set pairs --identities 20 --shard 0/2", "no shards"),
         ("--set video --format records", "no records"),
-        (SOME + "--name a", "--name goes with --format records"),
+        (SOME + "--name a", "--name needs --format records"),
         (SOME + "--set pairs", "in 10 folds"),
         ("--set video --identities 2", "together of 2"),
-        ("--set video --frame-size 640", "is not WxH"),
+        ("--set video --frame-size 640", "expected WxH, as in 640x360"),
         ("--identities 1000000 --images-per-identity 9999", "GB are free at"),
     ],
 )

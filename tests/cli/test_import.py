@@ -42,7 +42,7 @@ def test_repeated_import_changes_nothing(command, mistake, imported):
     words, target, _, _ = imported
     code, out, _ = command(*words)
     assert code == 0
-    assert "has it already" in out
+    assert "imported already" in out
     mistake("holds something else; choose another --to", *words, "--colour", "BGR")
     assert fr_jax.load_embedder(target).network.input_spec.colour == "RGB"
 

@@ -64,7 +64,7 @@ def test_run_resumes_with_a_free_setting_changed(command, trained):
 
 def test_run_does_not_resume_with_another_configuration(mistake, trained):
     words = (*SAME, "--workdir", trained, "--config.system.optimizer.learning_rate=0.2")
-    mistake("system.optimizer.learning_rate: 0.1 there, 0.2 now", *words)
+    mistake("system.optimizer.learning_rate: 0.1 before, 0.2 now", *words)
 
 
 def test_init_from_starts_with_the_weights_of_an_embedder(command, trained, tmp_path):
@@ -102,7 +102,7 @@ def on_records(records):
     return ("train", f"--config={CONFIG}:smoke", *flags(settings))
 
 
-def test_own_evaluation_sets_are_evaluated(command, records, tmp_path):
+def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):
     """Also in the loop, where they choose the step that is handed over."""
     import pickle
 
@@ -147,19 +147,22 @@ def test_layout_1_is_refused_before_anything_is_read(mistake, tmp_path):
 # Refused before faces are rendered.
 RENDERED = [
     ("--config.system.optimizer.learning_rat=1", "did you mean 'learning_rate'"),
-    ("--config.system.optimizer.learning_rate=high", "str where float is needed"),
+    (
+        "--config.system.optimizer.learning_rate=high",
+        "expected float, as in 0.1, got str",
+    ),
     ("--config.system.optimizer.learning_rate", "needs a value"),
     ("--workdr=x", "did you mean '--workdir'"),
     ("--config.system.backbone=iresnet_18", "did you mean 'iresnet18'"),
     ("--config.system.head=cosfase", "did you mean 'cosface'"),
     ("--config.system.head=softmax", "unknown option of head softmax 'margin'"),
     ("--config.system.backbone_options.dtype=bfloat", "unknown dtype 'bfloat'"),
-    ("--num-processes=2", "go with --distributed"),
+    ("--num-processes=2", "need --distributed"),
     ("--config.system_name=interprototype", "did you mean 'inter_prototype'"),
     ("--config.system_name=json", "system 'json' has no function make()"),
     ("--config.data.source=disk", "unknown data source 'disk'"),
     ("--init-from={t}", "no embedder here"),
-    ("--given=x", "is not NAME=EMBEDDER"),
+    ("--given=x", "expected NAME=EMBEDDER, got 'x'"),
     ("--config.data.children.stand_ins=50", "is 50, for records"),
     ("--config.data.rendered.size=8", "size is 8; a face needs 16 pixels"),
     ("--config.data.rendered.num_unseen=25", "25 people in 10 folds"),
