@@ -32,7 +32,7 @@ def add_arguments(parser: Any) -> None:
 
     action = parser.add_actions()
     what = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
-    add = action("convert", _convert, what, _CONVERT).add_argument
+    add = action("convert", what, _CONVERT).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
     add("--to", required=True, metavar="DIR", help="the records go to DIR/NAME")
     add("--name", required=True, help="of the set: lower-case letters, digits and _")
@@ -46,18 +46,24 @@ def add_arguments(parser: Any) -> None:
     add("--max-bad", type=int, default=100, metavar="N", help=what)
 
     what = "Print counts, sizes and provenance of a set, and draw a contact sheet."
-    add = action("info", _info, what, _INFO).add_argument
+    add = action("info", what, _INFO).add_argument
     add("directory", metavar="DIR", help="of the records")
     add("--sheet", default="", metavar="PNG", help="default: DIR/contact_sheet.png")
 
     what = "Detect faces and align them to the five-point template."
-    add = action("align", _align, what, _ALIGN).add_argument
+    add = action("align", what, _ALIGN).add_argument
     add("source", metavar="SRC", help="folder of photographs, with subfolders")
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR", help="new folder for the faces")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     what = "show the detector BGR for RGB, as USynthFace did"
     add("--legacy-bgr", action="store_true", help=what)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs an action; returns the exit code."""
+    actions = {"convert": _convert, "info": _info, "align": _align}
+    return actions[arguments.action](arguments)
 
 
 def _convert(arguments: argparse.Namespace) -> int:

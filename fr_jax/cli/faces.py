@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
-    add = action("render", _render, what, _RENDER).add_argument
+    add = action("render", what, _RENDER).add_argument
     add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
     what = "number of identities, of all shards together; default: 6 in a video"
     add("--identities", type=int, metavar="N", help=what)
@@ -86,7 +86,7 @@ def add_arguments(parser: Any) -> None:
     add("--frame-size", type=_frame_size, metavar="WxH", help=what)
 
 
-def _render(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Renders faces if the arguments are valid; returns the exit code."""
     _check(arguments)
     if arguments.set == "video":

@@ -77,14 +77,14 @@ def _run(argv: list[str]) -> int:
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
     named = next((word for word in rest if not word.startswith("-")), "")
+    chosen: Any = None
     for name, (module, summary, details) in sorted(commands().items()):
         command = subparsers.add_parser(
             name, help=summary, description=summary, epilog=details
         )
         if name == named:
-            imported: Any = importlib.import_module(module)
-            command.set_defaults(run=getattr(imported, "run", None))
-            imported.add_arguments(command)
+            chosen = importlib.import_module(module)
+            chosen.add_arguments(command)
     arguments, unused = parser.parse_known_args(rest or ["--help"])
     if unused:
         flag = unused[0].partition("=")[0]
@@ -92,15 +92,15 @@ def _run(argv: list[str]) -> int:
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
-    return arguments.run(arguments)
+    return chosen.run(arguments)
 
 
 def commands() -> dict[str, tuple[str, str, str]]:
     """Returns each command's module, summary and details, from the module's docstring.
 
     A command is a module of this package, or `commands` in the package of a system,
-    whose docstring begins with `fr-jax NAME`; none is imported. It has
-    `add_arguments(parser)` and, without actions, `run(arguments)` -> exit code.
+    whose docstring begins with `fr-jax NAME`; none is imported. It has the functions
+    `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
     """
     root = Path(fr_jax.__path__[0])
     modules = {}
@@ -131,18 +131,16 @@ class Parser(argparse.ArgumentParser):
     def add_actions(self) -> Callable[..., "Parser"]:
         """Returns a function that adds an action such as `data convert`.
 
-        It takes the action's name, `run`, one-sentence summary and example.
+        It takes the action's name, one-sentence summary and example.
         """
         actions = self.add_subparsers(
             title="actions", dest="action", required=True, metavar="ACTION"
         )
 
-        def add(name: str, run: Callable, summary: str, example: str) -> Parser:
-            action = actions.add_parser(
+        def add(name: str, summary: str, example: str) -> Parser:
+            return actions.add_parser(
                 name, help=summary, description=summary, epilog=f"Example:\n{example}"
             )
-            action.set_defaults(run=run)
-            return action
 
         return add
 

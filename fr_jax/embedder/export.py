@@ -181,7 +181,7 @@ def _load_tflite(folder: Path) -> Graph:
     except ModuleNotFoundError:
         from tensorflow import lite
 
-    with _without_remarks():
+    with _without_remarks(), _without_native_output():
         interpreter = lite.Interpreter(str(folder / "model.tflite"))
     (wants,) = interpreter.get_input_details()
     (gives,) = interpreter.get_output_details()
@@ -238,6 +238,19 @@ def _without_remarks():
             yield
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def _without_native_output():
+    """Discards what native code writes to standard error."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 FORMATS = {

@@ -1,6 +1,7 @@
 """What a run writes down: metrics.jsonl, TensorBoard events, a progress line."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -56,11 +57,16 @@ class MetricLog:
             self._tensorboard.write_scalars(step, dict(scalars))
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
-        """Shows one line: step, loss, images (pairs) a second, data wait, time left."""
+        """Shows a line: step, losses, accuracies, images per second, time left.
+
+        Metrics named 'loss' or 'accuracy' are shown, also those of one network of
+        several, such as 'generator/loss'.
+        """
         left = (self._num_steps - step) / max(scalars["steps_per_second"], 1e-9)
         parts = [f"step {step:,}/{self._num_steps:,}"]
-        if "loss" in scalars:
-            parts.append(f"loss {scalars['loss']:.4g}")
+        for kind in ("loss", "accuracy"):
+            names = [name for name in scalars if name.rpartition("/")[2] == kind]
+            parts += [f"{name} {scalars[name]:.4g}" for name in names]
         rate = scalars[f"{self._unit}_per_second"]
         parts.append(f"{rate:,.0f} {self._unit}/s")
         parts.append(f"data wait {scalars['data_wait']:.0%}")
@@ -90,6 +96,7 @@ def duration(seconds: float) -> str:
 def _tensorboard(workdir: epath.PathLike) -> Any:
     """clu's TensorBoard writer, or None where TensorFlow is not installed."""
     try:
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs when imported
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's

@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs.renamed import RENAMED
 from fr_jax.cli import config as configs
 from fr_jax.errors import UserError
 from tests.support.commands import CONFIGS
@@ -105,6 +106,73 @@ def test_wrong_key_or_value_is_refused(key, text, match):
     with pytest.raises(UserError, match=match) as caught:
         configs.load(SMOKE, [(key, text)])
     assert len(str(caught.value).splitlines()) == 1
+
+
+# --- renamed keys ---------------------------------------------------------------------
+
+
+def known_keys(node, prefix="") -> set[str]:
+    """Returns the dotted keys of a configuration, of inner nodes too."""
+    keys = set()
+    for name, value in node.items():
+        keys |= {prefix + name}
+        if isinstance(value, ConfigDict):
+            keys |= known_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+@pytest.fixture(scope="module")
+def keys_by_system():
+    """Returns the keys of all variants of each packaged configuration."""
+    return {
+        name: set().union(
+            *(known_keys(configs.load(f"{name}:{v}")) for v in module.VARIANTS)
+        )
+        for name, module in configs.packaged().items()
+    }
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_new_name_of_a_key_exists_and_the_old_one_does_not(keys_by_system, old):
+    new = RENAMED[old]
+    if isinstance(new, dict):
+        assert all(key in keys_by_system[name] for name, key in new.items())
+    else:
+        assert any(new in keys for keys in keys_by_system.values())
+    assert not any(old in keys for keys in keys_by_system.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "new"),
+    [
+        ("inter_prototype", "data.path", "data.records.path"),
+        ("inter_prototype", "children.age_file", "data.children.age_file"),
+        ("usynthface", "selection.held_out", "data.records.held_out"),
+        ("usynthface", "selection.kind", "data.selection.kind"),
+        ("usynthface", "system.schedule", "system.optimizer.schedule"),
+        ("dr_gan", "system.schedule", "system.update.name"),
+        ("dr_gan", "system.generator.noise", "system.network.generator.noise"),
+    ],
+)
+def test_renamed_key_is_refused_with_its_new_name(name, key, new):
+    with pytest.raises(UserError) as caught:
+        configs.load(name, [(key, "1")])
+    assert str(caught.value) == f"--config.{key} was renamed: use --config.{new}"
+
+
+def test_renamed_key_of_a_configuration_of_another_system(tmp_path):
+    """A file of the user's own need not have the new key, and may have the old one."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    return ConfigDict({'system_name': 'mine', 'data': {'path': 'a'}})\n"
+    )
+    assert configs.load(str(path), [("data.path", "b")]).data.path == "b"
+    with pytest.raises(UserError, match="use --config.data.records.identities"):
+        configs.load(str(path), [("data.identities", "b")])
+    with pytest.raises(UserError, match="has no key 'system'"):
+        configs.load(str(path), [("system.schedule", "b")])
 
 
 # --- options of `make` ----------------------------------------------------------------

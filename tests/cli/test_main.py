@@ -1,7 +1,6 @@
-"""The program itself: help of every command, unknown names, exit codes."""
+"""The program itself: its commands, unknown names, exit codes."""
 
 import ast
-import re
 import subprocess
 import sys
 
@@ -11,35 +10,12 @@ from fr_jax.cli import main as program
 from fr_jax.errors import CheckFailed, TrainingStopped
 from tests.support.paths import ROOT
 
-COMMANDS = (
-    *("compare", "data", "embed", "evaluate", "export", "faces", "import", "info"),
-    *("rotate", "templates", "train"),
-)
-ACTIONS = ("data convert", "data info", "data align", "faces render")
 
-
-def test_commands_are_those_of_the_package_and_of_the_rooms():
-    found = program.commands()
-    assert sorted(found) == sorted(COMMANDS)
-    assert found["rotate"][0] == "fr_jax.systems.dr_gan.commands"
-    assert found["import"][0] == "fr_jax.cli.import_"
-
-
-def test_help_lists_every_command(command):
-    code, out, _ = command("--help")
-    assert code == 0
-    for name, (_, summary, _) in program.commands().items():
-        assert re.search(rf"^    {name}\s+{summary[:30]}", out, re.MULTILINE)
-    assert "docs/" in out
-    assert command() == (0, out, "")
-
-
-@pytest.mark.parametrize("words", [*COMMANDS, *ACTIONS])
-def test_help_of_a_command(command, words):
-    code, out, error = command(*words.split(), "--help")
-    assert code == 0, error
-    assert out.startswith(f"usage: fr-jax {words}")
-    assert error == ""
+def test_commands_are_those_of_the_package_and_of_systems():
+    modules = {name: module for name, (module, *_) in program.commands().items()}
+    assert len(modules) == 11
+    assert modules["rotate"] == "fr_jax.systems.dr_gan.commands"
+    assert modules["import"] == "fr_jax.cli.import_"
 
 
 def test_help_imports_no_command_and_no_jax():

@@ -40,6 +40,19 @@ def test_progress_names_the_unit_and_the_time_left(tmp_path, capsys):
     )
 
 
+def test_progress_names_losses_and_accuracies_of_each_network(tmp_path, capsys):
+    log = MetricLog(tmp_path, num_steps=2000)
+    rates = {"steps_per_second": 2.0, "images_per_second": 64.0, "data_wait": 0.0}
+    losses = {"generator/loss": 2.5, "discriminator/loss": 0.75}
+    rest = {"generator/pose_loss": 9.0, "discriminator/pose_accuracy": 0.1}
+    log.progress(1000, {"discriminator/accuracy": 0.625} | losses | rest | rates)
+    log.close()
+    assert capsys.readouterr().err == (
+        "step 1,000/2,000  generator/loss 2.5  discriminator/loss 0.75  "
+        "discriminator/accuracy 0.625  64 images/s  data wait 0%  8 min left\n"
+    )
+
+
 def test_inactive_log_writes_nothing(tmp_path, capsys):
     log = MetricLog(tmp_path, num_steps=10, active=False)
     log.write(1, {"loss": 1.0})
