@@ -41,7 +41,8 @@ class Provenance(NamedTuple):
             "fingerprint": self.fingerprint,
             "note": "; ".join(self.notes),
         }
-        return {name: value for name, value in stored.items() if value} | self.details
+        filled = {name: value for name, value in stored.items() if value}
+        return filled | dict(self.details)
 
 
 def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.inputs import FACE_SIDE, check_aligned
+from fr_jax.embedder.inputs import FACE_SIDE, check_aligned, read_image
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.results import known_results
 from fr_jax.metrics.verification import cosines
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if threshold is not None:
         check_range("--threshold", threshold, -1, 1)
     paths = [Path(arguments.first), Path(arguments.second)]
-    images = [_image(path) for path in paths]
+    images = [read_image(path, upright=True) for path in paths]
     if arguments.detector:
         from data_pipelines.vision import detect
 
@@ -77,17 +77,6 @@ def _decision(cosine: float, threshold: float) -> str:
     if cosine >= threshold:
         return f"same identity: at least {threshold:.4f}"
     return f"different identities: below {threshold:.4f}"
-
-
-def _image(path: Path) -> np.ndarray:
-    from data_pipelines import DataError, images
-
-    try:
-        return images.decode(images.read_file(path), upright=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (DataError, OSError) as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _aligned(path: Path, image: np.ndarray, detector: Any) -> np.ndarray:

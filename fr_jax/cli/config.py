@@ -6,13 +6,14 @@ import importlib.util
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import configs
@@ -103,9 +104,9 @@ def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> No
 
     `steered`: evaluations lower the learning rate or stop the run.
     """
-    if _has_run(workdir) and (
-        lines := differences(config, workdir / "config.json", steered)
-    ):
+    if not _has_run(workdir):
+        return
+    if lines := differences(config, workdir / "config.json", steered):
         more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise UserError(
             f"{workdir} holds a run of another configuration "
@@ -178,10 +179,10 @@ def differences(
     of the program add and remove options.
     """
     try:
-        before = dict(_flat(json.loads(stored.read_text())))
+        before = flatten_dict(json.loads(stored.read_text()), sep=".")
     except ValueError as error:
         raise UserError(f"{stored}: damaged ({error})") from error
-    now = dict(_flat(json.loads(to_json(config))))
+    now = flatten_dict(json.loads(to_json(config)), sep=".")
     free = [key for key in FREE if not (steered and key in _STEERING)]
     lines = []
     for key in sorted(before.keys() | now.keys()):
@@ -197,11 +198,3 @@ def differences(
 
 def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=1)
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        yield prefix, node
-        return
-    for key, child in node.items():
-        yield from _flat(child, f"{prefix}.{key}" if prefix else key)

@@ -18,9 +18,6 @@ from fr_jax.progress import progress_bar
 from fr_jax.report import figures
 
 _SHOWN = 50  # faces on a contact sheet
-_ALIGN = "    fr-jax data align photos --detector yunet.onnx --to aligned"
-_CONVERT = "    fr-jax data convert aligned --to records --name mine"
-_INFO = "    fr-jax data info records/mine"
 _LAYOUT = """\
 folders: one of images per identity; labels: a labels.csv with file, identity and
 optionally yaw, light; cfp, multipie: labels in file names; auto: labels if there is a
@@ -32,7 +29,7 @@ def add_arguments(parser: Any) -> None:
 
     action = parser.add_actions()
     what = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
-    add = action("convert", what, _CONVERT).add_argument
+    add = action("convert", what).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
     add("--to", required=True, metavar="DIR", help="the records go to DIR/NAME")
     add("--name", required=True, help="of the set: lower-case letters, digits and _")
@@ -46,12 +43,12 @@ def add_arguments(parser: Any) -> None:
     add("--max-bad", type=int, default=100, metavar="N", help=what)
 
     what = "Print counts, sizes and provenance of a set, and draw a contact sheet."
-    add = action("info", what, _INFO).add_argument
+    add = action("info", what).add_argument
     add("directory", metavar="DIR", help="of the records")
     add("--sheet", default="", metavar="PNG", help="default: DIR/contact_sheet.png")
 
     what = "Detect faces and align them to the five-point template."
-    add = action("align", what, _ALIGN).add_argument
+    add = action("align", what).add_argument
     add("source", metavar="SRC", help="folder of photographs, with subfolders")
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR", help="new folder for the faces")

@@ -5,13 +5,13 @@ Example:
 """
 
 import argparse
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from tqdm import tqdm
 
 from fr_jax.errors import UserError, check_range
@@ -25,9 +25,7 @@ _WHOLE = ("pairs", "video")  # folders that cannot be rendered in shards
 _IMAGES = 20  # per identity, for sets of any number of images
 _GROUP = 6  # identities in a video
 _GAPS = (20, 30)  # years between the images of a child-adult pair
-_VERSION = "1.0.0"  # of the builder, which would load TensorFlow
 _LICENCE = "none needed: the faces are synthetic"
-_RENDER = "    fr-jax faces render --identities 100 --images-per-identity 20 --to faces"
 _SET = """\
 default: any pose, light, age and expression; usynthface, kdef, multipie, ages: like the
 data set or method; pairs: with LFW's pairs.txt; video: a group with tracks"""
@@ -57,7 +55,7 @@ class Plan(NamedTuple):
 def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
-    add = action("render", what, _RENDER).add_argument
+    add = action("render", what).add_argument
     add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
     what = "number of identities, of all shards together; default: 6 in a video"
     add("--identities", type=int, metavar="N", help=what)
@@ -72,7 +70,8 @@ def add_arguments(parser: Any) -> None:
     add("--frame", choices=("aligned", "loose"), help=what)
     add("--seed", type=int, default=0, help="of the identities and of their images")
     what = "render part I of N, counted from 0"
-    add("--shard", type=_shard, default="0/1", metavar="I/N", help=what)
+    shard = functools.partial(_two_numbers, "/", "I/N, as in 0/8")
+    add("--shard", type=shard, default="0/1", metavar="I/N", help=what)
     qualities = ("full", "fast")
     add("--quality", default="full", choices=qualities, help="fast: without shadows")
     what = "largest yaw to either side; default: 90"
@@ -83,7 +82,8 @@ def add_arguments(parser: Any) -> None:
     add("--shot-frames", type=int, metavar="N", help="frames of a shot; default: 40")
     add("--together", type=int, metavar="N", help="identities in a shot; default: 3")
     what = "frame size of a video; default: 640x360"
-    add("--frame-size", type=_frame_size, metavar="WxH", help=what)
+    size = functools.partial(_two_numbers, "x", "WxH, as in 640x360")
+    add("--frame-size", type=size, metavar="WxH", help=what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -145,14 +145,9 @@ def _check_target(arguments: argparse.Namespace) -> None:
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
-        return
-    target = epath.Path(arguments.to) / _records_name(arguments) / _VERSION
-    if target.exists():
-        raise UserError(f"{target} exists; choose another --to or --name, or remove it")
-    if "://" not in arguments.to:
+    elif "://" not in arguments.to:
         # TFDS writes every record twice, first to buckets.
-        target = Path(arguments.to)
-        face_files.check_space(target, 2 * images, arguments.size, row=1100)
+        face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
 
 
 def _numbers(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -344,16 +339,8 @@ def _video(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _two_numbers(text: str, separator: str, form: str) -> tuple[int, int]:
+def _two_numbers(separator: str, form: str, text: str) -> tuple[int, int]:
     first, _, second = text.partition(separator)
     if not (first.isdecimal() and second.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected {form}, got {text!r}")
     return int(first), int(second)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    return _two_numbers(text, "/", "I/N, as in 0/8")
-
-
-def _frame_size(text: str) -> tuple[int, int]:
-    return _two_numbers(text, "x", "WxH, as in 640x360")

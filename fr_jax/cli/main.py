@@ -10,20 +10,14 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
 
 import fr_jax
-from fr_jax.errors import (
-    CheckFailed,
-    TrainingStopped,
-    UserError,
-    check_names,
-    unknown,
-)
+from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
 _EXTRAS = {
     "tensorflow": "this needs TensorFlow: pip install '.[tensorflow]'",
@@ -87,8 +81,8 @@ def _run(argv: list[str]) -> int:
             chosen.add_arguments(command)
     arguments, unused = parser.parse_known_args(rest or ["--help"])
     if unused:
-        flag = unused[0].partition("=")[0]
-        raise UserError(unknown("argument", flag, arguments.parser.flags()))
+        flags = arguments.parser._option_string_actions
+        raise UserError(unknown("argument", unused[0].partition("=")[0], flags))
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
@@ -129,30 +123,28 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(parser=self)
 
     def add_actions(self) -> Callable[..., "Parser"]:
-        """Returns a function that adds an action such as `data convert`.
+        """Returns a function of name and summary that adds an action.
 
-        It takes the action's name, one-sentence summary and example.
+        Its help has the examples of the command's help that use the action.
         """
         actions = self.add_subparsers(
             title="actions", dest="action", required=True, metavar="ACTION"
         )
 
-        def add(name: str, summary: str, example: str) -> Parser:
+        def add(name: str, summary: str) -> Parser:
+            command = rf"^ +{self.prog} {name} .*$"
+            lines = re.findall(command, self.epilog or "", re.MULTILINE)
+            epilog = "\n".join(["Example:", *lines])
             return actions.add_parser(
-                name, help=summary, description=summary, epilog=f"Example:\n{example}"
+                name, help=summary, description=summary, epilog=epilog
             )
 
         return add
 
-    def flags(self) -> Iterator[str]:
-        """Yields the flags of this command or action."""
-        for action in self._actions:
-            yield from action.option_strings
-
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None:
+        if action.choices is not None and value not in action.choices:
             names = action.option_strings or [str(action.metavar).lower()]
-            check_names(names[0], [value], action.choices)
+            raise UserError(unknown(names[0], value, action.choices))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

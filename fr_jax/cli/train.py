@@ -110,9 +110,10 @@ def run(arguments: argparse.Namespace) -> int:
     origins = {name: one.provenance for name, one in context.pretrained.items()}
     provenance = inherit(data.provenance, origins)
     configured = [sets.parse(text) for text in config.evaluation.sets]
+    shape = ", ".join(f"{name} {size}" for name, size in context.mesh.shape.items())
     _say(
         f"{config.system_name}: {data.summary}; {num_steps:,} steps, batch size "
-        f"{data.batch_size}, {_devices(context.mesh)}",
+        f"{data.batch_size}, {jax.default_backend()} devices: {shape}",
         sys.stderr,
     )
     streams = data.open()
@@ -168,11 +169,6 @@ def _start_jax(arguments: argparse.Namespace) -> None:
 def _say(line: str, file=None) -> None:
     if jax.process_index() == 0:
         print(line, file=file)
-
-
-def _devices(mesh) -> str:
-    shape = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    return f"{mesh.size} {jax.default_backend()} device(s) ({shape})"
 
 
 def _subsets(evaluators, count: int) -> list:

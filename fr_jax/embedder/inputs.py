@@ -74,19 +74,27 @@ def _checked(images: Any, ndim: int) -> np.ndarray:
 
 def read(path: str | os.PathLike, side: int = FACE_SIDE) -> np.ndarray:
     """Returns an aligned face uint8 RGB [H, W, 3] of a file; UserError as `batched`."""
+    face = read_image(path)
+    check_aligned(face, side, str(path))
+    return face
+
+
+def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
+    """Returns an image of any size, uint8 RGB [H, W, 3]; UserError as `batched`.
+
+    `upright` rotates photographs as their EXIF data say.
+    """
     # The one place where fr_jax needs what reads images from strangers; it brings
     # OpenCV, and no TensorFlow.
     from data_pipelines import DataError
     from data_pipelines import images as encoded
 
     try:
-        face = encoded.decode(encoded.read_file(Path(path)))
+        return encoded.decode(encoded.read_file(Path(path)), upright=upright)
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except (OSError, DataError) as error:
         raise UserError(f"{path}: {error}") from None
-    check_aligned(face, side, str(path))
-    return face
 
 
 def check_aligned(face: np.ndarray, side: int, name: str) -> None:

@@ -106,9 +106,9 @@ def test_faces_are_rotated(run, photographs, tmp_path, command):
 @pytest.mark.parametrize(
     ("match", "words"),
     [
-        ("knows -30, 0, 30", ("--angles", "10")),
-        ("use degrees with commas", ("--angles", "left")),
-        ("--light 1: this generator knows no lights", ("--light", "1")),
+        ("has -30, 0, 30", ("--angles", "10")),
+        ("expected degrees with commas", ("--angles", "left")),
+        ("--light 1: this generator has no lights", ("--light", "1")),
     ],
 )
 def test_unknown_poses_and_lights_are_refused(
@@ -122,7 +122,7 @@ def test_unknown_poses_and_lights_are_refused(
 def test_unsuitable_images_are_refused(run, photographs, tmp_path, mistake):
     words = ("--generator", run / "embedder_generator", "--to", tmp_path / "t")
     first = photographs[0]
-    mistake("two images are called 0", "rotate", first, first, *words)
+    mistake("two images are named 0", "rotate", first, first, *words)
     mistake("no such image", "rotate", tmp_path / "nothing.png", *words)
     embedder = ("--generator", run / "embedder", "--to", tmp_path / "t")
     mistake("dr_gan_encoder does not", "rotate", first, *embedder)

@@ -95,7 +95,7 @@ def test_faces_are_rotated_in_a_light(of_lights, tmp_path, command, mistake):
     words += ("--to", tmp_path / "t")
     code, _, error = command(*words, "--light", "6", "--fuse", "--angles=30")
     assert code == 0, error
-    mistake("--light 1: this generator knows 4, 6, 8", *words, "--light", "1")
+    mistake("--light 1: this generator has 4, 6, 8", *words, "--light", "1")
     mistake("--angles=nan: a yaw is at most 180", *words, "--angles=nan")
 
 
