@@ -134,7 +134,7 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
         node = default
         names = list(node) if isinstance(node, ConfigDict) else []
         if name not in names:
-            if new := renamed(key, config.system_name):
+            if new := renamed(key, str(config.system_name)):
                 raise UserError(f"--config.{key} was renamed: use --config.{new}")
             raise UserError(unknown(f"{walked} has no key", name, names))
         walked += f".{name}"

@@ -436,8 +436,7 @@ def arrays(
 
 def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
     """Yields what is drawn, with a progress bar over `count` images if labelled."""
-    options = {"disable": not label, "leave": False}
-    with progress_bar(total=count, label=label, **options) as bar:
+    with progress_bar(total=count, label=label, disable=not label, leave=False) as bar:
         for some in drawn:
             bar.update(len(some.image))
             yield some
