@@ -8,11 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS = 30.0  # between two lines
+_COUNTS = " {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 class _Lines(tqdm):
     def display(self, *_: Any, **__: Any) -> None:
-        if self.n:
+        if self.n > self.last_print_n:
             print(self, file=sys.stderr, flush=True)
 
 
@@ -29,12 +30,12 @@ def progress_bar(
     """
     options = {"unit": " images", **options}
     if sys.stderr.isatty():
-        return tqdm(iterable, label, **options)
+        return tqdm(iterable, label, bar_format="{l_bar}{bar}|" + _COUNTS, **options)
     options |= {
         "file": io.StringIO(),  # instead of the bar's control characters
         "mininterval": SECONDS,
         "maxinterval": SECONDS,
         "leave": True,
-        "bar_format": "{l_bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+        "bar_format": "{l_bar}" + _COUNTS,
     }
     return _Lines(iterable, label, **options)

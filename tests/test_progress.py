@@ -35,6 +35,15 @@ def test_lines_come_every_30_seconds_and_at_the_end(capsys, clock):
     assert lines[1].endswith("[01:00<00:40,  1.00 images/s]")
 
 
+def test_line_of_the_last_step_is_printed_once(capsys, clock):
+    for _ in progress_bar(range(2), "render"):
+        clock(50)
+    assert capsys.readouterr().err.splitlines() == [
+        "render:  50%| 1/2 [00:50<00:50,  0.02 images/s]",
+        "render: 100%| 2/2 [01:40<00:00,  0.02 images/s]",
+    ]
+
+
 def test_short_loop_prints_one_line(capsys, clock):
     with progress_bar(total=20, label="render") as bar:
         for _ in range(2):

@@ -183,6 +183,7 @@ def _load_tflite(folder: Path) -> Graph:
 
     with _without_remarks(), _without_native_output():
         interpreter = lite.Interpreter(str(folder / "model.tflite"))
+        interpreter.allocate_tensors()  # logs when it is first called
     (wants,) = interpreter.get_input_details()
     (gives,) = interpreter.get_output_details()
 
