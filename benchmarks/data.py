@@ -16,15 +16,15 @@ PEOPLE, IMAGES, BATCH = 100, 40, 64
 
 
 def write_faces(folder: Path) -> None:
-    """Drawn faces, encoded as such sets are: JPEG of quality 95.
+    """Rendered faces, encoded like published sets: JPEG of quality 95.
 
-    Turned and noised copies of a few, which cost no drawing and as much decoding.
+    Rotated and noisy copies of a few: no rendering cost, the same decoding cost.
     """
     import cv2
 
     from fr_jax.faces import sets
 
-    faces = sets.arrays(sets.default(), people=PEOPLE, images=1)["image"]
+    faces = sets.arrays(sets.default(), num_identities=PEOPLE, images=1)["image"]
     rng = np.random.default_rng(0)
     for number in range(PEOPLE * IMAGES):
         person, turn = divmod(number, IMAGES)

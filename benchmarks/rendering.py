@@ -1,4 +1,4 @@
-"""Drawn faces a second, what they cost to compute and to compile, and their memory."""
+"""Rendered faces a second, their operations, compile time and memory."""
 
 import math
 import statistics

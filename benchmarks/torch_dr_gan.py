@@ -59,7 +59,11 @@ class Generator(nn.Module):
 
 
 def both_steps(
-    batch: dict[str, np.ndarray], people: int, poses: int, noise: int, width: float
+    batch: dict[str, np.ndarray],
+    num_identities: int,
+    poses: int,
+    noise: int,
+    width: float,
 ):
     """Returns a function that trains the discriminator, then the generator, once."""
     torch.manual_seed(0)
@@ -67,11 +71,11 @@ def both_steps(
     images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
     identity = torch.from_numpy(batch["label"]).long()
     pose = torch.from_numpy(batch["pose"]).long()
-    maker = Generator(poses, noise, width, images.shape[2] // 16)
-    depth, outputs = round(FEATURES * width), people + 1 + poses
-    judge = nn.Sequential(_trunk(width), nn.Linear(depth, outputs))
+    generator = Generator(poses, noise, width, images.shape[2] // 16)
+    depth, outputs = round(FEATURES * width), num_identities + 1 + poses
+    discriminator = nn.Sequential(_trunk(width), nn.Linear(depth, outputs))
     optimizers = {}
-    for net in (maker, judge):
+    for net in (generator, discriminator):
         net.to(memory_format=torch.channels_last)
         optimizers[net] = torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999))
     entropy, binary = functional.cross_entropy, _realness
@@ -79,7 +83,7 @@ def both_steps(
     def made():
         target = torch.randint(poses, (len(images),))
         code = functional.one_hot(target, poses).float()
-        return maker(images, code, 2 * torch.rand(len(images), noise) - 1), target
+        return generator(images, code, 2 * torch.rand(len(images), noise) - 1), target
 
     def update(net, loss):
         optimizers[net].zero_grad()
@@ -89,24 +93,24 @@ def both_steps(
     def both():
         with torch.no_grad():
             fake, _ = made()
-        real, of_fake = judge(images), judge(fake)
+        real, of_fake = discriminator(images), discriminator(fake)
         update(
-            judge,
-            entropy(real[:, :people], identity)
-            + entropy(real[:, people + 1 :], pose)
-            + binary(real[:, people], 1.0)
-            + binary(of_fake[:, people], 0.0),
+            discriminator,
+            entropy(real[:, :num_identities], identity)
+            + entropy(real[:, num_identities + 1 :], pose)
+            + binary(real[:, num_identities], 1.0)
+            + binary(of_fake[:, num_identities], 0.0),
         )
-        judge.requires_grad_(False)
+        discriminator.requires_grad_(False)
         fake, target = made()
-        logits = judge(fake)
+        logits = discriminator(fake)
         loss = (
-            entropy(logits[:, :people], identity)
-            + entropy(logits[:, people + 1 :], target)
-            + binary(logits[:, people], 1.0)
+            entropy(logits[:, :num_identities], identity)
+            + entropy(logits[:, num_identities + 1 :], target)
+            + binary(logits[:, num_identities], 1.0)
         )
-        update(maker, loss)
-        judge.requires_grad_(True)
+        update(generator, loss)
+        discriminator.requires_grad_(True)
         return loss.item()
 
     return both

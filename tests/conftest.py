@@ -110,9 +110,9 @@ def quick_drawing():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sets, "_labeller", lambda: label)
-        drawn = quick(sets.draw_rows, "mesh", "size", "frame", "quality")
-        patch.setattr(sets, "draw_rows", drawn)
-        frame = quick(video._frame, "people", "together", "size", "quality")
+        drawn = quick(sets.render_rows, "mesh", "size", "frame", "quality")
+        patch.setattr(sets, "render_rows", drawn)
+        frame = quick(video._frame, "num_identities", "together", "size", "quality")
         patch.setattr(video, "_frame", frame)
         patch.setattr(sets, "CHUNK", rows)
         yield

@@ -37,7 +37,7 @@ _BOOTSTRAPS = 200
 
 def unseen(seed: int, count: int) -> dict[int, np.ndarray]:
     """Returns images by years after childhood, 0 and `GAPS`; one of each identity."""
-    numbers = sets.STRANGERS + np.arange(count)
+    numbers = sets.FIRST_UNSEEN + np.arange(count)
     young = np.random.default_rng(seed).uniform(*_CHILD, count).astype(np.float32)
     found = {}
     for image, gap in enumerate((0, *GAPS)):
@@ -45,7 +45,7 @@ def unseen(seed: int, count: int) -> dict[int, np.ndarray]:
         codes = sets.label(face_set, seed, numbers, np.full(count, image)).codes
         codes = jax.tree.map(jnp.asarray, codes._replace(age=young + gap))
         mesh = sharding.make_mesh()
-        found[gap] = np.asarray(sets.draw_rows(codes, mesh=mesh, size=_SIZE)[0])
+        found[gap] = np.asarray(sets.render_rows(codes, mesh=mesh, size=_SIZE)[0])
     return found
 
 
@@ -73,7 +73,9 @@ def run(arguments, seed: int, to: Path) -> dict[str, dict]:
     face_set = sets.ages(0.5, _YAW)
     people = arguments.identities
     drawing = {"seed": seed, "size": _SIZE, "progress": "rendering faces"}
-    arrays = sets.arrays(face_set, people=people, images=arguments.images, **drawing)
+    arrays = sets.arrays(
+        face_set, num_identities=people, images=arguments.images, **drawing
+    )
     owners = sets.child_owners(seed, np.arange(people), 0.5)
     children = np.flatnonzero(owners).tolist()
     images = unseen(seed, arguments.unseen)

@@ -22,7 +22,7 @@ _PERSON = 1  # whom the second sheet shows
 def people(rows: int) -> np.ndarray:
     """Returns images [rows * _COLUMNS, S, S, 3] of as many people."""
     numbers = np.arange(rows * _COLUMNS)
-    drawn = sets.draw(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
+    drawn = sets.render_set(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
     return np.concatenate([some.image for some in drawn])
 
 
@@ -46,7 +46,7 @@ def one_person(number: int) -> np.ndarray:
 
 def augmented(number: int) -> np.ndarray:
     """Returns a person after every operation of RandAugment, then after four."""
-    drawn = sets.draw(sets.default(30.0), 0, [number], [0], size=_TILE)
+    drawn = sets.render_set(sets.default(30.0), 0, [number], [0], size=_TILE)
     face = next(iter(drawn)).image[0]
     examples = rand_augment.examples(face, np.random.default_rng(0))
     return np.stack([image for _, image in examples])

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     def file(self, row: int, seed: int) -> str:
         """Returns a row's file, named as in LFW or, with ages, as in AgeDB."""
-        name, image = sets.person_name(seed, self.identities[row]), self.images[row]
+        name, image = sets.identity_name(seed, self.identities[row]), self.images[row]
         if self.ages is None:
             return f"{name}/{name}_{image + 1:04}.jpg"
         return f"{name}/{image}_{name}_{self.ages[row]}.jpg"
@@ -200,7 +200,7 @@ def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
     """Returns LFW's pairs.txt, whose folds have disjoint identities."""
     lines = [f"{pairs.FOLDS}\t{len(numbered.same) // (2 * pairs.FOLDS)}"]
     for pair, same in zip(numbered.pairs, numbered.same):
-        first, second = (sets.person_name(seed, n) for n in numbered.identities[pair])
+        first, second = (sets.identity_name(seed, n) for n in numbered.identities[pair])
         a, b = numbered.images[pair] + 1
         fields = (first, a, b) if same else (first, a, second, b)
         lines.append("\t".join(map(str, fields)))
@@ -242,7 +242,7 @@ def _faces(
     options = {"size": arguments.size, "quality": arguments.quality}
     options |= {"frame": arguments.frame or "aligned"}
     rows = plan.identities[done:], plan.images[done:]
-    rendered = sets.draw(plan.face_set, arguments.seed, *rows, **options)
+    rendered = sets.render_set(plan.face_set, arguments.seed, *rows, **options)
     for number, batch in enumerate(rendered):
         boxes = sets.face_boxes(batch.landmarks68)
         if number == 0:  # the bar's clock starts after the compilation
@@ -255,7 +255,7 @@ def _faces(
             face = Face(
                 face_files.jpeg(image),
                 label=int(plan.identities[done] - plan.identities[0]),
-                identity=sets.person_name(arguments.seed, plan.identities[done]),
+                identity=sets.identity_name(arguments.seed, plan.identities[done]),
                 source=plan.file(done, arguments.seed),
                 age=float(label.codes.age),
                 **dict(angles),
@@ -321,7 +321,7 @@ def _video(arguments: argparse.Namespace) -> int:
     )
     identities = arguments.identities or _GROUP
     film = video.Film(
-        arguments.seed, people=identities, quality=arguments.quality, **options
+        arguments.seed, num_identities=identities, quality=arguments.quality, **options
     )
     target = Path(arguments.to)
     face_files.check_free(target)

@@ -1,7 +1,7 @@
-"""Faces that nobody has: drawn from codes by a pure, jitted, differentiable function.
+"""Synthetic faces, rendered from codes by a pure, jitted, differentiable function.
 
     codes = faces.sample_codes(jax.random.key(0), 16)
-    picture = faces.render(codes).image      # [16, 112, 112, 3] in ArcFace's template
+    images = faces.render(codes).image  # [16, 112, 112, 3], ArcFace's template
 
 Every field of `Codes` can be replaced: `codes._replace(age=codes.age + 30)`.
 """

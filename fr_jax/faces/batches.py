@@ -3,7 +3,7 @@
     make_batch = batches.make(sets.default(), 10_000, 256, size=112)
     stream = GeneratedStream(make_batch, 256, seed=0)
 
-No image comes twice. Use this where rendering keeps up with training, as on an
+No image occurs twice. Use this where rendering keeps up with training, as on an
 accelerator. Where it does not, as on a CPU, render once: `sets.arrays` into an
 `ArrayStream` if the set fits into memory, else `fr-jax faces render --format records`
 and a record stream.
@@ -24,7 +24,7 @@ Array = jax.Array
 
 def make(
     face_set: sets.FaceSet,
-    people: int,
+    num_identities: int,
     batch_size: int,
     *,
     seed: int = 0,
@@ -38,22 +38,24 @@ def make(
     The same numbers on any number of devices; each renders its own rows.
 
     Args:
-      people: how many, numbered from 0; `seed` says which.
+      num_identities: numbered from 0; `seed` selects them.
       images_per_identity: K for batches of B / K distinct identities with K images
-        each; 0 draws every row's identity anew.
+        each; 0 samples the identity of every row independently.
 
     Raises:
       UserError: for a batch that cannot be divided so, or not into the mesh's shards.
     """
     each = images_per_identity
-    render = _renderer(face_set, people, batch_size, each, seed, size, quality, mesh)
+    render = _renderer(
+        face_set, num_identities, batch_size, each, seed, size, quality, mesh
+    )
 
     def make_batch(key: Array) -> dict[str, Array]:
-        key_people, key_images = jax.random.split(key)
+        key_identities, key_images = jax.random.split(key)
         if each:
-            label = _distinct(key_people, people, batch_size, each)
+            label = _distinct(key_identities, num_identities, batch_size, each)
         else:
-            label = jax.random.randint(key_people, (batch_size,), 0, people)
+            label = jax.random.randint(key_identities, (batch_size,), 0, num_identities)
         if face_set.images:
             image = jax.random.randint(key_images, (batch_size,), 0, face_set.images)
         else:
@@ -66,7 +68,7 @@ def make(
 def make_posed(
     angles: tuple[float, ...],
     lights: tuple[int, ...],
-    people: int,
+    num_identities: int,
     batch_size: int,
     *,
     seed: int = 0,
@@ -86,11 +88,13 @@ def make_posed(
       UserError: for a batch that cannot be divided so, or not into the mesh's shards.
     """
     each, face_set = images_per_identity, sets.multipie(angles, lights)
-    render = _renderer(face_set, people, batch_size, each, seed, size, quality, mesh)
+    render = _renderer(
+        face_set, num_identities, batch_size, each, seed, size, quality, mesh
+    )
 
     def make_batch(key: Array) -> dict[str, Array]:
-        key_people, key_pose, key_light, key_target = jax.random.split(key, 4)
-        label = _distinct(key_people, people, batch_size, each)
+        key_identities, key_pose, key_light, key_target = jax.random.split(key, 4)
+        label = _distinct(key_identities, num_identities, batch_size, each)
         light = jax.random.randint(key_light, (batch_size,), 0, len(lights))
         batch = {"label": label.astype(jnp.int32)}
         keys = {"": key_pose, "target_": key_target} if paired else {"": key_pose}
@@ -104,27 +108,27 @@ def make_posed(
     return make_batch
 
 
-def _renderer(face_set, people, batch_size, each, seed, size, quality, mesh):
+def _renderer(face_set, num_identities, batch_size, each, seed, size, quality, mesh):
     """Returns (labels, numbers of images) -> images; UserError as `make` raises it."""
     mesh = mesh or sharding.make_mesh()
     sharding.local_rows(mesh, batch_size)
     distinct, rest = divmod(batch_size, each) if each else (1, 0)
-    if rest or each < 0 or not 1 <= distinct <= people:
+    if rest or each < 0 or not 1 <= distinct <= num_identities:
         raise UserError(
             f"a batch of {batch_size} with {each} images of each identity out of "
-            f"{people}; use a multiple of {each}, of at most so many identities"
+            f"{num_identities}; use a multiple of {each}, of at most so many identities"
         )
 
     def render(label: Array, image: Array) -> Array:
         rows = label.astype(jnp.uint32), image
         known = sets.label_rows(face_set, jax.random.key(seed), *rows)
         options = {"mesh": mesh, "size": size, "quality": quality}
-        return sets.draw_rows(known.codes, **options)[0]
+        return sets.render_rows(known.codes, **options)[0]
 
     return render
 
 
-def _distinct(key: Array, people: int, batch_size: int, each: int) -> Array:
+def _distinct(key: Array, num_identities: int, batch_size: int, each: int) -> Array:
     """Labels of batch_size / each distinct identities, each repeated."""
-    label = jax.random.permutation(key, people)[: batch_size // each]
+    label = jax.random.permutation(key, num_identities)[: batch_size // each]
     return jnp.repeat(label, each)

@@ -34,7 +34,7 @@ _CODES = (
     *(f"style.{name}" for name in named.STYLE),
     *(f"imaging.{name}" for name in named.IMAGING),
 )
-# Least share of a head that must be seen for a face to be there.
+# Smallest visible share of a head that counts as a face.
 _SEEN = 0.35
 # Zhang et al., ECCV 2016: context of 16 of 227 pixels a side, then 2.2 times as much.
 _CROP = 227 / (227 - 2 * 16) * 2.2
@@ -76,13 +76,13 @@ def check_bytes(target: Path, needed: int) -> None:
 
 
 class LabelledFolder:
-    """<identity>/<image>.jpg and labels.csv, put in place when the last one is there.
+    """<identity>/<image>.jpg and labels.csv, renamed into place when complete.
 
-    Until then all is in TARGET.part, where another start with the same options goes on
-    after the last whole row.
+    Until then they are in TARGET.part; a new start with the same options continues
+    after the last complete row.
 
     Attributes:
-      done: rows that are there already.
+      done: number of rows written before.
     """
 
     def __init__(self, target: Path, options: dict[str, Any], lists: dict[str, str]):
@@ -154,10 +154,10 @@ def write_video(
     crop: int,
     seed: int,
 ) -> tuple[int, int]:
-    """Writes a video and what is true of it; returns numbers of tracks and of faces.
+    """Writes a video and its ground truth; returns the numbers of tracks and of faces.
 
-    group.mp4; group_tracks.csv, a row a face, `score` being the share of the head that
-    is seen; t<track>/<frame>.jpg, squares of `crop` pixels around each face.
+    group.mp4; group_tracks.csv, a row a face, `score` being the visible share of
+    the head; t<track>/<frame>.jpg, squares of `crop` pixels around each face.
     """
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -176,8 +176,8 @@ def write_video(
             clip.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
             boxes = sets.face_boxes(frame.landmarks68)
             for who in np.flatnonzero(frame.visible >= _SEEN):
-                person = int(frame.people[who])
-                track = tracks.setdefault((frame.shot, person), len(tracks))
+                identity = int(frame.identities[who])
+                track = tracks.setdefault((frame.shot, identity), len(tracks))
                 name = f"t{track:03}/{number:04}.jpg"
                 (part / name).parent.mkdir(exist_ok=True)
                 (part / name).write_bytes(jpeg(_square(frame.image, boxes[who], crop)))
@@ -187,7 +187,7 @@ def write_video(
                         *(track, number, frame.shot),
                         *(f"{place:.1f}" for place in places),
                         *(f"{frame.visible[who]:.2f}", name),
-                        sets.person_name(seed, sets.STRANGERS + person),
+                        sets.identity_name(seed, sets.FIRST_UNSEEN + identity),
                         *(f"{angle:.1f}" for angle in frame.pose[who]),
                         *(f"{place:.1f}" for place in frame.landmarks68[who].ravel()),
                     ]

@@ -20,7 +20,7 @@ def landmark_maps(landmarks: Array, size: int) -> Array:
 
     As the authors' code has it: points of the photograph scaled to 112 x 112, one pixel
     each, the box cut tightly (its last row and column excluded), enlarged bilinearly
-    and thresholded at one half. They draw the points ten pixels off, an oversight that
+    and thresholded at one half. They place the points ten pixels off, an oversight that
     clips chins; here they are where they belong.
 
     Args:

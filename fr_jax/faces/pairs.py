@@ -1,8 +1,9 @@
 """Verification pairs of unseen rendered identities, in ten folds that share none.
 
-numbered = pairs.number(0, people=100, images=3)
-unseen = sets.arrays(sets.default(), people=100, images=3, first=sets.STRANGERS)
-first, second = unseen["image"][numbered.pairs.T]
+numbered = pairs.number(0, num_identities=100, images=3)
+first = sets.FIRST_UNSEEN
+unseen = sets.arrays(sets.default(), num_identities=100, images=3, first=first)
+left, right = unseen["image"][numbered.pairs.T]
 """
 
 import itertools
@@ -17,12 +18,12 @@ FOLDS = 10
 
 
 class Numbered(NamedTuple):
-    """Pairs of images that are still to be drawn.
+    """Pairs of images, before rendering.
 
     Attributes:
-      identities: [N] number of the identity of each image, from `sets.STRANGERS` on.
-      images: [N] number of the image.
-      pairs: [P, 2] places among the N; fold by fold, genuine ones first.
+      identities: [N] identity number of each image, from `sets.FIRST_UNSEEN` on.
+      images: [N] image number.
+      pairs: [P, 2] indices into the N; fold by fold, genuine pairs first.
       same: bool [P].
       folds: [P], 0 .. 9.
     """
@@ -34,44 +35,46 @@ class Numbered(NamedTuple):
     folds: np.ndarray
 
 
-def number(seed: int, people: int, images: int) -> Numbered:
-    """Returns every two images of one person, and as many of strangers of a fold.
+def number(seed: int, num_identities: int, images: int) -> Numbered:
+    """Returns all genuine pairs, and as many impostor pairs within each fold.
 
-    No impostor pair comes twice, and none has both people of another one if there are
-    enough of them.
+    No impostor pair occurs twice; two identities form a second impostor pair only when
+    all couples of the fold have one.
 
     Raises:
-      UserError: for people that are no multiple of ten or less than two a fold, and for
-        less than two images of each.
+      UserError: if the identities are no multiple of ten or fewer than two a fold, or
+        have fewer than two images.
     """
-    each = people // FOLDS
-    if people % FOLDS or each < 2:
+    each = num_identities // FOLDS
+    if num_identities % FOLDS or each < 2:
         raise UserError(
-            f"{people} people in {FOLDS} folds that share nobody; use a multiple of "
-            f"{FOLDS}, at least {2 * FOLDS}"
+            f"{num_identities} identities for {FOLDS} disjoint folds; use a multiple "
+            f"of {FOLDS}, at least {2 * FOLDS}"
         )
     if images < 2:
-        raise UserError(f"{images} images of each person; a pair takes at least 2")
+        raise UserError(f"{images} images of each identity; a pair takes at least 2")
     rng = np.random.default_rng(seed)
     two = np.array(list(itertools.combinations(range(images), 2)))
     pairs = []
     for fold in range(FOLDS):
-        who = np.arange(fold * each, (fold + 1) * each) * images
-        genuine = (who[:, None, None] + two).reshape(-1, 2)
-        strangers = np.array(list(itertools.combinations(who, 2)))
-        # All couples of people once, in any order, then all of them again with other
-        # images: a couple's n-th pair is the n-th of a random order of its images.
-        rounds = -(-len(genuine) // len(strangers))
+        first_images = np.arange(fold * each, (fold + 1) * each) * images
+        genuine = (first_images[:, None, None] + two).reshape(-1, 2)
+        couples = np.array(list(itertools.combinations(first_images, 2)))
+        # All couples of identities once, in random order, then again with other images:
+        # a couple's n-th pair is the n-th of a random order of its image pairs.
+        rounds = -(-len(genuine) // len(couples))
         choices = np.stack(
-            [rng.permutation(images**2)[:rounds] for _ in strangers], axis=1
+            [rng.permutation(images**2)[:rounds] for _ in couples], axis=1
         )
-        order = [rng.permutation(len(strangers)) for _ in range(rounds)]
+        order = [rng.permutation(len(couples)) for _ in range(rounds)]
         impostor = [
-            strangers[o] + np.stack(np.divmod(c[o], images), axis=1)
+            couples[o] + np.stack(np.divmod(c[o], images), axis=1)
             for o, c in zip(order, choices)
         ]
         pairs += [genuine, np.concatenate(impostor)[: len(genuine)]]
     same = np.concatenate([np.full(len(p), i % 2 == 0) for i, p in enumerate(pairs)])
     folds = np.concatenate([np.full(len(p), i // 2) for i, p in enumerate(pairs)])
-    person, image = sets.rows(sets.default(), people, images)
-    return Numbered(sets.STRANGERS + person, image, np.concatenate(pairs), same, folds)
+    identity, image = sets.rows(sets.default(), num_identities, images)
+    return Numbered(
+        sets.FIRST_UNSEEN + identity, image, np.concatenate(pairs), same, folds
+    )

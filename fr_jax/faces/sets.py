@@ -1,17 +1,17 @@
-"""Labelled sets of drawn faces: pure functions of (seed, person, image).
+"""Labelled sets of rendered faces: pure functions of (seed, identity, image).
 
-A person is a number below 2**31. Whoever asks for person 12 of seed 0, in whatever set,
-shard or process, gets the same identity; image 5 of them in one set is always the same
-picture. Nothing is stored and nothing has an order, so a set of millions takes no room
-and shards that share no numbers share no people.
+An identity is a number below 2**31. Identity 12 of seed 0 is the same in every set,
+shard and process; its image 5 in one set is always the same image. Nothing is stored
+and nothing has an order, so a set of millions takes no memory, and shards without
+common numbers have no common identities.
 
-    faces = sets.arrays(sets.default(), seed=0, people=40, images=12, size=64)
+    faces = sets.arrays(sets.default(), num_identities=40, images=12, size=64)
     stream = ArrayStream(faces, 32)
 
-The sets, after those that five systems were published on:
+The sets follow those on which the five systems were published:
 
-    default     everything fresh in every image, age within a few years
-    usynthface  DiscoFaceGAN as USynthFace samples it: one identity code a folder, fresh
+    default     fresh codes in every image, age within a few years
+    usynthface  DiscoFaceGAN as USynthFace samples it: one identity code, fresh
                 expression, pose and light (Boutros et al., FG 2023)
     kdef        7 expressions x 5 angles x 2 sessions (Lundqvist, Flykt, Ohman 1998)
     multipie    13 poses x 20 lights (Gross et al. 2010; DR-GAN's use of it)
@@ -38,10 +38,10 @@ from fr_jax.progress import progress_bar
 
 Array = jax.Array
 
-# Evaluation sets count their people from here, so that the people of a training set of
-# the same seed, numbered from 0, are strangers to them.
-STRANGERS = 1 << 30
-CHUNK = 32  # faces that are drawn at a time, by each device
+# Evaluation sets number their identities from here, training sets of the same seed from
+# 0: the evaluated identities are unseen.
+FIRST_UNSEEN = 1 << 30
+CHUNK = 32  # faces rendered at a time by each device
 KDEF_ANGLES = (-90, -45, 0, 45, 90)
 MULTIPIE_ANGLES = tuple(range(-90, 91, 15))
 _LIGHTS = 20
@@ -49,7 +49,7 @@ _CHILD_AGES, _ADULT_AGES = (1, 12), (18, 75)
 
 
 class Labelled(NamedTuple):
-    """Codes, and what is known of them besides; -1 where nothing is.
+    """Codes and labels; -1 for a label that the set does not define.
 
     Attributes:
       codes: age and pose are labels too.
@@ -65,12 +65,12 @@ class Labelled(NamedTuple):
 
 
 class FaceSet(NamedTuple):
-    """What there is to draw.
+    """A set of faces, before rendering.
 
     Attributes:
       name: of the set.
-      label: (a person's key, number of the image) -> Labelled of one face; pure.
-      images: of every person; 0 for as many as one likes.
+      label: (key of an identity, image number) -> Labelled of one face; pure.
+      images: images of every identity; 0 for any number.
     """
 
     name: str
@@ -78,7 +78,7 @@ class FaceSet(NamedTuple):
     images: int = 0
 
 
-class Drawn(NamedTuple):
+class Rendered(NamedTuple):
     """Faces with their labels, NumPy arrays of n rows.
 
     `image` is uint8 RGB [n, S, S, 3]; landmarks are (x, y) in pixels.
@@ -90,18 +90,18 @@ class Drawn(NamedTuple):
     labelled: Labelled
 
 
-def person_name(seed: int, number: int) -> str:
-    """Returns how a person is called, the same in every set: `s0n0000012`."""
+def identity_name(seed: int, number: int) -> str:
+    """Returns the name of an identity, the same in every set: `s0n0000012`."""
     return f"s{seed}n{number:07}"
 
 
 @functools.cache
 def default(max_yaw: float = 90.0) -> FaceSet:
-    """Faces as photographs come; ages within a few years of the person's own."""
+    """Photograph-like faces; ages within a few years of the identity's own."""
 
-    def label(person: Array, image: Array) -> Labelled:
-        codes, key = _everyday(person, image, max_yaw)
-        age = _age(person) + 4 * jax.random.normal(key)
+    def label(identity_key: Array, image: Array) -> Labelled:
+        codes, key = _everyday(identity_key, image, max_yaw)
+        age = _age(identity_key) + 4 * jax.random.normal(key)
         return _labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
 
     return FaceSet("default", label)
@@ -109,15 +109,15 @@ def default(max_yaw: float = 90.0) -> FaceSet:
 
 @functools.cache
 def usynthface(max_yaw: float = 90.0) -> FaceSet:
-    """Fresh expression, pose and light in clean images; all else is the person's.
+    """Fresh expression, pose and light in clean images; the rest is the identity's.
 
-    DiscoFaceGAN's noise code stays with the person, and with it much of what is behind
-    the face. Here background and clothes are fresh, lest they give a person away.
+    DiscoFaceGAN's noise code, and with it much of the background, is constant for an
+    identity. Here background and clothes are fresh, so that they do not reveal it.
     """
 
-    def label(person: Array, image: Array) -> Labelled:
-        fresh, key = _everyday(person, image, max_yaw)
-        codes = _portrait(person, key)._replace(
+    def label(identity_key: Array, image: Array) -> Labelled:
+        fresh, key = _everyday(identity_key, image, max_yaw)
+        codes = _portrait(identity_key, key)._replace(
             expression=fresh.expression, pose=fresh.pose, light=fresh.light
         )
         return _labelled(codes)
@@ -129,16 +129,15 @@ def usynthface(max_yaw: float = 90.0) -> FaceSet:
 def kdef() -> FaceSet:
     """7 expressions x 5 angles x 2 sessions; image = (session, expression, angle).
 
-    As there: people of 20 to 30 without glasses or beards, grey shirts, a plain wall,
-    soft light from the front. A session is another day: style, light and how strongly a
-    face is made.
+    As in KDEF: ages 20 to 30, no glasses or beards, grey shirts, a plain wall, soft
+    light from the front. A session changes style, light and strength of expression.
     """
 
-    def label(person: Array, image: Array) -> Labelled:
+    def label(identity_key: Array, image: Array) -> Labelled:
         session, what, angle = _grid(image, len(EXPRESSIONS), len(KDEF_ANGLES))
         made = jnp.stack([expression(name) for name in EXPRESSIONS])[what]
         yaw = jnp.array(KDEF_ANGLES, jnp.float32)[angle]
-        key = jax.random.fold_in(jax.random.fold_in(person, 5), session)
+        key = jax.random.fold_in(jax.random.fold_in(identity_key, 5), session)
         day = jax.random.normal(key, (3 + len(STYLE),))
         aside = 0.1 * day[0] + jnp.array([-0.7, 0.7])
         towards = jnp.stack([aside, jnp.full(2, 0.5), jnp.ones(2)], axis=1)
@@ -147,13 +146,15 @@ def kdef() -> FaceSet:
         beard = jnp.array([name == "beard" for name in STYLE])
         wall = {"back_hue": 0.6, "back_light": 0.75, "back_busy": 0.0}
         shirt = {"cloth_hue": 0.6, "cloth_light": 0.4}
-        key = jax.random.fold_in(jax.random.fold_in(person, 3), image)
-        still = jax.random.normal(key, (2,))  # degrees: people do not hold quite still
-        codes = _portrait(person, key, **wall, **shirt)._replace(
+        key = jax.random.fold_in(jax.random.fold_in(identity_key, 3), image)
+        still = jax.random.normal(key, (2,))  # degrees: no pose is exact
+        codes = _portrait(identity_key, key, **wall, **shirt)._replace(
             expression=made * jnp.clip(0.95 + 0.08 * day[1], 0.8, 1.1),
             pose=jnp.concatenate([yaw[None], still]),
             light=bright * jnp.clip(1 + 0.08 * day[2], 0.8, 1.2),
-            age=jax.random.uniform(jax.random.fold_in(person, 1), (), None, 20.0, 30.0),
+            age=jax.random.uniform(
+                jax.random.fold_in(identity_key, 1), (), None, 20.0, 30.0
+            ),
             style=jnp.where(beard, -1.0, jnp.clip(0.3 * day[3:], -1, 1)),
         )
         return _labelled(codes, expression=what, session=session)
@@ -173,18 +174,18 @@ def multipie(
       lights: numbers in `light.presets()`; all twenty.
 
     Raises:
-      UserError: for a light that there is not.
+      UserError: for an unknown light.
     """
     for number in lights:
         if not 0 <= number < _LIGHTS:
             raise UserError(f"light {number}: there are {_LIGHTS}, 0 to {_LIGHTS - 1}")
 
-    def label(person: Array, image: Array) -> Labelled:
+    def label(identity_key: Array, image: Array) -> Labelled:
         _, pose, place = _grid(image, len(angles), len(lights))
         yaw = jnp.array(angles, jnp.float32)[pose]
         lamp = jnp.array(lights, jnp.int32)[place]
         room = {"back_hue": 0.5, "back_light": 0.5, "back_busy": 0.3}
-        codes = _portrait(person, jax.random.fold_in(person, 6), **room)
+        codes = _portrait(identity_key, jax.random.fold_in(identity_key, 6), **room)
         codes = codes._replace(
             pose=jnp.stack([yaw, 0.0 * yaw, 0.0 * yaw]),
             light=light.presets()[lamp],
@@ -197,15 +198,15 @@ def multipie(
 
 @functools.cache
 def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
-    """Images of adults of 18 to 75, and of the same people at 1 to 12.
+    """Images of adults of 18 to 75 years, and of the same identities at 1 to 12.
 
     Args:
-      child_share: of the people own child images; every second of theirs is one.
+      child_share: share of identities with child images: every second one of theirs.
     """
 
-    def label(person: Array, image: Array) -> Labelled:
-        codes, key = _everyday(person, image, max_yaw)
-        child = _owns_child_images(person, child_share) & (image % 2 == 0)
+    def label(identity_key: Array, image: Array) -> Labelled:
+        codes, key = _everyday(identity_key, image, max_yaw)
+        child = _owns_child_images(identity_key, child_share) & (image % 2 == 0)
         spans = [
             jax.random.randint(key, (), first, last + 1)
             for first, last in (_CHILD_AGES, _ADULT_AGES)
@@ -216,9 +217,9 @@ def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
 
 
 def child_owners(seed: int, numbers: np.ndarray, child_share: float) -> np.ndarray:
-    """Returns which people of `ages(child_share)` own child images, bool [n]."""
-    people = _person_keys(jax.random.key(seed), jnp.asarray(numbers, jnp.uint32))
-    return np.asarray(jax.vmap(_owns_child_images, (0, None))(people, child_share))
+    """Returns a mask [n] of the identities of `ages(child_share)` with child images."""
+    keys = _identity_keys(jax.random.key(seed), jnp.asarray(numbers, jnp.uint32))
+    return np.asarray(jax.vmap(_owns_child_images, (0, None))(keys, child_share))
 
 
 SETS: dict[str, Callable[..., FaceSet]] = {
@@ -226,30 +227,30 @@ SETS: dict[str, Callable[..., FaceSet]] = {
 }
 
 
-def _person_keys(seed_key: Array, numbers: Array) -> Array:
-    """Returns all there is of people: a key each."""
+def _identity_keys(seed_key: Array, numbers: Array) -> Array:
+    """Returns the key of each identity."""
     return jax.vmap(jax.random.fold_in, (None, 0))(seed_key, numbers)
 
 
-def _identity(person: Array) -> Array:
-    return sample_identities(jax.random.fold_in(person, 0), 1)[0]
+def _identity(identity_key: Array) -> Array:
+    return sample_identities(jax.random.fold_in(identity_key, 0), 1)[0]
 
 
-def _age(person: Array) -> Array:
-    key = jax.random.fold_in(person, 1)
+def _age(identity_key: Array) -> Array:
+    key = jax.random.fold_in(identity_key, 1)
     return jnp.clip(36.0 + 14.0 * jax.random.normal(key), 8.0, 80.0)
 
 
-def _owns_child_images(person: Array, share: float) -> Array:
-    return jax.random.uniform(jax.random.fold_in(person, 2)) < share
+def _owns_child_images(identity_key: Array, share: float) -> Array:
+    return jax.random.uniform(jax.random.fold_in(identity_key, 2)) < share
 
 
-def _everyday(person: Array, image: Array, max_yaw: float) -> tuple[Codes, Array]:
-    """Returns codes of an image of a person as photographs have them, and a key."""
-    key = jax.random.fold_in(jax.random.fold_in(person, 3), image)
-    identity = _identity(person)[None]
-    drawn = sample_codes(jax.random.fold_in(key, 0), 1, identity=identity)
-    codes: Codes = jax.tree.map(lambda field: field[0], drawn)
+def _everyday(identity_key: Array, image: Array, max_yaw: float) -> tuple[Codes, Array]:
+    """Returns photograph-like codes of an identity's image, and a key."""
+    key = jax.random.fold_in(jax.random.fold_in(identity_key, 3), image)
+    identity = _identity(identity_key)[None]
+    sampled = sample_codes(jax.random.fold_in(key, 0), 1, identity=identity)
+    codes: Codes = jax.tree.map(lambda field: field[0], sampled)
     key_yaw = jax.random.fold_in(key, 1)
     within = jax.random.uniform(key_yaw, minval=-max_yaw, maxval=max_yaw)
     yaw = codes.pose[0]
@@ -257,31 +258,38 @@ def _everyday(person: Array, image: Array, max_yaw: float) -> tuple[Codes, Array
     return codes._replace(pose=codes.pose.at[0].set(yaw)), jax.random.fold_in(key, 2)
 
 
-def _portrait(person: Array, key: Array, **given: float) -> Codes:
-    """Returns a neutral frontal portrait by a good camera, in even light.
+def _portrait(identity_key: Array, key: Array, **given: float) -> Codes:
+    """Returns codes of a neutral frontal portrait, sharp and evenly lit.
 
-    Identity, age, style and distance are the person's; of the image, what is behind
-    them and what they wear are drawn from `key` unless `given`.
+    Identity, age, style and distance are the identity's; background and clothes are
+    sampled from `key` unless `given`.
     """
-    drawn = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
-    shown = ("back_hue", "back_light", "back_busy", "cloth_hue", "cloth_light", "grain")
+    sampled = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
+    random = (
+        "back_hue",
+        "back_light",
+        "back_busy",
+        "cloth_hue",
+        "cloth_light",
+        "grain",
+    )
     plain = {"blur": 0.2, "resolution": 1.0, "contrast": 1.0, "saturation": 1.0}
-    values = {name: drawn[name] for name in shown} | plain | given
-    usual = jax.random.normal(jax.random.fold_in(person, 4), (1 + len(STYLE),))
+    values = {name: sampled[name] for name in random} | plain | given
+    usual = jax.random.normal(jax.random.fold_in(identity_key, 4), (1 + len(STYLE),))
     return Codes(
-        identity=_identity(person),
+        identity=_identity(identity_key),
         expression=expression("neutral"),
         pose=jnp.zeros(3),
         camera=jnp.stack([25.0 * jnp.exp(0.2 * usual[0]), 0.0, 0.0]),
         light=light.ambient(jnp.full(3, 0.7)),
-        age=_age(person),
+        age=_age(identity_key),
         style=jnp.clip(0.4 * usual[1:], -1, 1),
         imaging=jnp.stack([jnp.float32(values.get(name, 0.0)) for name in IMAGING]),
     )
 
 
 def _grid(image: Array, middle: int, last: int) -> tuple[Array, Array, Array]:
-    """Returns an image's places along three axes, the last one running fastest."""
+    """Returns an image's indices along three axes, the last one fastest."""
     image = image.astype(jnp.int32)
     return image // (middle * last), image // last % middle, image % last
 
@@ -293,36 +301,38 @@ def _labelled(
 
 
 def label_rows(
-    face_set: FaceSet, seed_key: Array, people: Array, images: Array
+    face_set: FaceSet, seed_key: Array, identities: Array, images: Array
 ) -> Labelled:
-    """Returns codes and labels of faces, without drawing them; traceable.
+    """Returns codes and labels of faces without rendering them; traceable.
 
     Args:
-      people, images: [n] uint32 numbers of the person and of the image, below 2**31.
+      identities, images: uint32 [n], numbers of identity and image, below 2**31.
     """
-    return jax.vmap(face_set.label)(_person_keys(seed_key, people), images)
+    return jax.vmap(face_set.label)(_identity_keys(seed_key, identities), images)
 
 
-def label(face_set: FaceSet, seed: int, people: Any, images: Any) -> Labelled:
-    """Returns codes and labels of faces, without drawing them, as NumPy arrays.
+def label(face_set: FaceSet, seed: int, identities: Any, images: Any) -> Labelled:
+    """Returns codes and labels of faces without rendering them, as NumPy arrays.
 
     Args:
-      people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
+      identities, images: [n], numbers of identity and image, 0 .. 2**31 - 1.
     """
-    people, images = (np.asarray(numbers, np.uint32) for numbers in (people, images))
-    known = _labeller()(face_set, jax.random.key(seed), people, images)
+    identities, images = (
+        np.asarray(numbers, np.uint32) for numbers in (identities, images)
+    )
+    known = _labeller()(face_set, jax.random.key(seed), identities, images)
     return jax.tree.map(np.asarray, known)
 
 
 @functools.cache
 def _labeller() -> Callable[..., Labelled]:
-    # Hundreds of random numbers compile slowly and take no time.
+    # Sampling hundreds of random numbers takes long to compile and no time to run.
     options = cpu.quick_compilation()
     return jax.jit(label_rows, static_argnums=0, compiler_options=options)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "size", "frame", "quality"))
-def draw_rows(
+def render_rows(
     codes: Codes,
     *,
     mesh: Mesh,
@@ -332,14 +342,14 @@ def draw_rows(
 ) -> tuple[Array, Array, Array]:
     """Returns images uint8 [n, S, S, 3], five and 68 landmarks of n codes.
 
-    Every device along the mesh's axis 'data' draws its own rows, one after the other:
-    a row is the same whatever is drawn beside it and on however many devices.
+    Every device along the mesh's axis 'data' renders its own rows one by one: a row
+    depends neither on other rows nor on the number of devices.
     """
 
     def local(codes):
-        drawn = render(codes, size, frame, quality)
-        image = jnp.round(drawn.image * 255).astype(jnp.uint8)
-        return image, drawn.landmarks5, drawn.landmarks68
+        rendered = render(codes, size, frame, quality)
+        image = jnp.round(rendered.image * 255).astype(jnp.uint8)
+        return image, rendered.landmarks5, rendered.landmarks68
 
     rows = PartitionSpec("data")
     return jax.shard_map(
@@ -347,29 +357,29 @@ def draw_rows(
     )(codes)
 
 
-def draw(
+def render_set(
     face_set: FaceSet,
     seed: int,
-    people: Any,
+    identities: Any,
     images: Any,
     *,
     size: int = 112,
     frame: str = "aligned",
     quality: str = "full",
-) -> Iterator[Drawn]:
-    """Yields faces in runs of at most `CHUNK` for each device, in the order asked for.
+) -> Iterator[Rendered]:
+    """Yields faces in order, at most `CHUNK` for each device at a time.
 
-    The next run is being drawn while the last one is with the caller.
+    The next chunk is rendered while the caller uses the last one.
 
     Args:
-      people, images: [n] numbers of the person and of the image, 0 .. 2**31 - 1.
+      identities, images: [n], numbers of identity and image, 0 .. 2**31 - 1.
       size, frame, quality: as `render` takes them.
     """
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
     chunk = CHUNK * mesh.size
     seed_key = jax.random.key(seed)
-    numbers = np.stack([people, images]).astype(np.uint32)  # [2, n]
+    numbers = np.stack([identities, images]).astype(np.uint32)  # [2, n]
     options = {"mesh": mesh, "size": size, "frame": frame, "quality": quality}
 
     def started() -> Iterator[tuple[tuple, int]]:
@@ -377,14 +387,14 @@ def draw(
             some = numbers[:, start : start + chunk]
             padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
             known = _labeller()(face_set, seed_key, *padded)
-            yield (*draw_rows(known.codes, **options), known), some.shape[1]
+            yield (*render_rows(known.codes, **options), known), some.shape[1]
 
-    for drawn, rows in one_ahead(started()):
-        yield Drawn(*jax.tree.map(lambda field: np.asarray(field)[:rows], drawn))  # noqa: B023
+    for rendered, rows in one_ahead(started()):
+        yield Rendered(*jax.tree.map(lambda field: np.asarray(field)[:rows], rendered))  # noqa: B023
 
 
 def one_ahead(started: Iterable[Any]) -> Iterator[Any]:
-    """Yields each item when the next one has been started."""
+    """Yields each item after the next one has been started."""
     for item, _ in itertools.pairwise(itertools.chain(started, [None])):
         yield item
 
@@ -392,8 +402,7 @@ def one_ahead(started: Iterable[Any]) -> Iterator[Any]:
 def face_boxes(landmarks68: np.ndarray) -> np.ndarray:
     """Returns boxes [n, 4] (x, y, width, height) around 68 landmarks [n, 68, 2].
 
-    From the chin to a quarter of their height above the brows, where detectors put the
-    upper edge.
+    From the chin to a quarter of the height above the brows, as detectors do.
     """
     low, high = landmarks68.min(axis=1), landmarks68.max(axis=1)
     low = low - (high - low) * (0.0, 0.25)
@@ -404,58 +413,64 @@ def arrays(
     face_set: FaceSet,
     *,
     seed: int = 0,
-    people: int,
+    num_identities: int,
     images: int = 0,
     first: int = 0,
     size: int = 112,
     quality: str = "fast",
     progress: str = "",
 ) -> dict[str, np.ndarray]:
-    """Returns a set drawn once, for an `ArrayStream`: image, label, age; by person.
+    """Returns a set rendered once, for an `ArrayStream`: image, label, age [N].
 
-    Worth it where a picture costs more than the step that learns from it, as on a CPU;
-    on accelerators `batches.make` draws new ones as fast as they are used.
+    For devices on which rendering an image costs more than training on it, such as a
+    CPU; on accelerators `batches.make` renders new images as fast as they are used.
 
     Args:
-      people: how many, numbered from `first`; labels are 0 .. people - 1.
-      images: of each; the set's own number if it has one.
+      num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
+      images: images of each identity; the set's own number if it has one.
       progress: label of a progress bar; '' shows none.
 
     Raises:
-      UserError: for no people or no images, or another number than the set has.
+      UserError: for no identities or no images, or another number than the set's.
     """
-    label, image = rows(face_set, people, images)
-    drawn = draw(face_set, seed, first + label, image, size=size, quality=quality)
-    drawn = list(shown(drawn, len(label), progress))
+    label, image = rows(face_set, num_identities, images)
+    rendered = render_set(
+        face_set, seed, first + label, image, size=size, quality=quality
+    )
+    rendered = list(with_progress(rendered, len(label), progress))
     return {
-        "image": np.concatenate([some.image for some in drawn]),
+        "image": np.concatenate([some.image for some in rendered]),
         "label": label,
-        "age": np.concatenate([some.labelled.codes.age for some in drawn]),
+        "age": np.concatenate([some.labelled.codes.age for some in rendered]),
     }
 
 
-def shown(drawn: Iterable[Drawn], count: int, label: str) -> Iterator[Drawn]:
-    """Yields what is drawn, with a progress bar over `count` images if labelled."""
+def with_progress(
+    rendered: Iterable[Rendered], count: int, label: str
+) -> Iterator[Rendered]:
+    """Yields the chunks, with a progress bar over `count` images if labelled."""
     with progress_bar(total=count, label=label, disable=not label, leave=False) as bar:
-        for some in drawn:
+        for some in rendered:
             bar.update(len(some.image))
             yield some
 
 
-def rows(face_set: FaceSet, people: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the person's place, int32 [N], and the image's number of every row.
+def rows(
+    face_set: FaceSet, num_identities: int, images: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the identity's index, int32 [N], and the image number of every row.
 
     Raises UserError as `arrays` does.
     """
-    if people < 1:
-        raise UserError(f"a set of {people} people; at least 1 is needed")
+    if num_identities < 1:
+        raise UserError(f"a set of {num_identities} identities; at least 1 is needed")
     if face_set.images and images not in (0, face_set.images):
         raise UserError(
-            f"{face_set.name} has {face_set.images} images of every person, "
+            f"{face_set.name} has {face_set.images} images of every identity, "
             f"not {images}"
         )
     count = face_set.images or images
     if count < 1:
-        raise UserError(f"{images} images of each person; at least 1 is needed")
-    label = np.repeat(np.arange(people, dtype=np.int32), count)
-    return label, np.tile(np.arange(count, dtype=np.int32), people)
+        raise UserError(f"{images} images of each identity; at least 1 is needed")
+    label = np.repeat(np.arange(num_identities, dtype=np.int32), count)
+    return label, np.tile(np.arange(count, dtype=np.int32), num_identities)

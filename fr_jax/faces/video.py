@@ -1,8 +1,8 @@
-"""A drawn video of a group: shots with cuts, several people at a time, ground truth.
+"""A rendered video of a group, with ground truth: several identities in every shot.
 
-What self-augmentation learns from (Lee et al., ICRA 2020; its data are the music videos
-of Zhang et al., ECCV 2016): people walk about, turn and pass before each other; from
-one shot to the next hair, clothes, glasses and light change, identities do not.
+Training data of self-augmentation (Lee et al., ICRA 2020, on the music videos of Zhang
+et al., ECCV 2016): heads move, rotate and occlude each other; hair, clothes, glasses
+and light change from shot to shot, identities do not.
 """
 
 import functools
@@ -27,26 +27,26 @@ from fr_jax.faces.renderer.sample import (
 Array = jax.Array
 
 RATE = 25.0  # frames a second
-_TILE = 0.5  # of the frame's height is the side of a drawn person, before scaling
-_BODY = 1.5  # tiles that a body goes on below its own
-_NECK = 0.17  # of a tile is half a neck wide
+_TILE = 0.5  # side of a rendered head before scaling, in frame heights
+_BODY = 1.5  # length of a body below its tile, in tiles
+_NECK = 0.17  # half the width of a neck, in tiles
 
 
 class Frame(NamedTuple):
-    """One frame and who is in it, P people.
+    """One frame and its ground truth, P identities.
 
     Attributes:
       image: uint8 RGB [H, W, 3].
       shot: number of the shot.
-      people: [P] numbers from 0 of the group.
+      identities: [P] numbers within the group, from 0.
       landmarks5, landmarks68: [P, 5, 2] and [P, 68, 2], (x, y) in pixels.
       pose: [P, 3] yaw, pitch, roll in degrees.
-      visible: [P] share of each head that is in the frame and not behind others.
+      visible: [P] visible share of each head: in the frame and not occluded.
     """
 
     image: np.ndarray
     shot: int
-    people: np.ndarray
+    identities: np.ndarray
     landmarks5: np.ndarray
     landmarks68: np.ndarray
     pose: np.ndarray
@@ -54,24 +54,24 @@ class Frame(NamedTuple):
 
 
 class Film:
-    """The frames of a video, drawn as they are asked for.
+    """The frames of a video, rendered on iteration.
 
     Args:
-      people: in the group; their identities are `sets.STRANGERS` + 0 .. of the seed.
-      frames: of each shot, 25 a second.
-      together: people in every shot; everyone is in one of any `people` shots.
-      size: width and height of a frame.
+      num_identities: size of the group: `sets.FIRST_UNSEEN` + 0 .. of the seed.
+      frames: frames of each shot, 25 a second.
+      together: identities in every shot; any `num_identities` shots show all of them.
+      size: width and height of a frame in pixels.
 
     Raises:
-      UserError: for no frames, more people together than there are, or frames smaller
-        than 160x120 or of odd sides.
+      UserError: for no frames, more identities in a shot than in the group, or frames
+        smaller than 160x120 or of odd sides.
     """
 
     def __init__(
         self,
         seed: int,
         *,
-        people: int = 6,
+        num_identities: int = 6,
         shots: int = 8,
         frames: int = 40,
         together: int = 3,
@@ -80,9 +80,10 @@ class Film:
     ):
         if min(shots, frames) < 1:
             raise UserError(f"{shots} shots of {frames} frames: at least 1 of 1")
-        if not 2 <= together <= people:
+        if not 2 <= together <= num_identities:
             raise UserError(
-                f"{together} people together of {people}: at least 2, at most all"
+                f"{together} identities in a shot, {num_identities} in the group: use "
+                "at least 2, at most all"
             )
         if min(size[0] // 4, size[1] // 3) < 40 or size[0] % 2 or size[1] % 2:
             raise UserError(
@@ -91,29 +92,37 @@ class Film:
         self._frames, self.size = shots * frames, size
         self._key, self._each = jax.random.key(seed), frames
         self._draw = functools.partial(
-            _frame, people=people, together=together, size=size, quality=quality
+            _frame,
+            num_identities=num_identities,
+            together=together,
+            size=size,
+            quality=quality,
         )
 
     def __len__(self) -> int:
         return self._frames
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yields the frames; the next one is drawn while the caller has the last."""
+        """Yields the frames; the next one is rendered while the caller uses one."""
         places = (divmod(number, self._each) for number in range(self._frames))
         started = ((shot, self._draw(self._key, shot, at)) for shot, at in places)
-        for shot, drawn in sets.one_ahead(started):
-            image, *truth = (np.asarray(part) for part in drawn)
+        for shot, rendered in sets.one_ahead(started):
+            image, *truth = (np.asarray(part) for part in rendered)
             yield Frame(image, shot, *truth)
 
 
-@functools.partial(jax.jit, static_argnames=("people", "together", "size", "quality"))
-def _frame(key: Array, shot: Array, within: Array, *, people, together, size, quality):
+@functools.partial(
+    jax.jit, static_argnames=("num_identities", "together", "size", "quality")
+)
+def _frame(
+    key: Array, shot: Array, within: Array, *, num_identities, together, size, quality
+):
     width, height = size
     key_shot = jax.random.fold_in(key, shot)
     keys = jax.random.split(key_shot, 8)
-    others = jax.random.permutation(keys[0], people - 1)[: together - 1]
+    others = jax.random.permutation(keys[0], num_identities - 1)[: together - 1]
     cast = jnp.concatenate([jnp.zeros(1, others.dtype), others + 1])
-    cast = (cast + shot) % people
+    cast = (cast + shot) % num_identities
     time = within / RATE
     scene = _scene(keys[1])
     codes, centre, side = jax.vmap(
@@ -121,7 +130,7 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
     )(cast, jax.random.permutation(keys[3], together))
 
     tile = round(_TILE * height / 8) * 8
-    drawn = render(codes, tile, "loose", quality)
+    rendered = render(codes, tile, "loose", quality)
     scale = side * height / tile  # [P]
     corner = centre * jnp.array([[width, height]]) - scale[:, None] * tile / 2
     x, y = (
@@ -135,8 +144,8 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
     heads = jnp.zeros((together, height, width))
     for place in range(together):  # from the farthest to the nearest
         who = jnp.argsort(side)[place]
-        cover = [drawn.alpha[who, ..., None], drawn.mask[who, ..., None]]
-        layers = jnp.concatenate([drawn.image[who], *cover], axis=-1)
+        cover = [rendered.alpha[who, ..., None], rendered.mask[who, ..., None]]
+        layers = jnp.concatenate([rendered.image[who], *cover], axis=-1)
         layers = jnp.concatenate([layers, _body(layers[-1])])
         scales, shape = jnp.stack([scale[who], scale[who]]), (height, width, 5)
         layers = jax.image.scale_and_translate(
@@ -146,7 +155,7 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
         image = image + cover * (layers[..., :3] - image)
         heads = heads * (1 - cover[None, ..., 0])
         heads = heads.at[who].set(layers[..., 4])
-    whole = drawn.mask.sum(axis=(1, 2)) * jnp.square(scale)
+    whole = rendered.mask.sum(axis=(1, 2)) * jnp.square(scale)
 
     def to_frame(points):  # [P, n, 2]
         return (points + 0.5) * scale[:, None, None] + corner[:, None] - 0.5
@@ -154,15 +163,15 @@ def _frame(key: Array, shot: Array, within: Array, *, people, together, size, qu
     return (
         jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8),
         cast,
-        to_frame(drawn.landmarks5),
-        to_frame(drawn.landmarks68),
+        to_frame(rendered.landmarks5),
+        to_frame(rendered.landmarks68),
         codes.pose,
         heads.sum(axis=(1, 2)) / whole,
     )
 
 
 def _body(last: Array) -> Array:
-    """Returns what goes on below a drawn person's last row [T, 5]: shirt, soon."""
+    """Returns the continuation of a head below its last row [T, 5]: neck and shirt."""
     tile = len(last)
     middle, half = tile // 2, round(_NECK * tile)
     across = jnp.clip((jnp.arange(tile) - middle + half) / (2 * half), 0.0, 1.0)
@@ -178,28 +187,28 @@ def _body(last: Array) -> Array:
 def _scene(key: Array) -> tuple[Array, dict[str, Array]]:
     """Light and imaging, by name, of a shot's room; one shot in four is dark."""
     keys = jax.random.split(key, 3)
-    drawn = imaging.named(jax.random.uniform(keys[0], (len(IMAGING),)))
+    sampled = imaging.named(jax.random.uniform(keys[0], (len(IMAGING),)))
     dim = jnp.where(jax.random.bernoulli(keys[1], 0.25), 0.35, 1.0)
     values = {
         "resolution": 1.0,
         "contrast": 1.0,
         "saturation": 1.0,
-        "back_hue": drawn["back_hue"],
-        "back_light": (0.2 + 0.6 * drawn["back_light"]) * jnp.sqrt(dim),
-        "back_busy": 0.2 + 0.8 * drawn["back_busy"],
-        "grain": drawn["grain"],
+        "back_hue": sampled["back_hue"],
+        "back_light": (0.2 + 0.6 * sampled["back_light"]) * jnp.sqrt(dim),
+        "back_busy": 0.2 + 0.8 * sampled["back_busy"],
+        "grain": sampled["grain"],
     }
     named = {name: jnp.float32(values.get(name, 0.0)) for name in IMAGING}
     return sample_light(keys[2]) * dim, named
 
 
-def _actor(key, key_shot, scene, time, together, person, lane):
-    """Returns codes, place (shares of the frame) and size of one person at a time.
+def _actor(key, key_shot, scene, time, together, member, lane):
+    """Returns codes, position and size (shares of the frame) of an identity at a time.
 
-    What lasts comes from `key`, what a shot changes from `key_shot`.
+    `key` gives what is constant, `key_shot` what changes from shot to shot.
     """
-    identity = jax.random.fold_in(key, sets.STRANGERS + person)
-    day = jax.random.fold_in(key_shot, person)
+    identity = jax.random.fold_in(key, sets.FIRST_UNSEEN + member)
+    day = jax.random.fold_in(key_shot, member)
     keys = jax.random.split(day, 6)
     moved = jax.vmap(_wander, (0, None))(jax.random.split(keys[0], 7), time)
     u = jax.random.uniform(keys[1], (8,))
@@ -234,7 +243,7 @@ def _actor(key, key_shot, scene, time, together, person, lane):
 
 
 def _wander(key: Array, time: Array) -> Array:
-    """Returns where a smooth aimless movement is, -1..1, after `time` seconds."""
+    """Returns the position of a smooth random movement, -1..1, after `time` seconds."""
     u = jax.random.uniform(key, (4,))
     slow = jnp.sin(2 * jnp.pi * (time / (4 + 4 * u[0]) + u[1]))
     quick = jnp.sin(2 * jnp.pi * (time / (1.5 + 1.5 * u[2]) + u[3]))

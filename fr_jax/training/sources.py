@@ -62,12 +62,12 @@ class Rendered:
         _check_size(size)
         self.label, self.number = sets.rows(face_set, num_identities, num_images)
         numbers = range(first, first + num_identities)
-        self.identities = [sets.person_name(context.seed, n) for n in numbers]
+        self.identities = [sets.identity_name(context.seed, n) for n in numbers]
         self._render = functools.partial(
             sets.arrays,
             face_set,
             seed=context.seed,
-            people=num_identities,
+            num_identities=num_identities,
             images=num_images,
             first=first,
             size=size,
@@ -155,7 +155,7 @@ def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
             context,
             options.num_unseen,
             IMAGES_OF_UNSEEN,
-            first=sets.STRANGERS,
+            first=sets.FIRST_UNSEEN,
             size=options.size,
             quality="full",
             progress="rendering unseen identities",

@@ -26,26 +26,26 @@ pytestmark = [
 ]
 
 
-def labels(face_set, people, count, first=0):
+def labels(face_set, identities, count, first=0):
     """Returns place of the identity, number of the image, and labels of each row."""
-    label, image = sets.rows(face_set, people, count)
+    label, image = sets.rows(face_set, identities, count)
     return first + label, image, sets.label(face_set, 0, first + label, image)
 
 
 def test_identity_is_the_same_in_every_set_and_far_from_all_others():
     _, _, shown = labels(sets.multipie(), 1, 0, first=3)
-    people, _, known = labels(sets.kdef(), 2, 0, first=3)
+    identities, _, known = labels(sets.kdef(), 2, 0, first=3)
     np.testing.assert_array_equal(shown.codes.identity[0], known.codes.identity[0])
     met = [known.codes.identity[[0, 70]]]
-    for seed, offset in ((0, sets.STRANGERS), (1, 0)):
-        others = sets.label(sets.kdef(), seed, offset + people, np.zeros(140))
+    for seed, offset in ((0, sets.FIRST_UNSEEN), (1, 0)):
+        others = sets.label(sets.kdef(), seed, offset + identities, np.zeros(140))
         met.append(others.codes.identity[[0, 70]])
     identities = np.concatenate(met)
     distances = np.linalg.norm(identities[:, None] - identities[None], axis=2)
     typical = np.sqrt(2 * identities.shape[1])  # of two standard normal vectors
     assert distances[~np.eye(6, dtype=bool)].min() > 0.6 * typical
-    assert sets.person_name(0, np.int64(12)) == "s0n0000012"
-    assert sets.person_name(1, 12) != sets.person_name(0, 12)
+    assert sets.identity_name(0, np.int64(12)) == "s0n0000012"
+    assert sets.identity_name(1, 12) != sets.identity_name(0, 12)
 
 
 def test_usynthface_varies_expression_pose_and_light_alone():
@@ -113,7 +113,7 @@ def test_ages_are_whole_years_of_children_and_adults():
 @pytest.fixture(scope="module")
 def rendered(quick_drawing):
     """Five identities with four images each."""
-    return sets.arrays(sets.default(45.0), seed=2, people=5, images=4, size=32)
+    return sets.arrays(sets.default(45.0), seed=2, num_identities=5, images=4, size=32)
 
 
 def test_images_of_an_identity_resemble_each_other(rendered):
@@ -132,7 +132,7 @@ def test_images_of_an_identity_resemble_each_other(rendered):
 
 def test_rendering_in_another_order_gives_the_same_pixels(rendered):
     order = np.random.default_rng(0).permutation(20)[:9]
-    some = sets.draw(
+    some = sets.render_set(
         sets.default(45.0), 2, order // 4, order % 4, size=32, quality="fast"
     )
     image = np.concatenate([part.image for part in some])
@@ -141,9 +141,9 @@ def test_rendering_in_another_order_gives_the_same_pixels(rendered):
 
 def test_pairs_are_a_verification_set_of_other_identities(rendered):
     numbered, face_set = pairs.number(2, 20, 2), sets.default(45.0)
-    count = {"people": 20, "images": 2, "first": sets.STRANGERS}
+    count = {"num_identities": 20, "images": 2, "first": sets.FIRST_UNSEEN}
     images = sets.arrays(face_set, seed=2, size=32, **count)["image"]
-    names = [sets.person_name(2, number) for number in numbered.identities]
+    names = [sets.identity_name(2, number) for number in numbered.identities]
     unseen = Verification("unseen", images, *numbered[2:], identities=names)
     pixels = unseen.images.reshape(40, -1).astype(np.float64)
     pixels -= pixels.mean(axis=0)
@@ -153,24 +153,24 @@ def test_pairs_are_a_verification_set_of_other_identities(rendered):
         return {"embedding": pixels, "mirrored": pixels}
 
     assert 0 <= unseen(Trained(embed, {}))["unseen/accuracy"] <= 1
-    trained = [sets.person_name(2, number) for number in rendered["label"]]
+    trained = [sets.identity_name(2, number) for number in rendered["label"]]
     assert not set(trained) & set(names)
 
 
-@pytest.mark.parametrize(("people", "images"), [(20, 2), (30, 5), (200, 3)])
-def test_folds_of_pairs_share_no_identity(people, images):
-    found = pairs.number(0, people, images)
+@pytest.mark.parametrize(("identities", "images"), [(20, 2), (30, 5), (200, 3)])
+def test_folds_of_pairs_share_no_identity(identities, images):
+    found = pairs.number(0, identities, images)
     person = found.identities[found.pairs]  # [P, 2]
     assert ((person[:, 0] == person[:, 1]) == found.same).all()
     kinds = np.stack([found.folds, found.same])
     assert len(set(np.unique(kinds, axis=1, return_counts=True)[1])) == 1
-    assert found.same.sum() == people * images * (images - 1) // 2
+    assert found.same.sum() == identities * images * (images - 1) // 2
     assert len(np.unique(np.sort(found.pairs, axis=1), axis=0)) == len(found.pairs)
     fold_of = {}
     for fold, two in zip(found.folds, person):
         for one in two:
             assert fold_of.setdefault(int(one), fold) == fold
-    assert min(fold_of) == sets.STRANGERS and len(fold_of) == people
+    assert min(fold_of) == sets.FIRST_UNSEEN and len(fold_of) == identities
 
 
 def test_landmark_maps_are_those_of_fra():
@@ -207,10 +207,10 @@ def stub(codes, size, frame, quality):
 def test_faces_of_a_frame_lie_at_their_landmarks(monkeypatch):
     """But where a nearer one hides them."""
     monkeypatch.setattr(video, "render", stub)
-    film = video.Film(1, people=4, shots=3, frames=9, size=(320, 240))
+    film = video.Film(1, num_identities=4, shots=3, frames=9, size=(320, 240))
     frame = jax.jit(
         video._frame.__wrapped__,
-        static_argnames=("people", "together", "size", "quality"),
+        static_argnames=("num_identities", "together", "size", "quality"),
     )
     monkeypatch.setattr(film, "_draw", _with(frame, film._draw.keywords))
     frames = list(film)
@@ -218,7 +218,7 @@ def test_faces_of_a_frame_lie_at_their_landmarks(monkeypatch):
     assert [f.shot for f in frames] == np.repeat([0, 1, 2], 9).tolist()
     found, hidden = 0, 0
     for f in frames:
-        assert len(set(f.people.tolist())) == 3
+        assert len(set(f.identities.tolist())) == 3
         assert ((f.visible >= 0) & (f.visible <= 1.001)).all()
         for points, visible in zip(f.landmarks5, f.visible):
             inside = ((points > 2) & (points < (317, 237))).all()
@@ -231,8 +231,8 @@ def test_faces_of_a_frame_lie_at_their_landmarks(monkeypatch):
                 found += 1
             hidden += inside and visible < 0.7
     assert found > 20 and hidden > 3
-    casts = {f.shot: tuple(f.people) for f in frames}
-    assert len({tuple(f.people) for f in frames}) == 3  # one cast a shot
+    casts = {f.shot: tuple(f.identities) for f in frames}
+    assert len({tuple(f.identities) for f in frames}) == 3  # one cast a shot
     assert {0, 1, 2} <= {person for cast in casts.values() for person in cast}
     steps = np.diff([f.landmarks5[:, 0] for f in frames[:9]], axis=0)
     assert 0 < np.abs(steps).max() < 12  # pixels a frame
@@ -304,7 +304,7 @@ def test_generated_batches_of_poses_and_lights(monkeypatch):
         pixels = pixels[:, None, None]
         return (jnp.broadcast_to(pixels, (len(pixels), size, size, 3)),)
 
-    monkeypatch.setattr(sets, "draw_rows", shown)
+    monkeypatch.setattr(sets, "render_rows", shown)
     settings = {"images_per_identity": 2, "paired": True, "size": 4}
     make_batch = batches.make_posed((-30, 0, 30), (1, 6), 9, 8, **settings)
     batch = jax.jit(make_batch)(jax.random.key(0))
@@ -320,13 +320,16 @@ def test_generated_batches_of_poses_and_lights(monkeypatch):
 @pytest.mark.parametrize(
     ("use", "match"),
     [
-        (lambda: sets.arrays(sets.default(), people=0, images=3), "a set of 0 "),
-        (lambda: sets.arrays(sets.default(), people=3), "0 images of each"),
         (
-            lambda: sets.arrays(sets.kdef(), people=3, images=12),
+            lambda: sets.arrays(sets.default(), num_identities=0, images=3),
+            "a set of 0 ",
+        ),
+        (lambda: sets.arrays(sets.default(), num_identities=3), "0 images of each"),
+        (
+            lambda: sets.arrays(sets.kdef(), num_identities=3, images=12),
             r"kdef has 70 images of every \w+, not 12",
         ),
-        (lambda: pairs.number(0, 25, 3), r"25 \w+ in 10 folds"),
+        (lambda: pairs.number(0, 25, 3), "25 identities for 10 disjoint folds"),
         (lambda: pairs.number(0, 10, 3), "at least 20"),
         (lambda: pairs.number(0, 20, 1), "a pair takes at least 2"),
         (
@@ -345,7 +348,7 @@ def test_generated_batches_of_poses_and_lights(monkeypatch):
             lambda: batches.make_posed((-30, 30), (20,), 9, 4),
             "light 20: there are 20",
         ),
-        (lambda: video.Film(0, together=7), r"7 \w+ together of 6"),
+        (lambda: video.Film(0, together=7), "7 identities in a shot, 6 in the group"),
         (lambda: video.Film(0, shots=0), "0 shots"),
         (lambda: video.Film(0, size=(321, 240)), "frames of 321x240"),
     ],

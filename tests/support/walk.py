@@ -99,7 +99,7 @@ def record(arguments: Sequence[str]) -> list[Call]:
     def first_step(*_):
         raise _FirstStep
 
-    sets.draw_rows, Update.compile = blank, first_step
+    sets.render_rows, Update.compile = blank, first_step
     recorder = _Recorder()
     threading.setprofile(recorder)
     sys.setprofile(recorder)

@@ -1,4 +1,4 @@
-"""The codes of a drawn face: what may be chosen, in which units, and how it is drawn.
+"""The codes of a rendered face: fields, units and distributions.
 
 Lengths are decimetres in the head's frame: x to the right of the image, y up, z towards
 the viewer, origin between the ears. An identity is a standard normal vector; `traits`
@@ -161,7 +161,7 @@ STYLE_SIZE = len(STYLE)
 
 
 class Codes(NamedTuple):
-    """What n faces are drawn from; every field has n rows.
+    """Codes of n faces; every field has n rows.
 
     Attributes:
       identity: [n, IDENTITY_SIZE], standard normal.
@@ -173,7 +173,7 @@ class Codes(NamedTuple):
       light: [n, 9, 3] spherical-harmonic coefficients of the incoming light, per
         channel, in the order of `light.harmonics`.
       age: [n] years, 1..90.
-      style: [n, STYLE_SIZE] what a person changes between days: hair length, parting,
+      style: [n, STYLE_SIZE] changes of an identity between days: hair length, parting,
         beard, make-up, tan; 0 is as the identity has it, -1..1.
       imaging: [n, IMAGING_SIZE], see `IMAGING`.
     """
@@ -202,7 +202,7 @@ SIZES = {
 
 def traits(identity: Array) -> dict[str, Array]:
     """Returns the named measures of one identity vector [IDENTITY_SIZE], scalars."""
-    # Nobody is four standard deviations from everybody else.
+    # No identity is four standard deviations from the mean.
     limited = 2.5 * jnp.tanh(identity / 2.5)
     return {
         name: mean + spread * limited[place]

@@ -1,4 +1,4 @@
-"""The 68 and the 5 points, as places in the head's map: exact, because drawn from them.
+"""The 68 and 5 landmarks as points of the head's map, exact by construction.
 
 iBUG's order: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips 48-67, from the left
 of the image to the right.

@@ -29,7 +29,7 @@ class Paint(NamedTuple):
 
 
 class Tones(NamedTuple):
-    """Colours of one person, three scalars each, and what grows and is put on."""
+    """Colours of one identity, three scalars each; hair, beard and accessories."""
 
     skin: Colour
     hair: Colour
@@ -39,7 +39,7 @@ class Tones(NamedTuple):
 
 
 def tones(t: Measures, age: Array, style: Array) -> Tones:
-    """Returns a person's colours at an age, in a style [STYLE_SIZE]."""
+    """Returns the colours of an identity at an age, in a style [STYLE_SIZE]."""
     return Tones(
         _skin_tone(t, style), _hair_tone(t, age), _eye_tone(t), style[2], style[3]
     )
@@ -110,7 +110,7 @@ def _eye_tone(t: Measures) -> list:
 
 
 def lattice(pattern: Array) -> Array:
-    """Returns the fine pattern [24, 24] in about -1..1 of a person's 18 numbers."""
+    """Returns the fine pattern [24, 24], about -1..1, of an identity's 18 numbers."""
     waves = PATTERN_SIZE // 2
     order = np.arange(1, waves + 1)
     line = 2 * np.pi * np.arange(_PATTERN) / _PATTERN

@@ -55,7 +55,7 @@ _QUALITIES = {"full": _Quality(2, 16, True), "fast": _Quality(1, 14, False)}
 
 
 class _Scene(NamedTuple):
-    """One face ready to be drawn: all that is not said per pixel."""
+    """One face prepared for rendering: everything that does not depend on the pixel."""
 
     skin: Array
     hair: Array
@@ -128,7 +128,7 @@ def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     def one(row: Codes) -> Rendering:
         return _draw(row, _prepare(row, size, frame), size, _QUALITIES[quality])
 
-    # A gradient draws each face again rather than keep all that it was made of.
+    # The backward pass renders each face again instead of storing intermediates.
     return jax.lax.map(jax.checkpoint(one), codes)
 
 

@@ -28,7 +28,7 @@ def sample_codes(key: Array, n: int, *, identity: Array | None = None) -> Codes:
     """Returns n codes, a row from each of n keys: the first rows do not depend on n.
 
     Args:
-      identity: [n, IDENTITY_SIZE]; everything else is drawn for them. By default each
+      identity: [n, IDENTITY_SIZE]; everything else is sampled for them. By default each
         row is somebody new.
     """
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(n))

@@ -89,7 +89,7 @@ def movements(expression: Array) -> Measures:
 
 
 def child_and_old(age: Array) -> tuple[Array, Array]:
-    """Returns how much of a small child and of an old person there is at an age."""
+    """Returns the weights of the child and old-age shapes at an age."""
     return jnp.exp(-jnp.square(age / 13)), jax.nn.sigmoid((age - 60) / 8)
 
 

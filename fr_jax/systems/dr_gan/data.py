@@ -119,9 +119,9 @@ def _of_rendered(
     count = config.rendered.num_unseen
     angles, lights = len(config.angles), len(config.lights)
     numbered = pairs.number(context.seed, count, angles)
-    unseen = _grid(config, context, count, first=sets.STRANGERS)
+    unseen = _grid(config, context, count, first=sets.FIRST_UNSEEN)
     validation = _stream(config, context, unseen)
-    person = numbered.identities - sets.STRANGERS
+    person = numbered.identities - sets.FIRST_UNSEEN
     light = (person + numbered.images) % lights
     rows = (person * angles + numbered.images) * lights + light
 

@@ -17,9 +17,9 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
 _FRONTAL_FLASH = 6  # of the rendered lights
-# Training evaluates on unseen identities from sets.STRANGERS on, and may choose a step
-# by them: these, and those that the pose classifier is trained on, are far from them.
-_EVALUATED = sets.STRANGERS + (1 << 20)
+# Training evaluates on unseen identities from sets.FIRST_UNSEEN on, and may select a
+# step by them; the final evaluation and the pose classifier use others.
+_EVALUATED = sets.FIRST_UNSEEN + (1 << 20)
 _FOR_POSES = _EVALUATED + (1 << 20)
 # Of the side in pixels that a degraded image keeps. A rendered identity is recognised
 # from 8 of 64: the last level is what harms the mean of several images.
@@ -186,7 +186,7 @@ def _render(
     arrays = sets.arrays(
         face_set,
         seed=seed,
-        people=count,
+        num_identities=count,
         first=first,
         size=rotator.spec.size,
         progress="rendering faces",

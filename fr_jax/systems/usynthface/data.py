@@ -58,7 +58,7 @@ def _records(config: Any, context: Context) -> TrainingData:
 
     def evaluators():
         members = [np.flatnonzero(unseen.label == n) for n in range(count)]
-        places = numbered.identities - sets.STRANGERS
+        places = numbered.identities - sets.FIRST_UNSEEN
         rows = [members[who][n] for who, n in zip(places, numbered.images)]
         return [sources.verification("heldout", unseen, numbered, np.array(rows))]
 

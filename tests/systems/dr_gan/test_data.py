@@ -227,8 +227,8 @@ def numbered_rows(monkeypatch):
     """Numbers of the images in the place of rendering."""
 
     def rows(face_set, *, seed, first=0, size, progress, **count):
-        label, image = sets.rows(face_set, count["people"], 0)
-        assert first in (0, sets.STRANGERS) and size == 16
+        label, image = sets.rows(face_set, count["num_identities"], 0)
+        assert first in (0, sets.FIRST_UNSEEN) and size == 16
         pixels = np.stack([label, image, np.full(len(label), first > 0)], axis=1)
         shape = (len(label), size, size, 3)
         pixels = np.broadcast_to(pixels[:, None, None].astype(np.uint8), shape)
@@ -330,7 +330,7 @@ def test_a_run_resumes_with_options_that_came_later(tmp_path):
     changes = [("data.records.expression", "neutral")]
     later = configs.load(f"{CONFIG}:kayamin", changes)
     (line,) = configs.differences(later, path)
-    assert line == "data.records.expression: 'absent' there, 'neutral' now"
+    assert line == "data.records.expression: 'absent' before, 'neutral' now"
 
 
 def test_nothing_is_rendered_before_data_are_opened(load, monkeypatch):

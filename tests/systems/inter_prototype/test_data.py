@@ -212,9 +212,9 @@ def test_rendered_images_are_kept_in_memory_and_unseen_identities_evaluated(
 ):
     calls = []
 
-    def arrays(face_set, *, people, images, size, **_):
-        calls.append((people, images, size))
-        label, image = sets.rows(face_set, people, images)
+    def arrays(face_set, *, num_identities, images, size, **_):
+        calls.append((num_identities, images, size))
+        label, image = sets.rows(face_set, num_identities, images)
         shape = (len(label), size, size, 3)
         pixels = np.broadcast_to(image[:, None, None, None].astype(np.uint8), shape)
         return {"image": pixels, "label": label.astype(np.int32)}

@@ -175,7 +175,7 @@ def test_generated_pairs_are_two_new_images_of_one_identity(monkeypatch):
     data = load("smoke", settings)
     policy = data.arguments["augmentation"]
     assert policy[1] == ("rand_augment", {"num_ops": 1, "magnitude": 16})
-    monkeypatch.setattr(sets, "draw_rows", colours)
+    monkeypatch.setattr(sets, "render_rows", colours)
     monkeypatch.setattr(sources, "unseen_pairs", lambda *_: lambda: None)
     stream = load("smoke", settings).open().train
     assert stream.unit == "pairs"
@@ -207,7 +207,9 @@ def test_a_flat_folder_is_a_set_of_images_paired_with_themselves(command, tmp_pa
     settings |= {"data.augment": "none", "data.pairing": "flat"}
     data = load("paper_100k", settings | {"data.selection.sets": "()"})
     assert data.arguments["num_classes"] == 10
-    assert data.arguments["augmentation"] == () and data.arguments["watch"] == ()
+    assert (
+        data.arguments["augmentation"] == () and data.arguments["plateau_metrics"] == ()
+    )
     assert data.provenance.identities == {"flat": []}
     stream = data.open().train
     check_stream({"label": Input(np.int32, (None,), below=10)}, stream)
@@ -290,7 +292,7 @@ def test_every_variant_is_a_whole_configuration(variant):
         "num_classes": 400_000,
         "num_steps": 100,
         "steps_per_epoch": 10.0,
-        "watch": tuple(f"{name}/accuracy" for name in data.selection.sets),
+        "plateau_metrics": tuple(f"{name}/accuracy" for name in data.selection.sets),
     }
     made = configs.call("usynthface", usynthface.make, system, facts)
     assert (made.feedback is None) == (not data.selection.sets)
@@ -340,7 +342,7 @@ def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, diffe
             {"data.source": "generated", "data.pairing": "flat"},
         ),
         (
-            "schedule 'plateau' follows accuracies",
+            "schedule 'plateau' needs evaluation metrics",
             {"system.optimizer.schedule": "plateau", "data.selection.sets": "()"},
         ),
         (

@@ -304,7 +304,7 @@ def test_the_network_starts_from_given_variables():
 # --- plateau ------------------------------------------------------------------------
 
 
-def test_the_watched_score_lowers_the_rate_and_stops_the_run():
+def test_the_plateau_lowers_the_rate_and_stops_the_run():
     system = small.make(
         plateau_metrics=("a/accuracy", "b/accuracy"),
         optimizer={
@@ -337,7 +337,7 @@ def test_another_schedule_stops_with_the_score_but_keeps_its_rate():
     assert stops == [False, False, True] and state.plateau.factor == 1
 
 
-def test_without_a_score_to_watch_there_is_no_feedback():
+def test_without_plateau_metrics_there_is_no_feedback():
     assert small.make().feedback is None
 
 
