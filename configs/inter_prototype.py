@@ -6,12 +6,12 @@ smoke        Rendered identities, some with child images, and a tiny network; no
 
 faces        3,000 rendered identities, 16 images each: a recogniser of rendered faces,
              which DR-GAN's recipes use. LFW 79.3 +- 1.3 %, CFP-FP 64.0 % in one run of
-             these settings; 44 minutes beside other work.
+             these settings; 44 minutes.
     fr-jax train --config=configs/inter_prototype.py:faces --workdir=runs/recogniser
 
-cfp          CFP, people 001 to 450; 451 to 500 are held out. CFP has no ages, so 50
-             seeded people stand in for the child identities. 35 minutes on 2 cores; LFW
-             85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
+cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no ages, so
+             50 seeded identities stand in for the child identities. 35 minutes on 2
+             cores; LFW 85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp

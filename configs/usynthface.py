@@ -1,24 +1,23 @@
 """USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
 
-The figures of smoke, faces_cpu and cfp were measured while keys of the query's own
-person counted as negatives (--config.system.queue.mask_identity=False), those of drawn
-people on faces of earlier proportions; README.md has the whole commands of the last
-two.
+The scores of smoke, faces_cpu and cfp were measured with keys of the query's own
+identity as negatives (--config.system.queue.mask_identity=False), those of rendered
+identities with earlier facial proportions; docs/results.md has the full commands.
 
-smoke        Drawn people and a tiny network; nothing is downloaded. 2 cores: two
-             minutes; other drawn people are told apart with 79 % (untrained: 59).
+smoke        Rendered identities and a tiny network; nothing is downloaded. 2 cores:
+             two minutes; accuracy on unseen rendered identities 79 % (untrained: 59).
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 
-faces        Drawn people, every pair new, for an accelerator: iResNet-50, K 32,768. Not
-             run here at this scale. On a CPU, where drawing costs more than learning,
-             draw once and train a smaller network on smaller images: in 49 minutes
-             on 2 cores LFW 77.3, CFP-FP 63.2 % (untrained 61.4, 55.4).
+faces        Rendered identities, every pair new, for an accelerator: iResNet-50,
+             K 32,768. Not run here at this scale. faces_cpu renders once and trains a
+             smaller network on smaller images: in 49 minutes on 2 cores LFW 77.3,
+             CFP-FP 63.2 % (untrained 61.4, 55.4).
     fr-jax train --config=configs/usynthface.py:faces --workdir=runs/faces
     fr-jax train --config=configs/usynthface.py:faces_cpu --workdir=runs/faces_cpu
 
-cfp          CFP without its labels, one folder = one identity: people 001 to 450; 451
-             to 500 are held out. 2 cores: 22 minutes; LFW 79.3, CFP-FP of people held
-             out 78.7 % (untrained 61.4, 56.9).
+cfp          CFP without its labels, one folder = one identity: identities 001 to
+             450; 451 to 500 are held out. 2 cores: 22 minutes; LFW 79.3, held-out
+             CFP-FP 78.7 % (untrained 61.4, 56.9).
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp

@@ -1,4 +1,4 @@
-"""Lists and tables that people write by hand or program: text, and CSV with a header.
+"""Lists and tables from users: text lines, and CSV with a header.
 
 They name files, whose names are bytes: what is no UTF-8 is kept as it is, so the file
 is found all the same, and a file that is no text fails as the line that it has wrong.

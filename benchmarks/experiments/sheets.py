@@ -16,18 +16,18 @@ from fr_jax import faces
 from fr_jax.faces import sets, video
 
 _COLUMNS, _TILE = 8, 112
-_PERSON = 1  # whom the second sheet shows
+_IDENTITY = 1  # of the second sheet
 
 
-def people(rows: int) -> np.ndarray:
-    """Returns images [rows * _COLUMNS, S, S, 3] of as many people."""
+def identities(rows: int) -> np.ndarray:
+    """Returns images [rows * _COLUMNS, S, S, 3] of as many identities."""
     numbers = np.arange(rows * _COLUMNS)
-    drawn = sets.render_set(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
-    return np.concatenate([some.image for some in drawn])
+    rendered = sets.render_set(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
+    return np.concatenate([some.image for some in rendered])
 
 
-def one_person(number: int) -> np.ndarray:
-    """Returns one person turned, moved, lit and aged, a row each."""
+def one_identity(number: int) -> np.ndarray:
+    """Returns one identity in other poses, expressions, lights and ages, a row each."""
     plain = sets.label(sets.kdef(), 0, [number], [2]).codes
     codes = jax.tree.map(lambda row: jnp.repeat(row, _COLUMNS, axis=0), plain)
     yaw = jnp.linspace(-90, 90, _COLUMNS)
@@ -45,9 +45,9 @@ def one_person(number: int) -> np.ndarray:
 
 
 def augmented(number: int) -> np.ndarray:
-    """Returns a person after every operation of RandAugment, then after four."""
-    drawn = sets.render_set(sets.default(30.0), 0, [number], [0], size=_TILE)
-    face = next(iter(drawn)).image[0]
+    """Returns a face after each operation of RandAugment, then after four."""
+    rendered = sets.render_set(sets.default(30.0), 0, [number], [0], size=_TILE)
+    face = next(iter(rendered)).image[0]
     examples = rand_augment.examples(face, np.random.default_rng(0))
     return np.stack([image for _, image in examples])
 
@@ -60,13 +60,13 @@ def grid(images: np.ndarray, columns: int = _COLUMNS) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--to", type=Path, default=Path("docs"))
+    parser.add_argument("--to", type=Path, default=Path("docs/images"))
     to = parser.parse_args().to
     to.mkdir(parents=True, exist_ok=True)
     sheets = {
-        "people": grid(people(3)),
-        "one_person": grid(one_person(_PERSON)),
-        "augmentations": grid(augmented(_PERSON), 10),
+        "identities": grid(identities(3)),
+        "one_identity": grid(one_identity(_IDENTITY)),
+        "augmentations": grid(augmented(_IDENTITY), 10),
         "group": next(iter(video.Film(0, frames=1, shots=1))).image,
     }
     for name, image in sheets.items():

@@ -1,4 +1,4 @@
-"""Which people: selection by name, and those known to own child images."""
+"""Selection of identities by name, and identities with child images."""
 
 import difflib
 from collections import Counter
@@ -16,7 +16,7 @@ PUBLISHED_CHILDREN = {"casia": (10_575, 229), "ms1m": (85_742, 1_148)}
 
 
 def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
-    """Returns the labels of the wanted people.
+    """Returns the labels of the selected identities.
 
     Args:
       names: name of each label.
@@ -24,7 +24,7 @@ def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
         a name a line.
 
     Raises:
-      DataError: for a name that is not there, with the nearest one, and an empty range.
+      DataError: for an unknown name, with the nearest one, and an empty range.
     """
     place = {name: label for label, name in enumerate(names)}
     if isinstance(wanted, str) and wanted.startswith("@"):
@@ -39,7 +39,7 @@ def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
         chosen = [place[name] for name in names if first <= name <= last]
         if not chosen:
             raise DataError(
-                f"identities {wanted!r}: nobody lies between; the names run from "
+                f"identities {wanted!r}: no identity in this range; names run from "
                 f"{min(names, default='')!r} to {max(names, default='')!r}"
             )
         return np.array(chosen)
@@ -85,6 +85,8 @@ def seeded_labels(num_classes: int, count: int, seed: int) -> list[int]:
     Raises DataError where there are fewer classes.
     """
     if count > num_classes:
-        raise DataError(f"{count} stand-in children wanted of {num_classes} people")
+        raise DataError(
+            f"{count} stand-in children exceed the {num_classes} identities"
+        )
     rng = np.random.default_rng(seed)
     return sorted(rng.choice(num_classes, count, replace=False).tolist())

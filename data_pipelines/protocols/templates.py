@@ -1,6 +1,6 @@
-"""Tables of templates: which images make up whom, in galleries and probes of splits.
+"""Tables of templates: sets of images of an identity, in galleries and probes.
 
-The form to which protocols such as IJB-A's are brought, one line an image and split.
+The form of protocols such as IJB-A: one line for each image and split.
 """
 
 from pathlib import Path
@@ -22,13 +22,13 @@ class Split(NamedTuple):
       image: numbers of the table's files.
       probe: bool, whether the template is one.
       template: number of the template.
-      people: name of the person of each template.
+      identities: name of the identity of each template.
     """
 
     image: np.ndarray
     probe: np.ndarray
     template: np.ndarray
-    people: list[str]
+    identities: list[str]
 
 
 def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
@@ -38,7 +38,7 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
 
     Raises:
       DataError: for a table that is missing or has other columns, an empty cell or
-        another part, a template of two people or in both parts, and a split without
+        another part, a template of two identities or in both parts, and a split without
         gallery or probes; with the line where there is one.
     """
     files: dict[str, int] = {}
@@ -63,7 +63,7 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
 
 
 def _split(path: str | Path, name: str, templates: dict) -> Split:
-    parts, people, images = zip(*templates.values())
+    parts, identities, images = zip(*templates.values())
     for part in PARTS:
         if part not in parts:
             raise DataError(f"{path}: split {name!r:.80} has no {part} templates")
@@ -72,5 +72,5 @@ def _split(path: str | Path, name: str, templates: dict) -> Split:
         np.concatenate(images).astype(int),
         (np.array(parts) == "probe")[template],
         template,
-        list(people),
+        list(identities),
     )

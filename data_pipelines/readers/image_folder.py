@@ -43,8 +43,8 @@ class ImageFolder(FaceFiles):
                 by_identity.setdefault(identity, []).append(source)
         if not by_identity:
             raise DataError(
-                f"{root}: no images found as <identity>/<image>.jpg; put each person's "
-                "images into a folder of their own"
+                f"{root}: no images found as <identity>/<image>.jpg; put the images "
+                "of each identity into one folder"
             )
         self.identities = sorted(by_identity)
         faces = [

@@ -8,7 +8,7 @@ from data_pipelines import DataError
 from data_pipelines.readers import Face
 from data_pipelines.readers.image_folder import FaceFiles, ImageFolder, image_paths
 
-PROFILE = 90.0  # degrees; CFP's profiles face either side, and nobody noted which
+PROFILE = 90.0  # degrees; CFP's profiles face either side, without a label
 
 # Multi-PIE's cameras at the height of the head -> yaw in degrees, every 15 of them;
 # which side is positive is a convention.

@@ -78,7 +78,7 @@ def _score(
         else:
             numbers, found = templates.fused(features[rows], confidence[rows], template)
         vectors.append(found)
-        identities.append(np.array(split.people)[numbers])
+        identities.append(np.array(split.identities)[numbers])
     probes, gallery = identities
     scores = vectors[0] @ vectors[1].T
     same = probes[:, None] == gallery[None]

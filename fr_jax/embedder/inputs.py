@@ -84,8 +84,7 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
 
     `upright` rotates photographs as their EXIF data say.
     """
-    # The one place where fr_jax needs what reads images from strangers; it brings
-    # OpenCV, and no TensorFlow.
+    # The bounded reader of untrusted images; it imports OpenCV, not TensorFlow.
     from data_pipelines import DataError
     from data_pipelines import images as encoded
 

@@ -1,4 +1,4 @@
-"""How good made images are: near to real ones as a set, and the right person each."""
+"""Quality of generated images: distance to real ones, and preserved identity."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ Array = np.ndarray
 
 
 def kernel_distance(
-    real: Array, made: Array, *, subsets: int = 100, size: int = 1000, seed: int = 0
+    real: Array, fake: Array, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Returns mean and deviation of the kernel inception distance over subsets.
 
@@ -17,17 +17,19 @@ def kernel_distance(
     and it may come out negative.
 
     Args:
-      real, made: features [N, F], [M, F]; subsets are at most as large as the smaller.
+      real, fake: features [N, F], [M, F]; subsets are at most as large as the smaller.
     """
-    size = min(size, len(real), len(made))
+    size = min(size, len(real), len(fake))
     if size < 2:
-        raise ValueError(f"{len(real)} real and {len(made)} made images; at least 2")
+        raise ValueError(
+            f"{len(real)} real and {len(fake)} generated images; at least 2 are needed"
+        )
     rng = np.random.default_rng(seed)
-    real, made = (np.asarray(x, np.float64) for x in (real, made))
+    real, fake = (np.asarray(x, np.float64) for x in (real, fake))
     found = []
     for _ in range(subsets):
         x = real[rng.choice(len(real), size, replace=False)]
-        y = made[rng.choice(len(made), size, replace=False)]
+        y = fake[rng.choice(len(fake), size, replace=False)]
         within = sum(
             (_kernel(z, z).sum() - np.trace(_kernel(z, z))) / (size * (size - 1))
             for z in (x, y)
@@ -37,17 +39,18 @@ def kernel_distance(
 
 
 def identity_preservation(
-    inputs: Array, labels: Array, made: Array
+    inputs: Array, labels: Array, fakes: Array
 ) -> dict[str, float]:
-    """Returns how a recogniser takes made images for their people.
+    """Returns the similarity of generated images to their inputs, by a recogniser.
 
-    Genuine is a made image with the input that it was made of, an impostor with the
-    inputs of others: mean cosines of both, and the area under the ROC.
+    A genuine pair is a generated image and its input, an impostor pair one with the
+    input of another identity: mean cosines of both, and the area under the ROC curve.
 
     Args:
-      inputs, labels: features [N, F] and people [N]; made: features [N, P, F].
+      inputs, labels: features [N, F] and identities [N].
+      fakes: features [N, P, F] of the images generated from each input.
     """
-    faces, rows = verification.l2_normalize(made), verification.l2_normalize(inputs)
+    faces, rows = verification.l2_normalize(fakes), verification.l2_normalize(inputs)
     cosines = np.einsum("ipf,jf->ipj", faces, rows)
     others = np.asarray(labels)[:, None] != np.asarray(labels)[None]
     genuine = np.einsum("ipi->ip", cosines).ravel()
@@ -65,7 +68,7 @@ def pairwise_auc(features: Array, labels: Array) -> float:
     """Returns the area under the ROC of cosines between all rows.
 
     Args:
-      features, labels: [N, F] and people [N], some with several rows.
+      features, labels: [N, F] and identities [N], some with several rows.
     """
     rows, labels = verification.l2_normalize(features), np.asarray(labels)
     first, second = np.triu_indices(len(rows), 1)

@@ -1,7 +1,7 @@
-"""Closed-set identification: who in the gallery is it? Rank-1, by pose.
+"""Closed-set identification: rank-1, overall and by pose.
 
-Scores are cosines. Rank-1 is the share of probes whose nearest gallery image is of the
-right person (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set).
+Scores are cosines. Rank-1 is the share of probes whose nearest gallery image has the
+same identity (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set).
 """
 
 import numpy as np
@@ -19,22 +19,22 @@ def gallery(
     *,
     neutral: int = 7,
 ) -> Array:
-    """Returns one row for each person, the image that the gallery holds of them.
+    """Returns one row for each identity: its gallery image.
 
-    Multi-PIE's rule as DR-GAN has it: frontal, in neutral light (the frontal flash,
+    Multi-PIE's rule as in DR-GAN: frontal, in neutral light (the frontal flash,
     shot 07, if there is one), of the earliest session; of several such, the first.
 
     Args:
-      labels, yaws: [N] who it is, and degrees (a NaN is no frontal image).
-      lights, sessions: [N] numbers; None or -1 where not known.
+      labels, yaws: [N] identities, and degrees (NaN is not frontal).
+      lights, sessions: [N] numbers; None or -1 if unknown.
       neutral: the light's number.
     """
     count = len(labels)
     lights, sessions = (
         np.full(count, -1) if x is None else np.asarray(x) for x in (lights, sessions)
     )
-    turned = np.where(np.isnan(yaws), np.inf, np.abs(yaws))
-    order = np.lexsort((np.arange(count), sessions, lights != neutral, turned))
+    angle = np.where(np.isnan(yaws), np.inf, np.abs(yaws))
+    order = np.lexsort((np.arange(count), sessions, lights != neutral, angle))
     _, first = np.unique(np.asarray(labels)[order], return_index=True)
     return np.sort(order[first])
 
@@ -42,10 +42,11 @@ def gallery(
 def rank_one(
     probes: Array, labels: Array, gallery_features: Array, gallery_labels: Array
 ) -> Array:
-    """Returns which probes are nearest to an image of their own person, bool [P].
+    """Returns a mask [P]: probes whose nearest gallery image has their identity.
 
     Args:
-      probes: features [P, F] of people `labels`; gallery likewise. Of any length.
+      probes, labels: features [P, F] of any length, and identities [P]; the same of
+        the gallery.
     """
     cosines = l2_normalize(probes) @ l2_normalize(gallery_features).T
     return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
@@ -70,31 +71,31 @@ def number_of_images(
     draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Array]:
-    """Returns rank-1 [most, draws] of templates of 1 to `most` images of a person.
+    """Returns rank-1 [most, draws] of templates of 1 to `most` images of an identity.
 
-    'mean' fuses all images alike, 'confidence' by their weights. The same images both
-    ways, to be compared draw by draw: of each person, `draws` times, so many as the row
-    says, without replacement.
+    'mean' fuses images with equal weights, 'confidence' with their confidence. Both use
+    the same images, so that draws can be compared: for each identity and draw, row n
+    has n + 1 images without replacement.
 
     Raises:
-      ValueError: where a person has fewer than `most` images.
+      ValueError: if an identity has fewer than `most` images.
     """
     rng = np.random.default_rng(seed)
-    people, counts = np.unique(labels, return_counts=True)
+    identities, counts = np.unique(labels, return_counts=True)
     if counts.min() < most:
-        raise ValueError(f"a person has {counts.min()} images, fewer than {most}")
-    who = np.tile(people, draws)
-    rows = [rng.permutation(np.flatnonzero(labels == one))[:most] for one in who]
-    rows = np.stack(rows)  # [draws * people, most]
+        raise ValueError(f"an identity has {counts.min()} images, fewer than {most}")
+    repeated = np.tile(identities, draws)
+    rows = [rng.permutation(np.flatnonzero(labels == one))[:most] for one in repeated]
+    rows = np.stack(rows)  # [draws * identities, most]
     weights = {"mean": np.ones_like(confidence), "confidence": confidence}
     found = {name: np.empty((most, draws)) for name in weights}
     for name, weight in weights.items():
         for count in range(1, most + 1):
             chosen = rows[:, :count]
             shares = weight[chosen][..., None]
-            # Of one image exactly 1, so that both ways see the same bits.
+            # Exactly 1 for a single image, so that both give the same bits.
             shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6)
             fused = (features[chosen] * shares).sum(axis=1)
-            hits = rank_one(fused, who, gallery_features, gallery_labels)
+            hits = rank_one(fused, repeated, gallery_features, gallery_labels)
             found[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
     return found

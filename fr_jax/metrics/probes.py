@@ -1,6 +1,6 @@
-"""What linear classifiers read: the pose of a picture, what a feature still tells.
+"""Linear probes: the pose of an image, and information left in a feature.
 
-None of them has seen the network that is judged.
+They are trained on other images than those that are evaluated.
 """
 
 from typing import Any
@@ -63,8 +63,8 @@ def leakage(
 
     Args:
       features: [N, F]; classes: [N].
-      groups: [N], such as people: those of a fold are strangers to its probe. None
-        cuts the rows of each class into folds.
+      groups: [N], such as identities: no group is in training and test fold. None
+        splits the rows of each class into folds.
     """
     if groups is None:
         cut: Any = StratifiedKFold(folds, shuffle=True, random_state=0)

@@ -1,4 +1,4 @@
-"""Templates, sets of images of a person, against each other: IJB-A's measures.
+"""Verification and identification of templates, sets of images of an identity.
 
 Klare et al., Pushing the Frontiers of Unconstrained Face Detection and Recognition
 (CVPR 2015): verification by TAR at FAR, closed-set identification by rank, over splits.
@@ -51,30 +51,31 @@ def verify(scores: Array, same: Array) -> dict[str, float]:
 
 
 def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
-    """Returns rank1 and rank5 of the probes whose person is in the gallery.
+    """Returns rank1 and rank5 of the probes whose identity is in the gallery.
 
-    A person's score is that of the best of their templates; ties count against.
+    An identity's score is that of its best template; ties count as errors.
 
     Args:
-      scores: [P, G]; probes, gallery: the person of each template [P], [G].
+      scores: [P, G].
+      probes, gallery: the identity of each template [P], [G].
 
     Raises:
-      ValueError: where nobody in the gallery is looked for.
+      ValueError: if no probe has an identity of the gallery.
     """
-    people, own = np.unique(gallery, return_inverse=True)
-    best = np.full((len(people), len(probes)), -np.inf)
+    identities, own = np.unique(gallery, return_inverse=True)
+    best = np.full((len(identities), len(probes)), -np.inf)
     np.maximum.at(best, own, scores.T)
-    known = np.isin(probes, people)
-    if not known.any():
-        raise ValueError("no probe is of a person in the gallery")
-    place = np.searchsorted(people, np.asarray(probes)[known])
-    right = best[place, np.flatnonzero(known)]
-    others = np.sum(best[:, known] >= right[None], axis=0) - 1
+    mated = np.isin(probes, identities)
+    if not mated.any():
+        raise ValueError("no probe has an identity of the gallery")
+    place = np.searchsorted(identities, np.asarray(probes)[mated])
+    right = best[place, np.flatnonzero(mated)]
+    others = np.sum(best[:, mated] >= right[None], axis=0) - 1
     return {f"rank{rank}": float(np.mean(others < rank)) for rank in RANKS}
 
 
 def over_splits(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean of each measure over splits, and its deviation as NAME_std."""
+    """Returns mean (NAME) and deviation (NAME_std) of each metric over splits."""
     results = {}
     for name in found[0]:
         values = [split[name] for split in found]

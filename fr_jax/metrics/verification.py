@@ -72,7 +72,7 @@ def fold_accuracy(
     """Returns accuracy per fold with the best threshold of all other folds.
 
     insightface's protocol: same iff distance < threshold, the first best threshold
-    wins. With one fold the threshold is chosen on the pairs it is judged on.
+    wins. With one fold the threshold is chosen on the evaluated pairs.
     """
     distances, same = _checked(distances, same)
     correct = _per_fold(
@@ -184,7 +184,7 @@ def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
 
     Inter-Prototype's protocol: candidates are the similarities themselves, same iff
     score >= threshold, the first maximum in the order of the list. Optimistic: the
-    threshold is chosen on the pairs that it is judged on.
+    threshold is chosen on the evaluated pairs.
     """
     scores, same = _checked(scores, same)
     order = np.argsort(-scores, kind="stable")

@@ -126,7 +126,7 @@ def test_gradients_and_theirs(size, stride, padding, height, width):
 
 
 def test_gradients_within_a_branch_are_in_the_order_that_xla_has_a_fast_form_of():
-    """In another they would take thirty times as long, and nobody would be told."""
+    """In another order they take thirty times as long, without a warning."""
     x, kernel = arrays((2, 8, 8, 4), (3, 3, 4, 4))
 
     def slopes(apply):
@@ -190,7 +190,7 @@ def test_a_bfloat16_convolution_stays_one():
 
 
 def test_settings_for_the_cpu_are_known_to_this_jaxlib():
-    """Else steps take twice as long, and nobody is told."""
+    """Otherwise steps take twice as long, without a warning."""
     assert cpu.compiler_options()
     assert cpu.quick_compilation()
 

@@ -223,7 +223,7 @@ MILANKINEN = {
     "decoder_seed": 3,
 }
 KAYAMIN = {"normalise_fusion": False, "bn_before_crop": True}
-JUDGE = {"width": 0.0625, "heads": [["logits", 9]]}
+DISCRIMINATOR = {"width": 0.0625, "heads": [["logits", 9]]}
 SMALL = {
     "arcface_torch": ("iresnet18", EIGHTH, 32),
     "magface": ("magface_iresnet18", EIGHTH, 32),
@@ -240,10 +240,10 @@ SMALL = {
         GAN | KAYAMIN | {"confidence_head": "channel"},
         32,
     ),
-    "kayamin_dr_gan_discriminator": ("dr_gan_discriminator", JUDGE, 96),
+    "kayamin_dr_gan_discriminator": ("dr_gan_discriminator", DISCRIMINATOR, 96),
     "sampson_dr_gan_discriminator": (
         "dr_gan_discriminator",
-        JUDGE | {"extra_channel": True},
+        DISCRIMINATOR | {"extra_channel": True},
         96,
     ),
     "zhangjunh_dr_gan_generator": (
@@ -253,13 +253,13 @@ SMALL = {
     ),
     "zhangjunh_dr_gan_discriminator": (
         "dr_gan_discriminator",
-        JUDGE | {"conv_bias": True},
+        DISCRIMINATOR | {"conv_bias": True},
         96,
     ),
     "milankinen_dr_gan_generator": ("dr_gan_generator", GAN | MILANKINEN, 96),
     "milankinen_dr_gan_discriminator": (
         "dr_gan_discriminator",
-        JUDGE | {"conv_bias": True, "alignment": "symmetric"},
+        DISCRIMINATOR | {"conv_bias": True, "alignment": "symmetric"},
         96,
     ),
     "authors_dr_gan_encoder": (

@@ -1,4 +1,4 @@
-"""Encoded images: headers, decoding, and what strangers send."""
+"""Encoded images: headers, decoding, and hostile files."""
 
 import contextlib
 import struct

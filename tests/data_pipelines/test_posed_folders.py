@@ -93,7 +93,7 @@ def test_cfp_by_its_file_names_into_records_and_out(tmp_path, command):
     assert faces.yaw.tolist() == [0, 90, 0, 90]
     assert faces.light.tolist() == faces.session.tolist() == [-1] * 4
     code, out, _ = command("data", "info", tmp_path / "some")
-    assert "yaws        0 to 90, of 4 images" in out
+    assert "yaws        0 to 90, 4 images" in out
     write(tmp_path / "cfp/001/side.png")
     with pytest.raises(DataError, match="begin with 'frontal' or 'profile'"):
         list(Cfp(tmp_path / "cfp"))

@@ -90,7 +90,7 @@ def test_an_older_index_knows_less(posed, tmp_path):
     "match, options",
     [
         ("no identity 'pp2' .*did you mean 'p2'", {"identities": ["pp2"]}),
-        ("nobody lies between", {"identities": "x:z"}),
+        ("no identity in this range", {"identities": "x:z"}),
         ("'first:last'", {"identities": "p1"}),
         ("'frown'; there are: none is known", {"expression": "frown"}),
     ],

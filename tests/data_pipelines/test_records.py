@@ -139,5 +139,5 @@ def test_stand_in_children_are_seeded():
     chosen = identities.seeded_labels(450, 50, 0)
     assert chosen == sorted(set(chosen)) == identities.seeded_labels(450, 50, 0)
     assert chosen != identities.seeded_labels(450, 50, 1)
-    with pytest.raises(DataError, match="5 stand-in children wanted of 4"):
+    with pytest.raises(DataError, match="5 stand-in children exceed the 4"):
         identities.seeded_labels(4, 5, 0)

@@ -1,4 +1,4 @@
-"""Lists and tables of strangers: what is no text, what is cut, names in any bytes."""
+"""Lists and tables from users: binary files, truncation, names in any encoding."""
 
 import os
 

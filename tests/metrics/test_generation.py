@@ -50,25 +50,25 @@ def test_right_features_find_everybody_and_random_ones_chance(rng):
 def test_more_images_help_and_true_confidence_helps_more(rng):
     labels = np.repeat(np.arange(30), 8)
     people = rng.normal(size=(30, 16))
-    spoilt = rng.uniform(size=240) < 0.5
-    noise = rng.normal(size=(240, 16)) * np.where(spoilt, 3, 0.5)[:, None]
+    degraded = rng.uniform(size=240) < 0.5
+    noise = rng.normal(size=(240, 16)) * np.where(degraded, 3, 0.5)[:, None]
     features = people[labels] + noise
     tables = identification.number_of_images(
-        features, np.where(spoilt, 0.1, 1.0), labels, people, np.arange(30), most=6
+        features, np.where(degraded, 0.1, 1.0), labels, people, np.arange(30), most=6
     )
     assert tables["mean"].shape == (6, 10)
     np.testing.assert_array_equal(tables["mean"][0], tables["confidence"][0])
     tables = {name: shares.mean(axis=1) for name, shares in tables.items()}
     assert tables["mean"][5] > tables["mean"][0] + 0.05
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
-    # One image is the same template both ways, however near strangers are.
+    # One image is the same template both ways, however similar other identities are.
     near = (1 + 1e-7 * rng.normal(size=(2, 400, 8))).astype(np.float32)
     trusted, who = rng.uniform(0.1, 1, 400).astype(np.float32), np.arange(400) // 2
     tables = identification.number_of_images(
         near[0], trusted, who, near[1], who, most=1
     )
     np.testing.assert_array_equal(tables["mean"], tables["confidence"])
-    with pytest.raises(ValueError, match="a person has 8 images, fewer than 9"):
+    with pytest.raises(ValueError, match="an identity has 8 images, fewer than 9"):
         identification.number_of_images(
             features, np.ones(240), labels, people, np.arange(30), most=9
         )

@@ -24,7 +24,7 @@ def test_training_curves_of_contrastive_learning(drawn, tmp_path):
         {"step": 1, "loss": 3.0, "chance_loss": 2.0, "top1": 0.1, "queue_fill": 0.5},
         {"step": 1, "positive_cosine": 0.2, "negative_cosine": 0.1},
         {"step": 2, "loss": 1.0, "chance_loss": 4.0, "top1": 0.4, "queue_fill": 1.0},
-        {"step": 2, "strangers/accuracy": 0.7, "strangers/accuracy_std": 0.1},
+        {"step": 2, "unseen/accuracy": 0.7, "unseen/accuracy_std": 0.1},
         {"step": 2, "images_per_second": 10.0},
     ]
     path = tmp_path / "metrics.jsonl"
@@ -39,7 +39,7 @@ def test_training_curves_of_contrastive_learning(drawn, tmp_path):
         "loss": {"chance_loss": [2.0, 4.0], "loss": [3.0, 1.0]},
         "cosine": {"negative_cosine": [0.1], "positive_cosine": [0.2]},
         "share": {"queue_fill": [0.5, 1.0], "top1": [0.1, 0.4]},
-        "accuracy": {"strangers/accuracy": [0.7]},
+        "accuracy": {"unseen/accuracy": [0.7]},
     }
     styles = {line.get_label(): line.get_linestyle() for line in panels["loss"].lines}
     assert styles == {"chance_loss": ":", "loss": "-"}
