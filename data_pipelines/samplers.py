@@ -71,7 +71,10 @@ def epochs(size: int, batch_size: int, *, seed: int = 0) -> Sampler:
       DataError: for no records, and a batch size that is not positive.
     """
     if batch_size < 1 or size < 1:
-        raise DataError(f"a batch of {batch_size} rows from {size:,} records")
+        raise DataError(
+            f"a batch of {batch_size} rows from {size:,} records; use at least 1 row "
+            "and 1 record"
+        )
     order = in_turn(size, seed, 0)
     return Sampler(lambda step: {"image": order(step, batch_size)}, batch_size, size)
 

@@ -24,7 +24,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     longer = [known for known in names if name and known.startswith(name)]
     near = longer or difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}{hint} (available: {', '.join(names)})"
+    return f"unknown {what} {name!r}{hint} (available: {', '.join(names) or 'none'})"
 
 
 def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -58,8 +58,8 @@ def test_fingerprint_takes_any_file_name():
 
 
 def test_identities_are_joined_set_by_set_in_order():
-    found = joined({"a": ["2", "1"]}, {"b": []}, {"a": ["1", "3"], "c": ["1"]})
-    assert found == {"a": ["2", "1", "3"], "b": [], "c": ["1"]}
+    result = joined({"a": ["2", "1"]}, {"b": []}, {"a": ["1", "3"], "c": ["1"]})
+    assert result == {"a": ["2", "1", "3"], "b": [], "c": ["1"]}
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_identities_and_licences_of_pretrained_networks_are_inherited():
         "identities": {"cfp": ["002", "005"], RENDERED: ["s0n0"]},
         "licences": {RENDERED: "none needed", "cfp": "of the older network"},
     }
-    found = inherit(OWN, {"init": known, "identity": {}})
-    assert found.identities == {"cfp": ["001", "002", "005"], RENDERED: ["s0n0"]}
-    assert found.licences == {"cfp": "research only", RENDERED: "none needed"}
+    result = inherit(OWN, {"init": known, "identity": {}})
+    assert result.identities == {"cfp": ["001", "002", "005"], RENDERED: ["s0n0"]}
+    assert result.licences == {"cfp": "research only", RENDERED: "none needed"}
     kept = ("held_out", "fingerprint", "notes", "details")
-    assert all(getattr(found, name) == getattr(OWN, name) for name in kept)
+    assert all(getattr(result, name) == getattr(OWN, name) for name in kept)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_nothing_pretrained_changes_nothing():
 
 
 def test_description_is_json_and_leaves_out_what_is_empty():
-    found = OWN._replace(details={"angles": [0.0, 45.0]}).describe()
-    assert json.loads(json.dumps(found)) == found
-    assert found == {
+    result = OWN._replace(details={"angles": [0.0, 45.0]}).describe()
+    assert json.loads(json.dumps(result)) == result
+    assert result == {
         "identities": {"cfp": ["001", "002"]},
         "licences": {"cfp": "research only"},
         "held_out": {"cfp": ["003", "004"]},

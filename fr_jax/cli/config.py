@@ -48,7 +48,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
         raise UserError(f"{path}: defines no get_config(variant)")
     variants = getattr(module, "VARIANTS", None)
     if variants and variant:
-        check_names(f"{path}: variant", [variant], variants)
+        check_names(f"variant of {path}", [variant], variants)
     config = module.get_config(variant) if variant else module.get_config()
     config.lock()
     for key, text in overrides:
@@ -67,7 +67,7 @@ def _module(path: str, spec: str) -> ModuleType:
     """Returns the module of a packaged name, or of a file in an importable folder."""
     if path.isidentifier() and not Path(path).exists():
         modules = packaged()
-        check_names(f"configuration in --config={spec}:", [path], modules)
+        check_names("packaged configuration", [path], modules)
         return modules[path]
     if not Path(path).is_file():
         raise UserError(f"--config={spec}: no such file: {path}")
@@ -136,7 +136,7 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
         if name not in names:
             if new := renamed(key, str(config.system_name)):
                 raise UserError(f"--config.{key} was renamed: use --config.{new}")
-            raise UserError(unknown(f"{walked} has no key", name, names))
+            raise UserError(unknown(f"key of {walked}", name, names))
         walked += f".{name}"
         default = node[name]
     try:

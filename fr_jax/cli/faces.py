@@ -225,8 +225,8 @@ def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
     names = [plan.file(row, seed) for row in range(len(plan.identities))]
     lists = {}
     for gap in _GAPS:
-        found = published.child_adult_pairs(names, gap, seed=seed)
-        lines = zip(found.same, found.first, found.second)
+        chosen = published.child_adult_pairs(names, gap, seed=seed)
+        lines = zip(chosen.same, chosen.first, chosen.second)
         text = "".join(f"{int(same)} {a} {b}\n" for same, a, b in lines)
         if text:
             lists[f"child{gap}.txt"] = text

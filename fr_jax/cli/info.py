@@ -46,7 +46,7 @@ def describe(embedder: Embedder) -> str:
         "architecture": f"{network.architecture} ({options})",
         "parameters": f"{sum(leaf.size for leaf in flat.values()):,}",
         "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
-        ", made of uint8 RGB",
+        ", from uint8 RGB",
         "alignment": spec.template,
         **{name: known.get(name) for name in _STATED},
         "data sets": _data_sets(known),
@@ -62,25 +62,25 @@ def describe(embedder: Embedder) -> str:
     )
 
 
-_COLOUR = "order not certain: files of this dialect differ, and --colour states it"
+_COLOUR = "order uncertain, since files of this dialect differ; --colour sets it"
 
 
 def doubts(embedder: Embedder) -> list[str]:
-    """Returns what an import could not be sure of."""
+    """Returns notes on what the import had to assume."""
     known = embedder.provenance
-    found = []
+    notes = []
     if not known["colour_known"]:
         colour = embedder.network.input_spec.colour
-        found.append(
+        notes.append(
             f"{known['dialect']} files differ in their colour order; {colour} is "
-            "taken. If scores are low, import it with the other --colour"
+            "assumed. If the accuracy is low, import with the other --colour"
         )
     if known["alternatives"]:
-        found.append(
-            f"taken for {known['dialect']}; {', '.join(known['alternatives'])} files "
-            "have the same names, and --dialect says which it is"
+        notes.append(
+            f"assumed to be {known['dialect']}; {', '.join(known['alternatives'])} "
+            "files have the same names; --dialect selects one"
         )
-    return found
+    return notes
 
 
 def _data_sets(known: dict[str, Any]) -> str:

@@ -20,7 +20,10 @@ import fr_jax
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
 _EXTRAS = {
-    "tensorflow": "this needs TensorFlow: pip install '.[tensorflow]'",
+    **dict.fromkeys(
+        ("tensorflow", "tensorflow_datasets"),
+        "this needs TensorFlow: pip install '.[tensorflow]'",
+    ),
     "pyarrow": ".parquet needs pyarrow: pip install '.[parquet]', or choose .npz",
 }
 _ABOUT = "Face recognition in JAX: train and evaluate networks, render synthetic faces."

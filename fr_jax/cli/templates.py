@@ -74,10 +74,10 @@ def _score(
     for part in (split.probe, ~split.probe):
         rows, template = split.image[part], split.template[part]
         if confidence is None:
-            numbers, found = templates.averaged(features[rows], template)
+            numbers, fused = templates.averaged(features[rows], template)
         else:
-            numbers, found = templates.fused(features[rows], confidence[rows], template)
-        vectors.append(found)
+            numbers, fused = templates.fused(features[rows], confidence[rows], template)
+        vectors.append(fused)
         identities.append(np.array(split.identities)[numbers])
     probes, gallery = identities
     scores = vectors[0] @ vectors[1].T

@@ -45,11 +45,14 @@ def test_every_variant_is_a_locked_configuration_of_its_system(name):
         ("nowhere/inter_prototype", "no such file: nowhere/inter_prototype"),
         (
             "interprototype:smoke",
-            "configuration in --config=interprototype:smoke: 'interprototype'; did you "
-            "mean 'inter_prototype'",
+            "unknown packaged configuration 'interprototype'; did you mean "
+            "'inter_prototype'",
         ),
-        (f"{FILE}:smok", "variant 'smok'; did you mean 'smoke'"),
-        ("inter_prototype:smok", "variant 'smok'; did you mean 'smoke'"),
+        (f"{FILE}:smok", "prototype.py 'smok'; did you mean 'smoke'"),
+        (
+            "inter_prototype:smok",
+            "variant of inter_prototype 'smok'; did you mean",
+        ),
         (__file__, "defines no get_config"),
     ],
     ids=["file", "path", "packaged", "variant", "packaged variant", "no get_config"],
@@ -84,13 +87,17 @@ def test_value_is_read_as_the_type_of_the_default(key, text, value):
 @pytest.mark.parametrize(
     ("key", "text", "match"),
     [
-        ("system.learning_rat", "1", "no key 'learning_rat'"),
+        ("system.learning_rat", "1", "key of --config.system 'learning_rat'"),
         ("system.optimizer.learning_rat", "1", "did you mean 'learning_rate'"),
-        ("data.record.path", "x", "unknown --config.data has no key 'record'; did you"),
+        ("data.record.path", "x", "unknown key of --config.data 'record'; did you"),
         ("data.records.pth", "x", "did you mean 'path'"),
         ("data.rendered.num_identites", "5", "did you mean 'num_identities'"),
         ("data.children.child_filtr", "5", "did you mean 'child_filter'"),
-        ("data.batch_size.rows", "5", "has no key 'rows'"),
+        (
+            "data.batch_size.rows",
+            "5",
+            "key of --config.data.batch_size 'rows' .available: none",
+        ),
         (
             "system.optimizer.learning_rate",
             "high",
@@ -171,7 +178,7 @@ def test_renamed_key_of_a_configuration_of_another_system(tmp_path):
     assert configs.load(str(path), [("data.path", "b")]).data.path == "b"
     with pytest.raises(UserError, match="use --config.data.records.identities"):
         configs.load(str(path), [("data.identities", "b")])
-    with pytest.raises(UserError, match="has no key 'system'"):
+    with pytest.raises(UserError, match="unknown key of --config 'system'"):
         configs.load(str(path), [("system.schedule", "b")])
 
 

@@ -19,14 +19,14 @@ def test_folder_is_embedded(command, mistake, embedder, identities, tmp_path):
     assert code == 0, error
     assert "18 embeddings of 8 dimensions" in out
     assert "18/18" in error
-    found = read_npz(to)
+    stored = read_npz(to)
     paths = sorted(identities.rglob("*.jpg"))
-    assert found["names"].tolist() == [f"p{n // 3}/{n % 3}.jpg" for n in range(18)]
-    assert found["identities"].tolist() == [f"p{n // 3}" for n in range(18)]
+    assert stored["names"].tolist() == [f"p{n // 3}/{n % 3}.jpg" for n in range(18)]
+    assert stored["identities"].tolist() == [f"p{n // 3}" for n in range(18)]
     expected = fr_jax.load_embedder(embedder).embed(paths, normalize=False)
-    whole = found["embeddings"] * found["norms"][:, None]
+    whole = stored["embeddings"] * stored["norms"][:, None]
     np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-6)
-    assert json.loads(str(found["about"]))["provenance"]["file"] == "net.npz"
+    assert json.loads(str(stored["about"]))["provenance"]["file"] == "net.npz"
     mistake("exists; choose another file", *words)
     assert [path.name for path in to.parent.iterdir()] == ["faces.npz"]
 
@@ -41,8 +41,8 @@ def test_parquet_and_flips(command, embedder, identities, tmp_path):
     assert table["identity"].to_pylist() == [""] * 3
     paths = sorted((identities / "p1").iterdir())
     expected = fr_jax.load_embedder(embedder).embed(paths, flip=True)
-    found = np.array(table["embedding"].to_pylist())
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    stored = np.array(table["embedding"].to_pylist())
+    np.testing.assert_allclose(stored, expected, atol=1e-6)
     assert json.loads(table.schema.metadata[b"fr_jax"])["flip"] is True
 
 
@@ -68,29 +68,29 @@ def embedded(command, embedder, tmp_path):
 
 def test_one_image_is_embedded(embedded, expected):
     paths, embeddings = expected
-    found = embedded(paths[4])
-    assert found["names"].tolist() == ["1.jpg"]
-    np.testing.assert_allclose(found["embeddings"], embeddings[4:5], atol=1e-6)
+    stored = embedded(paths[4])
+    assert stored["names"].tolist() == ["1.jpg"]
+    np.testing.assert_allclose(stored["embeddings"], embeddings[4:5], atol=1e-6)
 
 
 def test_bin_is_embedded(embedded, expected, tmp_path):
     paths, embeddings = expected
     contents = [path.read_bytes() for path in paths]
     (tmp_path / "set.bin").write_bytes(pickle.dumps((contents, [True] * 9)))
-    found = embedded(tmp_path / "set.bin")
-    assert found["names"][3] == "set.bin:3"
-    np.testing.assert_allclose(found["embeddings"], embeddings, atol=1e-6)
+    stored = embedded(tmp_path / "set.bin")
+    assert stored["names"][3] == "set.bin:3"
+    np.testing.assert_allclose(stored["embeddings"], embeddings, atol=1e-6)
 
 
 def test_records_are_embedded(command, embedded, expected, identities, tmp_path):
     pytest.importorskip("tensorflow")
     paths, embeddings = expected
     command("data", "convert", identities, "--to", tmp_path / "r", "--name", "faces")
-    found = embedded(tmp_path / "r/faces")
-    names = found["names"].tolist()
+    stored = embedded(tmp_path / "r/faces")
+    names = stored["names"].tolist()
     order = [names.index(path.relative_to(identities).as_posix()) for path in paths]
-    assert found["identities"][order].tolist() == [f"p{n // 3}" for n in range(18)]
-    np.testing.assert_allclose(found["embeddings"][order], embeddings, atol=1e-6)
+    assert stored["identities"][order].tolist() == [f"p{n // 3}" for n in range(18)]
+    np.testing.assert_allclose(stored["embeddings"][order], embeddings, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

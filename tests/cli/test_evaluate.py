@@ -31,8 +31,8 @@ def test_several_sets_and_protocols_are_evaluated_together(
     )
     assert code == 0, error
     results = json.loads((tmp_path / "results.json").read_text())
-    found = {"a/accuracy:paper", "b/accuracy:kfold", "c/accuracy", "c/auc"}
-    assert found <= results.keys()
+    names = {"a/accuracy:paper", "b/accuracy:kfold", "c/accuracy", "c/auc"}
+    assert names <= results.keys()
 
 
 def test_identities_of_training_are_marked(

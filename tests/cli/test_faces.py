@@ -83,11 +83,11 @@ def test_folder_has_images_and_exact_labels(render):
 def test_shards_together_are_the_whole(render):
     whole, _ = render("whole", *IDENTITIES)
     parts = [render(f"part{i}", *IDENTITIES, "--shard", f"{i}/2")[0] for i in range(2)]
-    found = [contents(part) for part in parts]
-    tables = [part.pop("labels.csv").splitlines() for part in found]
-    assert not found[0].keys() & found[1].keys()
-    assert len(found[0]) == 6 and len(found[1]) == 9
-    together = found[0] | found[1]
+    files = [contents(part) for part in parts]
+    tables = [part.pop("labels.csv").splitlines() for part in files]
+    assert not files[0].keys() & files[1].keys()
+    assert len(files[0]) == 6 and len(files[1]) == 9
+    together = files[0] | files[1]
     expected = contents(whole)
     assert [*tables[0], *tables[1][1:]] == expected.pop("labels.csv").splitlines()
     assert together == expected
@@ -130,15 +130,15 @@ def test_records_have_exact_labels(render):
         "r", "--set", "kdef", "--identities", "1", "--format", "records"
     )
     assert re.search(rf"70 images of 1 \w+ to {folder}/kdef/1.0.0", out)
-    place = indexes.find(folder / "kdef")
-    index = indexes.load(place)
+    version = indexes.find(folder / "kdef")
+    index = indexes.load(version)
     assert index.identities == ["s0n0000000"]
     assert index.size == 32
     assert index.licence.startswith("none needed")
     label, image = sets.rows(sets.kdef(), 1, 0)
     known = sets.label(sets.kdef(), 0, label, image)
     for number in (0, 33, 69):
-        face = records.decode(indexes.read(place, index, number))
+        face = records.decode(indexes.read(version, index, number))
         assert face.expression == EXPRESSIONS[known.expression[number]]
         assert face.session == known.session[number]
         assert face.yaw == known.codes.pose[number, 0]
@@ -156,14 +156,14 @@ def test_pairs_are_a_verification_set(render):
         "p", "--set", "pairs", "--identities", "20", "--images-per-identity", "2"
     )
     assert f"--set pairs={folder}/pairs.txt,root={folder}" in out
-    found = published.load(folder / "pairs.txt", root=folder)
-    assert len(found.same) == 40 and found.same.sum() == 20
-    assert found.folds is not None and found.identities is not None
-    identities = np.array(found.identities)[found.pairs]
-    assert ((identities[:, 0] == identities[:, 1]) == found.same).all()
-    folds = [set(identities[found.folds == fold].ravel()) for fold in range(10)]
+    pairs = published.load(folder / "pairs.txt", root=folder)
+    assert len(pairs.same) == 40 and pairs.same.sum() == 20
+    assert pairs.folds is not None and pairs.identities is not None
+    identities = np.array(pairs.identities)[pairs.pairs]
+    assert ((identities[:, 0] == identities[:, 1]) == pairs.same).all()
+    folds = [set(identities[pairs.folds == fold].ravel()) for fold in range(10)]
     assert sum(map(len, folds)) == len(set().union(*folds)) == 20
-    assert found.images[:40].shape == (40, 32, 32, 3)
+    assert pairs.images[:40].shape == (40, 32, 32, 3)
 
 
 def test_child_adult_pairs_have_their_gap_of_years(render):
@@ -172,9 +172,9 @@ def test_child_adult_pairs_have_their_gap_of_years(render):
     )
     ages = {row["file"]: float(row["age"]) for row in table(folder / "labels.csv")}
     for gap in (20, 30):
-        found = published.read_list(folder / f"child{gap}.txt")
-        assert sum(found.same) == len(found.same) - sum(found.same) > 2
-        for child, adult, same in zip(found.first, found.second, found.same):
+        pairs = published.read_list(folder / f"child{gap}.txt")
+        assert sum(pairs.same) == len(pairs.same) - sum(pairs.same) > 2
+        for child, adult, same in zip(pairs.first, pairs.second, pairs.same):
             assert ages[child] <= 12 and ages[adult] - ages[child] >= gap
             assert (child.split("/")[0] == adult.split("/")[0]) == same
     assert published.load(folder / "child20.txt", root=folder).identities

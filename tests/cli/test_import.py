@@ -24,7 +24,7 @@ def imported(command, weight_file, tmp_path):
 def test_import_keeps_the_provenance(command, imported, weight_file):
     _, target, out, error = imported
     assert "arcface_torch" in out
-    assert "note: taken for arcface_torch; magface" in error
+    assert "note: assumed to be arcface_torch; magface" in error
     code, out, _ = command("info", target)
     assert code == 0
     facts = ("iresnet18", "net.npz", "mine", "a friend", "faces; others", "32x32 RGB")

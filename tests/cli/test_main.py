@@ -103,6 +103,7 @@ def test_environment_variable_shows_the_traceback_of_an_error(monkeypatch):
     ("name", "match"),
     [
         ("tensorflow.io", "this needs TensorFlow: pip install '.[tensorflow]'"),
+        ("tensorflow_datasets", "this needs TensorFlow: pip install '.[tensorflow]'"),
         ("pyarrow.parquet", "pip install '.[parquet]', or choose .npz"),
     ],
 )

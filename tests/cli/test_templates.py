@@ -29,11 +29,11 @@ def faces(tmp_path_factory):
 def rows():
     """Two splits: a gallery template of one image, a probe of two, per identity."""
     for split in (1, 2):
-        for person in range(3):
+        for identity in range(3):
             for part, images in (("gallery", (0,)), ("probe", (split, 3))):
                 for image in images:
-                    file = f"{person}_{image}.png"
-                    yield f"{split},{part},{part}{person},p{person},{file}"
+                    file = f"{identity}_{image}.png"
+                    yield f"{split},{part},{part}{identity},p{identity},{file}"
 
 
 def network(tmp_path_factory, name, kind, **options):

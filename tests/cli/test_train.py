@@ -46,7 +46,7 @@ def test_run_leaves_an_embedder_results_metrics_and_figures(trained):
     description = json.loads((trained / "embedder/embedder.json").read_text())
     provenance = description["provenance"]
     assert provenance["steps"] == 4
-    assert "note" not in provenance  # there are no stand-ins for children
+    assert "note" not in provenance  # no stand-ins for children
     assert provenance["identities"]["rendered"][7] == "s4885n0000007"
     assert len(provenance["identities"]["rendered"]) == 8
 
