@@ -134,8 +134,9 @@ def _commands() -> str:
     from fr_jax.cli import main
 
     lines = ["# Commands", "", "The `--help` of every command.", ""]
-    for name, (module_name, _) in main.commands().items():
-        parser = main.Parser(prog=f"fr-jax {name}")
+    for name, (module_name, summary, details) in main.commands().items():
+        about = {"description": summary, "epilog": details}
+        parser = main.Parser(prog=f"fr-jax {name}", **about)
         importlib.import_module(module_name).add_arguments(parser)
         lines += [f"## `fr-jax {name}`", "", "```text", parser.format_help(), "```", ""]
         for action in parser._actions:

@@ -180,7 +180,7 @@ def test_wrong_setting_is_refused_before_rendering(
 ):
     from fr_jax.faces import sets
 
-    monkeypatch.setattr(sets, "draw", lambda *_, **__: pytest.fail("rendered"))
+    monkeypatch.setattr(sets, "render_set", lambda *_, **__: pytest.fail("rendered"))
     mistake(match, *SAME, "--workdir", tmp_path / "w", word.format(t=tmp_path))
     assert not (tmp_path / "w").exists()
 

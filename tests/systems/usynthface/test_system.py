@@ -398,7 +398,7 @@ OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
         ("reference_batch is 0; use 1", {"optimizer": {"reference_batch": 0}}),
         ("milestones: 'a' is not a number", {"optimizer": {"milestones": ("a",)}}),
         ("unknown schedule 'platau'", {"optimizer": {"schedule": "platau"}}),
-        ("follows accuracies: name them", {"optimizer": {"schedule": "plateau"}}),
+        ("needs evaluation metrics: name them", {"optimizer": {"schedule": "plateau"}}),
         ("did you mean 'patience'", {"optimizer": {"plateau": {"patient": 1}}}),
         ("counts in epochs: give steps_per_epoch", {"optimizer": {"schedule": "step"}}),
         (
