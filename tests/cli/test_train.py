@@ -165,7 +165,7 @@ RENDERED = [
     ("--given=x", "expected NAME=EMBEDDER, got 'x'"),
     ("--config.data.children.stand_ins=50", "is 50, for records"),
     ("--config.data.rendered.size=8", "size is 8; a face needs 16 pixels"),
-    ("--config.data.rendered.num_unseen=25", "25 people in 10 folds"),
+    ("--config.data.rendered.num_unseen=25", "25 identities for 10 disjoint folds"),
     ("--config.train.num_steps=-5", "-5 steps of training"),
     ("--config.train.ema_decay=1.5", "an EMA decay of 1.5"),
     ("--config.data.batch_size=0", "a batch of 0 rows"),
