@@ -1,5 +1,6 @@
-"""README and documentation as tests read them: code blocks and commands."""
+"""README, documentation and notebooks as tests read them: code blocks and commands."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -42,19 +43,29 @@ class Block(NamedTuple):
 
 
 def documents() -> list[Path]:
-    """Returns README, CONTRIBUTING and the pages of docs/, generated ones aside."""
+    """Returns README, CONTRIBUTING, pages of docs/ (not generated ones), notebooks."""
     pages = sorted((ROOT / "docs").rglob("*.md"))
     pages = [page for page in pages if not {"generated", "build"} & {*page.parts}]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages]
+    notebooks = sorted((ROOT / "colabs").glob("*.ipynb"))
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages, *notebooks]
+
+
+def markdown(path: Path) -> str:
+    """Returns the text of a page, or of the Markdown cells of a notebook."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    return "\n\n".join(texts) + "\n"
 
 
 def blocks(path: Path) -> Iterator[Block]:
     """Yields the fenced blocks of a page, and the indented ones of others as `sh`."""
     name = path.relative_to(ROOT).as_posix()
-    text = path.read_text()
+    text = markdown(path)
     for language, body in re.findall(r"^```(\w+)\n(.*?)^```", text, re.M | re.S):
         yield Block(name, language, body)
-    if name.startswith("docs/"):
+    if name.startswith(("docs/", "colabs/")):
         return
     prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     for body in re.findall(r"(?:^    .*\n)+", prose, re.M):

@@ -1,9 +1,8 @@
-"""Notebooks run in this process, with smaller constants, or by Jupyter as they are."""
+"""The notebooks in `colabs/`, and their execution in this process."""
 
 import ast
 import contextlib
 import io
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,21 +15,17 @@ from tests.support.paths import ROOT
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 
 
-def run(
-    path: Path,
-    folder: Path,
-    constants: Mapping[str, Any],
-) -> str:
-    """Runs the cells of a notebook in this process; returns what they print.
+def run(path: Path, folder: Path, constants: Mapping[str, Any]) -> str:
+    """Runs the cells of a notebook in this process; returns the printed text.
 
-    Several notebooks share what is imported and compiled.
+    Several notebooks share imports and compiled programs.
 
     Args:
       folder: the working directory of the cells.
       constants: new values of constants that the notebook assigns at top level, as
         `STEPS = 300` or `STEPS, SIZE = 300, 48`.
     """
-    cells = [_python(cell.source) for cell in _code_cells(path)]
+    cells = [_python(cell.source) for cell in code_cells(nbformat.read(path, 4))]
     cells = _with_constants(path, cells, constants)
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = io.StringIO()
@@ -40,22 +35,9 @@ def run(
     return printed.getvalue()
 
 
-def run_by_jupyter(path: Path, folder: Path) -> str:
-    """Runs a notebook in a kernel of its own; returns what it prints."""
-    from nbclient import NotebookClient
-
-    notebook = nbformat.read(path, 4)
-    resources = {"metadata": {"path": os.fspath(folder)}}
-    NotebookClient(
-        notebook, timeout=1200, startup_timeout=300, resources=resources
-    ).execute()
-    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
-    texts = [out.get("text", "") for out in outputs if out.get("name") == "stdout"]
-    return "".join(texts)
-
-
-def _code_cells(path: Path) -> list[Any]:
-    return [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+def code_cells(notebook: Any) -> list[Any]:
+    """Returns the code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def _python(source: str) -> str:
@@ -92,17 +74,17 @@ def _with_constants(
                 assigned += _replace_values(statement, constants)
         hit = set(assigned[before:]) & set(constants)
         changed.append(ast.unparse(tree) if hit else cell)
-    found = [name for name in assigned if re.fullmatch("[A-Z_]+", name)]
+    settable = [name for name in assigned if re.fullmatch("[A-Z_]+", name)]
     for name in constants:
         assert assigned.count(name) == 1, (
             f"{path.name} assigns {name} {assigned.count(name)} times, not once; its "
-            f"constants are {', '.join(found)}"
+            f"constants are {', '.join(settable)}"
         )
     return changed
 
 
 def _replace_values(statement: ast.Assign, constants: Mapping[str, Any]) -> list[str]:
-    """Puts new values into an assignment; returns the names that it assigns."""
+    """Replaces values of an assignment; returns the names that it assigns."""
     (target, *_), value = statement.targets, statement.value
     if isinstance(target, ast.Name):
         if target.id in constants:
@@ -111,7 +93,7 @@ def _replace_values(statement: ast.Assign, constants: Mapping[str, Any]) -> list
     if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
         return []
     names = [part.id for part in target.elts if isinstance(part, ast.Name)]
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         if name in constants:
-            value.elts[place] = ast.Constant(constants[name])
+            value.elts[position] = ast.Constant(constants[name])
     return names

@@ -21,10 +21,11 @@ import nbformat
 import PIL.Image
 from nbclient import NotebookClient
 
-from tests.support.notebooks import NOTEBOOKS
+from tests.support.notebooks import NOTEBOOKS, code_cells
 from tests.support.paths import ROOT
 
-JPEG_QUALITY = 85
+JPEG_QUALITY = 80
+CHART_COLOURS = 4096  # more: a picture with faces
 _NUMBER = re.compile(r"(?<![A-Za-z_])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -38,9 +39,8 @@ def execute(path: Path, folder: Path) -> Any:
       nbclient.exceptions.CellExecutionError: for a cell that fails.
     """
     notebook = nbformat.read(path, 4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
         timeout=1200,
@@ -62,27 +62,36 @@ def clean(notebook: Any) -> Any:
         "kernelspec": dict(notebook.metadata.kernelspec),
         "language_info": {"name": "python"},
     }
-    for cell in notebook.cells:
+    for cell in code_cells(notebook):
         cell.metadata.pop("execution", None)
-        if cell.cell_type != "code":
-            continue
-        cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
-        for out in cell.outputs:
-            if "data" in out:
-                out.data = _picture(out.data) if "image/png" in out.data else out.data
-                out.metadata = {}
+        cell.outputs = _cleaned(cell.outputs)
     return notebook
 
 
+def _cleaned(outputs: list[Any]) -> list[Any]:
+    kept: list[Any] = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            continue
+        if output.output_type == "stream" and kept and "text" in kept[-1]:
+            kept[-1].text += output.text  # parts as they arrived, at random
+            continue
+        if "image/png" in output.get("data", {}):
+            output.data, output.metadata = _picture(output.data), {}
+        kept.append(output)
+    return kept
+
+
 def _picture(data: dict[str, str]) -> dict[str, str]:
-    """Returns a picture as PNG, or as JPEG where that is less than half as large."""
+    """Returns a chart as PNG of 256 colours, and a picture with faces as JPEG."""
     image = PIL.Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    image = image.convert("RGB")
-    png, jpeg = io.BytesIO(), io.BytesIO()
-    image.save(png, "png", optimize=True)
-    image.save(jpeg, "jpeg", quality=JPEG_QUALITY, optimize=True)
-    small = jpeg.tell() < png.tell() / 2
-    kind, file = ("image/jpeg", jpeg) if small else ("image/png", png)
+    image, file = image.convert("RGB"), io.BytesIO()
+    if image.getcolors(CHART_COLOURS) is None:
+        image.save(file, "jpeg", quality=JPEG_QUALITY, optimize=True)
+        kind = "image/jpeg"
+    else:
+        image.quantize(256).save(file, "png", optimize=True)
+        kind = "image/png"
     return {kind: base64.b64encode(file.getvalue()).decode()}
 
 
