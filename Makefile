@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-long lint docs bench fuzz clean
+.PHONY: quickstart test test-long lint docs notebooks bench fuzz clean
 
 quickstart: .venv/ready
 	rm -rf runs/quickstart
@@ -23,6 +23,10 @@ lint: .venv/ready
 # The site, in docs/build/html; a warning is an error. Executes nothing.
 docs: .venv/ready
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/build/html
+
+# Executes every notebook in a new kernel and stores it with its outputs.
+notebooks: .venv/ready
+	$(BIN)/python -m tests.support.stored_notebooks
 
 bench: .venv/ready-bench
 	$(BIN)/python -m benchmarks

@@ -90,6 +90,7 @@ MODULES = {
         "data_pipelines.protocols.pairs",
         "data_pipelines.vision.align",
         "data_pipelines.vision.detect",
+        "data_pipelines.vision.rand_augment",
     ],
 }
 

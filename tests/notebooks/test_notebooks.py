@@ -187,8 +187,10 @@ def check_claims(name, output):
         assert float(accuracies["trained"]) > 75 > 65 > float(accuracies["untrained"])
         assert 40 < float(accuracies["decoupled"]) <= 100
     if name == "dr_gan":
-        error, of_inputs = map(float, re.findall(r": ([\d.]+)(?:;|$)", output, re.M))
-        assert error < 0.8 * of_inputs, output
+        errors = dict(re.findall(r"([\w ]+): error (\d+\.\d)$", output, re.M))
+        errors = {name: float(error) for name, error in errors.items()}
+        assert errors["generated"] < 0.85 * errors["mean training face"], output
+        assert errors["generated"] < 0.7 * errors["input"], output
         assert "order does not matter: True" in output
 
 
