@@ -222,7 +222,10 @@ def test_outputs_are_cleaned():
         ],
     )
     kernel = {"name": "python3", "display_name": "Python 3"}
-    metadata = {"kernelspec": kernel, "language_info": {"version": "3.11.7"}}
+    metadata = {
+        "kernelspec": kernel,
+        "language_info": {"name": "python", "version": "3.11.7"},
+    }
     notebook = stored_notebooks.clean(v4.new_notebook(cells=[cell], metadata=metadata))
     assert notebook.metadata == {
         "kernelspec": kernel,
