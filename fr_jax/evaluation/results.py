@@ -1,6 +1,7 @@
-"""What an evaluation leaves behind: results.json, figures, a table."""
+"""Results of an evaluation: results.json, figures, a table."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,15 @@ from etils import epath
 
 from fr_jax.embedder import Embedder
 from fr_jax.evaluation.evaluator import Evaluator, Trained
-from fr_jax.evaluation.verification import Verification
+from fr_jax.evaluation.verification import FARS, Verification
+from fr_jax.metrics.verification import few_impostors
 from fr_jax.report import figures
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def trained_of(embedders: Mapping[str, Embedder]) -> Trained:
-    """Returns saved or handed-over embedders as evaluators see them."""
+    """Returns embedders in the form that evaluators take."""
     return Trained(embedders["embedding"].embed_raw, embedders)
 
 
@@ -28,7 +30,7 @@ def evaluate_and_write(
 ) -> Curves:
     """Runs evaluators on embedders; writes results.json and figures to a folder.
 
-    Verification sets are marked where the embedder was trained on their identities.
+    Verification sets with training identities of the embedder are marked as seen.
 
     Args:
       embedders: by name, one of them 'embedding'.
@@ -38,7 +40,7 @@ def evaluate_and_write(
     """
     provenance = embedders["embedding"].provenance
     trained, seen = trained_of(embedders), provenance.get("identities", {})
-    results, curves, drawn = {}, {}, []
+    results, curves, paths = {}, {}, []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
             evaluator = evaluator.mark_seen(seen)
@@ -47,7 +49,7 @@ def evaluate_and_write(
         else:
             results |= evaluator(trained)
         if (draw := getattr(evaluator, "draw", None)) and jax.process_index() == 0:
-            drawn += draw(folder / "figures")
+            paths += draw(folder / "figures")
     results |= _selected(provenance.get("selection"), results)
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,13 +61,13 @@ def evaluate_and_write(
         if note := provenance.get("note"):
             print(f"note: {note}")
         print(f"results: {folder / 'results.json'}")
-        for path in drawn:
+        for path in paths:
             print(f"figure: {path}")
     return curves
 
 
 def write(path: epath.PathLike, results: Mapping[str, Any]) -> None:
-    """Writes results as strict JSON, as a whole or not at all."""
+    """Writes results as strict JSON; the file is complete or absent."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -74,20 +76,20 @@ def write(path: epath.PathLike, results: Mapping[str, Any]) -> None:
 
 
 def known_results(path: str) -> dict[str, float]:
-    """Returns the results.json in an embedder's folder, or in its run's; {} if none."""
+    """Returns results.json of an embedder's folder or of its run; {} without one."""
     folder = epath.Path(path)
-    places = [folder, folder.parent] if folder.name == "embedder" else [folder]
-    for place in places:
+    folders = [folder, folder.parent] if folder.name == "embedder" else [folder]
+    for folder in folders:
         try:
-            found = json.loads((place / "results.json").read_text())
-            return {key: float(value) for key, value in found.items()}
+            results = json.loads((folder / "results.json").read_text())
+            return {key: float(value) for key, value in results.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             continue
     return {}
 
 
 def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
-    """Mean accuracy of the sets that a run was steered by, named by how it was."""
+    """Returns the mean accuracy of the sets that steered a run, named by their kind."""
     names = [f"{name}/accuracy" for name in (selection or {}).get("sets", ())]
     if not selection or not names or not results.keys() >= set(names):
         return {}
@@ -107,21 +109,27 @@ def summary(results: Mapping[str, float]) -> str:
 
 
 def table(results: Mapping[str, float]) -> str:
-    """Returns the accuracies and TARs among results as lines of text."""
-    lines = []
+    """Returns the accuracies and TARs among results as lines of text.
+
+    A TAR with fewer than 10 / FAR impostor pairs has an asterisk.
+    """
+    lines, footnote = [], []
     for key, value in results.items():
         name, _, metric = key.partition("/")
-        metric, _, variant = metric.partition(":")
+        metric, colon, variant = metric.partition(":")
         if metric != "accuracy":
             continue
-        suffix = f":{variant}" if variant else ""
-        spread = results.get(f"{name}/accuracy_std{suffix}")
+        suffix = colon + variant
         text = f"{name + suffix:<24} accuracy {100 * value:6.2f} %"
-        if spread is not None:
+        if (spread := results.get(f"{name}/accuracy_std{suffix}")) is not None:
             text += f" +- {100 * spread:.2f}"
-        for far in ("1e-2", "1e-3"):
-            tar = results.get(f"{name}/tar@far={far}")
-            if tar is not None and not suffix:
-                text += f"   TAR@FAR={far} {100 * tar:6.2f} %"
+        for far in () if suffix else FARS:
+            if (tar := results.get(f"{name}/tar@far={far}")) is None:
+                continue
+            text += f"   TAR@FAR={far} {100 * tar:6.2f} %"
+            impostors = results.get(f"{name}/impostor_pairs", math.inf)
+            if few_impostors(float(far), impostors):
+                text += "*"
+                footnote = ["* fewer than 10/FAR impostor pairs"]
         lines.append(text)
-    return "\n".join(lines)
+    return "\n".join(lines + footnote)

@@ -1,4 +1,4 @@
-"""Verification pairs as an evaluator: embed every face once, then measure."""
+"""Verification pairs as an evaluator: each face is embedded once."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -22,9 +22,9 @@ class Verification:
     Attributes:
       name: first part of the key of every result.
       images: slices to uint8 RGB [n, H, W, 3].
-      pairs: int [P, 2], numbers of images.
+      pairs: int [P, 2], indices of images.
       same: bool [P], True for genuine pairs.
-      folds: int [P], the fold of each pair, or None where there are no official ones.
+      folds: int [P], the official fold of each pair, or None.
       protocol: 'insightface' (flip-sum, the folds, squared distances), 'kfold' (no
         flip, ten seeded folds stratified by label) or 'paper' (no flip, the best
         threshold of the evaluated pairs themselves); the last two: Inter-Prototype's.
@@ -33,7 +33,7 @@ class Verification:
       curve: (cosine [P], same [P]) of the last evaluation.
 
     Raises:
-      UserError: for a protocol's minimum of pairs of each kind that is not met.
+      UserError: for fewer pairs of a kind than the protocol needs.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def key(self) -> str:
-        """The first part of result keys: with '_seen' where identities were seen."""
+        """The first part of result keys, with '_seen' if identities were trained on."""
         return f"{self.name}_seen" if self.seen else self.name
 
     @property
@@ -67,38 +67,32 @@ class Verification:
         if self.protocol == "paper":
             return [f"{self.key}/{n}:paper" for n in ("accuracy", "cosine_threshold")]
         if self.protocol == "kfold":
-            return _accuracy_names(self.key, ":kfold")
-        names = _accuracy_names(self.key) + _rate_names(self.key)
-        names += [f"{self.key}/{name}" for name in ("xnorm", "auc", "eer")]
-        names += [f"{self.key}/tar@far=1e-3{s}:insightface" for s in ("", "_std")]
-        if self.seen and self._unseen_folds().any():
-            held_out = f"{self.name}_heldout"
-            names += _accuracy_names(held_out) + _rate_names(held_out)
+            return [f"{self.key}/{name}:kfold" for name in _ACCURACY]
+        names = [f"{self.key}/{name}" for name in (*_ACCURACY, *_RATES, *_OTHERS)]
+        if self._held_out().any():
+            names += [f"{self.name}_heldout/{name}" for name in (*_ACCURACY, *_RATES)]
         return names
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns the results of the protocol."""
         flip = self.protocol == "insightface"
-        found = trained.embed(self.images, flip=flip, progress=progress)
-        views = [found[name] for name in ("embedding", "mirrored")[: 1 + flip]]
+        outputs = trained.embed(self.images, flip=flip, progress=progress)
+        views = [outputs[name] for name in ("embedding", "mirrored")[: 1 + flip]]
         faces = np.sum(np.asarray(views, np.float64), axis=0)
         first, second = (faces[self.pairs[:, side]] for side in (0, 1))
         scores = verification.cosines(first, second)
         self.curve = scores, self.same
         if self.protocol == "paper":
             accuracy, threshold = verification.best_accuracy(scores, self.same)
-            return {
-                f"{self.key}/accuracy:paper": accuracy,
-                f"{self.key}/cosine_threshold:paper": threshold,
-            }
+            return dict(zip(self.metric_names, (accuracy, threshold)))
         distances = verification.squared_distances(first, second)
         if self.protocol == "kfold":
             folds = verification.stratified_folds(self.same)
-            candidates = np.append(np.unique(distances), 4.1)  # beyond every distance
+            candidates = np.append(np.unique(distances), 4.1)  # above every distance
             measured = verification.fold_accuracy(
                 distances, self.same, folds, candidates
             )
-            return _accuracy(self.key, measured, np.ones(10, bool), folds, ":kfold")
+            return dict(zip(self.metric_names, _accuracy(measured, folds).values()))
         results = self._insightface(scores, distances)
         norms = [np.linalg.norm(view, axis=-1) for view in views]
         results[f"{self.key}/xnorm"] = float(np.mean(norms))
@@ -107,21 +101,25 @@ class Verification:
     def _insightface(
         self, scores: np.ndarray, distances: np.ndarray
     ) -> dict[str, float]:
-        key, same, folds = self.key, self.same, self._fold_numbers()
+        same, folds = self.same, self._fold_numbers()
         measured = verification.fold_accuracy(distances, same, folds)
-        everything = np.ones(folds.max() + 1, bool)
-        results = _accuracy(key, measured, everything, folds)
-        results[f"{key}/auc"] = verification.area_under_roc(scores, same)
-        results[f"{key}/eer"] = verification.equal_error_rate(scores, same)
-        results |= _rates(key, scores, same)
         by_fold = verification.fold_tar_at_far(distances, same, folds)
-        results[f"{key}/tar@far=1e-3:insightface"] = float(by_fold.tar.mean())
-        results[f"{key}/tar@far=1e-3_std:insightface"] = float(by_fold.tar.std())
-        unseen = self._unseen_folds()
-        if self.seen and unseen.any():
-            held_out, rows = f"{self.name}_heldout", unseen[folds]
-            results |= _accuracy(held_out, measured, unseen, folds)
-            results |= _rates(held_out, scores[rows], same[rows])
+        values = _accuracy(measured, folds) | _rates(scores, same)
+        values |= {
+            "auc": verification.area_under_roc(scores, same),
+            "eer": verification.equal_error_rate(scores, same),
+            "tar@far=1e-3:insightface": float(by_fold.tar.mean()),
+            "tar@far=1e-3_std:insightface": float(by_fold.tar.std()),
+        }
+        results = {f"{self.key}/{name}": value for name, value in values.items()}
+        held_out = self._held_out()
+        if held_out.any():
+            rows = held_out[folds]
+            values = _accuracy(measured, folds, held_out)
+            values |= _rates(scores[rows], same[rows])
+            results |= {
+                f"{self.name}_heldout/{n}": value for n, value in values.items()
+            }
         return results
 
     def _fold_numbers(self) -> np.ndarray:
@@ -129,28 +127,28 @@ class Verification:
             return self.folds
         return verification.contiguous_folds(len(self.same))
 
-    def _unseen_folds(self) -> np.ndarray:
-        return ~np.isin(np.arange(self._fold_numbers().max() + 1), list(self.seen))
+    def _held_out(self) -> np.ndarray:
+        """Returns a mask of the unseen folds of a set that has seen ones."""
+        folds = np.arange(self._fold_numbers().max() + 1)
+        return ~np.isin(folds, list(self.seen)) & bool(self.seen)
 
     def subset(self, count: int) -> "Verification":
         """Returns a fixed subset of `count` pairs, named 'name:count'.
 
-        The first genuine and impostor pairs of every fold, half and half. A set that
-        has no more than that is returned whole.
+        The first genuine and impostor pairs of every fold, as many of both. A set
+        without more pairs is returned whole.
         """
         if not count or count >= len(self.same):
             return self
         folds = np.zeros(len(self.same), int) if self.folds is None else self.folds
-        each = count // (2 * (folds.max() + 1))
-        chosen = [
-            np.flatnonzero((folds == fold) & (self.same == label))[:each]
-            for fold in range(folds.max() + 1)
-            for label in (True, False)
-        ]
+        num_groups = 2 * (folds.max() + 1)
+        groups = 2 * folds + self.same
+        size = count // num_groups
+        chosen = [np.flatnonzero(groups == n)[:size] for n in range(num_groups)]
         rows = np.sort(np.concatenate(chosen))
-        if each < 1 or len(rows) != 2 * each * (folds.max() + 1):
+        if size < 1 or len(rows) != size * num_groups:
             raise UserError(
-                f"{self.name} has no {count} pairs, equally of both kinds in every "
+                f"{self.name} has no {count} pairs with as many of both kinds in every "
                 "fold; choose a smaller --config.evaluation.subset, or 0 for all"
             )
         needed, pairs = np.unique(self.pairs[rows], return_inverse=True)
@@ -171,62 +169,68 @@ class Verification:
         )
 
     def mark_seen(self, trained: Mapping[str, Collection[str]]) -> "Verification":
-        """Returns the set with the folds marked that hold training identities.
+        """Returns the set with the folds marked that contain training identities.
 
         Args:
-          trained: names of the identities trained on, by data set. A set that names no
-            identities counts as seen where a training set gave it its name, as 'cfp'
-            does to 'cfp_fp'. The log warns of every overlap.
+          trained: names of the training identities, by data set. A set without
+            identities counts as seen if its name begins with that of a training set,
+            as 'cfp_fp' with 'cfp'. The log warns of overlapping identities.
         """
-        names = {name for names in trained.values() for name in names}
-        everything = frozenset(self._fold_numbers().tolist())
+        touched: Any
         if self.identities is None:
-            if any(self.name.split("_")[0] == name for name in trained):
-                return dataclasses.replace(self, seen=everything)
-            return self
-        overlap = np.array([identity in names for identity in self.identities])
-        touched = overlap[self.pairs].any(axis=1)
-        if not touched.any():
-            return self
-        logging.warning(
-            "%s: %d names of identities are those of training identities too",
-            self.name,
-            len(names.intersection(self.identities)),
-        )
-        if self.folds is None:  # whatever folds are made, they share identities
-            return dataclasses.replace(self, seen=everything)
-        return dataclasses.replace(self, seen=frozenset(self.folds[touched].tolist()))
+            touched = np.full(len(self.same), self.name.split("_")[0] in trained)
+        else:
+            names = {name for names in trained.values() for name in names}
+            overlap = np.array([identity in names for identity in self.identities])
+            touched = overlap[self.pairs].any(axis=1)
+            if touched.any():
+                logging.warning(
+                    "%s: %d names of identities are those of training identities too",
+                    self.name,
+                    len(names.intersection(self.identities)),
+                )
+        if self.folds is None:  # folds made later would share identities
+            touched[:] = touched.any()
+        seen = frozenset(self._fold_numbers()[touched].tolist())
+        return dataclasses.replace(self, seen=seen) if seen else self
 
 
-_ACCURACY = ("accuracy", "accuracy_std", "accuracy_low", "accuracy_high")
-
-
-def _accuracy_names(key: str, suffix: str = "") -> list[str]:
-    return [f"{key}/{name}{suffix}" for name in (*_ACCURACY, "cosine_threshold")]
+_ACCURACY = (
+    "accuracy",
+    "accuracy_std",
+    "accuracy_low",
+    "accuracy_high",
+    "cosine_threshold",
+)
+_RATES = tuple(f"tar@far={far}{end}" for far in FARS for end in ("", "_low", "_high"))
+_RATES += ("impostor_pairs",)
+_OTHERS = (
+    "xnorm",
+    "auc",
+    "eer",
+    "tar@far=1e-3:insightface",
+    "tar@far=1e-3_std:insightface",
+)
 
 
 def _accuracy(
-    key: str, measured: Any, chosen: np.ndarray, folds: np.ndarray, suffix: str = ""
+    measured: verification.FoldAccuracy, folds: np.ndarray, chosen: Any = slice(None)
 ) -> dict[str, float]:
-    """Accuracy over the chosen folds, its deviation between them and 95 % interval."""
+    """Returns accuracy over the chosen folds, its deviation and 95 % interval."""
     accuracies = measured.accuracies[chosen]
     sizes = np.bincount(folds)[chosen]
-    interval = verification.wilson_interval(np.sum(accuracies * sizes), sizes.sum())
+    correct = np.sum(accuracies * sizes)
+    interval = verification.wilson_interval(float(correct), int(sizes.sum()))
     cosine = 1 - float(np.mean(measured.thresholds[chosen])) / 2
     values = float(accuracies.mean()), float(accuracies.std()), *interval, cosine
-    return dict(zip(_accuracy_names(key, suffix), values))
+    return dict(zip(_ACCURACY, values))
 
 
-def _rate_names(key: str) -> list[str]:
-    return [
-        f"{key}/tar@far={far}{end}" for far in FARS for end in ("", "_low", "_high")
-    ]
-
-
-def _rates(key: str, scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
+def _rates(scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
+    """Returns TARs with 95 % intervals, and the number of impostor pairs."""
     values = []
     for far in FARS:
         tar, _ = verification.tar_at_far(scores, same, float(far))
         interval = verification.wilson_interval(tar * same.sum(), int(same.sum()))
         values += [tar, *interval]
-    return dict(zip(_rate_names(key), values))
+    return dict(zip(_RATES, [*values, float(np.sum(~same))]))

@@ -7,7 +7,7 @@ are integers read off sorted scores, never a loop over thresholds.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -129,6 +129,14 @@ def fold_tar_at_far(
         tar.append(_share(distances[rows & same] < threshold))
         rates.append(_share(distances[rows & ~same] < threshold))
     return FoldRates(np.array(tar), np.array(rates))
+
+
+def few_impostors(far: Any, impostors: Any) -> Any:
+    """Returns True where fewer than ten of the impostor pairs lie within a FAR.
+
+    A TAR at such a FAR hangs on a few pairs: it needs 10 / FAR impostor pairs.
+    """
+    return far * impostors < 10 - 1e-9
 
 
 def tar_at_far(scores: Array, same: Array, far: float) -> tuple[float, float]:

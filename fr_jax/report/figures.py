@@ -1,99 +1,129 @@
-"""Figures of a run and of its judgement: ROC, cosines, training curves, image grids.
+"""Figures of training and evaluation: ROC, cosines, training curves, image grids.
 
-Drawn on Matplotlib's Figure, never through pyplot: no display, no global state.
+Matplotlib's Figure instead of pyplot: no display, no global state. Legends are above
+the axes. Curves that coincide stay visible: each is thinner than the one below it.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fr_jax.metrics import verification
 
-# Of contrastive learning: whether the positive is found, and whether all is well; of
-# generators how much made images differ.
+# Metrics between 0 and 1: of contrastive learning, and the spread of generated images.
 _SHARES = ("top1", "top5", "queue_fill", "embedding_spread", "spread")
 
 
 def roc(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: epath.PathLike
 ) -> None:
-    """Draws one ROC per name, from (scores, same), on a logarithmic FAR axis."""
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    """Plots one ROC curve per name, from (scores, same), on a logarithmic FAR axis.
+
+    A curve is pale where fewer than ten impostor pairs are accepted.
+    """
+    figure = Figure(figsize=(6, 4.2 + 0.2 * len(curves)), layout="constrained")
     axes = figure.subplots()
     lowest = 1e-1
-    for name, (scores, same) in curves.items():
+    for number, (name, (scores, same)) in enumerate(curves.items()):
         far, tar = verification.roc(scores, same)
-        shown = far > 0
-        lowest = min(lowest, 1 / max(np.sum(~same), 1))
+        impostors = max(np.sum(~same), 1)
+        lowest = min(lowest, 1 / impostors)
+        style = _style(number, len(curves))
+        start = np.count_nonzero(far == 0)
+        reliable = np.count_nonzero(verification.few_impostors(far, impostors))
+        pale = slice(start, reliable + 1)
+        axes.step(far[pale], tar[pale], where="post", alpha=0.35, **style)
         label = f"{name} (AUC {verification.area_under_roc(scores, same):.4f})"
-        axes.step(far[shown], tar[shown], where="post", label=label)
+        points = far[reliable:], tar[reliable:]
+        axes.step(*points, where="post", label=label, **style)
+    axes.plot([], [], color="grey", alpha=0.35, label="pale: FAR < 10 / impostor pairs")
     axes.plot(axis := np.logspace(-6, 0, 200), axis, ":", color="grey", label="chance")
     axes.set(
         xscale="log",
         xlim=(lowest, 1),
-        ylim=(0, 1.01),
-        xlabel="false accept rate (impostor pairs accepted)",
-        ylabel="true accept rate (genuine pairs accepted)",
+        ylim=(0, 1.03),
+        xlabel="false accept rate (share of impostor pairs accepted)",
+        ylabel="true accept rate (share of genuine pairs accepted)",
     )
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right", fontsize=8)
+    _legend(axes)
     save(figure, path)
 
 
 def cosines(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], path: epath.PathLike
 ) -> None:
-    """Draws histograms of the cosines of genuine and impostor pairs, a panel per name.
+    """Plots histograms of the cosines of genuine and impostor pairs, a panel per name.
 
-    Takes what `roc` takes: by name (scores, same).
+    Args:
+      pairs: (scores, same) by name, as for `roc`.
     """
-    figure = Figure(figsize=(4.2 * len(pairs), 3.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(pairs), 3.8), layout="constrained")
     panels = figure.subplots(1, len(pairs), squeeze=False, sharex=True)[0]
     lowest = min(0.0, *(np.min(scores) for scores, _ in pairs.values()))
     bins = np.linspace(max(lowest, -1), 1, 41)
     for axes, (name, (scores, same)) in zip(panels, pairs.items()):
-        for kind, chosen in (("impostor", ~same), ("genuine", same)):
-            some = np.clip(scores[chosen], -1, 1)  # rounding may leave the last bin
-            label = f"{kind}: {some.mean():.2f} +- {some.std():.2f}"
-            axes.hist(some, bins, density=True, alpha=0.6, label=label)
-        axes.set(title=name, xlabel="cosine", ylabel="density", yticks=[])
-        axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
-        axes.legend(loc="upper right", fontsize=8)
+        for kind, mask in (("impostor", ~same), ("genuine", same)):
+            values = np.clip(scores[mask], -1, 1)  # rounding may exceed the last bin
+            label = f"{kind}: {values.mean():.2f} +- {values.std():.2f}"
+            axes.hist(values, bins, density=True, alpha=0.6, label=label)
+        axes.set(xlabel="cosine", ylabel="density", yticks=[])
+        _legend(axes, title=name)
     save(figure, path)
 
 
 def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
-    """Draws what a metrics.jsonl tells, against the step.
+    """Plots the metrics of a metrics.jsonl against the step.
 
-    Losses, beside what chance would give; accuracies; and of contrastive learning the
-    cosines of positives and negatives, and the shares that tell how the learner is.
+    Losses with their chance levels; accuracies; for contrastive learning the cosines of
+    positives and negatives, and shares.
     """
     rows = [json.loads(line) for line in epath.Path(metrics).read_text().splitlines()]
-    found = sorted({name for row in rows for name in row} - {"step"})
+    present = sorted({name for row in rows for name in row} - {"step"})
     kinds = {
-        "loss": [name for name in found if name.endswith("loss")],
-        "cosine": [name for name in found if name.endswith("_cosine")],
-        "share": [name for name in found if name.split("/")[-1] in _SHARES],
-        "accuracy": [name for name in found if name.endswith("accuracy")],
+        "loss": [name for name in present if name.endswith("loss")],
+        "cosine": [name for name in present if name.endswith("_cosine")],
+        "share": [name for name in present if name.split("/")[-1] in _SHARES],
+        "accuracy": [name for name in present if name.endswith("accuracy")],
     }
-    panels = [(names, label) for label, names in kinds.items() if names]
+    panels = {label: names for label, names in kinds.items() if names}
     if not panels:
         return
-    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    height = 3.2 + 0.2 * max(map(len, panels.values()))
+    figure = Figure(figsize=(5 * len(panels), height), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (names, label) in zip(grid, panels):
-        for name in names:
+    for axes, (label, names) in zip(grid, panels.items()):
+        for number, name in enumerate(names):
             steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
-            style = "k:" if "chance" in name else ".-"
-            axes.plot(steps, values, style, markersize=3, label=name)
+            style = _style(number, len(names)) | {"marker": ".", "markersize": 3}
+            if "chance" in name:
+                style |= {"color": "black", "linestyle": ":"}
+            axes.plot(steps, values, **style, label=name)
         axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left", fontsize=8)
+        _legend(axes)
     save(figure, path)
+
+
+def _style(number: int, count: int) -> dict[str, Any]:
+    """Returns colour, dashes and width of one of `count` curves, the widest first."""
+    return {
+        "color": f"C{number}",
+        "linestyle": ("-", "--", "-.")[number % 3],
+        "linewidth": 1 + 5 * (count - 1 - number) / max(count, 4),
+    }
+
+
+def _legend(axes: Axes, title: str | None = None) -> None:
+    """Adds a legend above the axes."""
+    position: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+    axes.legend(**position, fontsize=8, title=title, alignment="left", frameon=False)
 
 
 def contact_sheet(
@@ -103,9 +133,9 @@ def contact_sheet(
     columns: int = 10,
     titles: Sequence[str] = (),
 ) -> None:
-    """Draws uint8 RGB images in a grid, row by row, a title above each if given.
+    """Plots uint8 RGB images in a grid, row by row, with optional titles above them.
 
-    Tiles are as wide to their height as the first image.
+    Tiles have the aspect ratio of the first image.
     """
     rows = math.ceil(len(images) / columns)
     wide = 1.1 * images[0].shape[1] / images[0].shape[0]
@@ -122,7 +152,7 @@ def contact_sheet(
 
 
 def save(figure: Figure, path: epath.PathLike) -> None:
-    """Writes a figure as PNG, and the folders on the way."""
+    """Writes a figure as PNG; creates missing folders."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

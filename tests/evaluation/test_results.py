@@ -61,12 +61,12 @@ def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
     evaluators = [faces(), faces("others", identities=False), Drawing()]
     folder = epath.Path(tmp_path / "to")
     curves = written.evaluate_and_write(evaluators, {"embedding": embedder}, folder)
-    found = json.loads((folder / "results.json").read_text())
-    # Seen identities are marked; the others are known by the name of their set.
-    assert {"faces_seen/accuracy", "faces_heldout/accuracy"} <= found.keys()
-    assert "others/accuracy" in found
-    assert found["answer"] == 42
-    assert not any(name.startswith("selection") for name in found)
+    results = json.loads((folder / "results.json").read_text())
+    # Seen identities are marked.
+    assert {"faces_seen/accuracy", "faces_heldout/accuracy"} <= results.keys()
+    assert "others/accuracy" in results
+    assert results["answer"] == 42
+    assert not any(name.startswith("selection") for name in results)
     assert curves.keys() == {"faces_seen", "others"}
     scores, same = curves["others"]
     assert scores.shape == (40,)
@@ -75,7 +75,7 @@ def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
         figure = folder / f"figures/{name}.png"
         assert figure.read_bytes()[:4] == b"\x89PNG"
     out = capsys.readouterr().out
-    assert f"{100 * found['others/accuracy']:.2f} %" in out
+    assert f"{100 * results['others/accuracy']:.2f} %" in out
     assert "note: a note" in out
     assert f"results: {folder}/results.json" in out
     assert f"figure: {folder}/figures/answer.png" in out
@@ -109,12 +109,12 @@ def test_results_are_strict_json_and_written_whole(tmp_path):
     ],
     ids=["results", "no file", "cut file", "text", "list"],
 )
-@pytest.mark.parametrize("place", ["net", "run/embedder", "run"])
-def test_results_beside_an_embedder_are_found(tmp_path, content, expected, place):
-    network = tmp_path / ("run/embedder" if place == "run" else place)
+@pytest.mark.parametrize("owner", ["net", "run/embedder", "run"])
+def test_results_of_an_embedder_are_read(tmp_path, content, expected, owner):
+    network = tmp_path / ("run/embedder" if owner == "run" else owner)
     network.mkdir(parents=True)
     if content is not None:
-        (tmp_path / place / "results.json").write_text(content)
+        (tmp_path / owner / "results.json").write_text(content)
     assert written.known_results(str(network)) == expected
 
 
@@ -130,8 +130,8 @@ def test_results_beside_an_embedder_are_found(tmp_path, content, expected, place
     ids=["legacy", "clean", "no sets", "set not evaluated", "no selection"],
 )
 def test_mean_of_the_sets_of_selection_is_named_by_its_kind(selection, expected):
-    found = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
-    assert written._selected(selection, found) == pytest.approx(expected)
+    results = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
+    assert written._selected(selection, results) == pytest.approx(expected)
 
 
 def test_table_and_summary_show_accuracies():
@@ -142,13 +142,15 @@ def test_table_and_summary_show_accuracies():
         "lfw/accuracy_high": 0.99,
         "lfw/tar@far=1e-2": 0.95,
         "lfw/tar@far=1e-3": 0.9,
+        "lfw/impostor_pairs": 3000.0,
         "list/accuracy:paper": 0.8,
         "lfw/auc": 0.99,
     }
     lines = [" ".join(row.split()) for row in written.table(results).splitlines()]
     assert lines == [
-        "lfw accuracy 99.12 % +- 0.40 TAR@FAR=1e-2 95.00 % TAR@FAR=1e-3 90.00 %",
+        "lfw accuracy 99.12 % +- 0.40 TAR@FAR=1e-2 95.00 % TAR@FAR=1e-3 90.00 %*",
         "list:paper accuracy 80.00 %",
+        "* fewer than 10/FAR impostor pairs",
     ]
     assert written.summary(results) == (
         "lfw/accuracy 0.9912  list/accuracy:paper 0.8000"
