@@ -155,16 +155,13 @@ def _configurations() -> str:
         "can be set on the command line: `--config.KEY=VALUE`.",
     ]
     for path in sorted((ROOT / "configs").glob("[!_]*.py")):
-        if not hasattr(
-            module := importlib.import_module(f"configs.{path.stem}"), "VARIANTS"
-        ):
-            continue
+        module = importlib.import_module(f"configs.{path.stem}")
         lines += ["", f"## `configs/{path.name}`", ""]
         lines += ["Variants: " + ", ".join(f"`{v}`" for v in module.VARIANTS) + "."]
         lines += ["", f"```{{literalinclude}} ../../configs/{path.name}", "```"]
     lines += ["", "## Keys of every configuration", ""]
     lines += ["```{literalinclude} ../../configs/__init__.py", "```", ""]
-    lines += ["## Renamed keys", "", "```{literalinclude} ../../configs/renamed.py"]
+    lines += ["## Renamed keys", "", "```{literalinclude} ../../fr_jax/cli/renamed.py"]
     return "\n".join([*lines, "```", ""])
 
 

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import configs
-from configs.renamed import RENAMED
+from fr_jax.cli.renamed import RENAMED
 from fr_jax.errors import UserError, check_names, check_options, unknown
 
 # Keys that may change when a run resumes: they do not affect the trained weights.
@@ -56,19 +56,16 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     return config
 
 
-def packaged() -> dict[str, Any]:
-    """Returns the modules of the packaged configurations by name."""
-    names = [info.name for info in pkgutil.iter_modules(configs.__path__)]
-    modules = {name: importlib.import_module(f"configs.{name}") for name in names}
-    return {n: module for n, module in modules.items() if hasattr(module, "get_config")}
+def packaged() -> list[str]:
+    """Returns the names of the packaged configurations."""
+    return [info.name for info in pkgutil.iter_modules(configs.__path__)]
 
 
 def _module(path: str, spec: str) -> ModuleType:
     """Returns the module of a packaged name, or of a file in an importable folder."""
     if path.isidentifier() and not Path(path).exists():
-        modules = packaged()
-        check_names("packaged configuration", [path], modules)
-        return modules[path]
+        check_names("packaged configuration", [path], packaged())
+        return importlib.import_module(f"{configs.__name__}.{path}")
     if not Path(path).is_file():
         raise UserError(f"--config={spec}: no such file: {path}")
     folder = str(Path(path).resolve().parent)

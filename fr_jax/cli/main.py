@@ -119,11 +119,21 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserErrors, with the nearest name for an invalid choice."""
+    """Raises UserErrors, with the nearest name for an invalid choice.
+
+    Attributes:
+      more_help: returns text for the end of the help; called when help is shown.
+    """
+
+    more_help: Callable[[], str] | None = None
 
     def __init__(self, **options: Any):
         super().__init__(**options, formatter_class=_Help, allow_abbrev=False)
         self.set_defaults(parser=self)
+
+    def format_help(self) -> str:
+        more = self.more_help() + "\n" if self.more_help else ""
+        return "\n".join(filter(None, [super().format_help(), more]))
 
     def add_actions(self) -> Callable[..., "Parser"]:
         """Returns a function of name and summary that adds an action.

@@ -10,6 +10,7 @@ Example:
 """
 
 import argparse
+import importlib
 import sys
 import textwrap
 from typing import Any
@@ -22,11 +23,7 @@ from fr_jax.errors import UserError
 
 
 def add_arguments(parser: Any) -> None:
-    parser.epilog += "\n\nPackaged configurations, NAME: VARIANTS"
-    for name, module in configs.packaged().items():
-        text = f"{name}: {', '.join(module.VARIANTS)}"
-        lines = textwrap.wrap(text, 80, subsequent_indent="    ")
-        parser.epilog += "\n" + textwrap.indent("\n".join(lines), "    ")
+    parser.more_help = _packaged
     add = parser.add_argument
     what = "configuration file or packaged configuration; see below"
     add("--config", required=True, metavar="FILE[:VARIANT]", help=what)
@@ -46,6 +43,17 @@ def add_arguments(parser: Any) -> None:
     add("--num-processes", type=int, metavar="N", help=what)
     what = "of --distributed: number of this process, from 0; default: from the cluster"
     add("--process-id", type=int, metavar="I", help=what)
+
+
+def _packaged() -> str:
+    """Returns the packaged configurations and their variants as text."""
+    texts = ["Packaged configurations, NAME: VARIANTS"]
+    for name in configs.packaged():
+        module = importlib.import_module(f"configs.{name}")
+        text = f"{name}: {', '.join(module.VARIANTS)}"
+        lines = textwrap.wrap(text, 80, subsequent_indent="    ")
+        texts.append(textwrap.indent("\n".join(lines), "    "))
+    return "\n".join(texts)
 
 
 # Arguments of the loop that have the name of their key in `config.train`.

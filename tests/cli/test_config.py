@@ -1,13 +1,14 @@
 """Configurations: files and packaged names, overrides, and whose workdir it is."""
 
+import importlib
 import json
 
 import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from configs.renamed import RENAMED
 from fr_jax.cli import config as configs
+from fr_jax.cli.renamed import RENAMED
 from fr_jax.errors import UserError
 from tests.support.commands import CONFIGS
 
@@ -133,9 +134,12 @@ def keys_by_system():
     """Returns the keys of all variants of each packaged configuration."""
     return {
         name: set().union(
-            *(known_keys(configs.load(f"{name}:{v}")) for v in module.VARIANTS)
+            *(
+                known_keys(configs.load(f"{name}:{variant}"))
+                for variant in importlib.import_module(f"configs.{name}").VARIANTS
+            )
         )
-        for name, module in configs.packaged().items()
+        for name in configs.packaged()
     }
 
 
