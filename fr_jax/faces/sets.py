@@ -265,16 +265,9 @@ def _portrait(identity_key: Array, key: Array, **given: float) -> Codes:
     sampled from `key` unless `given`.
     """
     sampled = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
-    random = (
-        "back_hue",
-        "back_light",
-        "back_busy",
-        "cloth_hue",
-        "cloth_light",
-        "grain",
-    )
+    shown = ("back_hue", "back_light", "back_busy", "cloth_hue", "cloth_light", "grain")
     plain = {"blur": 0.2, "resolution": 1.0, "contrast": 1.0, "saturation": 1.0}
-    values = {name: sampled[name] for name in random} | plain | given
+    values = {name: sampled[name] for name in shown} | plain | given
     usual = jax.random.normal(jax.random.fold_in(identity_key, 4), (1 + len(STYLE),))
     return Codes(
         identity=_identity(identity_key),
