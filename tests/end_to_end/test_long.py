@@ -1,4 +1,4 @@
-"""Longer checks, before a release: `make test-long`."""
+"""Long end-to-end tests: kills, processes, smoke configurations, a real checkpoint."""
 
 import json
 import random
@@ -22,7 +22,7 @@ from tests.support.processes import (
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 
 
-def test_twenty_kills_change_no_bit(tmp_path):
+def test_twenty_kills_and_resumes_are_bit_exact(tmp_path):
     whole = finish(start(tmp_path / "whole", 150, "--events"))
     killed = kill_until_done(tmp_path / "killed", 150, 20, random.Random(0), "--events")
     assert killed["digest"] == whole["digest"]
@@ -36,7 +36,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
     ],
 )
 def test_command_line_trains_on_two_processes(tmp_path, name, settings):
-    """As on a pod: one claim, one embedder, one set of results."""
+    """One lock of the workdir, one embedder, one results.json, as on a pod."""
     port = free_port()
     workers = [
         start_training(
@@ -69,8 +69,8 @@ PLATEAU = USYNTHFACE | {
 }
 
 
-def test_momentum_contrast_killed_on_its_plateau_ends_in_the_same_bits(tmp_path):
-    """SIGKILL after the rate has fallen; the same command resumes."""
+def test_momentum_contrast_killed_after_a_plateau_resumes_bit_exactly(tmp_path):
+    """SIGKILL after the plateau schedule lowered the learning rate; then a resume."""
 
     def training(name):
         config = f"--config={CONFIGS['usynthface']}:smoke"
@@ -91,15 +91,15 @@ def test_momentum_contrast_killed_on_its_plateau_ends_in_the_same_bits(tmp_path)
         assert process.returncode == 0, error[-3000:]
         assert ("resumed at step" in error) == (name == "killed")
     assert rates("killed") == rates("whole")
-    found = {rate for _, rate, _ in rates("whole") if rate}
-    assert len(found) > 3  # it fell before the kill and after it
-    for kept in ("embedder/embedder.json", "results.json"):
-        assert (tmp_path / "killed" / kept).read_text() == (
-            tmp_path / "whole" / kept
+    distinct = {rate for _, rate, _ in rates("whole") if rate}
+    assert len(distinct) > 3  # lowered before the kill and after it
+    for file in ("embedder/embedder.json", "results.json"):
+        assert (tmp_path / "killed" / file).read_text() == (
+            tmp_path / "whole" / file
         ).read_text()
 
 
-# Inter-Prototype over five seeds: 0.841, standard deviation 0.020; less three of them.
+# Inter-Prototype: mean over five seeds 0.841 minus 3 standard deviations of 0.020.
 @pytest.mark.parametrize(
     ("name", "accuracy"), [("inter_prototype", 0.78), ("usynthface", 0.72)]
 )

@@ -1,4 +1,4 @@
-"""A system that lives outside the repository: trained, resumed and evaluated."""
+"""A system outside the repository: trained, resumed and evaluated."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from fr_jax.errors import UserError
 from tests.support.commands import flags
 
 METHOD = '''
-"""A softmax on pixels, whose batches are two images of each of four classes."""
+"""Softmax on a linear embedding of pixels; batches of 4 classes x 2 images."""
 
 import os
 import signal
@@ -62,8 +62,8 @@ def make(num_classes, *, num_steps, steps_per_epoch, pretrained, features=16,
 
     def train_step(state, batch, key):
         def cost(params):
-            found = model.apply({"params": params["network"]}, pixels(batch))
-            logits = found @ params["classes"]
+            embeddings = model.apply({"params": params["network"]}, pixels(batch))
+            logits = embeddings @ params["classes"]
             return optax.softmax_cross_entropy_with_integer_labels(
                 logits, batch["label"]
             ).mean()
@@ -90,18 +90,18 @@ def make(num_classes, *, num_steps, steps_per_epoch, pretrained, features=16,
     return System(init, train_step, embed, hand_over, expects=expects)
 
 
-def two_of_each(seed):
+def four_times_two(seed):
     def numbers(step):
         rng = np.random.default_rng([seed, step])
-        chosen = rng.choice(6, 4, replace=False)
+        classes = rng.choice(6, 4, replace=False)
         images = rng.integers(0, 20, (4, 2))
-        return {"image": (20 * chosen[:, None] + images).ravel()}
+        return {"image": (20 * classes[:, None] + images).ravel()}
 
     return Sampler(numbers, batch_size=8, epoch=120)
 
 
 class Separation:
-    """Between-class variance over all; the first time it may be interrupted."""
+    """Between-class variance / total variance; sends SIGTERM if `interrupt` exists."""
 
     metric_names = ("separation",)
 
@@ -126,14 +126,14 @@ def load(config, context):
     evaluator = Separation(arrays, config.interrupt)
 
     def open_():
-        stream = ArrayStream(arrays, two_of_each(context.seed), mesh=context.mesh)
+        stream = ArrayStream(arrays, four_times_two(context.seed), mesh=context.mesh)
         return Streams(stream, None, [evaluator], [evaluator])
 
     provenance = Provenance({"noise": list("abcdef")}, {"noise": "none needed"})
     return TrainingData(open_, {"num_classes": 6}, 8, 15.0, provenance, "six classes")
 '''
 CONFIG = '''
-"""A configuration beside its package."""
+"""The configuration of a package in the same folder."""
 
 from ml_collections import ConfigDict
 
@@ -156,7 +156,7 @@ def get_config():
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """The configuration file of a package in a folder that nothing knows."""
+    """The configuration file of a package outside sys.path."""
     package = tmp_path / "project/outside_package"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -169,9 +169,7 @@ def config(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_a_system_of_ones_own_trains_resumes_and_is_evaluated(
-    command, config, tmp_path
-):
+def test_outside_system_trains_resumes_and_is_evaluated(command, config, tmp_path):
     workdir, interrupt = tmp_path / "w", tmp_path / "interrupt"
     settings = {"data.interrupt": interrupt}
     words = ("train", f"--config={config}", "--workdir", workdir, *flags(settings))
@@ -183,13 +181,13 @@ def test_a_system_of_ones_own_trains_resumes_and_is_evaluated(
 
     code, out, error = command(*words)
     assert code == 0, error
-    assert "resumed at step 1" in error  # 10, or 11 where the signal came late
+    assert "resumed at step 1" in error  # 10, or 11 if the signal came late
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
-    found = [row for row in map(json.loads, rows) if "separation" in row]
-    assert [row["step"] for row in found] == [10, 20, 30]
+    evaluated = [row for row in map(json.loads, rows) if "separation" in row]
+    assert [row["step"] for row in evaluated] == [10, 20, 30]
     results = json.loads((workdir / "results.json").read_text())
-    assert results["separation"] == pytest.approx(found[-1]["separation"], rel=1e-5)
-    assert found[-1]["separation"] > found[0]["separation"]
+    assert results["separation"] == pytest.approx(evaluated[-1]["separation"], rel=1e-5)
+    assert evaluated[-1]["separation"] > evaluated[0]["separation"]
 
     embedder = fr_jax.load_embedder(workdir / "embedder")
     assert embedder.embed(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 16)
@@ -198,7 +196,7 @@ def test_a_system_of_ones_own_trains_resumes_and_is_evaluated(
         fr_jax.load_embedder(workdir / "embedder")
 
 
-def test_the_run_goes_on_as_if_it_had_not_been_interrupted(command, config, tmp_path):
+def test_interrupted_run_resumes_bit_exactly(command, config, tmp_path):
     interrupt = tmp_path / "interrupt"
     for name in ("whole", "parts"):
         settings = {"data.interrupt": interrupt if name == "parts" else "''"}
@@ -221,7 +219,7 @@ def test_the_run_goes_on_as_if_it_had_not_been_interrupted(command, config, tmp_
         ("outside_package", "has no function make()"),
     ],
 )
-def test_a_package_without_a_system_is_refused(mistake, config, tmp_path, name, match):
+def test_package_without_a_system_is_refused(mistake, config, tmp_path, name, match):
     words = ("train", f"--config={config}", "--workdir", tmp_path / "w")
     mistake(match, *words, f"--config.system_name={name}")
     assert not (tmp_path / "w").exists()

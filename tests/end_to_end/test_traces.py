@@ -1,6 +1,6 @@
-"""Networks in training, against traces of the published programs: `make test-long`.
+"""Training steps against recorded traces of the published programs.
 
-Compared are the losses before every update, and the norm of every tensor at the end.
+Compared: the losses before every update and the norm of every tensor at the end.
 """
 
 import jax
@@ -28,13 +28,12 @@ def check_norms(variables, dialect, names, norms):
     state = convert.to_state_dict(variables, dialect)
     for name, norm in zip(names, norms, strict=True):
         if not name.endswith("num_batches_tracked"):
-            found = np.linalg.norm(state[name])
-            assert found == pytest.approx(norm, rel=1e-5), name
+            assert np.linalg.norm(state[name]) == pytest.approx(norm, rel=1e-5), name
 
 
 @jax.custom_vjp
 def binary_cross_entropy(probability, target):
-    """PyTorch's: logarithms are at least -100, and their gradients are not cut off."""
+    """PyTorch's binary cross-entropy: logarithms clamped at -100, gradients are not."""
     true, false = jnp.log(probability), jnp.log1p(-probability)
     return -jnp.mean(
         target * jnp.maximum(true, -100) + (1 - target) * jnp.maximum(false, -100)
@@ -53,22 +52,26 @@ binary_cross_entropy.defvjp(
 
 
 def triplet(anchor, positive, negative):
-    far, near = (
+    negative_distance, positive_distance = (
         jnp.sqrt(jnp.sum((anchor - other + 1e-6) ** 2, axis=1))
         for other in (negative, positive)
     )
-    return jnp.mean(jnp.maximum(near - far + 10, 0))
+    return jnp.mean(jnp.maximum(positive_distance - negative_distance + 10, 0))
 
 
 def test_fra_trains_as_published(reference, golden):
     state, _ = golden("fra_magface")
     trace = read_npz(PARITY / "golden/trace_fra.npz")
-    found = convert.from_state_dict(state, options={"dropout": 0.0, "vit_dropout": 0.0})
-    params = found.variables["params"]
+    imported = convert.from_state_dict(
+        state, options={"dropout": 0.0, "vit_dropout": 0.0}
+    )
+    params = imported.variables["params"]
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
 
     def loss(params, pictures, embeddings):
-        out = found.model.apply({"params": params}, pictures, embeddings[0], train=True)
+        out = imported.model.apply(
+            {"params": params}, pictures, embeddings[0], train=True
+        )
         reconstruction = binary_cross_entropy(out["reconstruction"], pictures)
         triplets = sum(
             triplet(out["generated"], embeddings[1], negative)
@@ -83,17 +86,17 @@ def test_fra_trains_as_published(reference, golden):
         return optax.apply_updates(params, updates), state, losses
 
     optimizer_state = optimizer.init(params)
-    for number, limit in enumerate((1e-6, 1e-4, 1e-4)):
-        dots = np.random.default_rng(1000 + number).uniform(size=(4, 1, 112, 112))
+    for number, tolerance in enumerate((1e-6, 1e-4, 1e-4)):
+        uniform = np.random.default_rng(1000 + number).uniform(size=(4, 1, 112, 112))
         embeddings = [
             reference.gaussians(1100 + 10 * number + j, (4, 512)) for j in range(5)
         ]
-        pictures = channels_last((dots > 0.95).astype(np.float32))
+        pictures = channels_last((uniform > 0.95).astype(np.float32))
         params, optimizer_state, losses = step(
             params, optimizer_state, pictures, embeddings
         )
         expected = trace["bce_triplet_loss"][number]
-        np.testing.assert_allclose(losses, expected, rtol=limit)
+        np.testing.assert_allclose(losses, expected, rtol=tolerance)
     names = [
         row[0] for row in reference.read_keys(PARITY / "keys/fra_magface.keys.txt")
     ]
@@ -103,7 +106,7 @@ def test_fra_trains_as_published(reference, golden):
 def test_dr_gan_trains_as_published(reference):
     trace = read_npz(PARITY / "golden/trace_dr_gan.npz")
     heads = [["identity", 5], ["real", 1], ["pose", 3]]
-    changed = {
+    shapes = {
         "G_dec_fc.weight": (11520, 373),
         "fc.weight": (9, 320),
         "fc.bias": (9,),
@@ -114,7 +117,7 @@ def test_dr_gan_trains_as_published(reference):
         rows = reference.read_keys(PARITY / f"keys/{file}.keys.txt")
         names[part] = [name for name, _, _ in rows]
         state = {
-            name: reference.random_tensor(name, changed.get(name, shape))
+            name: reference.random_tensor(name, shapes.get(name, shape))
             for name, shape, _ in rows
         }
         networks[part] = convert.from_state_dict(state, options=options)
@@ -139,30 +142,30 @@ def test_dr_gan_trains_as_published(reference):
     }
     state = jax.jit(system.init)(jax.random.key(0), batch(0), given)
     step = jax.jit(system.train_step)
-    for number, limit in enumerate((1e-5, 1e-5, 1e-5, 1e-4)):
+    for number, tolerance in enumerate((1e-5, 1e-5, 1e-5, 1e-4)):
         state, metrics = step(state, batch(number), jax.random.key(number))
         part = ("discriminator", "generator")[number % 2]
         terms = ("identity", "gan", "pose")
         losses = [metrics[f"{part}/{name}_loss"].total for name in terms]
         expected = trace["id_gan_pose_loss"][number]
-        np.testing.assert_allclose(losses, expected, rtol=limit)
+        np.testing.assert_allclose(losses, expected, rtol=tolerance)
     for part, net in (
         ("generator", state.generator),
         ("discriminator", state.discriminator),
     ):
-        found = {"params": net.params, "batch_stats": net.batch_stats}
+        variables = {"params": net.params, "batch_stats": net.batch_stats}
         dialect = networks[part].dialect
-        check_norms(found, dialect, names[part], trace[f"{part}_norms"])
+        check_norms(variables, dialect, names[part], trace[f"{part}_norms"])
 
 
 def test_momentum_contrast_trains_as_published(reference):
     trace = read_npz(PARITY / "golden/trace_momentum_contrast.npz")
     keys_file = PARITY / "keys/arc_iresnet18.keys.txt"
-    found = convert.from_state_dict(reference.random_state_dict(keys_file))
+    imported = convert.from_state_dict(reference.random_state_dict(keys_file))
     system = usynthface.make(
         100,
-        backbone=found.architecture,
-        backbone_options={**found.options, "bn_groups": 1},
+        backbone=imported.architecture,
+        backbone_options={**imported.options, "bn_groups": 1},
         queue={"size": 32, "mask_unfilled": False},
         key_momentum=0.9,
         optimizer={
@@ -186,8 +189,8 @@ def test_momentum_contrast_trains_as_published(reference):
 
     @jax.jit
     def logits_of(before, after, image):
-        """Returns them from the queue: 8 keys a step, in rows 8 i to 8 i + 7."""
-        query, _ = found.model.apply(
+        """Logits [8, 33] from the queue before the step and the keys that it wrote."""
+        query, _ = imported.model.apply(
             {
                 "params": before.query.params["backbone"],
                 "batch_stats": before.query.batch_stats,
@@ -204,27 +207,27 @@ def test_momentum_contrast_trains_as_published(reference):
         own, others = margin_logits(positive, negatives)
         return jnp.concatenate([own[:, None], others], axis=1)
 
-    state = system.init(jax.random.key(0), batch(0), {"init": found.variables})
+    state = system.init(jax.random.key(0), batch(0), {"init": imported.variables})
     columns = reference.gaussians(10, (512, 32))
     columns /= np.linalg.norm(columns, axis=0)
     rows = state.queue.keys.at[:32].set(columns.T)
     state = state._replace(queue=state.queue._replace(keys=rows))
     step = jax.jit(system.train_step)
-    limits = ((1e-5, 1e-5), (1e-4, 1e-3), (3e-4, 5e-3), (1e-3, 1.5e-2))
-    for number, (limit_loss, limit_logits) in enumerate(limits):
+    tolerances = ((1e-5, 1e-5), (1e-4, 1e-3), (3e-4, 5e-3), (1e-3, 1.5e-2))
+    for number, (loss_tolerance, logits_tolerance) in enumerate(tolerances):
         before = state
         state, metrics = step(state, batch(number), jax.random.key(number))
         assert float(metrics["loss"]) == pytest.approx(
-            trace["loss"][number], rel=limit_loss
+            trace["loss"][number], rel=loss_tolerance
         )
         logits = logits_of(before, state, batch(number)["image"])
-        assert distance(logits, trace["logits"][number]) < limit_logits
+        assert distance(logits, trace["logits"][number]) < logits_tolerance
 
     assert distance(state.queue.keys[:32].T, trace["queue"]) < 3e-3
     assert int(state.queue.cursor) == int(trace["queue_ptr"].item())
     assert (state.queue.keys[32:] == 0).all()
     names = [row[0] for row in reference.read_keys(keys_file)]
-    frozen = found.variables["params"]["features"]["scale"]
+    frozen = imported.variables["params"]["features"]["scale"]
     encoders = {
         "query_norms": (state.query.params, state.query.batch_stats),
         "key_norms": (state.key_params, state.key_batch_stats),
@@ -232,14 +235,16 @@ def test_momentum_contrast_trains_as_published(reference):
     for part, (params, statistics) in encoders.items():
         np.testing.assert_array_equal(params["backbone"]["features"]["scale"], frozen)
         variables = {"params": params["backbone"], "batch_stats": statistics}
-        tensors = convert.to_state_dict(variables, found.dialect)
+        tensors = convert.to_state_dict(variables, imported.dialect)
         for name, norm in zip(names, trace[part], strict=True):
             if name.endswith("num_batches_tracked"):
                 continue
-            heavy = name.endswith("weight") and ("conv" in name or name[:2] == "fc")
-            limit = 3e-5 if heavy else 1e-3
-            assert np.linalg.norm(tensors[name]) == pytest.approx(norm, rel=limit), name
+            matrix = name.endswith("weight") and ("conv" in name or name[:2] == "fc")
+            tolerance = 3e-5 if matrix else 1e-3
+            assert np.linalg.norm(tensors[name]) == pytest.approx(
+                norm, rel=tolerance
+            ), name
 
 
-def distance(found, expected):
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+def distance(actual, expected):
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)

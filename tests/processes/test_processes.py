@@ -1,4 +1,4 @@
-"""Kills, several processes and several devices, each in processes of their own."""
+"""Killed runs, several processes and several devices, in processes of their own."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from tests.support.processes import (
     steps_on_disk,
 )
 
-pytestmark = pytest.mark.xdist_group("processes")  # they share `whole`
+pytestmark = pytest.mark.xdist_group("processes")  # share `whole`
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """What a run of 60 steps prints that is not interrupted."""
+    """The output of an uninterrupted run of 60 steps."""
     return finish(start(tmp_path_factory.mktemp("whole"), 60, "--events"))
 
 
-def test_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, whole):
+def test_run_killed_at_random_moments_resumes_bit_exactly(tmp_path, whole):
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     killed = kill_until_done(tmp_path, 60, 3, random.Random(seed))
@@ -38,10 +38,10 @@ def test_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path, whole):
     assert [json.loads(row)["step"] for row in rows] == list(range(5, 61, 5))
 
 
-def close(a, b, limit):
-    """Whether the weights of two runs differ by at most this share of their length."""
+def close(a, b, tolerance):
+    """Whether the relative distance of the weights of two runs is within tolerance."""
     a, b = np.array(a["weights"]), np.array(b["weights"])
-    return np.linalg.norm(a - b) <= limit * np.linalg.norm(b)
+    return np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
 
 
 @pytest.mark.long
-def test_momentum_contrast_on_two_processes_is_that_on_one(tmp_path):
-    """Keys cross from process to process, and the queue is cut between them."""
+def test_momentum_contrast_is_equal_on_one_and_two_processes(tmp_path):
+    """Keys are gathered across processes; the queue is sharded between them."""
     alone = finish(start(tmp_path / "one", 6, "--contrast"))
     pair = start_two(tmp_path / "two", 6, "--contrast", "--model", 2)
     both = [finish(process) for process in pair]
@@ -89,7 +89,7 @@ def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     assert steps_on_disk(tmp_path) == [results[0]["step"]]
 
 
-# Files may grow to a few kilobytes only, as on a disk that is full.
+# A limit of 20 kB a file acts as a full disk.
 FULL_DISK = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -105,12 +105,12 @@ except UserError as error:
 """
 
 
-def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path):
+def test_full_disk_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
     finish(start(tmp_path, 10))
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         cwd=ROOT,
-        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"},  # nor cut files there
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"},  # writes files, too
         capture_output=True,
         text=True,
         check=False,
@@ -121,6 +121,6 @@ def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_whole(tmp_path):
     assert len(lines) == 1
     after = done.stderr.partition("could not write to")[2]
     assert "never retrieved" not in after and "never awaited" not in after
-    assert "/orbax/" not in done.stderr  # nor tracebacks of its threads
+    assert "/orbax/" not in done.stderr  # no traceback of its threads
     assert 10 in steps_on_disk(tmp_path)
     assert finish(start(tmp_path, 60))["step"] == 60
