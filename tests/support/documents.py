@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why the block is not run by a test; '' where it is."""
+        """The reason why no test runs the block; '' if one does."""
         first = self.text.partition("\n")[0]
         return first.removeprefix(NOT_RUN) if first.startswith(NOT_RUN) else ""
 

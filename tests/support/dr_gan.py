@@ -35,15 +35,15 @@ SMALL = {
 
 
 def use_shallow_networks(patch: pytest.MonkeyPatch) -> None:
-    """Leaves out layers of encoders, discriminators and decoders that halve no map."""
-    trunk = (layers.TRUNK[0], *_halving(layers.TRUNK), *layers.TRUNK[-2:])
-    decoder = (layers.DECODER[0], *_halving(layers.DECODER), layers.DECODER[-1])
+    """Removes the stride-1 layers of encoders, discriminators and decoders."""
+    trunk = (layers.TRUNK[0], *_strided(layers.TRUNK), *layers.TRUNK[-2:])
+    decoder = (layers.DECODER[0], *_strided(layers.DECODER), layers.DECODER[-1])
     patch.setattr(layers, "Trunk", functools.partial(layers.Trunk, plan=trunk))
     patch.setattr(layers, "TRUNK", trunk)
     patch.setattr(layers, "DECODER", decoder)
 
 
-def _halving(plan):
+def _strided(plan):
     return [(name, features, stride) for name, features, stride in plan if stride == 2]
 
 
@@ -51,8 +51,8 @@ def network(generator=None, discriminator=None, **shared) -> dict[str, Any]:
     """Returns the small networks with other options."""
     generator = GENERATOR | (generator or {})
     discriminator = discriminator or {}
-    own = {"generator": generator, "discriminator": discriminator}
-    return WIDTH | shared | own
+    parts = {"generator": generator, "discriminator": discriminator}
+    return WIDTH | shared | parts
 
 
 def make(**changes) -> System:
@@ -60,7 +60,7 @@ def make(**changes) -> System:
     return dr_gan.make(IDENTITIES, **SMALL | changes)
 
 
-# Whole systems that between them use everything that a step can do.
+# Systems that together use every option of a training step.
 CHOICES = {
     "cvpr": {
         **presets.cvpr_2017(),
@@ -108,7 +108,7 @@ CHOICES = {
 }
 
 
-# Published programs as they are, on 96 pixels.
+# Published programs at their image size, 96 pixels.
 PRESETS = {
     "cvpr_2017": {
         **presets.cvpr_2017(),
@@ -122,9 +122,9 @@ PRESETS = {
 
 
 def faces(rows: int = 48, size: int = SIDE) -> dict[str, np.ndarray]:
-    """Returns images: every identity has a colour, every pose a bright column.
+    """Returns images, four consecutive ones per identity.
 
-    In runs of four of an identity.
+    An identity is a colour, a pose a bright column.
     """
     rng = np.random.default_rng(0)
     label = np.arange(rows) // 4 % IDENTITIES
@@ -139,7 +139,7 @@ def faces(rows: int = 48, size: int = SIDE) -> dict[str, np.ndarray]:
 
 
 def with_targets(arrays: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Returns arrays with ground truth: the next image of the run of each."""
+    """Returns arrays with ground truth: the next image of the same identity."""
     rows = np.arange(len(arrays["image"]))
     other = (rows + 1) % 4 + rows // 4 * 4
     return arrays | {f"target_{name}": arrays[name][other] for name in names}
@@ -190,9 +190,9 @@ def stepped(steps: int) -> tuple[list[Any], list[dict[str, Any]]]:
     """Returns the States after 0 to `steps` steps, D, G, D, ..., and their metrics."""
     states, metrics = [jit(make().init)(jax.random.key(0), batch())], []
     for number in range(steps):
-        state, found = compiled_step()(states[-1], batch(), jax.random.key(number))
+        state, measured = compiled_step()(states[-1], batch(), jax.random.key(number))
         states.append(state)
-        metrics.append(jax.device_get(found))
+        metrics.append(jax.device_get(measured))
     return states, metrics
 
 
@@ -202,7 +202,7 @@ def encoder_variables() -> Any:
 
 
 def encoder_network() -> Network:
-    """Returns what `make` is told of a small encoder."""
+    """Returns a small encoder without weights, as `make` takes pretrained ones."""
     return Network("dr_gan_encoder", WIDTH, (), InputSpec(size=SIDE))
 
 

@@ -17,9 +17,9 @@ def encoded(kind=".jpg", image=None, **flags):
     return cv2.imencode(kind, bgr, [int(v) for v in options])[1].tobytes()
 
 
-def some_faces(people=6, each=4, size=20):
-    for label in range(people):
-        for number in range(each):
+def some_faces(identities=6, images=4, size=20):
+    for label in range(identities):
+        for number in range(images):
             image = picture(size, size, seed=100 * label + number)
             name = f"p{label}"
             yield Face(
@@ -37,5 +37,13 @@ def pictures():
     flat = np.full((112, 112, 3), (7, 130, 255), np.uint8)
     dark = (noise[:64, :64] // 16 + 40).astype(np.uint8)
     oblong = noise[:30, :47]
-    made = [noise, gradient, smooth.astype(np.uint8), flat, dark, noise[:2, :5], oblong]
-    return [np.ascontiguousarray(image) for image in made]
+    images = [
+        noise,
+        gradient,
+        smooth.astype(np.uint8),
+        flat,
+        dark,
+        noise[:2, :5],
+        oblong,
+    ]
+    return [np.ascontiguousarray(image) for image in images]

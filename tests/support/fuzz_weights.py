@@ -2,8 +2,8 @@
 
     python -m tests.support.fuzz_weights [READER ...] [--runs 100000]
 
-Needs the extra "fuzz". Inputs grow out of small honest files; readers of archives are
-fuzzed from outside (checksums left out) and from inside (one entry of a whole archive).
+Needs the extra "fuzz". Inputs are mutations of small valid files; readers of archives
+are fuzzed as archives (checksums 0) and as entries of a valid archive.
 Any exception but the reader's own error, or an input that takes five seconds or a GiB,
 ends the run, and the input is kept in runs/fuzz.
 """
@@ -167,7 +167,7 @@ READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
 
 
 def fuzz(name: str, runs: int) -> None:
-    """Does not return: libFuzzer ends the process, with 0 where nothing was found."""
+    """Does not return: libFuzzer ends the process, with 0 if no input failed."""
     import atheris
 
     with atheris.instrument_imports(["fr_jax.convert.readers", "data_pipelines"]):
@@ -183,8 +183,8 @@ def fuzz(name: str, runs: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="fuzz_"))
     corpus = folder / "corpus"
     corpus.mkdir()
-    honest = seeds()
-    for number, seed in enumerate(honest):
+    valid = seeds()
+    for number, seed in enumerate(valid):
         read(folder, seed)
         (corpus / str(number)).write_bytes(seed)
 
@@ -205,8 +205,8 @@ def fuzz(name: str, runs: int) -> None:
 
     def mutate(data: bytes, max_size: int, seed: int) -> bytes:
         rng = np.random.default_rng(seed)
-        if rng.integers(3) == 0:  # libFuzzer drifts far from what is read at all
-            data = honest[rng.integers(len(honest))]
+        if rng.integers(3) == 0:  # libFuzzer alone drifts away from readable files
+            data = valid[rng.integers(len(valid))]
         match rng.integers(4):
             case 0:
                 return atheris.Mutate(data, max_size)

@@ -50,7 +50,7 @@ def start_training(*words: object) -> Process:
 
 
 def finish(process: Process) -> Any:
-    """Returns what `tests.support.subject` prints, once it ends."""
+    """Waits for `tests.support.subject`; returns its printed result."""
     try:
         out, error = process.communicate(timeout=120)
     finally:
@@ -60,21 +60,21 @@ def finish(process: Process) -> Any:
 
 
 def free_port() -> int:
-    """Returns the number of a port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+    """Returns a free port of localhost."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def steps_on_disk(workdir: Path) -> list[int]:
-    """Returns the steps of the whole checkpoints."""
+    """Returns the steps of complete checkpoints."""
     return [
         int(p.parent.name) for p in (workdir / "checkpoints").glob("*/manifest.json")
     ]
 
 
 def wait_for_step(process: Process, workdir: Path, step: int) -> None:
-    """Returns once the checkpoint of a step is whole, or the process has ended."""
+    """Waits until the checkpoint of a step is complete or the process has ended."""
     deadline = time.monotonic() + 300
     while max(steps_on_disk(workdir), default=0) < step:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -85,10 +85,10 @@ def wait_for_step(process: Process, workdir: Path, step: int) -> None:
 def kill_until_done(
     workdir: Path, steps: int, kills: int, rng: random.Random, *options: object
 ) -> Any:
-    """Kills a run at random moments, then lets it finish; returns what it prints."""
+    """Kills a run at random moments, then lets it finish; returns its result."""
     for _ in range(kills):
         process = start(workdir, steps, "--slow", 0.02, *options)
-        # Not before it trains, else every kill would meet the imports.
+        # Only kills during training count; earlier ones would hit the imports.
         reached = max(steps_on_disk(workdir), default=0)
         wait_for_step(process, workdir, reached + 1)
         time.sleep(rng.uniform(0, 0.4))

@@ -1,15 +1,15 @@
-"""Published networks written down a second time, straight from their descriptions.
+"""Reference implementations of published networks, independent of fr_jax.
 
-Each takes a PyTorch state dict and an image batch [B, C, H, W] and returns what the
-published network does in evaluation mode. They share nothing with fr_jax. The
-operations come from NumPy, in float64, or from PyTorch where it is installed.
+Each takes a PyTorch state dict and an image batch [B, C, H, W] and returns the output
+of the published network in evaluation mode. Operations are NumPy's in float64, or
+PyTorch's if it is installed.
 """
 
 import numpy as np
 
 
 class NumpyOperations:
-    """The few operations of PyTorch that the networks need."""
+    """The operations of PyTorch that the networks need, in NumPy."""
 
     def convolution(self, x, weight, bias=None, stride=1, padding=0, groups=1):
         x = np.pad(x, ((0, 0), (0, 0), *_both_axes(padding)))
@@ -69,7 +69,7 @@ def _both_axes(padding):
 
 
 class TorchOperations:
-    """The same, by PyTorch itself."""
+    """The operations of PyTorch itself."""
 
     def __init__(self, torch):
         self.torch, self.functional = torch, torch.nn.functional
@@ -161,12 +161,12 @@ def ir(net, x, units, *, middle_norm, squeeze):
             block, stride = f"body.{number}", 2 if index == 0 else 1
             layer = f"{block}.res_layer"
             out = net.conv(net.norm(x, f"{layer}.0"), f"{layer}.1", padding=1)
-            place = 2
+            position = 2
             if middle_norm:
-                out, place = net.norm(out, f"{layer}.2"), 3
-            out = net.prelu(out, f"{layer}.{place}")
-            out = net.conv(out, f"{layer}.{place + 1}", stride=stride, padding=1)
-            out = net.norm(out, f"{layer}.{place + 2}")
+                out, position = net.norm(out, f"{layer}.2"), 3
+            out = net.prelu(out, f"{layer}.{position}")
+            out = net.conv(out, f"{layer}.{position + 1}", stride=stride, padding=1)
+            out = net.norm(out, f"{layer}.{position + 2}")
             if squeeze:
                 gate = out.mean((2, 3)).reshape(*out.shape[:2], 1, 1)
                 gate = net.do.relu(net.conv(gate, f"{layer}.{squeeze}.fc1"))
@@ -235,7 +235,7 @@ def vgg_face(net, x):
 
 
 def zhangjunh_trunk(net, x, prefix=""):
-    """Feature (and what comes behind it) of encoder or discriminator."""
+    """Pooled features of encoder or discriminator."""
     for number, stride in enumerate(_STRIDES):
         unit, first = f"{prefix}conv_layers.{number}.layers", 0
         padding = 1
@@ -249,7 +249,7 @@ def zhangjunh_trunk(net, x, prefix=""):
 def zhangjunh_generator(net, x, pose, noise):
     feature = zhangjunh_trunk(net, x, "enc.")
     depth = net.state["dec.Fconv_layers.0.layers.0.weight"].shape[0]
-    if feature.shape[1] > depth:  # confidence, as it is; one person
+    if feature.shape[1] > depth:  # raw confidence; images of one identity
         weight = feature[:, -1:]
         feature = (feature[:, :-1] * weight).sum(0) / (weight.sum() + 1e-6)
         feature = feature.reshape(1, -1)
@@ -271,7 +271,7 @@ def zhangjunh_discriminator(net, x):
 
 
 def milankinen_generator(net, x, pose, noise):
-    """Faces of one person; the seed of the decoder is doubled at once if it is 3."""
+    """Images of one identity; a decoder seed of 3 is upsampled in the first layer."""
 
     def unit(x, name, stride=1):
         return net.norm(net.conv(x, name, stride=stride, padding=1), f"{name}_bn")

@@ -11,7 +11,7 @@ MAGIC = struct.pack("<I", recordio.MAGIC)
 
 
 def record(payload: bytes) -> bytes:
-    """A payload as dmlc writes it: cut wherever the magic stands on four bytes."""
+    """A record as dmlc writes it: split at every aligned magic in the payload."""
     cuts, at = [], 0
     while (at := payload.find(MAGIC, at)) >= 0:
         if at % 4 == 0:
@@ -38,15 +38,15 @@ def header(label, flag=0, extra=()):
 def write_pack(folder, labels, images=None, *, insightface=True):
     """Writes train.rec, train.idx and property; returns their offsets by key."""
     images = images or [encoded(image=picture(seed=n)) for n in range(len(labels))]
-    count, people = len(labels), max(labels) + 1
+    count, identities = len(labels), max(labels) + 1
     payloads = {}
     if insightface:
-        payloads[0] = header(0, 2, (count + 1, count + 1 + people))
+        payloads[0] = header(0, 2, (count + 1, count + 1 + identities))
     for number, (label, image) in enumerate(zip(labels, images)):
         payloads[number + insightface] = header(label) + image
     if insightface:
-        for person in range(people):
-            payloads[count + 1 + person] = header(0, 2, (1, 2))
+        for identity in range(identities):
+            payloads[count + 1 + identity] = header(0, 2, (1, 2))
     data, offsets = b"", {}
     for key, payload in payloads.items():
         offsets[key] = len(data)
@@ -54,5 +54,5 @@ def write_pack(folder, labels, images=None, *, insightface=True):
     (folder / "train.rec").write_bytes(data)
     index = "".join(f"{key}\t{offset}\n" for key, offset in offsets.items())
     (folder / "train.idx").write_text(index)
-    (folder / "property").write_text(f"{people},112,112")
+    (folder / "property").write_text(f"{identities},112,112")
     return offsets

@@ -236,27 +236,27 @@ OF = {
 
 
 def without_checksums(archive: bytes) -> bytes:
-    """The zip archive with all checksums 0, so that damage to its content is read."""
+    """The zip archive with all checksums 0: readers then see damaged content."""
     data = bytearray(archive)
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         for entry in opened.infolist():
-            known = struct.pack("<I", zlib.crc32(opened.read(entry)))
-            for _ in range(archive.count(known)):
-                at = data.find(known)
+            checksum = struct.pack("<I", zlib.crc32(opened.read(entry)))
+            for _ in range(archive.count(checksum)):
+                at = data.find(checksum)
                 data[at : at + 4] = bytes(4)
     return bytes(data)
 
 
 def write(path: Path, data: bytes) -> None:
-    """Puts a new file in place of one; to overwrite it waits for the disk on ext4."""
+    """Replaces a file; overwriting it would wait for the disk on ext4."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
 
 
 # --- damage -------------------------------------------------------------------------
 
-# Where readers go wrong: limits of integers, and what opens or closes a structure.
-_TELLING = [
+# Bytes that readers mishandle: limits of integers, delimiters of structures.
+_EDGE_CASES = [
     *(struct.pack("<q", n)[:size] for n in (-1, 0, 1, 2**31) for size in (1, 4, 8)),
     *(struct.pack("<q", 2**n)[:8] for n in (15, 16, 32, 40, 48, 62, 63 - 1)),
     *(b".", b"(", b")", b"]", b"}", b"R", b"b", b"t", b"u", b"Q", b"q\0", b"h\0"),
@@ -268,7 +268,7 @@ def damaged(data: bytes, rng: np.random.Generator, changes: int = 4) -> bytes:
     """A copy with bytes changed, or spans removed, repeated or overwritten.
 
     Args:
-      changes: at most how many.
+      changes: maximum number of changes.
     """
     changed = bytearray(data)
     for _ in range(rng.integers(1, changes + 1)):
@@ -284,8 +284,8 @@ def damaged(data: bytes, rng: np.random.Generator, changes: int = 4) -> bytes:
             case 4:
                 changed[at:at] = changed[at:until]
             case 5:
-                telling = _TELLING[rng.integers(len(_TELLING))]
-                changed[at : at + len(telling)] = telling
+                edge_case = _EDGE_CASES[rng.integers(len(_EDGE_CASES))]
+                changed[at : at + len(edge_case)] = edge_case
             case 6 if rng.integers(8) == 0:
                 del changed[at:]
     return bytes(changed)
