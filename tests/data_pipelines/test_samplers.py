@@ -157,7 +157,7 @@ SINGLE = np.concatenate([np.repeat(np.arange(8), 2), [8, 9]])
             lambda: samplers.pairs(LABELS, 3, pairing="disko"),
         ),
         (
-            "9 identities asked for, of 5",
+            "9 identities requested, of 5",
             lambda: samplers.pairs(LABELS, 3, num_identities=9),
         ),
         (
