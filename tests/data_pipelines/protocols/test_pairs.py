@@ -35,7 +35,7 @@ def test_published_lists_and_the_rule_that_makes_them(real, name):
     negatives = chosen(made, False)
     assert len(negatives) == count
     for a, b in negatives:
-        (person, age), (other, older) = (pairs._person_and_age(n) for n in (a, b))
+        (person, age), (other, older) = (pairs._identity_and_age(n) for n in (a, b))
         assert person != other
         assert age <= 12
         assert older - age >= gap
@@ -81,7 +81,7 @@ def test_a_list_with_its_images(tmp_path):
         DataError, match="1 of 3 images are not below .* first 'Bob/3_Bob"
     ):
         pairs.load(path, root=tmp_path)
-    with pytest.raises(DataError, match="say where they are: ,root=DIR"):
+    with pytest.raises(DataError, match="give their folder: ,root=DIR"):
         pairs.load(path)
     with pytest.raises(DataError, match="no such folder"):
         pairs.load(path, root=tmp_path / "none")
@@ -93,10 +93,10 @@ def test_a_list_with_its_images(tmp_path):
 
 
 def test_file_names_of_neither_form():
-    with pytest.raises(DataError, match="'portrait.jpg' is named neither"):
+    with pytest.raises(DataError, match="'portrait.jpg' has neither form"):
         pairs.child_adult_pairs(["portrait.jpg"], 20)
-    assert pairs._person_and_age("x/6472_Johnny_Cash_10.jpg") == ("Johnny_Cash", 10)
-    assert pairs._person_and_age("001A43b.JPG") == ("001", 43)
+    assert pairs._identity_and_age("x/6472_Johnny_Cash_10.jpg") == ("Johnny_Cash", 10)
+    assert pairs._identity_and_age("001A43b.JPG") == ("001", 43)
 
 
 def test_lfw_view_2(tmp_path, real):
