@@ -105,13 +105,10 @@ def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def read_file(path: Path) -> bytes:
-    """Returns a file's bytes; DataError above 64 MiB, before anything is read."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(
-            f"{path}: {size:,} bytes; images of at most {MAX_BYTES:,} are read"
-        )
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Returns the bytes of a file; a file above the limit is a DataError, not read."""
+    if (size := path.stat().st_size) > limit:
+        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are read")
     return path.read_bytes()
 
 
