@@ -1,7 +1,7 @@
 """Encoded images of unknown origin: their headers are checked before decoding."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -158,9 +158,16 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def list_images(root: Path) -> Iterator[Path]:
-    """Yields every .jpg, .jpeg and .png below `root`, sorted, hidden ones left out."""
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not hidden:
-            yield path
+def list_images(root: Path) -> list[Path]:
+    """Returns every .jpg, .jpeg and .png below `root`, sorted, except hidden ones.
+
+    Raises DataError for a missing folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]

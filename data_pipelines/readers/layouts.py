@@ -1,4 +1,4 @@
-"""Which reader takes a folder or file of faces."""
+"""The readers of folders and files of faces, by layout."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +12,17 @@ from data_pipelines.readers.posed_folders import Cfp, MultiPie
 
 
 class BinFaces:
-    """The images of a .bin set, unlabelled, in their order."""
+    """The images of a .bin set in order, without labels."""
 
     def __init__(self, path: Path):
-        self._path, self._set = path, verification_bin.read(path)
+        self._name, self._images = path.name, verification_bin.read(path).images
 
     def __len__(self) -> int:
-        return len(self._set.images)
+        return len(self._images)
 
     def __iter__(self) -> Iterator[Face]:
-        for number, image in enumerate(self._set.images):
-            yield Face(image, source=f"{self._path.name}:{number}")
+        for number, image in enumerate(self._images):
+            yield Face(image, source=f"{self._name}:{number}")
 
 
 def _recognised(source: Path) -> Any:
@@ -45,14 +45,14 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
 
 
 def open_source(source: Path, layout: str = "auto", *, flat: bool = False) -> Any:
-    """Returns the reader of a source: it has a length, and yields `Face` records.
+    """Returns the reader of a source: it has a length and yields `Face` records.
 
     Args:
       layout: a key of `LAYOUTS`.
-      flat: folders are no identities.
+      flat: ignore folder names: no identities and labels.
 
     Raises:
-      DataError: for flat folders of a layout, and as the readers do.
+      DataError: for `flat` with a layout, and the errors of the readers.
     """
     if not flat:
         return LAYOUTS[layout](source)
