@@ -14,6 +14,7 @@ import pickle
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pickle import UnpicklingError
 from types import FunctionType
 from typing import Any
@@ -37,6 +38,7 @@ class UnsafePickle(UnpicklingError):
     """A pickle that requests more than data."""
 
 
+@dataclass
 class Unpickler:
     """Reads one pickle.
 
@@ -60,30 +62,24 @@ class Unpickler:
       opcode_at: offset of the last opcode.
     """
 
-    def __init__(
-        self,
-        data: memoryview,
-        find: Callable[[str, str], Any],
-        *,
-        start: int = 0,
-        end: int | None = None,
-        load: Callable[[Any], Any] | None = None,
-        build: Callable[[Any, Any], None] | None = None,
-        max_opcodes: int | None = None,
-        keep_bytes: bool = False,
-    ):
-        size = len(data)
-        self._data = data
-        self.at = self.opcode_at = start
-        self._end = size if end is None else end
-        self._find = find
-        self._load = load
-        self._build = build
+    data: memoryview
+    find: Callable[[str, str], Any]
+    _: KW_ONLY
+    start: int = 0
+    end: int | None = None
+    load: Callable[[Any], Any] | None = None
+    build: Callable[[Any, Any], None] | None = None
+    max_opcodes: int | None = None
+    keep_bytes: bool = False
+
+    def __post_init__(self):
+        size = len(self.data)
+        self.at = self.opcode_at = self.start
+        self._end = size if self.end is None else self.end
         default = min(_MIN_OPCODES + size // _BYTES_PER_OPCODE, _MAX_OPCODES)
-        self._max_opcodes = max_opcodes or default
-        self._keep_bytes = keep_bytes
-        self._max_text = size if keep_bytes else _MAX_TEXT
-        self._text_left = size if keep_bytes else _MAX_TEXTS
+        self._max_opcodes = self.max_opcodes or default
+        self._max_text = size if self.keep_bytes else _MAX_TEXT
+        self._text_left = size if self.keep_bytes else _MAX_TEXTS
         self._names_left = _MAX_NAMES
         self._stack: list[Any] = []
         self._marks = [0]  # sizes of the stack; objects below the last are out of reach
@@ -112,7 +108,7 @@ class Unpickler:
         if not 0 <= count <= left:
             raise UnpicklingError(f"{count:,} bytes expected, {left:,} left")
         self.at += count
-        return self._data[self.at - count : self.at]
+        return self.data[self.at - count : self.at]
 
     def number(self, layout: struct.Struct) -> Any:
         """Returns the next number, in this binary layout."""
@@ -121,7 +117,7 @@ class Unpickler:
     def line(self) -> str:
         """Returns the text up to the next newline."""
         limit = min(self.at + _MAX_LINE, self._end)
-        text, newline, _ = bytes(self._data[self.at : limit]).partition(b"\n")
+        text, newline, _ = bytes(self.data[self.at : limit]).partition(b"\n")
         if not newline or not text.isascii():
             raise UnpicklingError("a line that is no name or number")
         self.at += len(text) + 1
@@ -166,7 +162,7 @@ class Unpickler:
         self._text_left -= len(raw)
         if len(raw) > self._max_text or self._text_left < 0:
             self.push(None)
-        elif encoding == "latin1" and self._keep_bytes:
+        elif encoding == "latin1" and self.keep_bytes:
             self.push(bytes(raw))
         else:
             try:
@@ -177,7 +173,7 @@ class Unpickler:
     def binary(self, layout: struct.Struct) -> None:
         """Pushes bytes that follow their length."""
         raw = self.take(self.number(layout))
-        self.push(bytes(raw) if self._keep_bytes else None)
+        self.push(bytes(raw) if self.keep_bytes else None)
 
     def put(self, index: int) -> None:
         self._memo[index] = self.top()
@@ -225,11 +221,11 @@ class Unpickler:
             raise UnsafePickle("makes an object with keywords")
         self.call(arguments)
 
-    def build(self) -> None:
+    def set_state(self) -> None:
         """BUILD: sets the state of an object."""
         state = self.pop()
-        if self._build and not isinstance(self.top(), dict):
-            self._build(self.top(), state)
+        if self.build and not isinstance(self.top(), dict):
+            self.build(self.top(), state)
         else:
             self.top(dict)
 
@@ -239,7 +235,7 @@ class Unpickler:
         self._names_left -= 1
         if self._names_left < 0:
             raise UnsafePickle(f"asks for over {_MAX_NAMES:,} names")
-        self.push(self._find(module, name))
+        self.push(self.find(module, name))
 
     def protocol(self) -> None:
         if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
@@ -261,9 +257,9 @@ class Unpickler:
         self.push(int.from_bytes(self.take(length), "little", signed=True))
 
     def persistent(self) -> None:
-        if self._load is None:
+        if self.load is None:
             raise UnsafePickle("asks for an object outside the pickle")
-        self.push(self._load(self.pop()))
+        self.push(self.load(self.pop()))
 
 
 _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
@@ -321,7 +317,7 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.REDUCE: lambda on: on.call(on.pop()),
         pickle.NEWOBJ: lambda on: on.call(on.pop()),
         pickle.NEWOBJ_EX: Unpickler.new,
-        pickle.BUILD: Unpickler.build,
+        pickle.BUILD: Unpickler.set_state,
         pickle.BINPERSID: Unpickler.persistent,
     }.items()
 }

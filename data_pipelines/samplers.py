@@ -20,6 +20,7 @@ import numpy as np
 from data_pipelines import DataError
 
 Numbers = dict[str, np.ndarray]
+Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 PAIRINGS = ("disco", "disco_HF", "flat")
 MAX_SINGLE = 0.1  # largest share of identities with a single image
 
@@ -229,17 +230,16 @@ def posed(
             f"with {images} of each identity out of {classes:,}; use a multiple of "
             f"{images}, at most {limit:,}"
         )
-    for count, rows in auxiliary:
+    others, offset = [], size
+    for number, (count, rows) in enumerate(auxiliary, 1):
         if rows % images or not 0 < rows <= count:
             raise DataError(
                 f"{rows} auxiliary images, of {count:,}; use a multiple of {images}, "
                 f"at most {count:,}"
             )
-    order = permuted(classes if images > 1 else size, seed, 0, 0)
-    others, offset = [], size
-    for number, (count, rows) in enumerate(auxiliary, 1):
         others.append((offset, permuted(count, seed, 0, number), rows))
         offset += count
+    order = permuted(classes if images > 1 else size, seed, 0, 0)
     target = _targets(faces) if paired else None
 
     def numbers(step: int) -> Numbers:
@@ -272,9 +272,8 @@ class _Groups(NamedTuple):
     @classmethod
     def of(cls, labels: np.ndarray) -> "_Groups":
         order = np.argsort(labels, kind="stable")
-        groups = np.unique(
-            np.asarray(labels)[order], return_index=True, return_counts=True
-        )
+        labels = np.asarray(labels)[order]
+        groups = np.unique(labels, return_index=True, return_counts=True)
         valid = groups[0] >= 0
         return cls(order, *(column[valid] for column in groups))
 
@@ -289,9 +288,7 @@ class _Groups(NamedTuple):
         return np.concatenate(chosen)
 
 
-def _targets(
-    faces: Posed,
-) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def _targets(faces: Posed) -> Choose:
     """Returns (images, generator) -> target images, -1 where no image has a pose.
 
     A cell holds the images of one identity, light and pose. The cells of an identity

@@ -169,11 +169,9 @@ def _identity(name: str) -> str:
 
 def _load_cfp(split: Path, root: Path) -> Pairs:
     """Returns CFP's official folds: Split/{FF,FP}/01..10/{same,diff}.txt."""
-    profiles = "P" if split.name == "FP" else "F"
-    tables = [
-        _cfp_table(split.parent.parent / f"Pair_list_{kind}.txt")
-        for kind in ("F", profiles)
-    ]
+    folder, profiles = split.parent.parent, "P" if split.name == "FP" else "F"
+    first_table = _cfp_table(folder / "Pair_list_F.txt")
+    second_table = _cfp_table(folder / f"Pair_list_{profiles}.txt")
     listed = []
     parts = sorted(path for path in split.iterdir() if path.is_dir())
     for (fold, part), kind in itertools.product(enumerate(parts), ("same", "diff")):
@@ -181,7 +179,7 @@ def _load_cfp(split: Path, root: Path) -> Pairs:
         for line in lists.lines(path):
             try:
                 a, b = (int(number) for number in line.split(","))
-                listed.append((tables[0][a], tables[1][b], kind == "same", fold))
+                listed.append((first_table[a], second_table[b], kind == "same", fold))
             except (ValueError, KeyError):
                 raise DataError(f"{path}: {line!r:.80} is not a pair") from None
     if not listed:

@@ -60,15 +60,13 @@ def _files(root: Path, paths: list[Path], side: int, progress) -> Faces:
         try:
             _, width, height = images.probe(images.read_file(path))
             if (width, height) not in ((SIDE, SIDE), (side, side)):
-                raise DataError(
-                    f"{width}x{height} pixels, not an aligned {SIDE}x{SIDE}"
-                )
+                raise DataError(f"{width}x{height} pixels, expected {SIDE}x{SIDE}")
         except (DataError, OSError) as error:
             refused.append(f"{path}: {error}")
     if refused:
         raise DataError(
-            f"{len(refused):,} of {len(paths):,} images are no aligned faces, as "
-            f"{refused[0]}; fr-jax data align makes them"
+            f"{len(refused):,} of {len(paths):,} images are no aligned faces, such as "
+            f"{refused[0]}; align them with `fr-jax data align`"
         )
     names = [path.relative_to(root).as_posix() for path in paths]
     identities = [name.split("/")[0] if "/" in name else "" for name in names]

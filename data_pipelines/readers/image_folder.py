@@ -47,9 +47,8 @@ class ImageFolder(FaceFiles):
                 f"{root}: no images found as <identity>/<image>.jpg; put the images "
                 "of each identity into one folder"
             )
-        super().__init__(
-            root, (Face(b"", identity=s.split("/")[0], source=s) for s in sources)
-        )
+        faces = (Face(b"", identity=s.split("/")[0], source=s) for s in sources)
+        super().__init__(root, faces)
 
 
 class FlatFolder(FaceFiles):

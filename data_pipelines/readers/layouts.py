@@ -1,6 +1,6 @@
 """The readers of folders and files of faces, by layout."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,12 @@ from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
 from data_pipelines.readers.posed_folders import Cfp, MultiPie
 
 
-class BinFaces:
-    """The images of a .bin set in order, without labels."""
-
-    def __init__(self, path: Path):
-        self._name, self._images = path.name, verification_bin.read(path).images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __iter__(self) -> Iterator[Face]:
-        for number, image in enumerate(self._images):
-            yield Face(image, source=f"{self._name}:{number}")
-
-
 def _recognised(source: Path) -> Any:
     if source.suffix == ".rec" or (source / "train.rec").is_file():
         return recordio.RecordIO(source)
     if source.suffix == ".bin":
-        return BinFaces(source)
+        images = enumerate(verification_bin.read(source).images)
+        return [Face(image, source=f"{source.name}:{n}") for n, image in images]
     if (source / FILE).is_file():
         return LabelledFolder(source)
     return ImageFolder(source)

@@ -54,22 +54,15 @@ class MultiPie(FaceFiles):
     """
 
     def __init__(self, root: str | Path):
-        found = []
-        for source in image_paths(root):
+        faces = []
+        for source in sorted(image_paths(root), key=lambda source: Path(source).stem):
             match = _SHOT.fullmatch(Path(source).stem)
             if match is None or match[4] in _OVERHEAD:
                 continue
-            if match[4] not in CAMERAS:
+            identity, session, recording, camera, light = match.groups()
+            if camera not in CAMERAS:
                 path = Path(root) / source
-                raise DataError(f"{path}: Multi-PIE has no camera {match[4]}")
-            found.append((match.groups(), source))
-        if not found:
-            raise DataError(
-                f"{root}: no images named as Multi-PIE's, 001_01_01_051_07.png"
-            )
-        faces = []
-        for parts, source in sorted(found, key=lambda shot: shot[0]):
-            identity, session, recording, camera, light = parts
+                raise DataError(f"{path}: Multi-PIE has no camera {camera}")
             expressions = dict(enumerate(_EXPRESSIONS.get(int(session), ()), 1))
             face = Face(
                 b"",
@@ -82,4 +75,8 @@ class MultiPie(FaceFiles):
                 session=int(session),
             )
             faces.append(face)
+        if not faces:
+            raise DataError(
+                f"{root}: no images named as Multi-PIE's, 001_01_01_051_07.png"
+            )
         super().__init__(root, faces)

@@ -49,9 +49,8 @@ def read(path: str | Path) -> VerificationSet:
         same = np.array([_flag(value) for value in _listed(same)], bool)
         images = [_encoded(image) for image in _listed(images)]
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a pair (images, same): {_printed(error)}"
-        ) from None
+        reason = _printed(error)
+        raise DataError(f"{path}: not a pair (images, same): {reason}") from None
     if not len(same) or len(images) != 2 * len(same):
         raise DataError(
             f"{path}: {len(images)} images for {len(same)} pairs; expected 2 per pair"
@@ -71,12 +70,14 @@ class _Array:
     dtype: np.dtype
     data: bytes = b""
 
-    def fill(self, shape: Any, dtype: Any, data: Any) -> None:
+    def fill(self, shape: Any, dtype: Any, data: Any) -> "_Array":
+        """Sets the content; returns the array."""
         if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
             raise DataError("a NumPy array of a type other than bytes")
         if shape != (len(data),):
             raise DataError("a NumPy array of several axes or of another length")
         self.dtype, self.data = dtype, data
+        return self
 
 
 def _listed(value: Any) -> Sequence | np.ndarray:
@@ -125,9 +126,7 @@ def _reconstruct(arguments: tuple) -> _Array:
 
 def _frombuffer(arguments: tuple) -> _Array:
     data, dtype, shape, _ = arguments
-    array = _Array(dtype)
-    array.fill(shape, dtype, data)
-    return array
+    return _Array(dtype).fill(shape, dtype, data)
 
 
 def _scalar(arguments: tuple) -> np.generic:

@@ -139,12 +139,10 @@ def _contrast(image, number, sign):
 
 
 def _sharpness(image, number, sign):
-    smooth = image
-    if min(image.shape[:2]) >= 3:
-        sums = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False)
-        smooth = _THIRTEENTHS[sums + 4 * image.astype(np.uint16)]
-        for edge in ((0,), (-1,), (slice(None), 0), (slice(None), -1)):
-            smooth[edge] = image[edge]
+    sums = cv2.boxFilter(image, cv2.CV_16U, (3, 3), normalize=False)
+    filtered = _THIRTEENTHS[sums + 4 * image.astype(np.uint16)]
+    smooth, inner = image.copy(), (slice(1, -1), slice(1, -1))
+    smooth[inner] = filtered[inner]
     return _blend(smooth, image, number, sign)
 
 

@@ -92,7 +92,7 @@ def test_an_older_index_knows_less(posed, tmp_path):
         ("no identity 'pp2' .*did you mean 'p2'", {"identities": ["pp2"]}),
         ("no identity in this range", {"identities": "x:z"}),
         ("'first:last'", {"identities": "p1"}),
-        ("'frown'; there are: none is known", {"expression": "frown"}),
+        ("'frown'; available: none is labelled", {"expression": "frown"}),
     ],
 )
 def test_what_is_not_in_the_set(built, match, options):
@@ -126,7 +126,7 @@ def test_missing_and_damaged_sets(built, tmp_path):
     with pytest.raises(DataError, match=f"{shard.name}: byte {index.offset[5]:,}: "):
         RecordSet(copy).images(np.arange(24))
     shard.write_bytes(whole[:-10])
-    with pytest.raises(DataError, match="the index counts on"):
+    with pytest.raises(DataError, match="the index states"):
         RecordSet(copy)
     index_bytes = (copy / indexes.FILE).read_bytes()
     for damaged in (b"PK junk", b"", index_bytes[:100], index_bytes[:-40]):

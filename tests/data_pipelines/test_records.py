@@ -104,8 +104,8 @@ def test_builder_leaves_nothing_behind_when_it_fails(tmp_path):
     junk = Face(b"junk", 0, "x", "x/1.jpg")
     failing("x/1.jpg: .* more than the 0 unusable", [*some_faces(), junk], max_bad=0)
     failing(r"p0/0\.png: 20x20 pixels, expected 112x112; align", some_faces(), size=112)
-    failing("not one usable image", [junk])
-    failing("not one usable image", [])
+    failing("no usable image", [junk])
+    failing("no usable image", [])
     failing("label -2 is out of range", [next(some_faces())._replace(label=-2)])
     with pytest.raises(DataError, match="lower-case letters"):
         builder.build(some_faces(), tmp_path, "My Faces", size=20)
