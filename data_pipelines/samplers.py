@@ -306,11 +306,11 @@ def _targets(faces: Posed) -> Choose:
     count = np.searchsorted(owner, group, "right") - start
 
     def target(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        found = np.full(len(images), -1)
+        targets = np.full(len(images), -1)
         rows = np.flatnonzero(count[images])
         cell = start[images[rows]] + rng.integers(count[images[rows]])
         number = cells.first[cell] + rng.integers(cells.count[cell])
-        found[rows] = cells.order[number]
-        return found
+        targets[rows] = cells.order[number]
+        return targets
 
     return target

@@ -131,10 +131,10 @@ def child_adult_pairs(
       DataError: for a name in neither form.
     """
     names = sorted(set(names))
-    people, ages = zip(*(_identity_and_age(name) for name in names))
-    person, age = np.unique(people, return_inverse=True)[1], np.array(ages)
+    identities, ages = zip(*(_identity_and_age(name) for name in names))
+    identity, age = np.unique(identities, return_inverse=True)[1], np.array(ages)
     fits = (age[:, None] <= child) & (age[None] - age[:, None] >= gap)  # [N, N]
-    other = person[:, None] != person[None]
+    other = identity[:, None] != identity[None]
     positives = np.argwhere(fits & ~other)
     rng = np.random.default_rng(seed)
     children = np.flatnonzero((fits & other).any(axis=1))
