@@ -20,7 +20,7 @@ import numpy as np
 from data_pipelines import DataError
 
 Numbers = dict[str, np.ndarray]
-Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+_Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 PAIRINGS = ("disco", "disco_HF", "flat")
 MAX_SINGLE = 0.1  # largest share of identities with a single image
 
@@ -247,7 +247,7 @@ def posed(
         chosen = order(step, main // images)
         if images > 1:
             chosen = groups.choose(chosen, images, rng)
-        parts = [offset + rows_of(step, rows) for offset, rows_of, rows in others]
+        parts = [offset + sequence(step, rows) for offset, sequence, rows in others]
         batch = {"image": np.concatenate([chosen, *parts])}
         if target is not None:
             missing = np.full(batch_size - main, -1)
@@ -288,7 +288,7 @@ class _Groups(NamedTuple):
         return np.concatenate(chosen)
 
 
-def _targets(faces: Posed) -> Choose:
+def _targets(faces: Posed) -> _Choose:
     """Returns (images, generator) -> target images, -1 where no image has a pose.
 
     A cell holds the images of one identity, light and pose. The cells of an identity

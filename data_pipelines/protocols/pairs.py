@@ -76,8 +76,7 @@ def load(path: str | Path, *, root: str | Path = "", lag_mode: str = "drop") -> 
     if lfw:
         return _load_lfw(path, root)
     named = read_list(path, lag_mode)
-    # Without the authors' own folders.
-    prefix = re.compile(r"^dataset/test/[^/]*/")
+    prefix = re.compile(r"^dataset/test/[^/]*/")  # the authors' folders
     files = [prefix.sub("", name) for name in (*named.first, *named.second)]
     return _assemble(path, root, files, named.same, None, named.skipped)
 
