@@ -184,6 +184,8 @@ def _expressions(index: indexes.Index, path, expression: str) -> np.ndarray:
         )
     labelled = set(index.expression.tolist()) - {""}
     if expression not in labelled:
-        available = ", ".join(sorted(labelled)) or "none is labelled"
-        raise DataError(f"{path}: no expression {expression!r}; available: {available}")
+        names = ", ".join(sorted(labelled)) or "none is labelled"
+        raise DataError(
+            f"{path}: no image with the expression {expression!r}; available: {names}"
+        )
     return index.expression
