@@ -1,6 +1,6 @@
 """Batches of a sampler: columns, seeds and augmentation of its rows. NumPy.
 
-What a stream of records and a stream of arrays share.
+Shared by the streams of records and of arrays in memory.
 """
 
 import os
@@ -20,10 +20,10 @@ class Batches:
     """The rows that this process supplies of each batch of a sampler.
 
     Args:
-      columns: arrays [N] over the images, such as `label`, int32 or float32 in batches;
-        or [N, ...], such as further images, which keep their type.
-      rows: (start, stop) of the global batch.
-      augment: (image, generator) -> image, of every image on its own.
+      columns: arrays over the images: [N], such as `label`, int32 or float32 in
+        batches; or [N, ...], such as further images, which keep their type.
+      rows: (start, stop) within the global batch.
+      augment: (image, generator) -> image, applied to each image.
     """
 
     def __init__(
@@ -43,22 +43,21 @@ class Batches:
         }
 
     def classes(self) -> tuple[int | None, int]:
-        """Returns how many classes the labels have, if any, and how many are -1."""
+        """Returns the number of classes (None without labels) and of labels of -1."""
         labels = self._columns.get("label")
         if labels is None:
             return None, 0
         return int(labels.max()) + 1, int(np.sum(labels < 0))
 
     def _numbers(self, step: int) -> dict[str, np.ndarray]:
-        """Numbers of this process's rows, by name of the images."""
-        found = self._sampler(step)
-        return {name: numbers[self._rows] for name, numbers in found.items()}
+        """Returns the record numbers of this process's rows, by name of the images."""
+        return {name: n[self._rows] for name, n in self._sampler(step).items()}
 
     def images(self, step: int) -> np.ndarray:
         """Returns the numbers of all images to read [names * rows], none of them -1."""
-        found = self._numbers(step)
-        parts = [np.where(part < 0, found["image"], part) for part in found.values()]
-        return np.concatenate(parts)
+        numbers = self._numbers(step)
+        image = numbers["image"]
+        return np.concatenate([np.where(n < 0, image, n) for n in numbers.values()])
 
     def augmented(self, step: int, images: np.ndarray) -> np.ndarray:
         """Returns the images of `images(step)` after augmentation."""
@@ -66,30 +65,29 @@ class Batches:
             return images
         start, count = self._rows.start, self._rows.stop - self._rows.start
         out = []
-        for place, image in enumerate(images):
-            name, row = divmod(place, count)
+        for number, image in enumerate(images):
+            name, row = divmod(number, count)
             rng = np.random.default_rng([self._seed, 3 + name, step, start + row])
             out.append(self._augment(image, rng))
         return np.stack(out)
 
     def assemble(self, step: int, images: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the batch: `images` by name, their columns, and `seed` uint32."""
-        found = self._numbers(step)
-        seeds = np.random.default_rng([self._seed, 2, step])
-        seeds = seeds.integers(2**32, size=self._sampler.batch_size, dtype=np.uint32)
+        numbers = self._numbers(step)
+        rng = np.random.default_rng([self._seed, 2, step])
+        seeds = rng.integers(2**32, size=self._sampler.batch_size, dtype=np.uint32)
         batch = {"seed": seeds[self._rows]}
-        for (name, numbers), part in zip(found.items(), np.split(images, len(found))):
+        for (name, rows), part in zip(numbers.items(), np.split(images, len(numbers))):
             batch[name] = part
             if name != "image" and not name.endswith("_image"):
                 continue
             prefix = name.removesuffix("image")
             for column, values in self._columns.items():
-                if prefix and column == "label":  # that of the image beside it
+                if prefix and column == "label":  # the same as that of 'image'
                     continue
-                rows, missing = values[numbers], numbers < 0
-                if missing.any():
-                    rows[missing] = np.nan if values.dtype.kind == "f" else -1
-                batch[prefix + column] = rows
+                batch[prefix + column] = chosen = values[rows]
+                if (rows < 0).any():
+                    chosen[rows < 0] = np.nan if values.dtype.kind == "f" else -1
         return batch
 
 
@@ -98,19 +96,19 @@ def _narrow(column: np.ndarray) -> np.ndarray:
 
 
 class Prefetch:
-    """`at(step)` gives make(step), while the next steps are being made in threads."""
+    """`at(step)` returns make(step); threads prepare the next steps meanwhile."""
 
-    def __init__(self, make: Callable[[int], Any], depth: int = AHEAD):
-        self._make, self._depth = make, depth
-        self._pool = ThreadPoolExecutor(max(depth, 1))
-        self._made: dict[int, Future] = {}
+    def __init__(self, make: Callable[[int], Any]):
+        self._make = make
+        self._pool = ThreadPoolExecutor(AHEAD)
+        self._pending: dict[int, Future] = {}
 
     def at(self, step: int) -> Any:
-        """Returns what belongs to a step. Steps in order are fast."""
-        wanted = range(step, step + 1 + self._depth)
-        for late in [number for number in self._made if number not in wanted]:
-            self._made.pop(late).cancel()
-        for number in wanted:
-            if number not in self._made:
-                self._made[number] = self._pool.submit(self._make, number)
-        return self._made.pop(step).result()
+        """Returns the result for a step. Consecutive steps are fast."""
+        steps = range(step, step + 1 + AHEAD)
+        for number in self._pending.keys() - steps:
+            self._pending.pop(number).cancel()
+        for number in steps:
+            if number not in self._pending:
+                self._pending[number] = self._pool.submit(self._make, number)
+        return self._pending.pop(step).result()

@@ -1,7 +1,7 @@
-"""Encoded images of unknown origin: their headers are checked before decoding."""
+"""Encoded images of unknown origin, with their headers checked before decoding."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -30,11 +30,11 @@ class Header(NamedTuple):
 
 
 def probe(data: bytes) -> Header:
-    """Returns what a JPEG or PNG says of itself, without decoding it.
+    """Returns format and size of a JPEG or PNG, without decoding it.
 
     Raises:
-      DataError: for anything else, a truncated file, more than 8192 pixels a side, 50
-        million in all, 100 progressive scans, or 2 MiB of metadata in front of a JPEG.
+      DataError: for other formats, a truncated file, more than 8192 pixels per side or
+        50 million per image, 100 progressive scans, or 2 MiB of metadata before a JPEG.
     """
     if data[:2] == b"\xff\xd8":
         name, image = "jpeg", _jpeg(data)
@@ -44,14 +44,16 @@ def probe(data: bytes) -> Header:
         raise DataError(f"neither JPEG nor PNG (begins {bytes(data[:4])!r})")
     width, height = image.size
     if max(width, height) > MAX_SIDE:
-        raise DataError(f"{width}x{height} pixels; at most {MAX_SIDE} a side are read")
+        raise DataError(
+            f"{width}x{height} pixels; at most {MAX_SIDE} per side are read"
+        )
     if width * height > MAX_PIXELS:
         raise DataError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} are read")
     return Header(name, width, height)
 
 
 def _jpeg(data: bytes) -> JpegImageFile:
-    # Of Exif data Pillow would read the contents too, and warn of errors there.
+    # Hides Exif data, whose contents Pillow would read, with warnings of errors.
     header = data[:_MAX_METADATA].replace(b"Exif\0\0", b"Exif\0\1")
     image, at = _opened(JpegImageFile, header)
     if not image.tile:
@@ -60,25 +62,25 @@ def _jpeg(data: bytes) -> JpegImageFile:
         raise DataError("damaged JPEG: a second frame")
     if data.find(_END_OF_IMAGE, at) < 0:
         raise DataError(f"truncated JPEG: {len(data):,} bytes and no end marker")
-    if data.count(_START_OF_SCAN, at) >= MAX_SCANS:  # after that of the header
+    if data.count(_START_OF_SCAN, at) >= MAX_SCANS:  # the first precedes `at`
         raise DataError(f"JPEG of more than {MAX_SCANS} scans")
     return image
 
 
 def _png(data: bytes) -> PngImageFile:
-    # The header, and a start of image data: Pillow would unfold what lies between.
+    # The header and a start of image data: Pillow would decompress chunks in between.
     image, _ = _opened(PngImageFile, data[:33] + b"\0\0\0\0IDAT")
     at = 8
     while data[at + 4 : at + 8] != b"IEND":
         length = int.from_bytes(data[at : at + 4], "big")
         at += 12 + length
-        if at > len(data) - 12:  # OpenCV would allocate whatever a chunk announces
+        if at > len(data) - 12:  # OpenCV would allocate the stated length of a chunk
             raise DataError(f"truncated PNG: {len(data):,} bytes and no end chunk")
     return image
 
 
 def _opened(kind: type[_Image], data: bytes) -> tuple[_Image, int]:
-    """Returns the image, of which only the header is read, and where that ends."""
+    """Returns an image, with only the header read, and the offset of its end."""
     file = io.BytesIO(data)
     try:
         return kind(file), file.tell()
@@ -87,43 +89,38 @@ def _opened(kind: type[_Image], data: bytes) -> tuple[_Image, int]:
 
 
 def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
-    """Returns uint8 RGB [H, W, 3] of a JPEG or PNG, as libjpeg's accurate DCT has it.
+    """Returns uint8 RGB [H, W, 3] of a JPEG or PNG, by libjpeg's accurate DCT.
 
-    An EXIF rotation is applied if `upright`, as photographs need it; aligned faces are
-    stored as they are shown.
+    `upright` applies the EXIF rotation of photographs; aligned faces have none.
 
     Raises:
-      DataError: for whatever `probe` refuses and for data that does not decode.
+      DataError: as `probe`, and for data that do not decode.
     """
     probe(data)
-    flags = cv2.IMREAD_COLOR
-    if not upright:
-        flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    ignored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = np.frombuffer(data, np.uint8)
+    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | ignored)
     if image is None:
         raise DataError(f"{len(data)} bytes that do not decode as an image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def read_file(path: Path) -> bytes:
-    """Returns a file's bytes; DataError above 64 MiB, before anything is read."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(
-            f"{path}: {size:,} bytes; images of at most {MAX_BYTES:,} are read"
-        )
+def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Returns the bytes of a file; a file above the limit is a DataError, not read."""
+    if (size := path.stat().st_size) > limit:
+        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are read")
     return path.read_bytes()
 
 
 class EncodedImages(Sequence):
-    """Encoded faces that decode when they are sliced.
+    """A sequence of encoded faces that are decoded on access, in threads.
 
-    `images[a:b]` is uint8 RGB [b - a, H, W, 3]; `images[i]` is one image. Decoding runs
-    in threads. A slice whose images differ in size is a DataError naming the image.
+    `images[a:b]` is uint8 RGB [b - a, H, W, 3]; `images[i]` is one image. Images of
+    different sizes in a slice are a DataError that names the image.
 
     Args:
-      sources: each the bytes of an image or the path of one.
-      name: source index -> how to call it in an error.
+      sources: bytes or path of each image.
+      name: number -> name of the image in an error.
     """
 
     def __init__(
@@ -137,9 +134,9 @@ class EncodedImages(Sequence):
         return len(self._sources)
 
     def __getitem__(self, index):
-        if not isinstance(index, slice):
-            return self._decode(range(len(self))[index])
         numbers = range(len(self))[index]
+        if not isinstance(index, slice):
+            return self._decode(numbers)
         decoded = list(self._pool.map(self._decode, numbers))
         for number, image in zip(numbers, decoded):
             if image.shape != decoded[0].shape:
@@ -161,9 +158,16 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def list_images(root: Path) -> Iterator[Path]:
-    """Yields every .jpg, .jpeg and .png below `root`, sorted, hidden ones left out."""
-    for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not hidden:
-            yield path
+def list_images(root: Path) -> list[Path]:
+    """Returns every .jpg, .jpeg and .png below `root`, sorted, except hidden ones.
+
+    Raises DataError for a missing folder.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    return [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        and "/." not in f"/{path.relative_to(root).as_posix()}"
+    ]

@@ -1,9 +1,9 @@
-"""Where each record of a set lies: the file that makes a batch a list of numbers.
+"""The index of a set: shard, offset and labels of every record.
 
-`index.npz` stands beside the TFRecords and holds, for every record in order, its shard,
-offset, length, label, age, yaw, light, session and expression, and the names of the
-labels. A training stream reads records by offset from it, so any batch of any step can
-be had at once.
+`index.npz`, in the folder of the TFRecords, holds shard, offset, length, label, age,
+yaw, light, session and expression of every record in order, and the names of the
+labels. Training streams read records by offset, so the batch of any step is available
+without reading those before it.
 """
 
 import json
@@ -22,15 +22,17 @@ FILE = "index.npz"
 # A TFRecord: length, its masked CRC | payload | the payload's masked CRC.
 _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
+# Columns that older indexes lack.
+_UNKNOWN = {"yaw": np.float32(np.nan), "light": np.int32(-1), "session": np.int32(-1)}
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Index(NamedTuple):
-    """Columns over the records of a set, in the order they were written.
+    """Columns over the records of a set, in the order in which they were written.
 
-    `identities[label]` is the name of a label, `shards[i]` a file beside the index,
-    `size` the side of the faces in pixels. Older indexes know no yaw (NaN), light or
-    session (-1), or expression (''); theirs are None.
+    `identities[label]` is the name of a label, `shards[i]` a file in the same folder,
+    `size` the side of the faces in pixels. Unknown yaws are NaN, lights and sessions
+    -1, expressions ''. Expressions are None if the index is older than that column.
     """
 
     shard: np.ndarray
@@ -44,9 +46,9 @@ class Index(NamedTuple):
     name: str
     licence: str
     source: str
-    yaw: np.ndarray | None = None
-    light: np.ndarray | None = None
-    session: np.ndarray | None = None
+    yaw: np.ndarray
+    light: np.ndarray
+    session: np.ndarray
     expression: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -54,9 +56,9 @@ class Index(NamedTuple):
 
 
 def find(path: str | os.PathLike) -> epath.Path:
-    """Returns the folder that holds the index: `path` or its newest version below.
+    """Returns the folder of the index: `path` or the newest version below it.
 
-    Raises DataError where there is none.
+    Raises DataError if there is no index.
     """
     root = epath.Path(path)
     if (root / FILE).exists():
@@ -64,19 +66,21 @@ def find(path: str | os.PathLike) -> epath.Path:
     versions = sorted(root.glob(f"*/{FILE}")) if root.exists() else []
     if not versions:
         raise DataError(
-            f"{path}: no face records here; make them with "
+            f"{path}: no face records here; convert images with "
             "`fr-jax data convert SRC --to DIR --name NAME` and give DIR/NAME"
         )
     return versions[-1].parent
 
 
 def load(folder: epath.Path) -> Index:
-    """Returns the index of a folder; DataError where its files do not fit it."""
+    """Returns the index of a folder; DataError if it or a shard is damaged."""
     try:
         with (folder / FILE).open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
         about = json.loads(str(arrays.pop("about")))
-        index = Index(**arrays, **about)
+        size = len(arrays["shard"])
+        unknown = {name: np.full(size, value) for name, value in _UNKNOWN.items()}
+        index = Index(**about | unknown | arrays)
     except _DAMAGED as error:
         raise DataError(f"{folder / FILE}: damaged index ({error})") from error
     lengths = {len(column) for column in arrays.values()}
@@ -87,14 +91,14 @@ def load(folder: epath.Path) -> Index:
         size = (folder / shard).stat().length if (folder / shard).exists() else -1
         if len(ends) and size < ends.max():
             raise DataError(
-                f"{folder / shard}: {max(size, 0):,} bytes, and the index counts on "
+                f"{folder / shard}: {max(size, 0):,} bytes, the index states "
                 f"{ends.max():,}; convert the set again"
             )
     return index
 
 
 def save(folder: epath.Path, index: Index) -> None:
-    """Writes the index of records into their folder."""
+    """Writes an index into the folder of its records."""
     fields = index._asdict()
     arrays: dict = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
     about = {k: v for k, v in fields.items() if k not in arrays}
@@ -103,9 +107,9 @@ def save(folder: epath.Path, index: Index) -> None:
 
 
 def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (offset, length) of every record of a TFRecord file, head and tail in.
+    """Returns (offset, length) of all records of a TFRecord file, checksums included.
 
-    Raises DataError for a file that ends inside a record or a damaged length.
+    Raises DataError for a damaged length and a truncated record.
     """
     offsets, lengths = [], []
     size, at = path.stat().length, 0
@@ -125,9 +129,9 @@ def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def payload(record: bytes | memoryview, where: str) -> bytes:
-    """Returns the payload of a whole TFRecord; DataError where its CRCs do not hold.
+    """Returns the payload of a whole TFRecord; DataError if its checksum is wrong.
 
-    `where` names file and offset for the error.
+    `where` names file and offset in the error.
     """
     body = bytes(record[_HEAD.size : -_TAIL.size])
     intact = (
@@ -136,18 +140,18 @@ def payload(record: bytes | memoryview, where: str) -> bytes:
         and _masked_crc(body) == record[-_TAIL.size :]
     )
     if not intact:
-        raise DataError(f"{where}: damaged record (its checksum does not hold)")
+        raise DataError(f"{where}: damaged record (wrong checksum)")
     return body
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """TFRecord's CRC-32C, rotated and shifted so that it may stand in data itself."""
+    """Returns TFRecord's CRC-32C, rotated and shifted (data may contain a CRC)."""
     crc = google_crc32c.value(data)
     return _TAIL.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def read(folder: epath.Path, index: Index, number: int) -> bytes:
-    """Returns the serialized record of a number; DataError where it is damaged."""
+    """Returns a serialized record; DataError if it is damaged."""
     shard, start = folder / index.shards[index.shard[number]], int(index.offset[number])
     with shard.open("rb") as file:
         file.seek(start)

@@ -1,9 +1,10 @@
-"""The schema of one aligned face in a TFRecord: encoded and decoded here alone.
+"""The schema of one aligned face in a TFRecord, with its encoder and decoder.
 
-Absent values are NaN, -1 or ''; absent landmarks take no room on disk. Importing this
-module imports TensorFlow, which it keeps off the accelerator: that is JAX's.
+Unknown values are NaN, -1 or ''; missing landmarks take no space. This module imports
+TensorFlow and hides the accelerators from it, which are reserved for JAX.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,44 +22,36 @@ SCALARS: dict[str, Any] = {
     for name, kind in Face.__annotations__.items()
     if kind in _STORED
 }
-_LANDMARKS = {"landmarks5": 5, "landmarks68": 68}
+_LANDMARKS = ("landmarks5", "landmarks68")
 
 
 def features(size: int) -> tfds.features.FeaturesDict:
     """Returns the TFDS features of faces of `size` x `size` pixels."""
+    tensor = functools.partial(tfds.features.Tensor, dtype=np.float32)
     scalars: dict[str, Any] = {
         name: tfds.features.Text() if kind is str else tfds.features.Scalar(kind)
         for name, kind in SCALARS.items()
     }
-    landmarks = {
-        name: tfds.features.Tensor(shape=(None, 2), dtype=np.float32)
-        for name in _LANDMARKS
-    }
+    image = tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg")
+    landmarks = {name: tensor(shape=(None, 2)) for name in _LANDMARKS}
     return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(size, size, 3), encoding_format="jpeg"),
-            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-            **scalars,
-            **landmarks,
-        }
+        {"image": image, "box": tensor(shape=(4,)), **scalars, **landmarks}
     )
 
 
 def encode(face: Face) -> dict[str, Any]:
-    """Returns a face as TFDS stores it; the image's bytes go in as they came."""
-    example = face._asdict()
-    example["box"] = np.asarray(face.box, np.float32)
-    return example
+    """Returns a face as a TFDS example, with the bytes of the image unchanged."""
+    return face._asdict() | {"box": np.asarray(face.box, np.float32)}
 
 
 def image(serialized: bytes) -> bytes:
-    """Returns the encoded image of one record, and nothing else of it."""
+    """Returns the encoded image of one serialized record."""
     example = tf.train.Example.FromString(serialized).features.feature
     return example["image"].bytes_list.value[0]
 
 
 def decode(serialized: bytes) -> Face:
-    """Returns one record as a Face, every absent value as its default."""
+    """Returns one serialized record as a Face."""
     example = tf.train.Example.FromString(serialized).features.feature
     values: dict[str, Any] = {"image": example["image"].bytes_list.value[0]}
     for name, kind in SCALARS.items():
@@ -76,13 +69,13 @@ def decode(serialized: bytes) -> Face:
 
 
 def parse_images(serialized: Any) -> Any:
-    """Returns the encoded images [B] of serialized records [B], in the graph."""
-    wanted = {"image": tf.io.FixedLenFeature([], tf.string)}
-    return tf.io.parse_example(serialized, wanted)["image"]
+    """Returns the encoded images [B] of serialized records [B], as a graph."""
+    columns = {"image": tf.io.FixedLenFeature([], tf.string)}
+    return tf.io.parse_example(serialized, columns)["image"]
 
 
 def decode_image(encoded: Any, size: int) -> Any:
-    """Returns uint8 RGB [size, size, 3] of one encoded JPEG or PNG, in the graph.
+    """Returns uint8 RGB [size, size, 3] of one encoded JPEG or PNG, as a graph.
 
     TensorFlow's default DCT differs from libjpeg's accurate one by up to 9/255.
     """

@@ -1,32 +1,33 @@
-"""Pickles as data: an interpreter of the opcodes that data sets and weights need.
+"""Restricted unpickler: an interpreter of the opcodes that data sets and weights need.
 
-Written after the standard library's `pickletools`. Nothing is imported and nothing that
-a file names is called: each reader has a table of what a name stands for, and every
+Follows the standard library's `pickletools`. Nothing is imported and no function named
+by a file is called: each reader maps the names it allows to its own objects, and every
 other name is refused. Time and memory are bounded by the size of the file: opcodes are
-counted, each makes at most a few hundred bytes of its own, lengths are checked before
-they are used, and results are never compared, hashed, copied or shown whole.
+counted, each allocates at most a few hundred bytes, lengths are checked before they are
+used, and results are never compared, hashed, copied or printed in full.
 
-Damaged bytes raise `pickle.UnpicklingError`; `UnsafePickle`, a kind of it, stands for
-requests beyond data. The readers' own functions may raise errors of their own.
+Damaged bytes raise `pickle.UnpicklingError`; its subclass `UnsafePickle` marks requests
+beyond data. The functions of a reader may raise other errors.
 """
 
 import pickle
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pickle import UnpicklingError
 from types import FunctionType
 from typing import Any
 
-# A tensor takes 35 opcodes, its optimizer's state as many again. Files with few bytes
-# for each are small ones; larger floods cost no more than files of their size do.
-_FEW, _MOST, _BYTES_EACH = 50_000, 500_000, 32
+# A tensor takes 35 opcodes and its optimizer state 35 more, so a weight file has at
+# least 32 bytes per opcode, apart from small files, which may have 50,000 opcodes.
+_MIN_OPCODES, _MAX_OPCODES, _BYTES_PER_OPCODE = 50_000, 500_000, 32
 _MAX_KEY = 1024
-_MAX_TEXT = 1 << 16  # of one text
-_MAX_TEXTS = 4 << 20  # of all texts
+_MAX_TEXT = 1 << 16  # bytes of one text
+_MAX_TEXTS = 4 << 20  # bytes of all texts
 _MAX_LINE = 256
-_MAX_INTEGER = 32  # bytes: twice what NumPy's random states hold
-_MAX_NAMES = 10_000  # Python's pickler writes each once; others may repeat them
+_MAX_INTEGER = 32  # bytes, twice the size of NumPy's random states
+_MAX_NAMES = 10_000  # Python's pickler writes each name once; others may repeat names
 _UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
     struct.Struct, ("B", "<H", "<I", "<Q", "<i")
 )
@@ -34,68 +35,64 @@ _FLOAT64 = struct.Struct(">d")
 
 
 class UnsafePickle(UnpicklingError):
-    """A pickle that asks for more than data."""
+    """A pickle that requests more than data."""
 
 
+@dataclass
 class Unpickler:
     """Reads one pickle.
 
     Args:
       data: the file.
-      find: (module, name) -> what that name stands for. If that is a plain function,
-        the pickle may call it, with one tuple of arguments; nothing else is called.
-      start: where the pickle starts.
-      end: where it ends at the latest; by default, the end of the file.
+      find: (module, name) -> the object that replaces this name. If it is a plain
+        function, the pickle may call it with one tuple of arguments; nothing else is
+        called.
+      start: offset of the pickle.
+      end: upper bound of its end; by default, the end of the file.
       load: persistent id -> object.
-      build: (object, state) -> None, for objects that are no dicts, whose state is
-        ignored.
-      max_opcodes: by default, what a weight file of this size may have.
-      keep_bytes: bytes, and the text of Python 2, come as bytes, and text of any
-        length. By default bytes come as None and so does long text: beside tensors they
-        are logs and settings.
+      build: (object, state) -> None, for objects other than dicts; the state of a dict
+        is ignored.
+      max_opcodes: by default, the limit of a weight file of this size.
+      keep_bytes: return bytes, Python 2's text as bytes, and text of any length. By
+        default bytes and long text become None: in weight files they are logs and
+        settings.
 
     Attributes:
-      at: where reading stands; once it is done, where the pickle ended.
-      opcode_at: where the opcode starts that was read last.
+      at: offset of the next byte; after `run`, the end of the pickle.
+      opcode_at: offset of the last opcode.
     """
 
-    def __init__(
-        self,
-        data: memoryview,
-        find: Callable[[str, str], Any],
-        *,
-        start: int = 0,
-        end: int | None = None,
-        load: Callable[[Any], Any] | None = None,
-        build: Callable[[Any, Any], None] | None = None,
-        max_opcodes: int | None = None,
-        keep_bytes: bool = False,
-    ):
-        size = len(data)
-        self._data = data
-        self.at = self.opcode_at = start
-        self._end = size if end is None else end
-        self._find = find
-        self._load = load
-        self._build = build
-        self._max_opcodes = max_opcodes or min(_FEW + size // _BYTES_EACH, _MOST)
-        self._keep_bytes = keep_bytes
-        self._max_text = size if keep_bytes else _MAX_TEXT
-        self._text_left = size if keep_bytes else _MAX_TEXTS
+    data: memoryview
+    find: Callable[[str, str], Any]
+    _: KW_ONLY
+    start: int = 0
+    end: int | None = None
+    load: Callable[[Any], Any] | None = None
+    build: Callable[[Any, Any], None] | None = None
+    max_opcodes: int | None = None
+    keep_bytes: bool = False
+
+    def __post_init__(self):
+        size = len(self.data)
+        self.at = self.opcode_at = self.start
+        self._end = size if self.end is None else self.end
+        default = min(_MIN_OPCODES + size // _BYTES_PER_OPCODE, _MAX_OPCODES)
+        self._max_opcodes = self.max_opcodes or default
+        self._max_text = size if self.keep_bytes else _MAX_TEXT
+        self._text_left = size if self.keep_bytes else _MAX_TEXTS
         self._names_left = _MAX_NAMES
         self._stack: list[Any] = []
-        self._marks: list[int] = []
-        self._floor = 0  # the last mark: what lies below cannot be reached
+        self._marks = [0]  # sizes of the stack; objects below the last are out of reach
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Returns the object."""
+        """Returns the unpickled object."""
         for _ in range(self._max_opcodes):
             self.opcode_at = self.at
             code = self.take(1)[0]
             if code == pickle.STOP[0]:
-                if len(self._stack) != 1 or self._marks:
-                    raise UnpicklingError("a pickle that does not end with one object")
+                if len(self._stack) != 1 or len(self._marks) > 1:
+                    raise UnpicklingError("the pickle does not end with one object")
                 return self._stack[0]
             act = _OPCODES.get(code)
             if act is None:
@@ -106,22 +103,21 @@ class Unpickler:
         raise UnsafePickle(f"a pickle of over {self._max_opcodes:,} opcodes")
 
     def take(self, count: int) -> memoryview:
-        """Returns the next bytes."""
-        if not 0 <= count <= self._end - self.at:
-            raise UnpicklingError(
-                f"{count:,} bytes wanted, {self._end - self.at:,} left"
-            )
+        """Returns the next `count` bytes."""
+        left = self._end - self.at
+        if not 0 <= count <= left:
+            raise UnpicklingError(f"{count:,} bytes expected, {left:,} left")
         self.at += count
-        return self._data[self.at - count : self.at]
+        return self.data[self.at - count : self.at]
 
     def number(self, layout: struct.Struct) -> Any:
-        """Returns the next number."""
+        """Returns the next number, in this binary layout."""
         return layout.unpack(self.take(layout.size))[0]
 
     def line(self) -> str:
         """Returns the text up to the next newline."""
         limit = min(self.at + _MAX_LINE, self._end)
-        text, newline, _ = bytes(self._data[self.at : limit]).partition(b"\n")
+        text, newline, _ = bytes(self.data[self.at : limit]).partition(b"\n")
         if not newline or not text.isascii():
             raise UnpicklingError("a line that is no name or number")
         self.at += len(text) + 1
@@ -135,43 +131,38 @@ class Unpickler:
 
     def pop_many(self, count: int) -> list[Any]:
         start = len(self._stack) - count
-        if start < self._floor:
+        if start < self._marks[-1]:
             raise UnpicklingError("takes from an empty stack")
         values = self._stack[start:]
         del self._stack[start:]
         return values
 
     def top(self, kind: type = object) -> Any:
-        """Returns the top of the stack, left there, if it is of this type."""
-        if len(self._stack) <= self._floor or not isinstance(self._stack[-1], kind):
-            raise UnpicklingError("changes something that is not there")
+        """Returns the top of the stack without popping it; it must be of this type."""
+        empty = len(self._stack) <= self._marks[-1]
+        if empty or not isinstance(self._stack[-1], kind):
+            raise UnpicklingError("changes an object that is missing")
         return self._stack[-1]
 
-    def mark(self) -> None:
-        self._floor = len(self._stack)
-        self._marks.append(self._floor)
-
     def pop_mark(self) -> list[Any]:
-        """Returns what was pushed since the last mark."""
-        if not self._marks:
-            raise UnpicklingError("looks for a mark that is not there")
-        values = self.pop_many(len(self._stack) - self._marks.pop())
-        self._floor = self._marks[-1] if self._marks else 0
-        return values
+        """Pops and returns all objects above the last mark."""
+        if len(self._marks) == 1:
+            raise UnpicklingError("pops to a mark that is missing")
+        return self.pop_many(len(self._stack) - self._marks.pop())
 
     def pop_item(self) -> None:
-        if self._marks and len(self._stack) == self._floor:
+        if len(self._marks) > 1 and len(self._stack) == self._marks[-1]:
             self.pop_mark()
         else:
             self.pop()
 
     def text(self, layout: struct.Struct, encoding: str = "utf-8") -> None:
-        """Pushes text whose length comes first."""
+        """Pushes text that follows its length."""
         raw = self.take(self.number(layout))
         self._text_left -= len(raw)
         if len(raw) > self._max_text or self._text_left < 0:
             self.push(None)
-        elif encoding == "latin1" and self._keep_bytes:
+        elif encoding == "latin1" and self.keep_bytes:
             self.push(bytes(raw))
         else:
             try:
@@ -180,32 +171,29 @@ class Unpickler:
                 raise UnpicklingError("text that is not UTF-8") from None
 
     def binary(self, layout: struct.Struct) -> None:
-        """Pushes bytes whose length comes first."""
+        """Pushes bytes that follow their length."""
         raw = self.take(self.number(layout))
-        self.push(bytes(raw) if self._keep_bytes else None)
+        self.push(bytes(raw) if self.keep_bytes else None)
 
     def put(self, index: int) -> None:
         self._memo[index] = self.top()
 
-    def memoize(self) -> None:
-        self.put(len(self._memo))
-
     def get(self, index: int) -> None:
         if index not in self._memo:
-            raise UnpicklingError(f"recalls object {index:,}, which it never made")
+            raise UnpicklingError(f"recalls object {index:,}, which is not in the memo")
         self.push(self._memo[index])
 
     def extend(self, values: list[Any]) -> None:
         self.top(list).extend(values)
 
     def items(self, values: list[Any]) -> None:
-        """Puts key, value, key, value, ... into the dict on top of the stack."""
+        """Adds [key, value, key, value, ...] to the dict on top of the stack."""
         target = self.top(dict)
         if len(values) % 2:
             raise UnpicklingError("a key without a value")
         for key, value in zip(values[::2], values[1::2]):
-            # Names and counters. Others, such as the classes that Lightning keys its
-            # callbacks with, name no tensor; hashing them could be made slow.
+            # Names and counters. Other keys, such as the classes in Lightning's state
+            # of callbacks, name no tensor, and hashing them may be slow by design.
             if (type(key) is str and len(key) <= _MAX_KEY) or (
                 type(key) is int and abs(key) < 1 << 63
             ):
@@ -233,11 +221,11 @@ class Unpickler:
             raise UnsafePickle("makes an object with keywords")
         self.call(arguments)
 
-    def build(self) -> None:
+    def set_state(self) -> None:
         """BUILD: sets the state of an object."""
         state = self.pop()
-        if self._build and not isinstance(self.top(), dict):
-            self._build(self.top(), state)
+        if self.build and not isinstance(self.top(), dict):
+            self.build(self.top(), state)
         else:
             self.top(dict)
 
@@ -247,7 +235,7 @@ class Unpickler:
         self._names_left -= 1
         if self._names_left < 0:
             raise UnsafePickle(f"asks for over {_MAX_NAMES:,} names")
-        self.push(self._find(module, name))
+        self.push(self.find(module, name))
 
     def protocol(self) -> None:
         if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
@@ -269,9 +257,9 @@ class Unpickler:
         self.push(int.from_bytes(self.take(length), "little", signed=True))
 
     def persistent(self) -> None:
-        if self._load is None:
+        if self.load is None:
             raise UnsafePickle("asks for an object outside the pickle")
-        self.push(self._load(self.pop()))
+        self.push(self.load(self.pop()))
 
 
 _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
@@ -279,7 +267,7 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
     for code, act in {
         pickle.PROTO: Unpickler.protocol,
         pickle.FRAME: Unpickler.frame,
-        pickle.MARK: Unpickler.mark,
+        pickle.MARK: lambda on: on._marks.append(len(on._stack)),
         pickle.POP: Unpickler.pop_item,
         pickle.POP_MARK: Unpickler.pop_mark,
         pickle.NONE: lambda on: on.push(None),
@@ -294,7 +282,7 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.BINUNICODE: lambda on: on.text(_UINT32),
         pickle.SHORT_BINUNICODE: lambda on: on.text(_UINT8),
         pickle.BINUNICODE8: lambda on: on.text(_UINT64),
-        # Python 2's text and bytes alike, so any byte may stand there.
+        # Both text and bytes of Python 2, so every byte is valid.
         pickle.BINSTRING: lambda on: on.text(_INT32, "latin1"),
         pickle.SHORT_BINSTRING: lambda on: on.text(_UINT8, "latin1"),
         pickle.BINBYTES: lambda on: on.binary(_UINT32),
@@ -305,7 +293,8 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.LIST: lambda on: on.push(on.pop_mark()),
         pickle.APPEND: lambda on: on.extend([on.pop()]),
         pickle.APPENDS: lambda on: on.extend(on.pop_mark()),
-        # No data are kept in sets, and hashing could be made slow: an empty dict does.
+        # Sets hold no data, and hashing may be slow by design: an empty dict replaces
+        # them.
         pickle.EMPTY_SET: lambda on: on.push({}),
         pickle.ADDITEMS: Unpickler.pop_mark,
         pickle.FROZENSET: Unpickler.as_set,
@@ -320,7 +309,7 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
         pickle.BINPUT: lambda on: on.put(on.number(_UINT8)),
         pickle.LONG_BINPUT: lambda on: on.put(on.number(_UINT32)),
-        pickle.MEMOIZE: Unpickler.memoize,
+        pickle.MEMOIZE: lambda on: on.put(len(on._memo)),
         pickle.BINGET: lambda on: on.get(on.number(_UINT8)),
         pickle.LONG_BINGET: lambda on: on.get(on.number(_UINT32)),
         pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
@@ -328,7 +317,7 @@ _OPCODES: dict[int, Callable[[Unpickler], Any]] = {
         pickle.REDUCE: lambda on: on.call(on.pop()),
         pickle.NEWOBJ: lambda on: on.call(on.pop()),
         pickle.NEWOBJ_EX: Unpickler.new,
-        pickle.BUILD: Unpickler.build,
+        pickle.BUILD: Unpickler.set_state,
         pickle.BINPERSID: Unpickler.persistent,
     }.items()
 }

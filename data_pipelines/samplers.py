@@ -1,14 +1,14 @@
-"""Samplers: which records make up a batch, as pure functions of (seed, step). NumPy.
+"""Samplers: the record numbers of a batch, as pure functions of (seed, step). NumPy.
 
-A sampler gives numbers of records, the same for any number of processes:
+A sampler returns record numbers that do not depend on the number of processes:
 
     sampler = samplers.epochs(num_images, 64, seed=0)
     sampler(7)["image"]  # numbers [64] of the images in the batch of step 7
 
-A key names an array of images in the batch. To 'image' and to names that end in
-'_image' streams add the columns of the records, with the prefix ('label' only to
-'image'); others, such as 'positive', are images alone. A number of -1 is no image: any
-image stands in its place, and its columns are missing values.
+Each key names an array of images in the batch. Streams add the columns of the records
+to 'image' and to names that end in '_image', with the prefix ('label' to 'image' only);
+other names, such as 'positive', have images only. A number of -1 is a missing image: an
+arbitrary image takes its place, and its columns hold missing values.
 """
 
 import functools
@@ -20,17 +20,18 @@ import numpy as np
 from data_pipelines import DataError
 
 Numbers = dict[str, np.ndarray]
+_Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 PAIRINGS = ("disco", "disco_HF", "flat")
-LONELY = 0.1  # largest share of identities with a single image
+MAX_SINGLE = 0.1  # largest share of identities with a single image
 
 
 class Sampler(NamedTuple):
-    """Step -> numbers of records.
+    """A function from a step to record numbers, with the sizes of its batches.
 
     Attributes:
       numbers: the function; calling the sampler calls it.
-      epoch: rows of an epoch.
-      unit: what a row is.
+      epoch: number of rows in an epoch.
+      unit: name of the rows, for messages.
     """
 
     numbers: Callable[[int], Numbers]
@@ -42,14 +43,14 @@ class Sampler(NamedTuple):
         return self.numbers(step)
 
 
-def in_turn(size: int, *key: int) -> Callable[[int, int], np.ndarray]:
-    """Returns (step, count) -> a step's numbers below `size`, each once in an epoch.
+def permuted(size: int, *key: int) -> Callable[[int, int], np.ndarray]:
+    """Returns (step, count) -> `count` numbers below `size`, each once per epoch.
 
-    They are taken from an endless line of random permutations; a batch may straddle two
-    of them.
+    The numbers are consecutive parts of an endless sequence of random permutations; a
+    batch may span two of them.
 
     Args:
-      key: seed and what tells this line from others of the same seed.
+      key: seed, and numbers that distinguish the sequences of one seed.
     """
 
     @functools.lru_cache(maxsize=2)
@@ -57,15 +58,15 @@ def in_turn(size: int, *key: int) -> Callable[[int, int], np.ndarray]:
         return np.random.default_rng([*key, epoch]).permutation(size)
 
     def numbers(step: int, count: int) -> np.ndarray:
-        epoch, place = np.divmod(np.arange(step * count, (step + 1) * count), size)
-        parts = [permutation(int(e))[place[epoch == e]] for e in np.unique(epoch)]
+        epoch, index = np.divmod(np.arange(step * count, (step + 1) * count), size)
+        parts = [permutation(int(e))[index[epoch == e]] for e in np.unique(epoch)]
         return np.concatenate(parts)
 
     return numbers
 
 
 def epochs(size: int, batch_size: int, *, seed: int = 0) -> Sampler:
-    """Returns batches in which every record comes once in each epoch.
+    """Returns a sampler of every record once per epoch.
 
     Raises:
       DataError: for no records, and a batch size that is not positive.
@@ -75,20 +76,20 @@ def epochs(size: int, batch_size: int, *, seed: int = 0) -> Sampler:
             f"a batch of {batch_size} rows from {size:,} records; use at least 1 row "
             "and 1 record"
         )
-    order = in_turn(size, seed, 0)
+    order = permuted(size, seed, 0)
     return Sampler(lambda step: {"image": order(step, batch_size)}, batch_size, size)
 
 
 def identities(
     labels: np.ndarray, batch_size: int, images: int, *, seed: int = 0
 ) -> Sampler:
-    """Returns batches of batch_size / K identities with K = `images` each.
+    """Returns a sampler of batch_size / K identities with K = `images` images each.
 
-    Every identity comes once in each run of all identities, with K of its images at
-    random (with repetition where it has fewer).
+    Every identity occurs once per epoch of identities, with K random images, repeated
+    if it has fewer than K.
 
     Raises:
-      DataError: for a batch that cannot be divided so.
+      DataError: for a batch size that is not such a multiple of K.
     """
     groups = _Groups.of(labels)
     count, classes = batch_size // images, len(groups.first)
@@ -98,13 +99,11 @@ def identities(
             f"identities out of {classes}; use a multiple of {images}, at most "
             f"{images * classes}"
         )
-    order = in_turn(classes, seed, 0)
+    order = permuted(classes, seed, 0)
 
     def numbers(step: int) -> Numbers:
         rng = np.random.default_rng([seed, 1, step])
-        members = [groups.members(identity) for identity in order(step, count)]
-        chosen = [rng.choice(m, images, replace=len(m) < images) for m in members]
-        return {"image": np.concatenate(chosen)}
+        return {"image": groups.choose(order(step, count), images, rng)}
 
     return Sampler(numbers, batch_size, len(labels))
 
@@ -117,32 +116,32 @@ def pairs(
     num_identities: int = 0,
     seed: int = 0,
 ) -> Sampler:
-    """Returns pairs of images of one identity, 'image' and 'positive'.
+    """Returns a sampler of pairs of images of one identity, 'image' and 'positive'.
 
-    Every identity comes once in each epoch.
+    Every identity occurs once per epoch.
 
     Args:
       labels: int [N], -1 where unknown.
-      pairing: 'disco' pairs two images of an identity, drawn with replacement (Boutros
-        et al. 2023); 'disco_HF' takes its first image twice; 'flat' takes every image
-        twice, as an identity of its own, whatever its label. See `pair_labels`.
-      num_identities: the first so many; 0 takes all.
+      pairing: 'disco' pairs two images of an identity, sampled with replacement
+        (Boutros et al. 2023); 'disco_HF' uses its first image twice; 'flat' uses every
+        image twice, as a separate identity, and ignores labels. See `pair_labels`.
+      num_identities: number of identities used, in order of label; 0 uses all.
 
     Raises:
-      DataError: where identities cannot be paired so, or are fewer than a batch.
+      DataError: for unlabelled images (except 'flat'), more than 10 % of identities
+        with a single image ('disco'), and fewer identities than pairs in a batch.
     """
     groups = _Groups.of(pair_labels(labels, pairing))
     first, count = (x[: num_identities or None] for x in (groups.first, groups.count))
     if num_identities > len(groups.first):
         raise DataError(
-            f"{num_identities:,} identities asked for, of {len(groups.first):,}"
+            f"{num_identities:,} identities requested, of {len(groups.first):,}"
         )
     single = int(np.sum(count < 2))
-    if pairing == "disco" and single > LONELY * len(count):
+    if pairing == "disco" and single > MAX_SINGLE * len(count):
         raise DataError(
-            f"{single:,} of {len(count):,} identities have a single image, more than "
-            f"{LONELY:.0%}: there is nothing to pair; pairing 'disco_HF' takes one "
-            "image twice"
+            f"{single:,} of {len(count):,} identities have a single image, so no pair; "
+            f"at most {MAX_SINGLE:.0%} may, unless pairing is 'disco_HF'"
         )
     if pairing != "disco":
         count = np.ones_like(count)
@@ -151,7 +150,7 @@ def pairs(
             f"a batch of {batch_size} pairs of distinct identities out of "
             f"{len(first):,}; use a batch of 1 to {len(first):,}"
         )
-    order = in_turn(len(first), seed, 0)
+    order = permuted(len(first), seed, 0)
 
     def numbers(step: int) -> Numbers:
         identity = order(step, batch_size)
@@ -164,10 +163,10 @@ def pairs(
 
 
 def pair_labels(labels: np.ndarray, pairing: str) -> np.ndarray:
-    """Returns the number of each image's identity for `pairs`, int32 [N] without gaps.
+    """Returns the identity numbers of `pairs`, int32 [N], consecutive from 0.
 
     Raises:
-      DataError: for another pairing, and unlabelled images that are not paired flat.
+      DataError: for an unknown pairing, and unlabelled images unless it is 'flat'.
     """
     if pairing not in PAIRINGS:
         raise DataError(f"pairing {pairing!r}: use one of {', '.join(PAIRINGS)}")
@@ -175,8 +174,8 @@ def pair_labels(labels: np.ndarray, pairing: str) -> np.ndarray:
         return np.arange(len(labels), dtype=np.int32)
     if unknown := int(np.sum(np.asarray(labels) < 0)):
         raise DataError(
-            f"{unknown:,} of the images have no label; pairing 'flat' takes every "
-            "image as an identity of its own"
+            f"{unknown:,} of the images have no label; pairing 'flat' treats every "
+            "image as a separate identity"
         )
     return np.unique(labels, return_inverse=True)[1].astype(np.int32)
 
@@ -204,123 +203,114 @@ def posed(
     auxiliary: Sequence[tuple[int, int]] = (),
     seed: int = 0,
 ) -> Sampler:
-    """Returns batches of identities in several poses.
+    """Returns a sampler of images of identities in several poses.
 
-    With n = `images` above 1, n images of each identity, every identity once in each
-    run of all; with 1 every image once in each epoch. Auxiliary images follow, each
-    once in each run of its set; their numbers run on from the faces'.
+    If n = `images` exceeds 1, a batch has n images of each identity, and every identity
+    occurs once per epoch of identities; if it is 1, every image occurs once per epoch.
+    Auxiliary images follow, each once per epoch of its set; their numbers continue
+    those of the faces.
 
     Args:
-      faces: all labelled.
-      paired: add 'target_image', an image of the identity, in the same light if that is
-        known: of its poses one at random, and of that pose's images one; -1
-        where the identity has no image with a pose.
-      auxiliary: (number of images, rows of a batch) of each such set.
+      faces: columns of the faces, all labelled.
+      paired: add 'target_image', an image of the same identity and the same light: a
+        random pose that this identity has, then a random image in that pose; -1 where
+        the identity has no image with a pose.
+      auxiliary: (number of images, rows per batch) of each auxiliary set.
 
     Raises:
-      DataError: for a batch that cannot be divided so.
+      DataError: for a batch size that is not such a multiple of n.
     """
     groups = _Groups.of(faces.label)
     classes, size = len(groups.first), len(faces.label)
     main = batch_size - sum(rows for _, rows in auxiliary)
-    most = images * classes if images > 1 else size
-    if main % images or not 1 <= main <= most:
+    limit = images * classes if images > 1 else size
+    if main % images or not 1 <= main <= limit:
         raise DataError(
             f"a batch of {batch_size}, {batch_size - main} of it auxiliary images, "
             f"with {images} of each identity out of {classes:,}; use a multiple of "
-            f"{images}, at most {most:,}"
+            f"{images}, at most {limit:,}"
         )
-    for count, rows in auxiliary:
+    others, offset = [], size
+    for number, (count, rows) in enumerate(auxiliary, 1):
         if rows % images or not 0 < rows <= count:
             raise DataError(
                 f"{rows} auxiliary images, of {count:,}; use a multiple of {images}, "
-                "at most so many"
+                f"at most {count:,}"
             )
-    order = in_turn(classes if images > 1 else size, seed, 0, 0)
-    others = [
-        (in_turn(count, seed, 0, which), rows)
-        for which, (count, rows) in enumerate(auxiliary, 1)
-    ]
-    offsets = np.cumsum([size, *(count for count, _ in auxiliary)])
-    cells = _cells(faces) if paired else None
+        others.append((offset, permuted(count, seed, 0, number), rows))
+        offset += count
+    order = permuted(classes if images > 1 else size, seed, 0, 0)
+    target = _targets(faces) if paired else None
 
     def numbers(step: int) -> Numbers:
         rng = np.random.default_rng([seed, 1, step])
-        if images == 1:
-            chosen = order(step, main)
-        else:
-            chosen = np.concatenate(
-                [
-                    groups.members(who)[rng.choice(groups.count[who], images, False)]
-                    for who in order(step, main // images)
-                ]
-            )
-        parts = [chosen]
-        parts += [
-            offset + turn(step, rows) for offset, (turn, rows) in zip(offsets, others)
-        ]
-        found = {"image": np.concatenate(parts)}
-        if cells is not None:
-            target = np.full(batch_size, -1)
-            has = np.flatnonzero(cells.poses[chosen])
-            cell = cells.cell[chosen[has]] + rng.integers(cells.poses[chosen[has]])
-            place = cells.first[cell] + rng.integers(cells.count[cell])
-            target[has] = cells.order[place]
-            found["target_image"] = target
-        return found
+        chosen = order(step, main // images)
+        if images > 1:
+            chosen = groups.choose(chosen, images, rng)
+        parts = [offset + sequence(step, rows) for offset, sequence, rows in others]
+        batch = {"image": np.concatenate([chosen, *parts])}
+        if target is not None:
+            missing = np.full(batch_size - main, -1)
+            batch["target_image"] = np.append(target(chosen, rng), missing)
+        return batch
 
     return Sampler(numbers, batch_size, size)
 
 
 class _Groups(NamedTuple):
-    """Images by identity: `order` lists them identity by identity.
+    """Images by group, such as an identity; images with a negative label have none.
 
-    Of each identity, in order of its label: where it starts in it, and its images.
+    `order` [N] sorts the images by label. For each group, in order of `label`: `first`
+    is its start in `order` and `count` its number of images.
     """
 
     order: np.ndarray
+    label: np.ndarray
     first: np.ndarray
     count: np.ndarray
 
     @classmethod
     def of(cls, labels: np.ndarray) -> "_Groups":
         order = np.argsort(labels, kind="stable")
-        known, first, count = np.unique(
-            np.asarray(labels)[order], return_index=True, return_counts=True
-        )
-        kept = known >= 0
-        return cls(order, first[kept], count[kept])
+        labels = np.asarray(labels)[order]
+        groups = np.unique(labels, return_index=True, return_counts=True)
+        valid = groups[0] >= 0
+        return cls(order, *(column[valid] for column in groups))
 
-    def members(self, identity: int) -> np.ndarray:
-        start = self.first[identity]
-        return self.order[start : start + self.count[identity]]
+    def choose(
+        self, groups: np.ndarray, images: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Returns random images of each group, with repetition if it has fewer."""
+        chosen = []
+        for first, count in zip(self.first[groups], self.count[groups]):
+            members = self.order[first : first + count]
+            chosen.append(rng.choice(members, images, replace=count < images))
+        return np.concatenate(chosen)
 
 
-class _Cells(NamedTuple):
-    """Images with a pose, by identity and light, and within these by pose: in cells.
+def _targets(faces: Posed) -> _Choose:
+    """Returns (images, generator) -> target images, -1 where no image has a pose.
 
-    `order` [M] lists them cell by cell; `first` and `count` say where each cell lies in
-    it. Of every image [N]: the first `cell` of its identity and light, and the number
-    of these, `poses`.
+    A cell holds the images of one identity, light and pose. The cells of an identity
+    and light are consecutive.
     """
-
-    order: np.ndarray
-    first: np.ndarray
-    count: np.ndarray
-    cell: np.ndarray
-    poses: np.ndarray
-
-
-def _cells(faces: Posed) -> _Cells:
     light = np.full(len(faces.label), -1) if faces.light is None else faces.light
     group = np.stack([faces.label, light], axis=1)
-    group = np.unique(group, axis=0, return_inverse=True)[1].ravel()
+    group = np.unique(group, axis=0, return_inverse=True)[1].ravel()  # [N]
     floating = np.issubdtype(faces.pose.dtype, np.floating)
-    known = np.flatnonzero(np.isfinite(faces.pose) if floating else faces.pose >= 0)
-    order = known[np.lexsort((faces.pose[known], group[known]))]
-    starts = (np.diff(group[order]) != 0) | (np.diff(faces.pose[order]) != 0)
-    first = np.flatnonzero(np.append(len(order) > 0, starts))
-    cells = group[order][first]
-    cell = np.searchsorted(cells, group)
-    poses = np.searchsorted(cells, group, "right") - cell
-    return _Cells(order, first, np.diff(first, append=len(order)), cell, poses)
+    valid = np.isfinite(faces.pose) if floating else faces.pose >= 0
+    poses, pose = np.unique(faces.pose, return_inverse=True)
+    cells = _Groups.of(np.where(valid, group * len(poses) + pose, -1))
+    owner = cells.label // len(poses)  # the group of each cell, ascending
+    start = np.searchsorted(owner, group)
+    count = np.searchsorted(owner, group, "right") - start
+
+    def target(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        targets = np.full(len(images), -1)
+        rows = np.flatnonzero(count[images])
+        cell = start[images[rows]] + rng.integers(count[images[rows]])
+        number = cells.first[cell] + rng.integers(cells.count[cell])
+        targets[rows] = cells.order[number]
+        return targets
+
+    return target

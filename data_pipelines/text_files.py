@@ -1,7 +1,7 @@
 """Lists and tables from users: text lines, and CSV with a header.
 
-They name files, whose names are bytes: what is no UTF-8 is kept as it is, so the file
-is found all the same, and a file that is no text fails as the line that it has wrong.
+They contain file names, which are bytes: invalid UTF-8 is preserved, so such files are
+found, and in a binary file the first invalid line is an error.
 """
 
 import csv
@@ -11,25 +11,26 @@ from typing import TextIO
 
 from data_pipelines import DataError
 
-_LARGEST = 2 << 30  # bytes; ages of all of MS1M are 0.4 GB
+_LARGEST = 2 << 30  # bytes; the ages of MS1M take 0.4 GB
 
 
 def opened(path: str | Path, what: str = "list", newline: str | None = None) -> TextIO:
-    """Returns the text of a file, from its start.
+    """Returns an open text file.
 
     Raises:
-      DataError: where there is none, or more of it than anybody writes.
+      DataError: for a missing file, and one above 2 GiB.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such {what}")
     if path.stat().st_size > _LARGEST:
-        raise DataError(f"{path}: {path.stat().st_size:,} bytes; no {what} has so many")
+        size = path.stat().st_size
+        raise DataError(f"{path}: {size:,} bytes; no {what} is that large")
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
 def lines(path: str | Path, what: str = "list") -> list[str]:
-    """Returns the lines that are not blank."""
+    """Returns the lines of a file, except blank ones."""
     with opened(path, what) as file:
         return [line.rstrip("\n") for line in file if line.strip()]
 
@@ -37,10 +38,10 @@ def lines(path: str | Path, what: str = "list") -> list[str]:
 def table(
     path: str | Path, columns: Sequence[str]
 ) -> list[tuple[int, dict[str, str | None]]]:
-    """Returns the rows of a CSV by column, each with the number of its line.
+    """Returns the rows of a CSV by column, each with its line number.
 
     Raises:
-      DataError: for a missing file, a missing column, and what is no CSV.
+      DataError: for a missing file, a missing column, and invalid CSV.
     """
     with opened(path, "table", newline="") as file:
         rows = csv.DictReader(file)
@@ -48,9 +49,9 @@ def table(
             names = rows.fieldnames or ()
             for name in columns:
                 if name not in names:
-                    there = ", ".join(map(repr, names)) or "none"
+                    present = ", ".join(map(repr, names)) or "none"
                     raise DataError(
-                        f"{path}: no column {name!r}; there are: {there:.200}"
+                        f"{path}: no column {name!r}; columns: {present:.200}"
                     )
             return [(rows.reader.line_num, row) for row in rows]
         except csv.Error as error:

@@ -1,4 +1,4 @@
-"""The one builder: whatever a reader yields becomes TFRecords, through TFDS."""
+"""The builder that writes the faces of any reader to TFRecords, through TFDS."""
 
 import contextlib
 import io
@@ -18,16 +18,16 @@ from data_pipelines.images import probe
 from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
-_MAX_LABELS = 10_000_000  # the names of all of them are held in a list
-# What the index knows of each face, so that a stream need not read the records for it.
-_KNOWN = ("age", "yaw", "light", "session", "expression")
+_MAX_LABELS = 10_000_000  # the names of all labels are held in a list
+# Columns of the index, which streams use without reading the records.
+_COLUMNS = ("label", "age", "yaw", "light", "session", "expression")
 
 
 class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
-    """A TFDS data set of aligned faces with an index beside its shards.
+    """A TFDS data set of aligned faces, with an index in the folder of its shards.
 
     The index is written before TFDS moves the finished folder into place, so a set is
-    there as a whole or not at all.
+    complete or absent.
     """
 
     def __init__(
@@ -37,50 +37,49 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self._about = about
         self._max_bad = max_bad
         self.bad: list[str] = []
-        self._labels: list[int] = []
-        self._columns: dict[str, list[Any]] = {name: [] for name in _KNOWN}
+        self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._names: dict[int, str] = {}
         super().__init__(
             name=about["name"],
             version=VERSION,
             features=records.features(about["size"]),
             split_datasets={"train": self._examples()},
-            disable_shuffling=True,  # the index decides the order, not the disk
+            disable_shuffling=True,  # records keep the order of the index
             description=f"Aligned faces of {about['source'] or about['name']}.",
             **kw,
         )
 
     def _examples(self) -> Iterator[tuple[int, dict]]:
-        size = self._about["size"]
+        size, number = self._about["size"], 0
         for face in self._faces:
             try:
-                header = probe(face.image)
+                _, width, height = probe(face.image)
             except DataError as error:
                 self._skip(face, error)
                 continue
-            if (header.width, header.height) != (size, size):
+            if (width, height) != (size, size):
                 raise DataError(
-                    f"{face.source}: {header.width}x{header.height} pixels, expected "
-                    f"{size}x{size}; align the faces first (`fr-jax data align`) or "
-                    "state their size with --size"
+                    f"{face.source}: {width}x{height} pixels, expected {size}x{size}; "
+                    "align the faces first (`fr-jax data align`) or state their size "
+                    "with --size"
                 )
             if not -1 <= face.label < _MAX_LABELS:
                 raise DataError(f"{face.source}: label {face.label} is out of range")
-            self._labels.append(face.label)
             for name, column in self._columns.items():
                 column.append(getattr(face, name))
             if face.label >= 0:
                 self._names[face.label] = face.identity
-            yield len(self._labels), records.encode(face)
-        if not self._labels:
-            raise DataError("not one usable image; nothing was written")
+            number += 1
+            yield number, records.encode(face)
+        if not number:
+            raise DataError("no usable image; nothing was written")
 
     def _skip(self, face: Face, error: DataError) -> None:
         self.bad.append(f"{face.source}: {error}")
         logging.warning("skipped %s", self.bad[-1])
         if len(self.bad) > self._max_bad:
             raise DataError(
-                f"{self.bad[-1]}; more than the {self._max_bad} unusable images which "
+                f"{self.bad[-1]}; more than the {self._max_bad} unusable images that "
                 "--max-bad allows, so nothing was written"
             )
 
@@ -88,27 +87,22 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         super()._download_and_prepare(dl_manager, download_config)
         folder = epath.Path(self.data_dir)
         shards = sorted(path.name for path in folder.glob("*.tfrecord*"))
-        places = [indexes.scan(folder / shard) for shard in shards]
-        counts = [len(offsets) for offsets, _ in places]
-        names = [
-            self._names.get(i, "") for i in range(max(self._names, default=-1) + 1)
-        ]
-        indexes.save(
-            folder,
-            indexes.Index(
-                shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-                offset=np.concatenate([offsets for offsets, _ in places]),
-                length=np.concatenate([lengths for _, lengths in places]),
-                label=np.array(self._labels, np.int32),
-                shards=shards,
-                identities=names,
-                **{
-                    name: np.array(column, records.SCALARS[name])
-                    for name, column in self._columns.items()
-                },
-                **self._about,
-            ),
+        offsets, lengths = zip(*(indexes.scan(folder / shard) for shard in shards))
+        counts = [len(column) for column in offsets]
+        num_labels = max(self._names, default=-1) + 1
+        index = indexes.Index(
+            shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
+            offset=np.concatenate(offsets),
+            length=np.concatenate(lengths),
+            shards=shards,
+            identities=[self._names.get(label, "") for label in range(num_labels)],
+            **{
+                name: np.array(column, records.SCALARS[name])
+                for name, column in self._columns.items()
+            },
+            **self._about,
         )
+        indexes.save(folder, index)
 
 
 def build(
@@ -125,14 +119,14 @@ def build(
 
     Args:
       size: side of every face, in pixels.
-      max_bad: images that may be unusable and are skipped before it is an error.
+      max_bad: number of unusable images that are skipped; more are an error.
 
     Returns:
-      The folder, and a line for every image that was skipped.
+      The folder, and a line for every skipped image.
 
     Raises:
-      DataError: for a name that TFDS cannot use, a set that exists, a face of another
-        size, and too many unusable images. Nothing is left behind then.
+      DataError: for a name that TFDS does not accept, a set that exists, a face of
+        another size, and too many unusable images; no files remain.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(
@@ -144,8 +138,8 @@ def build(
     for left_over in target.parent.glob(f"incomplete.*_{VERSION}"):
         left_over.rmtree()
     about = {"name": name, "size": size, "licence": licence, "source": source}
-    tfds.disable_progress_bar()  # the caller has one of its own
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloading
+    tfds.disable_progress_bar()  # the caller shows the progress
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads
         builder = Faces(faces, about=about, max_bad=max_bad, data_dir=directory)
         builder.download_and_prepare()
     return target, builder.bad

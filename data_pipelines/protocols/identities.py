@@ -10,45 +10,45 @@ import numpy as np
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
 
-# (identities, children) as published for the two training sets of Inter-Prototype:
+# Published (identities, children) of the two training sets of Inter-Prototype:
 # https://github.com/leebebeto/Inter-Prototype/issues/5.
 PUBLISHED_CHILDREN = {"casia": (10_575, 229), "ms1m": (85_742, 1_148)}
 
 
-def select(names: Sequence[str], wanted: str | Sequence[str]) -> np.ndarray:
-    """Returns the labels of the selected identities.
+def select(names: Sequence[str], selection: str | Sequence[str]) -> np.ndarray:
+    """Returns the labels of the selected identities, int [n].
 
     Args:
       names: name of each label.
-      wanted: names, 'first:last' in sorted order (both included), or '@file' that holds
-        a name a line.
+      selection: names, 'first:last' in sorted order (both included), or '@file' with
+        one name per line.
 
     Raises:
       DataError: for an unknown name, with the nearest one, and an empty range.
     """
-    place = {name: label for label, name in enumerate(names)}
-    if isinstance(wanted, str) and wanted.startswith("@"):
-        read = lists.lines(wanted[1:], "list of identities")
-        wanted = [line.strip() for line in read]
-    elif isinstance(wanted, str):
-        first, colon, last = wanted.partition(":")
+    labels = {name: label for label, name in enumerate(names)}
+    if isinstance(selection, str) and selection.startswith("@"):
+        lines = lists.lines(selection[1:], "list of identities")
+        selection = [line.strip() for line in lines]
+    elif isinstance(selection, str):
+        first, colon, last = selection.partition(":")
         if not colon:
             raise DataError(
-                f"identities {wanted!r}: use 'first:last', '@file' or a list"
+                f"identities {selection!r}: use 'first:last', '@file' or a list"
             )
-        chosen = [place[name] for name in names if first <= name <= last]
-        if not chosen:
+        selected = [label for name, label in labels.items() if first <= name <= last]
+        if not selected:
             raise DataError(
-                f"identities {wanted!r}: no identity in this range; names run from "
+                f"identities {selection!r}: no identity in this range; names run from "
                 f"{min(names, default='')!r} to {max(names, default='')!r}"
             )
-        return np.array(chosen)
-    for name in wanted:
-        if name not in place:
+        return np.array(selected)
+    for name in selection:
+        if name not in labels:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(f"no identity {name!r:.80} in this set{hint}")
-    return np.array([place[name] for name in wanted], int)
+    return np.array([labels[name] for name in selection], int)
 
 
 def child_labels(
@@ -56,12 +56,12 @@ def child_labels(
 ) -> list[int]:
     """Returns the labels with at least `child_filter` images of children, ascending.
 
-    Lines of the file are `id path age gender`; the label is the second component of the
-    path as a number, and an image shows a child where its age is below `age_below`.
-    Images that are not on disk count too (Lee et al. 2021, as their code has it).
+    Lines of the file are `id path age gender`; the second component of the path is the
+    label, and ages below `age_below` are those of children. Images that are missing on
+    disk count, as in the code of Lee et al. (2021).
 
     Raises:
-      DataError: for a missing file or a line of another form, with its number.
+      DataError: for a missing file, and a line in another format, with its number.
     """
     counts: Counter[int] = Counter()
     with lists.opened(path, "age file") as file:
@@ -80,9 +80,9 @@ def child_labels(
 
 
 def seeded_labels(num_classes: int, count: int, seed: int) -> list[int]:
-    """Returns `count` of the classes at random, ascending: stand-ins for children.
+    """Returns `count` random labels, ascending, as stand-ins for those of children.
 
-    Raises DataError where there are fewer classes.
+    Raises DataError if there are fewer classes.
     """
     if count > num_classes:
         raise DataError(

@@ -1,6 +1,6 @@
-"""Tables of templates: sets of images of an identity, in galleries and probes.
+"""Tables of templates, sets of images of one identity, in galleries and probes.
 
-The form of protocols such as IJB-A: one line for each image and split.
+The form of protocols such as IJB-A: one line per image and split.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ class Split(NamedTuple):
     """Images [N] of gallery and probe templates.
 
     Attributes:
-      image: numbers of the table's files.
-      probe: bool, whether the template is one.
-      template: number of the template.
+      image: int, number of the file.
+      probe: bool, True for an image of a probe template.
+      template: int, number of the template.
       identities: name of the identity of each template.
     """
 
@@ -32,17 +32,17 @@ class Split(NamedTuple):
 
 
 def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
-    """Returns the splits of a CSV by name, and the files that they need, each once.
+    """Returns the splits of a CSV by name, and the list of their files, each once.
 
     Columns: `split`, `part` (gallery or probe), `template`, `identity`, `file`.
 
     Raises:
-      DataError: for a table that is missing or has other columns, an empty cell or
-        another part, a template of two identities or in both parts, and a split without
-        gallery or probes; with the line where there is one.
+      DataError: for a missing table or column, a split without gallery or probe
+        templates, and, with the line, an empty cell, an unknown part, and a template of
+        two identities or in both parts.
     """
     files: dict[str, int] = {}
-    found: dict[str, dict] = {}
+    splits: dict[str, dict] = {}
     for line, row in lists.table(path, _COLUMNS):
         split, part, template, identity, file = (row[name] for name in _COLUMNS)
         where = f"{path}: line {line}"
@@ -51,15 +51,16 @@ def load(path: str | Path) -> tuple[dict[str, Split], list[str]]:
         if part not in PARTS:
             raise DataError(f"{where}: part {part!r:.80} is not gallery or probe")
         image = files.setdefault(file, len(files))
-        known = found.setdefault(split, {}).setdefault(template, (part, identity, []))
-        if known[:2] != (part, identity):
+        new = part, identity, []
+        first = splits.setdefault(split, {}).setdefault(template, new)
+        if first[:2] != (part, identity):
             raise DataError(
-                f"{where}: template {template!r:.80} is {known[1]!r:.80}'s {known[0]}"
+                f"{where}: template {template!r:.80} is {first[1]!r:.80}'s {first[0]}"
             )
-        known[2].append(image)
-    if not found:
+        first[2].append(image)
+    if not splits:
         raise DataError(f"{path}: names no image")
-    return {name: _split(path, name, some) for name, some in found.items()}, [*files]
+    return {name: _split(path, name, own) for name, own in splits.items()}, [*files]
 
 
 def _split(path: str | Path, name: str, templates: dict) -> Split:
@@ -67,7 +68,7 @@ def _split(path: str | Path, name: str, templates: dict) -> Split:
     for part in PARTS:
         if part not in parts:
             raise DataError(f"{path}: split {name!r:.80} has no {part} templates")
-    template = np.repeat(np.arange(len(parts)), [len(some) for some in images])
+    template = np.repeat(np.arange(len(parts)), [len(files) for files in images])
     return Split(
         np.concatenate(images).astype(int),
         (np.array(parts) == "probe")[template],

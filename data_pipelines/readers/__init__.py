@@ -1,4 +1,4 @@
-"""Readers of foreign data sets: each yields `Face` records, or says what is wrong."""
+"""Readers of foreign data sets: each yields `Face` records or raises a DataError."""
 
 import math
 from typing import NamedTuple
@@ -9,11 +9,11 @@ NOTHING = np.zeros((0, 2), np.float32)
 
 
 class Face(NamedTuple):
-    """One aligned face and what is known of it; what is not known has its default.
+    """One aligned face and its labels; the defaults are the unknown values.
 
-    `image` is the encoded image as it came, `label` the class (-1: unknown), `source`
-    where it came from. Angles are degrees, landmarks (x, y) pixels, `box` x, y, width,
-    height in pixels.
+    `image` holds the encoded bytes, unchanged, `label` is the class (-1: unknown), and
+    `source` the origin, such as a path. Angles are in degrees, landmarks (x, y) and
+    `box` (x, y, width, height) in pixels.
     """
 
     image: bytes

@@ -1,4 +1,4 @@
-"""Aligned faces of any kind, with their names, as they are embedded."""
+"""Aligned faces of any source, with their names, for embedding."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,11 +8,11 @@ from data_pipelines import DataError, images
 from data_pipelines import index as indexes
 from data_pipelines.readers import verification_bin
 
-SIDE = 112  # of an aligned face
+SIDE = 112  # pixels of an aligned face
 
 
 class Faces(NamedTuple):
-    """Aligned faces: what each is called, whose it is ('' if not known), its pixels."""
+    """Aligned faces: names, identities ('' if unknown), and images."""
 
     names: Sequence[str]
     identities: Sequence[str]
@@ -24,9 +24,15 @@ def open_faces(
 ) -> Faces:
     """Returns the faces of a folder, an image, a set of records or a .bin file.
 
-    Raises DataError for a source without faces, and for a folder whose images are not
-    all whole and aligned: 112 pixels or `side`; all are looked at before the first is
-    embedded. `progress` iterates over the files and shows how far it is.
+    Every file of a folder is checked before the first is embedded.
+
+    Args:
+      side: size in pixels that is valid besides 112.
+      progress: iterates over the files and shows the progress.
+
+    Raises:
+      DataError: for a source without faces, and for images that are damaged or have
+        another size.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
@@ -38,7 +44,7 @@ def open_faces(
         return _files(source.parent, [source], side, progress)
     if (source / indexes.FILE).exists() or list(source.glob(f"*/{indexes.FILE}")):
         return _records(source)
-    paths = list(images.list_images(source))
+    paths = images.list_images(source)
     if not paths:
         raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
     return _files(source, paths, side, progress)
@@ -52,23 +58,19 @@ def _files(root: Path, paths: list[Path], side: int, progress) -> Faces:
     refused = []
     for path in progress(paths):
         try:
-            header = images.probe(images.read_file(path))
-            if (header.width, header.height) not in ((SIDE,) * 2, (side,) * 2):
-                size = f"{header.width}x{header.height}"
-                raise DataError(f"{size} pixels, not an aligned {SIDE}x{SIDE}")
+            _, width, height = images.probe(images.read_file(path))
+            if (width, height) not in ((SIDE, SIDE), (side, side)):
+                raise DataError(f"{width}x{height} pixels, expected {SIDE}x{SIDE}")
         except (DataError, OSError) as error:
             refused.append(f"{path}: {error}")
     if refused:
         raise DataError(
-            f"{len(refused):,} of {len(paths):,} images are no aligned faces, as "
-            f"{refused[0]}; fr-jax data align makes them"
+            f"{len(refused):,} of {len(paths):,} images are no aligned faces, such as "
+            f"{refused[0]}; align them with `fr-jax data align`"
         )
-    relative = [path.relative_to(root) for path in paths]
-    return _faces(
-        [path.as_posix() for path in relative],
-        [path.parts[0] if len(path.parts) > 1 else "" for path in relative],
-        paths,
-    )
+    names = [path.relative_to(root).as_posix() for path in paths]
+    identities = [name.split("/")[0] if "/" in name else "" for name in names]
+    return _faces(names, identities, paths)
 
 
 def _records(source: Path) -> Faces:

@@ -1,6 +1,6 @@
 """Folders of aligned faces: <root>/<identity>/<image>.jpg."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_pipelines import DataError
@@ -9,14 +9,21 @@ from data_pipelines.readers import Face
 
 
 class FaceFiles:
-    """Faces in files below a folder, each of which is read when its turn comes.
+    """Faces in files below a folder, in order of label; each is read when yielded.
 
     Args:
-      faces: what is known of each, without its image; `source` is its path in `root`.
+      faces: records without image and label; `source` is the path below `root`.
+
+    Attributes:
+      identities: sorted names; a label is an index into them.
     """
 
-    def __init__(self, root: Path, faces: Sequence[Face]):
-        self._root, self._faces = root, faces
+    def __init__(self, root: str | Path, faces: Iterable[Face]):
+        self._root, faces = Path(root), list(faces)
+        self.identities = sorted({face.identity for face in faces} - {""})
+        label = {name: number for number, name in enumerate(self.identities)}
+        labelled = [face._replace(label=label.get(face.identity, -1)) for face in faces]
+        self._faces = sorted(labelled, key=lambda face: face.label)
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -27,50 +34,36 @@ class FaceFiles:
 
 
 class ImageFolder(FaceFiles):
-    """A folder of identities, in sorted order; a label is a place in that order.
-
-    Images may lie deeper than the identity's folder. `identities` are the names.
+    """A folder of identities; images may be in subfolders of an identity's folder.
 
     Raises:
-      DataError: where the folder is missing, or holds no identity with an image.
+      DataError: for a missing folder, and one without <identity>/<image>.
     """
 
     def __init__(self, root: str | Path):
-        by_identity: dict[str, list[str]] = {}
-        for source in image_paths(root):
-            identity, *inside = source.split("/", 1)
-            if inside:
-                by_identity.setdefault(identity, []).append(source)
-        if not by_identity:
+        sources = [source for source in image_paths(root) if "/" in source]
+        if not sources:
             raise DataError(
                 f"{root}: no images found as <identity>/<image>.jpg; put the images "
                 "of each identity into one folder"
             )
-        self.identities = sorted(by_identity)
-        faces = [
-            Face(b"", label, identity, source)
-            for label, identity in enumerate(self.identities)
-            for source in by_identity[identity]
-        ]
-        super().__init__(Path(root), faces)
+        faces = (Face(b"", identity=s.split("/")[0], source=s) for s in sources)
+        super().__init__(root, faces)
 
 
 class FlatFolder(FaceFiles):
-    """The images of a folder, whoever they show, in sorted order and unlabelled.
+    """The images of a folder in sorted order, without identities and labels.
 
-    Raises DataError where the folder is missing or holds no image.
+    Raises:
+      DataError: for a missing folder, and one without images.
     """
 
     def __init__(self, root: str | Path):
-        faces = [Face(b"", source=source) for source in image_paths(root)]
-        if not faces:
-            raise DataError(f"{root}: no .jpg, .jpeg or .png found below it")
-        super().__init__(Path(root), faces)
+        super().__init__(root, (Face(b"", source=s) for s in image_paths(root)))
+        if not len(self):
+            raise DataError(f"{root}: no .jpg, .jpeg or .png below it")
 
 
 def image_paths(root: str | Path) -> list[str]:
-    """Returns the paths in a folder of its images; DataError where it is missing."""
-    folder = Path(root)
-    if not folder.is_dir():
-        raise DataError(f"{root}: no such folder")
-    return [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    """Returns the paths of the images below a folder; DataError if it is missing."""
+    return [path.relative_to(root).as_posix() for path in list_images(Path(root))]

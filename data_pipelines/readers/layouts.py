@@ -1,6 +1,6 @@
-"""Which reader takes a folder or file of faces."""
+"""The readers of folders and files of faces, by layout."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,12 @@ from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
 from data_pipelines.readers.posed_folders import Cfp, MultiPie
 
 
-class BinFaces:
-    """The images of a .bin set, unlabelled, in their order."""
-
-    def __init__(self, path: Path):
-        self._path, self._set = path, verification_bin.read(path)
-
-    def __len__(self) -> int:
-        return len(self._set.images)
-
-    def __iter__(self) -> Iterator[Face]:
-        for number, image in enumerate(self._set.images):
-            yield Face(image, source=f"{self._path.name}:{number}")
-
-
 def _recognised(source: Path) -> Any:
     if source.suffix == ".rec" or (source / "train.rec").is_file():
         return recordio.RecordIO(source)
     if source.suffix == ".bin":
-        return BinFaces(source)
+        images = enumerate(verification_bin.read(source).images)
+        return [Face(image, source=f"{source.name}:{n}") for n, image in images]
     if (source / FILE).is_file():
         return LabelledFolder(source)
     return ImageFolder(source)
@@ -45,14 +32,14 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
 
 
 def open_source(source: Path, layout: str = "auto", *, flat: bool = False) -> Any:
-    """Returns the reader of a source: it has a length, and yields `Face` records.
+    """Returns the reader of a source: it has a length and yields `Face` records.
 
     Args:
       layout: a key of `LAYOUTS`.
-      flat: folders are no identities.
+      flat: ignore folder names: no identities and labels.
 
     Raises:
-      DataError: for flat folders of a layout, and as the readers do.
+      DataError: for `flat` with a layout, and the errors of the readers.
     """
     if not flat:
         return LAYOUTS[layout](source)

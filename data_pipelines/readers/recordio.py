@@ -1,9 +1,9 @@
-"""insightface's RecordIO packs (train.rec, train.idx, property), without MXNet.
+"""insightface's RecordIO packs (train.rec, train.idx), read without MXNet.
 
-A record is magic, length word, payload, padding to four bytes; a payload that held the
-magic was cut there into parts. A payload is a 24-byte header (flag, label, id, id2),
-`flag` further labels, and the image. In insightface's packs record 0 has two labels
-[a, b]: keys 1..a-1 are images, a..b-1 identities.
+A record is the magic, a length word, the payload, and padding to four bytes; a payload
+that contains the magic is split there into parts. A payload is a 24-byte header (flag,
+label, id, id2), `flag` further labels, and the image. In insightface's packs record 0
+has two labels [a, b]: keys 1..a-1 are images, a..b-1 identities.
 """
 
 import mmap
@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines import DataError
-from data_pipelines import text_files as lists
 from data_pipelines.images import MAX_BYTES
 from data_pipelines.readers import Face
 
@@ -24,7 +23,7 @@ _MAGIC_BYTES = struct.pack("<I", MAGIC)
 _WORDS = struct.Struct("<II")
 _HEADER = struct.Struct("<IfQQ")
 _WIDE_HEADER = struct.Struct("<I4xdQQ")
-_IMAGES = (b"\xff\xd8", b"\x89P")  # how JPEG and PNG begin
+_IMAGES = (b"\xff\xd8", b"\x89P")  # first bytes of JPEG and PNG
 _LENGTH_MASK = (1 << 29) - 1
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
@@ -35,15 +34,15 @@ class Record(NamedTuple):
 
 
 class RecordIO:
-    """A pack on disk, memory-mapped. Iterating yields its images as `Face`s.
+    """A memory-mapped pack; iteration yields its images as `Face` records.
 
     Args:
-      path: the .rec file, or the folder that holds train.rec. The .idx of the same name
-        and `property` lie beside it.
+      path: the .rec file, or the folder of train.rec. The index, an .idx of the same
+        name, is in the same folder.
 
     Raises:
-      DataError: for a missing file or an index that does not fit, here; for a damaged
-        record when it is read, naming the byte offset.
+      DataError: on opening, for a missing file or an index of another pack; on reading,
+        for a damaged record, naming its byte offset.
     """
 
     def __init__(self, path: str | Path):
@@ -56,8 +55,7 @@ class RecordIO:
         with self.path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._offsets = self._read_index(index)
-        self._keys, self._classes = self._image_keys()
-        self.num_classes = self._property()
+        self._keys = self._image_keys()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -74,11 +72,6 @@ class RecordIO:
             raise self._error(self._offsets[key], f"label {value} of key {key}")
         return int(value)
 
-    @property
-    def identities(self) -> list[str]:
-        """The labels as names, in order: 0..n-1 as text."""
-        return [str(label) for label in range(self.num_classes)]
-
     def record(self, key: int) -> Record:
         """Returns the labels and the encoded image of one key of the index."""
         if key not in self._offsets:
@@ -94,43 +87,34 @@ class RecordIO:
         if flag:
             labels = np.frombuffer(payload, "<f4", flag, _HEADER.size)
         elif payload[24:26] not in _IMAGES and payload[32:34] in _IMAGES:
-            # A dialect in the wild, for labels that float32 cannot count.
+            # A variant with a float64 label, for more classes than float32 can count.
             _, label, _, _ = _WIDE_HEADER.unpack_from(payload)
             return Record(np.array([label]), payload[32:])
         return Record(labels, payload[_HEADER.size + 4 * flag :])
 
     def scan(self) -> Iterator[tuple[int, int]]:
-        """Yields (offset, length) of every record in file order, parts as one record.
+        """Yields (offset, length) of every record in file order; needs no index.
 
-        Needs no index; length is that of the payload on disk.
+        The length is that of the payload on disk; the parts of a record count as one.
         """
-        size, at, start, total = len(self._data), 0, 0, 0
-        while at < size:
-            if size - at < 8:
-                raise self._error(at, f"{size - at} stray bytes at the end")
+        at, start, total = 0, 0, 0
+        while at < len(self._data):
             part, length = self._part(at)
-            end = at + 8 + (length + 3 & ~3)
-            if end > size:
-                raise self._error(at, f"{length:,} bytes go beyond the end of the file")
-            if part == _WHOLE:
-                yield at, length
-            elif part == _FIRST:
+            if part in (_WHOLE, _FIRST):
                 start, total = at, length
             else:
                 total += 4 + length
-                if part == _LAST:
-                    yield start, total
-            at = end
+            if part in (_WHOLE, _LAST):
+                yield start, total
+            at += 8 + (length + 3 & ~3)
+        if at > len(self._data):
+            raise self._error(start, "the padding goes beyond the end of the file")
 
     def _payload(self, offset: int) -> bytes:
-        """The payload of the record at `offset`, its parts joined."""
+        """Returns the payload of the record at `offset`, with its parts joined."""
         parts, at = [], offset
         while True:
-            if at + 8 > len(self._data):
-                raise self._error(at, "the record goes beyond the end of the file")
             part, length = self._part(at)
-            if length > MAX_BYTES or at + 8 + length > len(self._data):
-                raise self._error(at, f"a record of {length:,} bytes does not fit here")
             expected = (_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)
             if part not in expected:
                 raise self._error(at, f"part flag {part}, expected one of {expected}")
@@ -140,11 +124,16 @@ class RecordIO:
             at += 8 + (length + 3 & ~3)
 
     def _part(self, at: int) -> tuple[int, int]:
-        """Which part of a record begins at a byte, and how long it is."""
+        """Returns the flag and the payload's length of the part at a byte offset."""
+        if at + 8 > len(self._data):
+            raise self._error(at, "the record goes beyond the end of the file")
         magic, word = _WORDS.unpack_from(self._data, at)
         if magic != MAGIC:
             raise self._error(at, f"magic 0x{magic:08X} instead of 0x{MAGIC:08X}")
-        return word >> 29, word & _LENGTH_MASK
+        length = word & _LENGTH_MASK
+        if length > MAX_BYTES or at + 8 + length > len(self._data):
+            raise self._error(at, f"a record of {length:,} bytes does not fit")
+        return word >> 29, length
 
     def _read_index(self, path: Path) -> dict[int, int]:
         try:
@@ -165,14 +154,14 @@ class RecordIO:
             )
         return dict(zip(keys.tolist(), offsets.tolist()))
 
-    def _image_keys(self) -> tuple[list[int], int | None]:
-        """Keys of the images in order, and the number of identities if it is said."""
+    def _image_keys(self) -> list[int]:
+        """Returns the keys of the images in order."""
         first = self.record(0).labels if 0 in self._offsets else ()
         if len(first) != 2:
-            return list(self._offsets), None
-        # float32 cannot count beyond 2^24: near the limit the records themselves tell
-        # images from identities, which have none.
-        images, end = (self._label(0, label) for label in first)
+            return list(self._offsets)
+        # float32 is exact up to 2^24 only: near the limit a key belongs to an image if
+        # its record contains one; those of identities do not.
+        images, _ = (self._label(0, label) for label in first)
         keys = [
             key
             for key in self._offsets
@@ -184,21 +173,7 @@ class RecordIO:
                 f"{self.path.with_suffix('.idx')}: {len(keys):,} image keys, record 0 "
                 f"announces {images - 1:,}; the index does not belong to this pack"
             )
-        return keys, end - images
-
-    def _property(self) -> int:
-        path = self.path.with_name("property")
-        stated = self._classes
-        if path.is_file():
-            with lists.opened(path) as file:
-                fields = file.read(100).strip().split(",")
-            if not all(field.strip().isdecimal() for field in fields):
-                raise DataError(f"{path}: {fields!r} is not classes,height,width")
-            stated = int(fields[0])
-        if stated is None:
-            labels = ((key, self.record(key).labels[0]) for key in self._keys)
-            stated = 1 + max((self._label(*pair) for pair in labels), default=-1)
-        return stated
+        return keys
 
     def _error(self, offset: int, reason: str) -> DataError:
         return DataError(f"{self.path}: byte {offset:,}: {reason}")

@@ -1,7 +1,7 @@
-"""insightface's .bin verification sets: a pickle of (images, same or not).
+"""insightface's .bin verification sets: a pickle of (images, same).
 
-Images 2k and 2k + 1 form pair k. Pickles can run code, so the restricted unpickler
-reads this one, with the few names that such files need.
+Images 2k and 2k + 1 form pair k. A pickle may run code, so the restricted unpickler
+reads it, with an allow-list of the names in such files.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,39 +13,32 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import DataError
+from data_pipelines.images import read_file
 from data_pipelines.safe_pickle import Unpickler
 
 MAX_BYTES = 4 << 30
-_FEW_OPCODES, _BYTES_EACH = 50_000, 4
+_MIN_OPCODES, _BYTES_PER_OPCODE = 50_000, 4
 
 
 class VerificationSet(NamedTuple):
-    images: list[bytes]  # encoded, two a pair
+    images: list[bytes]  # encoded, two per pair
     same: np.ndarray  # bool [pairs]
 
 
 def read(path: str | Path) -> VerificationSet:
-    """Returns the pairs of a .bin file, images still encoded.
+    """Returns the pairs of a .bin file, with encoded images. Executes nothing in it.
 
     Raises:
-      DataError: for a file that is no such set, naming the byte where reading stopped,
-        and for one that asks for anything but data. Nothing in it is executed.
+      DataError: for a file above 4 GiB, a file in another format, naming the byte where
+        reading stopped, and a pickle that requests more than data.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise DataError(
-            f"{path}: {path.stat().st_size:,} bytes; at most 4 GiB are read"
-        )
-    data = memoryview(path.read_bytes())
-    unpickler = Unpickler(
-        data,
-        _names(len(data)),
-        build=_build,
-        max_opcodes=_FEW_OPCODES + len(data) // _BYTES_EACH,
-        keep_bytes=True,
-    )
+    data = memoryview(read_file(path, MAX_BYTES))
+    limit = _MIN_OPCODES + len(data) // _BYTES_PER_OPCODE
+    options = {"build": _build, "max_opcodes": limit, "keep_bytes": True}
+    unpickler = Unpickler(data, _names(len(data)), **options)
     try:
         content = unpickler.run()
     except (UnpicklingError, TypeError, ValueError) as error:
@@ -56,34 +49,35 @@ def read(path: str | Path) -> VerificationSet:
         same = np.array([_flag(value) for value in _listed(same)], bool)
         images = [_encoded(image) for image in _listed(images)]
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: not a pair (images, same): {_printed(error)}"
-        ) from None
+        reason = _printed(error)
+        raise DataError(f"{path}: not a pair (images, same): {reason}") from None
     if not len(same) or len(images) != 2 * len(same):
         raise DataError(
-            f"{path}: {len(images)} images for {len(same)} pairs; two a pair are needed"
+            f"{path}: {len(images)} images for {len(same)} pairs; expected 2 per pair"
         )
     return VerificationSet(images, same)
 
 
 def _printed(error: Exception) -> str:
-    """Returns an error's text on one line: it may quote what the file says."""
+    """Returns the text of an error on one line; it may quote the file."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(error))
 
 
 @dataclass
 class _Array:
-    """Stands for numpy.ndarray: one axis of a type of one byte."""
+    """Replaces numpy.ndarray: one axis of a one-byte type."""
 
     dtype: np.dtype
     data: bytes = b""
 
-    def fill(self, shape: Any, dtype: Any, data: Any) -> None:
+    def fill(self, shape: Any, dtype: Any, data: Any) -> "_Array":
+        """Sets the content; returns the array."""
         if not isinstance(dtype, np.dtype) or not isinstance(data, bytes):
-            raise DataError("a NumPy array of something other than bytes")
+            raise DataError("a NumPy array of a type other than bytes")
         if shape != (len(data),):
             raise DataError("a NumPy array of several axes or of another length")
         self.dtype, self.data = dtype, data
+        return self
 
 
 def _listed(value: Any) -> Sequence | np.ndarray:
@@ -96,7 +90,7 @@ def _listed(value: Any) -> Sequence | np.ndarray:
 
 def _encoded(image: Any) -> bytes:
     if isinstance(image, _Array) and image.dtype == np.uint8:
-        return image.data  # not a copy: a file may name one array any number of times
+        return image.data  # not a copy: a file may refer to an array many times
     if not isinstance(image, bytes):
         raise TypeError(f"an image is {type(image).__name__}, not bytes")
     return image
@@ -109,14 +103,19 @@ def _flag(value: Any) -> bool:
     raise TypeError(f"a label is {shown}, not true or false")
 
 
+def _name(value: Any, kind: str, allowed: tuple[str, ...]) -> str:
+    """Returns a name, text or Python 2's bytes; DataError unless it is allowed."""
+    value = value.decode() if isinstance(value, bytes) else value
+    if type(value) is not str or value not in allowed:
+        shown = value[:20] if isinstance(value, str) else type(value).__name__
+        raise DataError(f"{kind} {shown} in a verification set")
+    return value
+
+
 def _dtype(arguments: tuple) -> np.dtype:
-    """numpy.dtype: only types of one byte occur in these files."""
+    """Returns numpy.dtype(*arguments): these files contain one-byte types only."""
     code, *_ = arguments
-    code = code.decode() if isinstance(code, bytes) else code
-    if type(code) is not str or code not in ("b1", "u1"):
-        shown = code[:20] if isinstance(code, str) else type(code).__name__
-        raise DataError(f"NumPy type {shown} in a verification set")
-    return np.dtype(code)
+    return np.dtype(_name(code, "NumPy type", ("b1", "u1")))
 
 
 def _reconstruct(arguments: tuple) -> _Array:
@@ -127,9 +126,7 @@ def _reconstruct(arguments: tuple) -> _Array:
 
 def _frombuffer(arguments: tuple) -> _Array:
     data, dtype, shape, _ = arguments
-    array = _Array(dtype)
-    array.fill(shape, dtype, data)
-    return array
+    return _Array(dtype).fill(shape, dtype, data)
 
 
 def _scalar(arguments: tuple) -> np.generic:
@@ -143,8 +140,8 @@ def _build(target: Any, state: Any) -> None:
     if isinstance(target, _Array):
         _, shape, dtype, _, data = state
         target.fill(shape, dtype, data)
-    elif not isinstance(target, np.dtype):  # byte order and the like: of one byte, none
-        raise DataError("sets the state of something that has none; refused")
+    elif not isinstance(target, np.dtype):  # its state, such as byte order, is ignored
+        raise DataError("sets the state of an object without state; refused")
 
 
 _NAMES: dict[tuple[str, str], Any] = {
@@ -162,16 +159,15 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 def _names(size: int) -> Callable[[str, str], Any]:
     """Returns the `find` of the unpickler, for a file of `size` bytes."""
-    left = size  # a file may ask for one text any number of times
+    left = size  # bytes of text; a file may refer to one text many times
 
     def encode(arguments: tuple) -> bytes:
-        """_codecs.encode, which Python 3 writes for bytes at protocol 2."""
+        """Returns _codecs.encode(text, "latin1"): bytes of Python 3 at protocol 2."""
         nonlocal left
         text, codec = arguments
-        codec = codec.decode() if isinstance(codec, bytes) else codec
-        if codec != "latin1" or not isinstance(text, str):
-            shown = codec[:20] if isinstance(codec, str) else type(codec).__name__
-            raise DataError(f"text in the codec {shown}")
+        _name(codec, "codec", ("latin1",))
+        if not isinstance(text, str):
+            raise DataError(f"text of the type {type(text).__name__}")
         left -= len(text)
         if left < 0:
             raise DataError("text that is longer than the file")
@@ -181,10 +177,8 @@ def _names(size: int) -> Callable[[str, str], Any]:
 
     def find(module: str, name: str) -> Any:
         if (module, name) not in names:
-            raise DataError(
-                f"asks for {f'{module}.{name}'[:60]!a}, which no verification set "
-                "needs; refused"
-            )
+            shown = ascii(f"{module}.{name}"[:60])
+            raise DataError(f"asks for {shown}, which no verification set needs")
         return names[module, name]
 
     return find

@@ -1,12 +1,12 @@
-"""Alignment: five points -> similarity transform -> face in the standard template."""
+"""Alignment of faces to the standard template by a similarity of five points."""
 
 import cv2
 import numpy as np
 
 from data_pipelines import DataError
 
-# Left eye, right eye, nose, left and right corner of the mouth (left as seen), x and y,
-# in a crop of 112 x 112: insightface's template.
+# insightface's template: left eye, right eye, nose, left and right corner of the mouth
+# (left in the image), x and y in a crop of 112 x 112 pixels.
 ARCFACE = np.array(
     [
         (38.2946, 51.6963),
@@ -21,8 +21,8 @@ ARCFACE = np.array(
 def template(size: int = 112) -> np.ndarray:
     """Returns the five points [5, 2] of a crop of `size` pixels.
 
-    Multiples of 128 are scaled by size / 128 and moved right by the 8 px margin that
-    such crops have; other sizes are the 112 crop scaled.
+    Multiples of 128, except of 112, are scaled by size / 128 and moved right by the
+    margin of such crops, 8 px at 128; other sizes are the scaled crop of 112.
     """
     if size % 112 and size % 128 == 0:
         return ARCFACE * (size / 128) + (8 * size / 128, 0)
@@ -32,16 +32,16 @@ def template(size: int = 112) -> np.ndarray:
 def similarity(
     source: np.ndarray, target: np.ndarray, *, method: str = "umeyama"
 ) -> np.ndarray:
-    """Returns the 2x3 matrix of the similarity that takes source points to target.
+    """Returns the matrix [2, 3] of the similarity from source points to target points.
 
     Args:
       source, target: float [N, 2], x and y.
       method: 'umeyama', least squares in the target (Umeyama 1991), or 'inverse_ls',
         least squares in the source, then inverted, as MATLAB's cp2tform and
-        InsightFace_Pytorch do. They differ where the fit is not exact.
+        InsightFace_Pytorch do. They agree for an exact fit only.
 
     Raises:
-      DataError: for points that coincide.
+      DataError: for coinciding points, and an unknown method.
     """
     if method == "inverse_ls":
         matrix = np.vstack([similarity(target, source), (0, 0, 1)])
@@ -62,17 +62,18 @@ def similarity(
 
 
 def residual(points: np.ndarray, size: int = 112) -> float:
-    """Returns how far aligned points lie from the template: root mean square / size.
+    """Returns the distance of aligned points to the template: root mean square / size.
 
-    Large for profiles and for points that were found wrongly.
+    It is large for profiles and for wrongly detected points.
     """
-    matrix = similarity(points, template(size))
-    moved = points @ matrix[:, :2].T + matrix[:, 2]
-    return float(np.sqrt(np.mean((moved - template(size)) ** 2)) / size)
+    target = template(size)
+    matrix = similarity(points, target)
+    aligned = points @ matrix[:, :2].T + matrix[:, 2]
+    return float(np.sqrt(np.mean((aligned - target) ** 2)) / size)
 
 
 def crop(image: np.ndarray, points: np.ndarray, size: int = 112) -> np.ndarray:
-    """Returns the face of an image warped into the template, uint8 [size, size, C].
+    """Returns the face of an image, aligned to the template, uint8 [size, size, C].
 
     Bilinear, black outside the image.
     """

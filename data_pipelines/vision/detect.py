@@ -1,4 +1,4 @@
-"""Face detection with five points: OpenCV's YuNet on a model file of the user's."""
+"""Face detection with five points: OpenCV's YuNet, with a model file of the user."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,15 +8,15 @@ import numpy as np
 
 from data_pipelines import DataError
 
-# The side that YuNet learnt at: every image is searched with its longest side as long.
-# In images of 200 pixels it finds as many faces unenlarged, in a sixth of the time, but
-# its points then lie a quarter farther off (HELEN's and AFW's photographs).
+# YuNet's training size; the longest side of every image is scaled to it. Without the
+# enlargement, images of 200 pixels (HELEN, AFW) take a sixth of the time and give as
+# many faces, but the errors of the points are 25 % larger.
 _LONGEST = 640
 
 
 class Detection(NamedTuple):
-    box: np.ndarray  # x, y, width, height in pixels, by its edges
-    points: np.ndarray  # [5, 2], in the template's order; centres at whole numbers
+    box: np.ndarray  # x, y, width, height in pixels; edges at integers
+    points: np.ndarray  # [5, 2], in the template's order; pixel centres at integers
     score: float
 
 
@@ -25,10 +25,10 @@ class YuNet:
 
     Args:
       model: the .onnx file (OpenCV 5 needs the 2026may one).
-      threshold: least score of a face.
+      threshold: lowest score of a face.
 
     Raises:
-      DataError: for a file that is missing or that OpenCV does not take.
+      DataError: for a missing file, and one that OpenCV cannot load.
     """
 
     def __init__(self, model: str | Path, threshold: float = 0.6):
@@ -45,10 +45,10 @@ class YuNet:
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Returns the faces of a uint8 RGB image [H, W, 3]."""
         scale = _LONGEST / max(image.shape[:2])
-        found = self._search(image, scale)
-        if not found and scale > 1:  # a face that fills it may be too large now
-            found = self._search(image, 1.0)
-        return sorted(found, key=lambda face: -face.box[2] * face.box[3])
+        faces = self._search(image, scale)
+        if not faces and scale > 1:  # a face that fills the image may be too large
+            faces = self._search(image, 1.0)
+        return sorted(faces, key=lambda face: -face.box[2] * face.box[3])
 
     def _search(self, image: np.ndarray, scale: float) -> list[Detection]:
         height, width = image.shape[:2]
@@ -58,29 +58,24 @@ class YuNet:
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
             image = cv2.resize(image, size, interpolation=method)
         self._net.setInputSize(size)
-        _, found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return [
-            Detection(
-                row[:4] / [*ratio, *ratio],
-                (row[4:14].reshape(5, 2) + 0.5) / ratio - 0.5,
-                float(row[14]),
-            )
-            for row in ([] if found is None else found)
-        ]
+        _, rows = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        faces = []
+        for row in () if rows is None else rows:
+            points = (row[4:14].reshape(5, 2) + 0.5) / ratio - 0.5
+            faces.append(Detection(row[:4] / [*ratio, *ratio], points, float(row[14])))
+        return faces
 
 
 def detect_or_pad(detector: YuNet, image: np.ndarray) -> list[Detection]:
-    """Returns the faces; where none is found, those of the image with a margin.
+    """Returns the faces of an image, or of the image with a margin if there are none.
 
-    A face that fills its image is often found only with some background around it. The
-    coordinates are those of the image as it was given.
+    A face that fills the image is often detected only with background around it. The
+    coordinates are those of the image without the margin.
     """
-    faces = detector(image)
-    if faces:
+    if faces := detector(image):
         return faces
     margin = max(image.shape[:2]) // 2
-    sides = ((margin, margin), (margin, margin), (0, 0))
-    padded = np.pad(image, sides, mode="edge")
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     return [
         Detection(face.box - [margin, margin, 0, 0], face.points - margin, face.score)
         for face in detector(padded)

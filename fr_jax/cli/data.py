@@ -105,7 +105,7 @@ def _info(arguments: argparse.Namespace) -> int:
         low, middle, high = np.percentile(counts, (0, 50, 100))
         print(f"images each {low:.0f} to {high:.0f}, median {middle:.0f}")
     for name, values in (("ages", index.age), ("yaws", index.yaw)):
-        if values is not None and len(known := values[np.isfinite(values)]):
+        if len(known := values[np.isfinite(values)]):
             span = f"{known.min():.0f} to {known.max():.0f}"
             print(f"{name}        {span}, {len(known):,} images")
     size = int(index.length.sum())

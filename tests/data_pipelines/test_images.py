@@ -65,7 +65,7 @@ def segment(marker, content=b""):
         (jpeg_of(10, 10), "do not decode"),
     ],
 )
-def test_hostile_and_damaged_images_are_refused(data, reason):
+def test_hostile_and_damaged_images_are_rejected(data, reason):
     tracemalloc.start()
     with pytest.raises(DataError, match=reason):
         images.decode(data)
@@ -73,8 +73,8 @@ def test_hostile_and_damaged_images_are_refused(data, reason):
     tracemalloc.stop()
 
 
-def test_every_single_byte_lost_or_changed_is_an_image_or_a_data_error():
-    """And an image is as large as the probe has said."""
+def test_random_damage_gives_an_image_or_a_data_error():
+    """The image has the size that the probe returns."""
     whole = encoded(image=picture(8, 8))
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -98,7 +98,7 @@ def test_encoded_images_decode_when_sliced(tmp_path):
     assert (faces[4:][0] == picture(seed=4)).all()
 
 
-def test_encoded_images_name_the_one_that_is_wrong(tmp_path):
+def test_errors_of_encoded_images_name_the_image(tmp_path):
     odd = images.EncodedImages(
         [encoded(".png"), encoded(".png", picture(9, 9))], lambda n: f"set:{n}"
     )
@@ -109,15 +109,15 @@ def test_encoded_images_name_the_one_that_is_wrong(tmp_path):
         missing[:]
 
 
-def test_listing_leaves_hidden_files_out(tmp_path):
+def test_list_images_skips_hidden_files(tmp_path):
     for name in ("b/2.JPG", "a/1.png", "a/notes.txt", ".trash/3.jpg", "a/.4.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)]
-    assert found == ["a/1.png", "b/2.JPG"]
+    names = [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)]
+    assert names == ["a/1.png", "b/2.JPG"]
 
 
-def test_decoding_is_tensorflows_accurate_one():
+def test_decoder_equals_the_accurate_decoder_of_tensorflow():
     """Training decodes with TensorFlow, evaluation with OpenCV: the same pixels."""
     from data_pipelines import records
 
@@ -126,13 +126,13 @@ def test_decoding_is_tensorflows_accurate_one():
             picture(8, 8, seed), (112, 112), interpolation=cv2.INTER_CUBIC
         )
         data = encoded(".jpg", smooth)
-        ours = images.decode(data)
-        theirs = records.decode_image(data, 112).numpy()
-        assert np.abs(ours.astype(int) - theirs).max() == 0
+        opencv = images.decode(data)
+        tensorflow = records.decode_image(data, 112).numpy()
+        assert np.abs(opencv.astype(int) - tensorflow).max() == 0
 
 
-def test_a_size_cannot_hide_from_the_probe():
-    """A decoder skips markers without a length; what follows them is still read."""
+def test_probe_and_decoder_read_the_same_size():
+    """Markers without a length are skipped, and segments after them are read."""
     data = encoded(image=picture(64, 64))
     fake = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x10\x01\x01\x11\x00"  # 16x16
     comment = segment(0xFE, fake)
@@ -147,7 +147,7 @@ def test_a_size_cannot_hide_from_the_probe():
 
 
 def test_metadata_are_not_read():
-    """Damaged ones warn of nothing, compressed ones are not unfolded."""
+    """Damaged metadata cause no warning; compressed metadata are not decompressed."""
     tags = struct.pack(">HHII", 0x9000, 7, 1 << 30, 8) * 100
     exif = segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x64" + tags)
     jpeg, png = encoded(), encoded(".png")
@@ -164,10 +164,10 @@ def test_metadata_are_not_read():
         images.probe(jpeg[:2] + segment(0xE5, bytes(65_000)) * 33 + jpeg[2:])
 
 
-def test_photographs_are_turned_upright_on_request():
+def test_exif_rotation_is_applied_on_request():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
     data = encoded()
-    turned = data[:2] + segment + data[2:]
-    assert images.decode(turned).shape == (20, 30, 3)
-    assert images.decode(turned, upright=True).shape == (30, 20, 3)
+    rotated = data[:2] + segment + data[2:]
+    assert images.decode(rotated).shape == (20, 30, 3)
+    assert images.decode(rotated, upright=True).shape == (30, 20, 3)

@@ -1,4 +1,4 @@
-"""Folders that know the pose: labels.csv, Multi-PIE's and CFP's file names."""
+"""Folders with poses: labels.csv, file names of Multi-PIE and CFP."""
 
 import csv
 
@@ -17,7 +17,7 @@ def write(path, seed=0):
     path.write_bytes(encoded(".png", picture(20, 20, seed)))
 
 
-def test_a_table_of_labels_and_what_is_wrong_with_it(tmp_path):
+def test_labelled_folder_and_errors_of_its_table(tmp_path):
     for name in ("b/1.png", "a/1.png", "c.png"):
         write(tmp_path / name)
     rows = [
@@ -34,40 +34,40 @@ def test_a_table_of_labels_and_what_is_wrong_with_it(tmp_path):
         return LabelledFolder(tmp_path)
 
     reader = table(rows)
-    found = list(reader)
+    faces = list(reader)
     assert len(reader) == 3
-    assert [(f.label, f.identity, f.source, f.light) for f in found] == [
+    assert [(f.label, f.identity, f.source, f.light) for f in faces] == [
         (-1, "", "c.png", -1),
         (0, "a", "a/1.png", 0),
         (1, "b", "b/1.png", 3),
     ]
-    assert np.isnan(found[0].yaw) and [f.yaw for f in found[1:]] == [-30, 15.5]
-    assert found[1].image == (tmp_path / "a/1.png").read_bytes()
+    assert np.isnan(faces[0].yaw) and [f.yaw for f in faces[1:]] == [-30, 15.5]
+    assert faces[1].image == (tmp_path / "a/1.png").read_bytes()
 
-    def refused(match, **changes):
+    def rejected(match, **changes):
         with pytest.raises(DataError, match=match):
             table([rows[0] | changes])
 
-    refused("line 2: yaw 'left' is not a number", yaw="left")
-    refused("line 2: light '1.5' is not a number", light="1.5")
-    refused("line 2: a yaw of 270 degrees", yaw="270")
-    refused("line 2: no such image: 'z.png'", file="z.png")
-    refused("is no path within the folder", file="../b/1.png")
+    rejected("line 2: yaw 'left' is not a number", yaw="left")
+    rejected("line 2: light '1.5' is not a number", light="1.5")
+    rejected("line 2: a yaw of 270 degrees", yaw="270")
+    rejected("line 2: no such image: 'z.png'", file="z.png")
+    rejected("is no path within the folder", file="../b/1.png")
     with pytest.raises(DataError, match="no column 'file'"):
         table([{"image": "c.png"}])
     with pytest.raises(DataError, match="no such table"):
         LabelledFolder(tmp_path / "a")
 
 
-def test_multipie_by_its_file_names(tmp_path):
+def test_multipie_labels_from_file_names(tmp_path):
     folder = "session02/multiview/001/02/05_1/"
     names = ("001_02_02_051_07", "346_01_01_110_19", "001_01_01_190_00")
     for seed, name in enumerate((*names, "001_01_01_081_00", "notes")):
         write(tmp_path / folder / f"{name}.png", seed)
     reader = MultiPie(tmp_path)
     assert len(reader) == 3 and reader.identities == ["001", "346"]
-    known = [(f.label, f.session, f.yaw, f.light, f.expression) for f in reader]
-    assert known == [
+    labels = [(f.label, f.session, f.yaw, f.light, f.expression) for f in reader]
+    assert labels == [
         (0, 1, 45.0, 0, "neutral"),
         (0, 2, 0.0, 7, "surprise"),
         (1, 1, -90.0, 19, "neutral"),
@@ -80,7 +80,7 @@ def test_multipie_by_its_file_names(tmp_path):
         MultiPie(tmp_path / "empty")
 
 
-def test_cfp_by_its_file_names_into_records_and_out(tmp_path, command):
+def test_cfp_yaws_from_file_names_are_stored_in_records(tmp_path, command):
     for seed, name in enumerate(
         ("001/frontal_01", "001/profile_01", "002/frontal/01", "002/profile/01")
     ):

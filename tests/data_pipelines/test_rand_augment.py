@@ -1,4 +1,4 @@
-"""RandAugment on the host against Pillow: every operation, bin and sign, to the bit."""
+"""RandAugment on the host equals Pillow for every operation, bin and sign."""
 
 import math
 
@@ -43,20 +43,20 @@ def by_pillow(name, image, number, sign):
 
 
 @pytest.mark.parametrize("name", randaugment.OPERATIONS)
-def test_every_bin_is_pillows_to_the_bit(name):
+def test_every_bin_equals_pillow_in_every_pixel(name):
     signs = (1, -1) if name in randaugment.SIGNED else (1,)
     changed = 0
     for image in pictures():
-        # Small ones beyond the paper's bins too, as far as there are any.
+        # Small images also for bins above those of the paper.
         for number in BINS if image.size > 20_000 else range(1, 31):
             for sign in signs:
-                found = randaugment.apply(name, image, number, sign)
+                result = randaugment.apply(name, image, number, sign)
                 expected = by_pillow(name, image, number, sign)
-                assert found.dtype == np.uint8
+                assert result.dtype == np.uint8
                 np.testing.assert_array_equal(
-                    found, expected, err_msg=f"{name} {number} {sign} {image.shape}"
+                    result, expected, err_msg=f"{name} {number} {sign} {image.shape}"
                 )
-                changed += (found != image).any()
+                changed += (result != image).any()
     assert (changed > 0) == (name != "Identity")
 
 
@@ -78,11 +78,11 @@ def test_parameters_are_those_of_the_paper():
     assert inverted.argmax() == 119 and inverted[119] == 136  # the threshold
 
 
-def test_draws_are_uniform_and_depend_on_the_generator_alone(monkeypatch):
-    drawn = []
+def test_operations_bins_and_signs_are_uniform(monkeypatch):
+    sampled = []
 
     def record(name, image, number, sign):
-        drawn.append((name, number, sign))
+        sampled.append((name, number, sign))
         return image
 
     monkeypatch.setattr(randaugment, "apply", record)
@@ -90,16 +90,16 @@ def test_draws_are_uniform_and_depend_on_the_generator_alone(monkeypatch):
     rng = np.random.default_rng(0)
     for _ in range(3000):
         randaugment.augment(image, rng)
-    assert len(drawn) == 12_000
-    for place, expected in ((0, 13), (1, 16), (2, 2)):
-        values, counts = np.unique([draw[place] for draw in drawn], return_counts=True)
+    assert len(sampled) == 12_000
+    for column, expected in ((0, 13), (1, 16), (2, 2)):
+        values, counts = np.unique([row[column] for row in sampled], return_counts=True)
         assert len(values) == expected
         assert np.abs(counts * expected / 12_000 - 1).max() < 0.15
-    numbers = {number for _, number, _ in drawn}
+    numbers = {number for _, number, _ in sampled}
     assert numbers == set(BINS)
 
 
-def test_an_image_is_mirrored_half_the_time_and_otherwise_as_its_seed_says():
+def test_half_of_the_images_are_mirrored_and_a_seed_fixes_the_result():
     image = pictures()[0]
     mirrored = sum(
         (randaugment.augment(image, np.random.default_rng(n), num_ops=0) != image).any()

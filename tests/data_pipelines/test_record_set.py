@@ -40,8 +40,8 @@ def test_images_and_columns_by_number(built):
         assert (faces.name, faces.licence) == ("faces", "mine")
         assert faces.label.tolist() == np.repeat(np.arange(6), 4).tolist()
         assert np.isnan(faces.yaw).all() and (faces.light == -1).all()
-        found = faces.images(np.array([0, 23, 6]))
-    for image, seed in zip(found, (0, 503, 102)):
+        images = faces.images(np.array([0, 23, 6]))
+    for image, seed in zip(images, (0, 503, 102)):
         np.testing.assert_array_equal(image, picture(20, 20, seed=seed))
     with pytest.raises(OSError):
         faces.images(np.array([0]))  # closed
@@ -49,8 +49,8 @@ def test_images_and_columns_by_number(built):
 
 def test_identities_are_filtered_and_renumbered(built, tmp_path):
     (tmp_path / "names.txt").write_text("p5\n\n  p1\n")
-    for wanted in (["p1", "p5"], f"@{tmp_path}/names.txt"):
-        faces = RecordSet(built, identities=wanted)
+    for selection in (["p1", "p5"], f"@{tmp_path}/names.txt"):
+        faces = RecordSet(built, identities=selection)
         assert faces.identities == ["p1", "p5"]
         assert faces.label.tolist() == [0] * 4 + [1] * 4
     assert RecordSet(built, identities="p2:p4").identities == ["p2", "p3", "p4"]
@@ -74,7 +74,7 @@ def test_one_expression_and_a_range_of_yaws(posed):
         RecordSet(posed, expression="smile", identities=["002"])
 
 
-def test_an_older_index_knows_less(posed, tmp_path):
+def test_an_older_index_lacks_columns(posed, tmp_path):
     for path in posed.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     index = indexes.load(indexes.find(tmp_path))
@@ -92,18 +92,18 @@ def test_an_older_index_knows_less(posed, tmp_path):
         ("no identity 'pp2' .*did you mean 'p2'", {"identities": ["pp2"]}),
         ("no identity in this range", {"identities": "x:z"}),
         ("'first:last'", {"identities": "p1"}),
-        ("'frown'; there are: none is known", {"expression": "frown"}),
+        ("'frown'; available: none is labelled", {"expression": "frown"}),
     ],
 )
-def test_what_is_not_in_the_set(built, match, options):
+def test_unknown_identities_and_expressions(built, match, options):
     with pytest.raises(DataError, match=match):
         RecordSet(built, **options)
 
 
-def test_joined_sets_are_numbered_in_turn(built, posed, tmp_path):
+def test_joined_sets_have_consecutive_numbers(built, posed, tmp_path):
     both = JoinedRecords(RecordSet(posed), RecordSet(built))
-    found = both.images(np.array([3, 0, 26, 2]))
-    for image, seed in zip(found, (0, 0, 503, 2)):
+    images = both.images(np.array([3, 0, 26, 2]))
+    for image, seed in zip(images, (0, 0, 503, 2)):
         np.testing.assert_array_equal(image, picture(20, 20, seed=seed))
     large = [next(some_faces())._replace(image=encoded(".png", picture(24, 24)))]
     other, _ = builder.build(large, tmp_path, "large", size=24)
@@ -126,7 +126,7 @@ def test_missing_and_damaged_sets(built, tmp_path):
     with pytest.raises(DataError, match=f"{shard.name}: byte {index.offset[5]:,}: "):
         RecordSet(copy).images(np.arange(24))
     shard.write_bytes(whole[:-10])
-    with pytest.raises(DataError, match="the index counts on"):
+    with pytest.raises(DataError, match="the index states"):
         RecordSet(copy)
     index_bytes = (copy / indexes.FILE).read_bytes()
     for damaged in (b"PK junk", b"", index_bytes[:100], index_bytes[:-40]):

@@ -22,7 +22,7 @@ def built(tmp_path_factory):
     return builder.build(some_faces(), folder, "faces", size=20, licence="mine")[0]
 
 
-def test_a_record_holds_everything_and_absent_things_as_their_defaults(tmp_path):
+def test_a_record_stores_every_field_and_defaults_for_missing_ones(tmp_path):
     full = Face(
         encoded(".png", picture(20, 20)),
         label=3,
@@ -60,7 +60,7 @@ def test_a_record_holds_everything_and_absent_things_as_their_defaults(tmp_path)
     assert second.landmarks68.shape == (0, 2)
 
 
-def test_tfds_reads_what_was_built_and_the_bytes_are_untouched(built):
+def test_tfds_reads_the_records_with_unchanged_images(built):
     info = tfds.builder_from_directory(str(built))
     decoders = {"image": tfds.decode.SkipDecoding()}
     rows = list(tfds.as_numpy(info.as_dataset(split="train", decoders=decoders)))
@@ -72,7 +72,7 @@ def test_tfds_reads_what_was_built_and_the_bytes_are_untouched(built):
         assert row["source"].decode() == face.source
 
 
-def test_index_finds_every_record(built):
+def test_index_locates_every_record(built):
     index = indexes.load(built)
     assert len(index) == 24
     assert index.identities == [f"p{n}" for n in range(6)]
@@ -84,7 +84,7 @@ def test_index_finds_every_record(built):
     assert indexes.find(built.parent) == built
 
 
-def test_builder_skips_a_few_bad_images_and_names_them(tmp_path):
+def test_builder_skips_unusable_images_and_names_them(tmp_path):
     bad = [Face(b"junk", 0, "x", "x/1.jpg"), Face(encoded()[:50], 0, "x", "x/2.jpg")]
     folder, skipped = builder.build(
         [*some_faces(), *bad], tmp_path, "faces", size=20, max_bad=2
@@ -94,7 +94,7 @@ def test_builder_skips_a_few_bad_images_and_names_them(tmp_path):
     assert skipped[1].startswith("x/2.jpg: damaged JPEG")
 
 
-def test_builder_leaves_nothing_behind_when_it_fails(tmp_path):
+def test_builder_leaves_no_files_after_an_error(tmp_path):
     def failing(match, faces, **options):
         with pytest.raises(DataError, match=match):
             builder.build(faces, tmp_path, "faces", **{"size": 20, **options})
@@ -104,19 +104,19 @@ def test_builder_leaves_nothing_behind_when_it_fails(tmp_path):
     junk = Face(b"junk", 0, "x", "x/1.jpg")
     failing("x/1.jpg: .* more than the 0 unusable", [*some_faces(), junk], max_bad=0)
     failing(r"p0/0\.png: 20x20 pixels, expected 112x112; align", some_faces(), size=112)
-    failing("not one usable image", [junk])
-    failing("not one usable image", [])
+    failing("no usable image", [junk])
+    failing("no usable image", [])
     failing("label -2 is out of range", [next(some_faces())._replace(label=-2)])
     with pytest.raises(DataError, match="lower-case letters"):
         builder.build(some_faces(), tmp_path, "My Faces", size=20)
 
 
-def test_builder_refuses_a_set_that_exists(built):
+def test_builder_rejects_an_existing_set(built):
     with pytest.raises(DataError, match=r"exists; choose another --name"):
         builder.build(some_faces(), built.parent.parent, "faces", size=20)
 
 
-# --- who is a child ------------------------------------------------------------------
+# --- labels of children --------------------------------------------------------------
 
 
 def test_children_are_counted_as_published(tmp_path):

@@ -1,4 +1,4 @@
-"""Samplers: which images make up a batch, as a function of (seed, step)."""
+"""Samplers: the record numbers of a batch, as functions of (seed, step)."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ LABELS = np.random.default_rng(0).permutation(
 )
 
 
-def drawn(sampler, steps, name="image"):
+def collect(sampler, steps, name="image"):
     return np.concatenate([sampler(step)[name] for step in range(steps)])
 
 
 def grid(identities=5, angles=4, lights=2):
-    """Every identity in every pose and light."""
+    """Returns columns of every identity in every pose and light."""
     number = np.arange(identities * angles * lights)
     return samplers.Posed(
         number // (angles * lights) * 10,  # gaps in the labels
@@ -44,8 +44,8 @@ def test_a_batch_is_a_function_of_seed_and_step(make):
     assert any((other(7)[name] != first(7)[name]).any() for name in first(7))
 
 
-def test_every_image_comes_once_in_an_epoch_and_batches_straddle_epochs():
-    numbers = drawn(samplers.epochs(24, 10, seed=5), 12).reshape(5, 24)
+def test_every_image_once_per_epoch_and_batches_span_epochs():
+    numbers = collect(samplers.epochs(24, 10, seed=5), 12).reshape(5, 24)
     assert all(sorted(epoch) == list(range(24)) for epoch in numbers.tolist())
     assert (numbers[0] != numbers[1]).any()
     huge = samplers.epochs(24, 100, seed=5)(0)["image"][:96].reshape(4, 24)
@@ -54,7 +54,7 @@ def test_every_image_comes_once_in_an_epoch_and_batches_straddle_epochs():
 
 def test_identities_times_images():
     labels = np.repeat(np.arange(6), 4)
-    numbers = drawn(samplers.identities(labels, 9, 3, seed=2), 4).reshape(-1, 3)
+    numbers = collect(samplers.identities(labels, 9, 3, seed=2), 4).reshape(-1, 3)
     assert all(len(set(row)) == 3 for row in numbers.tolist())
     assert (labels[numbers] == labels[numbers[:, :1]]).all()
     seen = labels[numbers[:, 0]].tolist()
@@ -63,10 +63,10 @@ def test_identities_times_images():
     assert (labels[many] == labels[many[:, :1]]).all()
 
 
-def test_two_images_of_one_identity_with_replacement():
+def test_pairs_of_one_identity_with_replacement():
     sampler = samplers.pairs(LABELS, 3, seed=4)
     assert (sampler.epoch, sampler.unit) == (5, "pairs")
-    first, second = (drawn(sampler, 500, name) for name in ("image", "positive"))
+    first, second = (collect(sampler, 500, name) for name in ("image", "positive"))
     np.testing.assert_array_equal(LABELS[first], LABELS[second])
     for epoch in LABELS[first].reshape(-1, 5).tolist():
         assert sorted(epoch) == [3, 5, 8, 9, 11]
@@ -76,27 +76,29 @@ def test_two_images_of_one_identity_with_replacement():
         assert abs(same - 1 / count) < 0.1
 
 
-def test_the_same_image_twice_or_every_image_an_identity():
+def test_pairing_of_one_image_and_pairing_without_labels():
     twice = samplers.pairs(LABELS, 5, pairing="disco_HF")(3)
     np.testing.assert_array_equal(twice["image"], twice["positive"])
-    wanted = [np.flatnonzero(label == LABELS)[0] for label in (3, 5, 8, 9, 11)]
-    assert sorted(twice["image"]) == sorted(wanted)
+    first = [np.flatnonzero(label == LABELS)[0] for label in (3, 5, 8, 9, 11)]
+    assert sorted(twice["image"]) == sorted(first)
     flat = samplers.pairs(np.full(20, -1), 4, pairing="flat")
     assert (
-        sorted(drawn(flat, 5)) == list(range(20)) == sorted(drawn(flat, 5, "positive"))
+        sorted(collect(flat, 5))
+        == list(range(20))
+        == sorted(collect(flat, 5, "positive"))
     )
     assert samplers.pair_labels(LABELS, "disco").max() == 4
     assert samplers.pair_labels(np.full(20, -1), "flat").tolist() == list(range(20))
 
 
-def test_only_the_first_identities():
-    found = LABELS[drawn(samplers.pairs(LABELS, 2, num_identities=2), 20)]
-    assert set(found) == {3, 5}
+def test_num_identities_selects_the_first():
+    labels = LABELS[collect(samplers.pairs(LABELS, 2, num_identities=2), 20)]
+    assert set(labels) == {3, 5}
 
 
-def test_every_image_once_in_an_epoch_beside_its_true_other():
+def test_targets_have_the_identity_and_light_of_the_image():
     faces, sampler = grid(), samplers.posed(grid(), 10, paired=True)
-    image, target = (drawn(sampler, 4, name) for name in ("image", "target_image"))
+    image, target = (collect(sampler, 4, name) for name in ("image", "target_image"))
     assert sorted(image) == list(range(40))
     np.testing.assert_array_equal(faces.label[target], faces.label[image])
     np.testing.assert_array_equal(faces.light[target], faces.light[image])
@@ -105,31 +107,31 @@ def test_every_image_once_in_an_epoch_beside_its_true_other():
 
 def test_several_images_of_each_identity():
     faces = grid()
-    numbers = drawn(samplers.posed(faces, 12, images=3), 5).reshape(-1, 3)
+    numbers = collect(samplers.posed(faces, 12, images=3), 5).reshape(-1, 3)
     assert all(len(set(row)) == 3 for row in numbers.tolist())
     labels = faces.label[numbers]
     assert (labels == labels[:, :1]).all()
     assert sorted(labels[:, 0]) == sorted(4 * [0, 10, 20, 30, 40])
 
 
-def test_the_target_pose_is_drawn_before_its_image():
-    """Ten images from the front and one of each side: every pose as often."""
+def test_target_poses_are_uniform():
+    """Ten frontal images and one from each side: all poses are equally frequent."""
     pose = np.array([*10 * [0], 1, 2, -1])
     sampler = samplers.posed(samplers.Posed(0 * pose, pose), 13, paired=True)
-    target = drawn(sampler, 60, "target_image")
+    target = collect(sampler, 60, "target_image")
     shares = np.bincount(pose[target]) / len(target)
     assert np.abs(shares - 1 / 3).max() < 0.08
-    assert set(target) == set(range(12))  # all but the one without a pose
+    assert set(target) == set(range(12))  # all except the image without a pose
 
 
 def test_auxiliary_images_follow_without_targets():
-    wild = grid()._replace(pose=np.full(40, -1))
-    sampler = samplers.posed(wild, 8, paired=True, auxiliary=[(20, 3)])
+    unposed = grid()._replace(pose=np.full(40, -1))
+    sampler = samplers.posed(unposed, 8, paired=True, auxiliary=[(20, 3)])
     numbers = np.stack([sampler(step)["image"] for step in range(20)])
     assert (numbers[:, :5] < 40).all()
     np.testing.assert_array_equal(np.unique(numbers[:, 5:]), np.arange(40, 60))
     assert (sampler(0)["target_image"] == -1).all()
-    yaws = wild._replace(pose=np.linspace(-90, 90, 40))
+    yaws = unposed._replace(pose=np.linspace(-90, 90, 40))
     target = samplers.posed(yaws, 8, paired=True, auxiliary=[(20, 3)])(0)[
         "target_image"
     ]
@@ -157,7 +159,7 @@ SINGLE = np.concatenate([np.repeat(np.arange(8), 2), [8, 9]])
             lambda: samplers.pairs(LABELS, 3, pairing="disko"),
         ),
         (
-            "9 identities asked for, of 5",
+            "9 identities requested, of 5",
             lambda: samplers.pairs(LABELS, 3, num_identities=9),
         ),
         (
@@ -179,11 +181,11 @@ SINGLE = np.concatenate([np.repeat(np.arange(8), 2), [8, 9]])
         ),
     ],
 )
-def test_what_cannot_be_sampled(match, make):
+def test_invalid_batches(match, make):
     with pytest.raises(DataError, match=match):
         make()
 
 
-def test_single_images_that_can_be_paired():
+def test_identities_with_a_single_image():
     assert samplers.pairs(SINGLE[:-1], 2, num_identities=8).epoch == 8
     assert samplers.pairs(SINGLE, 2, pairing="disco_HF").epoch == 10

@@ -28,7 +28,7 @@ def pairs(built, **options):
     return RecordStream(faces, sampler, {"label": faces.label}, seed=5, **options)
 
 
-def test_batches_hold_the_pixels_and_columns_of_the_records(built):
+def test_batches_contain_the_pixels_and_columns_of_the_records(built):
     faces = RecordSet(built)
     yaw = np.linspace(-30, 30, 24)
     sampler = samplers.epochs(24, 24, seed=1)
@@ -46,7 +46,7 @@ def test_batches_hold_the_pixels_and_columns_of_the_records(built):
         np.testing.assert_array_equal(batch["image"][row], expected)
 
 
-def test_a_batch_is_a_function_of_the_step_and_processes_share_it(built):
+def test_a_batch_depends_on_the_step_only_and_is_split_over_processes(built):
     whole = pairs(built, augment=rand_augment.augment)
     in_order = [whole.batch_at(step) for step in range(6)]
     halves = [
@@ -73,7 +73,7 @@ def test_arrays_in_memory_give_the_same_batches(built):
             np.testing.assert_array_equal(batch[name], value, err_msg=name)
 
 
-def test_every_image_is_augmented_on_its_own(built):
+def test_every_image_has_its_own_augmentation(built):
     def mark(image, rng):
         return np.full_like(image, rng.integers(1, 255))
 
@@ -99,16 +99,16 @@ def test_targets_and_auxiliary_images(built):
     for step in range(4):
         batch, target = stream.batch_at(step), sampler(step)["target_image"]
         assert (batch["label"][10:] == -1).all() and (batch["yaw"][10:] == 15).all()
-        known = target >= 0
-        np.testing.assert_array_equal(known[:10], batch["label"][:10] != 0)
-        np.testing.assert_array_equal(batch["target_pose"] >= 0, known)
-        np.testing.assert_array_equal(np.isfinite(batch["target_yaw"]), known)
-        found = batch["target_image"][known]
-        np.testing.assert_array_equal(found, whole[target[known]])
+        valid = target >= 0
+        np.testing.assert_array_equal(valid[:10], batch["label"][:10] != 0)
+        np.testing.assert_array_equal(batch["target_pose"] >= 0, valid)
+        np.testing.assert_array_equal(np.isfinite(batch["target_yaw"]), valid)
+        images = batch["target_image"][valid]
+        np.testing.assert_array_equal(images, whole[target[valid]])
         assert "target_label" not in batch
 
 
-def test_a_damaged_record_is_named(built, tmp_path):
+def test_error_of_a_damaged_record_names_file_and_byte(built, tmp_path):
     for path in built.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     shard = next(tmp_path.glob("*.tfrecord*"))
@@ -141,7 +141,7 @@ raise KeyboardInterrupt
 """
 
 
-def test_a_process_ends_while_a_stream_still_prepares_batches(built):
+def test_a_process_exits_while_a_stream_prepares_batches(built):
     command = [sys.executable, "-c", DROPPED, str(built)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr

@@ -1,4 +1,4 @@
-"""Lists and tables from users: binary files, truncation, names in any encoding."""
+"""Lists and tables from users: invalid and large files, names in any encoding."""
 
 import os
 
@@ -11,7 +11,7 @@ from data_pipelines.protocols import identities, pairs, templates
 from data_pipelines.readers import labelled_folder
 from tests.support.faces import encoded, picture
 
-# Each as its users read it.
+# Every kind of list, with its reader.
 READERS = {
     "pairs.txt": lambda path: pairs.load(path, root=path.parent),
     "people.txt": lambda path: identities.select(["a", "b"], f"@{path}"),
@@ -22,12 +22,12 @@ READERS = {
         path.parent / "Split/FF", root=path.parent
     ),
 }
-NO_LISTS = {
+INVALID = {
     "bytes": bytes(range(256)) * 40,
     "zeros": bytes(4096),
-    "a cell without end": b'file,"' + b"x" * 200_000 + b"\n1\n",
+    "an unterminated cell": b'file,"' + b"x" * 200_000 + b"\n1\n",
     "words": b"x y z w\n",
-    "a header alone": b"10\t300\n",
+    "a header only": b"10\t300\n",
     "an empty number": b"1\t1\nsomebody\t\tanother\t2\nsomebody\t1\t\n",
     "many digits": b"1\t1\na\t1\tb\t%s\n" % (b"1" * 5000),
     "a long name": b"1 a/1.png %s.png\nfile\n" % (b"x" * 5000),
@@ -36,8 +36,8 @@ NO_LISTS = {
 
 
 @pytest.mark.parametrize("name", READERS)
-@pytest.mark.parametrize("data", NO_LISTS.values(), ids=NO_LISTS)
-def test_what_is_no_list_is_told_in_a_line(name, data, tmp_path):
+@pytest.mark.parametrize("data", INVALID.values(), ids=INVALID)
+def test_error_of_an_invalid_list_is_one_line(name, data, tmp_path):
     path = tmp_path / name
     path.write_bytes(data)
     (tmp_path / "Split/FF/01").mkdir(parents=True)
@@ -47,8 +47,8 @@ def test_what_is_no_list_is_told_in_a_line(name, data, tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_names_are_bytes(tmp_path):
-    """An image whose name is no UTF-8 is found as the list has it."""
+def test_names_with_invalid_utf_8(tmp_path):
+    """Names are bytes: an image is found by the name in the list."""
     folder = tmp_path / os.fsdecode(b"Bj\xf6rn")
     folder.mkdir()
     faces = [picture(seed=number) for number in range(2)]
@@ -56,8 +56,8 @@ def test_names_are_bytes(tmp_path):
         (folder / f"{number}.png").write_bytes(encoded(".png", face))
     path = tmp_path / "pairs.txt"
     path.write_bytes(b"\xef\xbb\xbf1 Bj\xf6rn/0.png Bj\xf6rn/1.png\r\n\r\n")
-    found = pairs.load(path, root=tmp_path)
-    np.testing.assert_array_equal(found.images[:2], faces)
+    loaded = pairs.load(path, root=tmp_path)
+    np.testing.assert_array_equal(loaded.images[:2], faces)
 
 
 def test_a_file_of_many_gigabytes_is_not_read(tmp_path):

@@ -65,7 +65,7 @@ def test_truncated_lines_are_counted_on_the_terminal(folder, tmp_path, capsys):
         ("lfw=x.bin,protocl=paper", "did you mean 'protocol'"),
         ("lfw=x.bin,protocol=kfolds", "did you mean 'kfold'"),
         ("lfw={}/junk.bin", "junk.bin: byte"),
-        ("lfw={}/list.txt", "say where they are"),
+        ("lfw={}/list.txt", "give their folder"),
         ("lfw={}/list.txt,root={}/..", "40 of 40 images are not below"),
     ],
 )

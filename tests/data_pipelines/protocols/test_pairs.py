@@ -1,4 +1,4 @@
-"""Verification lists: the published ones, their hashes, counts and oddities."""
+"""Verification lists: hashes, counts and corrupt lines of the published ones."""
 
 import hashlib
 import tarfile
@@ -19,28 +19,28 @@ LISTS = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_published_lists_and_the_rule_that_makes_them(real, name):
+def test_child_adult_pairs_reproduce_the_published_lists(real, name):
     count, gap, digest = LISTS[name]
     path = real(f"child_adult_pairs/{name}.txt")
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
     listed = pairs.read_list(path)
     assert (sum(listed.same), len(listed.same)) == (count, 2 * count)
-    made = pairs.child_adult_pairs([*listed.first, *listed.second], gap)
+    generated = pairs.child_adult_pairs([*listed.first, *listed.second], gap)
 
     def chosen(named, label):
         rows = zip(named.first, named.second, named.same)
         return {(a, b) for a, b, same in rows if same == label}
 
-    assert chosen(made, True) == chosen(listed, True)
-    negatives = chosen(made, False)
+    assert chosen(generated, True) == chosen(listed, True)
+    negatives = chosen(generated, False)
     assert len(negatives) == count
     for a, b in negatives:
-        (person, age), (other, older) = (pairs._person_and_age(n) for n in (a, b))
+        (person, age), (other, older) = (pairs._identity_and_age(n) for n in (a, b))
         assert person != other
         assert age <= 12
         assert older - age >= gap
     again = pairs.child_adult_pairs([*listed.first, *listed.second], gap)
-    assert again == made
+    assert again == generated
 
 
 def test_lag_has_seventeen_corrupt_lines(real):
@@ -70,18 +70,18 @@ def test_a_list_with_its_images(tmp_path):
     path.write_text(
         "".join(f"{s} {prefix}{a}.jpg {prefix}{b}.jpg\n" for s, a, b in lines)
     )
-    found = pairs.load(path, root=tmp_path)
-    assert found.same.tolist() == [False, True]  # the lines are sorted
-    assert found.identities == ["Ann", "Ann", "Bob"]
-    assert found.folds is None
-    assert found.images[:].shape == (3, 20, 30, 3)
+    loaded = pairs.load(path, root=tmp_path)
+    assert loaded.same.tolist() == [False, True]  # the lines are sorted
+    assert loaded.identities == ["Ann", "Ann", "Bob"]
+    assert loaded.folds is None
+    assert loaded.images[:].shape == (3, 20, 30, 3)
 
     (tmp_path / "Bob/3_Bob_50.jpg").unlink()
     with pytest.raises(
         DataError, match="1 of 3 images are not below .* first 'Bob/3_Bob"
     ):
         pairs.load(path, root=tmp_path)
-    with pytest.raises(DataError, match="say where they are: ,root=DIR"):
+    with pytest.raises(DataError, match="give their folder: ,root=DIR"):
         pairs.load(path)
     with pytest.raises(DataError, match="no such folder"):
         pairs.load(path, root=tmp_path / "none")
@@ -92,11 +92,11 @@ def test_a_list_with_its_images(tmp_path):
         pairs.load(path, root=tmp_path)
 
 
-def test_file_names_of_neither_form():
-    with pytest.raises(DataError, match="'portrait.jpg' is named neither"):
+def test_file_names_in_neither_form():
+    with pytest.raises(DataError, match="'portrait.jpg' has neither form"):
         pairs.child_adult_pairs(["portrait.jpg"], 20)
-    assert pairs._person_and_age("x/6472_Johnny_Cash_10.jpg") == ("Johnny_Cash", 10)
-    assert pairs._person_and_age("001A43b.JPG") == ("001", 43)
+    assert pairs._identity_and_age("x/6472_Johnny_Cash_10.jpg") == ("Johnny_Cash", 10)
+    assert pairs._identity_and_age("001A43b.JPG") == ("001", 43)
 
 
 def test_lfw_view_2(tmp_path, real):
@@ -117,11 +117,11 @@ def test_lfw_view_2(tmp_path, real):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(image)
-    found = pairs.load(path, root=tmp_path)
-    assert len(found.images) == len(names)
-    assert (np.bincount(found.folds) == 600).all()
-    assert (np.bincount(found.folds, found.same) == 300).all()
-    assert found.identities[0] == "AJ_Lamas"
+    loaded = pairs.load(path, root=tmp_path)
+    assert len(loaded.images) == len(names)
+    assert (np.bincount(loaded.folds) == 600).all()
+    assert (np.bincount(loaded.folds, loaded.same) == 300).all()
+    assert loaded.identities[0] == "AJ_Lamas"
 
 
 def test_cfp_protocol(tmp_path, real):
@@ -138,15 +138,15 @@ def test_cfp_protocol(tmp_path, real):
         (tmp_path / "cfp" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cfp" / name).write_bytes(image)
     for split in ("FF", "FP"):
-        found = pairs.load(tmp_path / "Protocol/Split" / split, root=tmp_path / "cfp")
-        assert (np.bincount(found.folds, found.same) == 350).all()
-        assert (np.bincount(found.folds) == 700).all()
-        people = np.array(found.identities)[found.pairs]
-        # People 451 to 500 are in the last fold and nowhere else.
-        last = found.folds == 9
-        assert set(people[last].ravel()) == {f"{n:03d}" for n in range(451, 501)}
-        assert max(people[~last].ravel().tolist()) == "450"
-        assert ((people[:, 0] == people[:, 1]) == found.same).all()
+        loaded = pairs.load(tmp_path / "Protocol/Split" / split, root=tmp_path / "cfp")
+        assert (np.bincount(loaded.folds, loaded.same) == 350).all()
+        assert (np.bincount(loaded.folds) == 700).all()
+        identities = np.array(loaded.identities)[loaded.pairs]
+        # Identities 451 to 500 are in the last fold only.
+        last = loaded.folds == 9
+        assert set(identities[last].ravel()) == {f"{n:03d}" for n in range(451, 501)}
+        assert max(identities[~last].ravel().tolist()) == "450"
+        assert ((identities[:, 0] == identities[:, 1]) == loaded.same).all()
     (tmp_path / "Protocol/Split/FP/03/same.txt").write_text("1,x\n")
     with pytest.raises(DataError, match=r"same\.txt: '1,x' is not a pair"):
         pairs.load(tmp_path / "Protocol/Split/FP", root=tmp_path / "cfp")

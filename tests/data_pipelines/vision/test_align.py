@@ -1,4 +1,4 @@
-"""Detection and alignment, against golden numbers and the real landmarks."""
+"""Detection and alignment, compared with golden numbers and real landmarks."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def test_golden_similarity_transforms():
     np.testing.assert_allclose(inverse, expected, atol=1e-6)
 
 
-def test_similarity_recovers_a_known_motion_and_never_mirrors():
+def test_similarity_recovers_a_transform_and_never_mirrors():
     angle, scale = 0.3, 1.7
     rotation = np.array(
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -54,13 +54,13 @@ def test_templates_of_other_sizes():
     )
 
 
-def test_residual_is_small_for_a_face_and_large_for_nonsense():
-    turned = align.template() @ np.array([[0.9, -0.4], [0.4, 0.9]]) + 40
-    assert align.residual(turned) < 1e-6
+def test_residual_is_small_for_a_face_and_large_for_random_points():
+    rotated = align.template() @ np.array([[0.9, -0.4], [0.4, 0.9]]) + 40
+    assert align.residual(rotated) < 1e-6
     assert align.residual(np.random.default_rng(0).uniform(0, 100, (5, 2))) > 0.1
 
 
-def test_crop_puts_the_points_onto_the_template():
+def test_crop_aligns_the_points_with_the_template():
     image = np.zeros((300, 300, 3), np.uint8)
     for x, y in POINTS.astype(int):
         image[y - 4 : y + 5, x - 4 : x + 5] = 255
@@ -72,19 +72,19 @@ def test_crop_puts_the_points_onto_the_template():
 
 @pytest.fixture(scope="module")
 def photographs(real):
-    """Ten photographs and the boxes around their 68 landmarks."""
-    found = []
+    """Returns ten photographs with their 68 landmarks."""
+    annotated = []
     with tarfile.open(real("landmarks68.tar")) as archive:
         names = archive.getnames()
         for name in [n for n in sorted(names) if n.endswith(".jpg")][:10]:
             image = images.decode(archive.extractfile(name).read())
             text = archive.extractfile(name[:-4] + ".pts").read().decode()
             rows = text.split()
-            found.append((image, np.array(rows, float).reshape(68, 2)))
-    return found
+            annotated.append((image, np.array(rows, float).reshape(68, 2)))
+    return annotated
 
 
-def test_yunet_finds_the_eyes_and_mouths_of_photographs(real, photographs):
+def test_yunet_detects_the_eyes_and_mouths_of_photographs(real, photographs):
     detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
     errors = []
     for image, landmarks in photographs:
@@ -104,35 +104,35 @@ def test_yunet_finds_the_eyes_and_mouths_of_photographs(real, photographs):
             min(np.linalg.norm(f.points - five, axis=1).mean() / eyes for f in faces)
         )
         assert align.residual(faces[0].points) < 0.2
-    assert np.median(errors) < 0.13  # the 68 points put nose and mouth elsewhere
+    assert np.median(errors) < 0.13  # nose and mouth differ in the 68 points
 
 
-def test_a_small_image_is_searched_enlarged(real, photographs):
+def test_small_images_are_enlarged_for_detection(real, photographs):
     detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
     for image, _ in photographs[:3]:
         small = cv2.resize(image, (200, 133), interpolation=cv2.INTER_AREA)
         enlarged = cv2.resize(small, (640, 426), interpolation=cv2.INTER_CUBIC)
         ratio = np.array([640 / 200, 426 / 133])
-        found, again = detector(small), detector(enlarged)
-        assert len(found) == len(again) > 0
-        for one, other in zip(found, again):
+        faces, enlarged_faces = detector(small), detector(enlarged)
+        assert len(faces) == len(enlarged_faces) > 0
+        for one, other in zip(faces, enlarged_faces):
             points = (other.points + 0.5) / ratio - 0.5
             np.testing.assert_allclose(one.points, points, atol=1e-3)
             np.testing.assert_allclose(one.box, other.box / [*ratio, *ratio], atol=1e-3)
 
 
-def test_a_face_that_fills_the_image_is_found_with_a_margin(real):
+def test_a_face_that_fills_the_image_is_detected_with_a_margin(real):
     detector = detect.YuNet(real("weights/face_detection_yunet_2026may.onnx"))
     with tarfile.open(real("lfw_aligned112.tar")) as archive:
         member = next(m for m in archive if m.name.endswith(".jpg"))
         face = images.decode(archive.extractfile(member).read())
     tight = face[28:100, 20:92]
-    found = detect.detect_or_pad(detector, tight)
-    assert found
-    assert np.abs(found[0].points - (align.template() - (20, 28))).mean() < 6
+    faces = detect.detect_or_pad(detector, tight)
+    assert faces
+    assert np.abs(faces[0].points - (align.template() - (20, 28))).mean() < 6
 
 
-def test_detectors_that_are_none(tmp_path):
+def test_missing_and_invalid_detector_files(tmp_path):
     with pytest.raises(DataError, match="no such detector file"):
         detect.YuNet(tmp_path / "none.onnx")
     (tmp_path / "junk.onnx").write_bytes(b"junk")
@@ -141,7 +141,7 @@ def test_detectors_that_are_none(tmp_path):
 
 
 def test_published_landmarks_align_to_the_published_crops(real):
-    """The aligned sets were made by this transform, so its crops look like them."""
+    """The published aligned sets used this transform."""
     rows = csv.DictReader(io.StringIO(real("lfw_landmarks5.csv").read_text()))
     residuals = []
     for _, row in zip(range(200), rows):

@@ -164,7 +164,7 @@ THIRTEEN = {"angles": tuple(range(-90, 91, 15)), "unsigned": False}
         ("angles are .90, 0.: give two", UserError, {"angles": "(90, 0)"}),
         ("unsigned poses are classes", UserError, {"pose_labels": "yaw"}),
         ("pose_labels 'yaws'; did you mean 'yaw'", UserError, {"pose_labels": "yaws"}),
-        ("'smile'; there are: neutral", DataError, {"records.expression": "smile"}),
+        ("'smile'; available: neutral", DataError, {"records.expression": "smile"}),
         ("unknown data source 'drawn'", UserError, {"source": "drawn"}),
         (
             "give the records: --config.data.records.path",
