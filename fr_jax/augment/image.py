@@ -40,7 +40,7 @@ def augment(
 
 
 def check(policy: Sequence[Any]) -> None:
-    """Raises a UserError for a policy that is malformed or has unknown names or options."""
+    """Raises a UserError for a malformed policy and for unknown names or options."""
     for entry in policy:
         if isinstance(entry, str) or len(entry) != 2:
             raise UserError(f"augmentation {entry!r}: give (name, options) of each")

@@ -1,4 +1,8 @@
-"""What Inter-Prototype trains on: identities, some known to own child images."""
+"""Training data of Inter-Prototype: identities, some with child images.
+
+Lee et al. (BMVC 2021, arXiv 2110.11630): a child identity has at least `child_filter`
+(10) images at an age below `age_below` (13 years).
+"""
 
 import functools
 import sys
@@ -28,14 +32,14 @@ def _records(config: Any, context: Context) -> TrainingData:
     records = sources.open_records(options.path, identities=options.identities)
     if unlabelled := int(np.sum(records.label < 0)):
         raise UserError(
-            f"{unlabelled:,} of the images have no label, which inter_prototype learns "
-            "from; convert a folder of identities instead"
+            f"{unlabelled:,} of the images have no label, which inter_prototype needs; "
+            "convert a folder of identities instead"
         )
-    expected, found = options.expected_identities, len(records.identities)
-    if expected and expected != found:
+    expected, count = options.expected_identities, len(records.identities)
+    if expected and expected != count:
         raise UserError(
             f"config.data.records.expected_identities is {expected:,}, the records "
-            f"have {found:,}; set it to 0 to take what they have"
+            f"have {count:,}; set it to 0 to accept any number"
         )
     children, notes = _children(config.children, records.identities, context)
     provenance = sources.provenance(records)._replace(notes=notes)
@@ -56,7 +60,7 @@ def _rendered(config: Any, context: Context) -> TrainingData:
 
 
 def _generated(config: Any, context: Context) -> TrainingData:
-    """Rendered identities, every image new and none kept."""
+    """Rendered identities; every image is new."""
     options, seed = config.rendered, context.seed
     face_set = _face_set(options)
     make_batch = batches.make(
@@ -78,7 +82,7 @@ def _generated(config: Any, context: Context) -> TrainingData:
 
 
 def _stored(config: Any, context: Context, faces: Any) -> Callable[[], Stream]:
-    """A function that opens the stream of records or of rendered faces."""
+    """Returns a function that opens the stream of records or of rendered faces."""
     from data_pipelines import samplers
 
     label, size, seed = faces.label, config.batch_size, context.seed
@@ -96,7 +100,7 @@ def _of_rendered(
     stream: Callable[[], Stream],
     children: np.ndarray,
 ) -> TrainingData:
-    """Rendered identities, evaluated on unseen ones of the same kind."""
+    """Rendered identities, evaluated on unseen rendered identities."""
     for name in ("age_file", "published", "stand_ins"):
         if config.children[name]:
             raise UserError(
@@ -142,7 +146,7 @@ def _data(
 def _children(
     options: Any, names: list[str], context: Context
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Classes of the child identities, by an age file or seeded ones, and notes."""
+    """Returns labels of the child identities, by age file or at random, and notes."""
     from data_pipelines.protocols import identities
 
     def say(text):
@@ -150,8 +154,8 @@ def _children(
             print(text, file=sys.stderr)
 
     if published := options.published:
-        known = identities.PUBLISHED_CHILDREN
-        check_names("config.data.children.published", [published], known)
+        available = identities.PUBLISHED_CHILDREN
+        check_names("config.data.children.published", [published], available)
     if count := options.stand_ins:
         say(
             f"child identities: {count} of {len(names):,}, chosen with seed "
@@ -173,9 +177,9 @@ def _children(
     labels = identities.child_labels(
         options.age_file, child_filter=options.child_filter, age_below=options.age_below
     )
-    # By name: the number of a folder is not its place in sorted order.
-    place = {int(name): number for number, name in enumerate(names) if name.isdigit()}
-    children = [place[label] for label in labels if label in place]
+    # Age files have folder names as numbers, which differ from labels.
+    by_name = {int(name): label for label, name in enumerate(names) if name.isdigit()}
+    children = [by_name[number] for number in labels if number in by_name]
     counts = f"{len(labels):,} of {len(names):,}"
     if published:
         total, owners = identities.PUBLISHED_CHILDREN[published]

@@ -327,7 +327,7 @@ def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, diffe
         ("use one of disco", {"data.pairing": "disko"}),
         ("4 pairs of distinct", {"data.rendered.num_identities": 3}),
         ("16 of 16 identities have a single image", {"data.rendered.num_images": 1}),
-        ("lfw would not be unseen any more", {"data.selection.sets": '("lfw",)'}),
+        ("lfw would no longer be unseen", {"data.selection.sets": '("lfw",)'}),
         ("did you mean 'clean'", {"data.selection.kind": "clear"}),
         ("num_ops is -1; use 0 to 99", {"data.num_ops": -1}),
         ("magnitude is 31; use 1 to 30", {"data.magnitude": 31}),

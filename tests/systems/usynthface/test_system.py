@@ -433,10 +433,10 @@ def test_init_refuses_unknown_networks_and_batches_above_the_queue():
     init = functools.partial(jax.eval_shape, small.make().init, small.KEY)
     with pytest.raises(UserError, match="unknown given network 'teacher'"):
         init(batch(), {"teacher": {}})
-    with pytest.raises(UserError, match="104 keys a step into a queue of 100"):
+    with pytest.raises(UserError, match="104 keys a step exceed a queue of 100"):
         init(batch(104))
     both = small.make(symmetric=True).init
-    with pytest.raises(UserError, match="112 keys a step into a queue of 100"):
+    with pytest.raises(UserError, match="112 keys a step exceed a queue of 100"):
         jax.eval_shape(both, small.KEY, batch(56))
 
 
