@@ -52,9 +52,13 @@ def from_options(
     name = options.pop("name", "sgd")
     check_names("optimizer", [name], OPTIMIZERS)
     make = OPTIMIZERS[name]
-    signatures = map(inspect.signature, (make, scheduled))
-    accepted = {option for signature in signatures for option in signature.parameters}
-    check_names(f"option of optimizer {name}", options, accepted - {"transform"})
+    accepted = [
+        parameter.name
+        for function in (make, scheduled, rate_schedule)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    check_names(f"option of optimizer {name}", options, accepted)
     return make(**options, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
 
 
@@ -81,13 +85,13 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     mask: Callable[[PyTree], PyTree] | None = None,
-    **schedule: Any,
+    **options: Any,
 ) -> Optimizer:
     """Returns SGD as in PyTorch: decay is added to the gradient before momentum.
 
     Args:
       mask: params -> True for each parameter that decays; by default `decay_mask`.
-      **schedule: keyword arguments of `scheduled`.
+      **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
 
     def transform(rate):
@@ -96,22 +100,22 @@ def sgd(
             chain.append(optax.trace(momentum))
         return optax.chain(*chain, optax.scale_by_learning_rate(rate))
 
-    return scheduled(transform, learning_rate, **schedule)
+    return scheduled(transform, learning_rate, **options)
 
 
 def adam(
     *,
     learning_rate: float = 2e-4,
     betas: tuple[float, float] = (0.5, 0.999),
-    **schedule: Any,
+    **options: Any,
 ) -> Optimizer:
     """Returns Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980).
 
     Args:
       betas: decay rates of the two moments.
-      **schedule: keyword arguments of `scheduled`.
+      **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
-    return scheduled(lambda rate: optax.adam(rate, *betas), learning_rate, **schedule)
+    return scheduled(lambda rate: optax.adam(rate, *betas), learning_rate, **options)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}
@@ -122,34 +126,23 @@ def scheduled(
     learning_rate: float,
     *,
     schedule: str = "constant",
-    milestones: Sequence[float] = (),
-    warmup_epochs: float = 0,
     clip_norm: float = 0.0,
     accumulate: int = 1,
-    num_steps: int | None = None,
-    steps_per_epoch: float | None = None,
+    **options: Any,
 ) -> Optimizer:
     """Returns an optimiser with a learning-rate schedule, clipping and accumulation.
 
     Args:
       transform: learning-rate schedule -> gradient transformation.
-      schedule: `kind` of `rate_schedule`, which also documents `milestones`,
-        `warmup_epochs`, `num_steps` and `steps_per_epoch`.
+      schedule: `kind` of `rate_schedule`.
       clip_norm: largest global norm of the gradient, clipped first; 0: no clipping.
       accumulate: gradients of this many steps are averaged into one update.
+      **options: other keyword arguments of `rate_schedule`.
 
     Raises:
-      UserError: as `rate_schedule`, and for a negative `clip_norm`.
+      UserError: see `rate_schedule`; also for a negative `clip_norm`.
     """
-    rate = rate_schedule(
-        schedule,
-        learning_rate,
-        milestones=milestones,
-        warmup_epochs=warmup_epochs,
-        num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
-        accumulate=accumulate,
-    )
+    rate = rate_schedule(schedule, learning_rate, accumulate=accumulate, **options)
     update = transform(rate)
     check_range("clip_norm", clip_norm, 0)
     if clip_norm:
@@ -204,8 +197,8 @@ def rate_schedule(
     warmup = round(warmup_epochs * updates_per_epoch)
     remaining = max(round((num_steps or 0) / accumulate) - warmup, 1)
     if kind == "step":
-        steps = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
-        tenths = dict.fromkeys(steps, 0.1)
+        updates = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
+        tenths = dict.fromkeys(updates, 0.1)
         after = optax.piecewise_constant_schedule(learning_rate, tenths)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, remaining)

@@ -28,7 +28,7 @@ def load(config: Any, context: Context) -> TrainingData:
     check_range("config.data.magnitude", config.magnitude, 1, 30)
     places = ("auto", "host", "device", "none")
     check_names("config.data.augment", [config.augment], places)
-    by_source = {"records": _records, "rendered": _rendered, "generated": _generated}
+    by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
     check_names("data source", [config.source], by_source)
     return by_source[config.source](config, context)
 
@@ -69,51 +69,45 @@ def _records(config: Any, context: Context) -> TrainingData:
 
 
 def _rendered(config: Any, context: Context) -> TrainingData:
-    """Rendered identities, each image rendered once and kept in memory."""
-    faces, unseen = _faces(config, context)
+    """Rendered identities, evaluated on unseen ones.
+
+    The source 'rendered' renders each image once and keeps it in memory, 'generated'
+    renders two new images for every pair.
+    """
+    options = config.rendered
+    sources.check_rendered(options)
+    face_set = sets.usynthface(options.max_yaw)
+    faces = sources.rendered(options, context, face_set)
+    unseen = sources.unseen_pairs(options, context)
     provenance = sources.provenance(faces)
-    return _stored(config, context, faces, lambda: [unseen()], provenance)
-
-
-def _generated(config: Any, context: Context) -> TrainingData:
-    """Rendered identities; both images of every pair are new."""
-    options, seed = config.rendered, context.seed
-    faces, unseen = _faces(config, context)
+    if config.source == "rendered":
+        return _stored(config, context, faces, lambda: [unseen()], provenance)
     if config.pairing != "disco" or config.augment == "host":
         raise UserError(
             "generated pairs are two new images of an identity (pairing 'disco'), "
             "rendered and augmented on the device"
         )
     render = batches.make(
-        sets.usynthface(options.max_yaw),
+        face_set,
         options.num_identities,
         2 * config.batch_size,
-        seed=seed,
+        seed=context.seed,
         images_per_identity=2,
         size=options.size,
         mesh=context.mesh,
     )
 
     def make_batch(key):
-        faces = render(key)
-        first, second = faces["image"][::2], faces["image"][1::2]
-        return {"image": first, "positive": second, "label": faces["label"][::2]}
+        rows = render(key)
+        first, second = rows["image"][::2], rows["image"][1::2]
+        return {"image": first, "positive": second, "label": rows["label"][::2]}
 
     def open_():
-        stream = GeneratedStream(
-            make_batch, config.batch_size, seed=seed, mesh=context.mesh, unit="pairs"
-        )
+        settings = {"seed": context.seed, "mesh": context.mesh, "unit": "pairs"}
+        stream = GeneratedStream(make_batch, config.batch_size, **settings)
         return _streams(config, stream, None, [unseen()])
 
-    return _data(config, len(faces.identities), open_, sources.provenance(faces))
-
-
-def _faces(config: Any, context: Context) -> tuple[sources.Rendered, Any]:
-    """Returns rendered identities, and a function that renders unseen pairs."""
-    options = config.rendered
-    sources.check_rendered(options)
-    faces = sources.rendered(options, context, sets.usynthface(options.max_yaw))
-    return faces, sources.unseen_pairs(options, context)
+    return _data(config, options.num_identities, open_, provenance)
 
 
 def _stored(
