@@ -101,14 +101,11 @@ def staged(
         raise UserError(
             f"stages {tuple(stages)}: give (start, ratio), ascending, at least one"
         )
-    pairs = [_ratio(pair) for _, pair in stages]
-    first = _ratio(ratio)
+    ratios = jnp.stack([_ratio(ratio), *(_ratio(pair) for _, pair in stages)])
+    first_steps = jnp.array(starts)
 
     def choose(step, accuracy):
-        chosen = first
-        for start, pair in zip(starts, pairs):
-            chosen = jnp.where(step >= start, pair, chosen)
-        return chosen
+        return ratios[jnp.sum(step >= first_steps)]
 
     return UpdateSchedule(choose)
 

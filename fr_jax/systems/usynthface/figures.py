@@ -68,12 +68,11 @@ class PairFigures:
     def _draw_operations(self, path: epath.Path) -> None:
         from data_pipelines.vision import rand_augment
 
+        options = {"num_ops": self.num_ops, "magnitude": self.magnitude}
         examples = []
         for number, face in enumerate(self.faces):
             rng = np.random.default_rng(number)
-            examples += rand_augment.examples(
-                face, rng, num_ops=self.num_ops, magnitude=self.magnitude
-            )
+            examples += rand_augment.examples(face, rng, **options)
         titles, images = zip(*examples)
         figures.contact_sheet(images, path, columns=10, titles=titles)
 
