@@ -138,7 +138,7 @@ def make(
     check_given(pretrained, ["init"])
     check_range("image_size", image_size, 16)
     check_range("key_momentum", key_momentum, 0, 1)
-    memory = queues.options(queue, num_classes)
+    queue_options = queues.options(queue, num_classes)
     options = {"bn_groups": 4, **(backbone_options or {})}
     groups = options["bn_groups"]
     check_range("bn_groups", groups, 1)
@@ -169,10 +169,10 @@ def make(
     optimiser = optimizers.from_options(
         settings, defaults={}, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
-    per_step = settings.get("accumulate", 1) / reference_batch
+    scale_per_image = settings.get("accumulate", 1) / reference_batch
 
     def init(key, batch, given=None):
-        queues.check(memory, len(batch["image"]) * (1 + symmetric))
+        queues.check(queue_options, len(batch["image"]) * (1 + symmetric))
         given = check_given(given, ["init"])
         key_backbone, key_head, key_queue = jax.random.split(key, 3)
         image = jnp.zeros((groups, image_size, image_size, 3))
@@ -190,7 +190,7 @@ def make(
             NetState.create(params, statistics, optimiser),
             jax.tree.map(jnp.copy, params),
             jax.tree.map(jnp.copy, statistics),
-            queues.create(key_queue, memory.size, features),
+            queues.create(key_queue, queue_options.size, features),
             jax.tree.map(jnp.asarray, optimizers.Plateau()),
         )
 
@@ -270,17 +270,19 @@ def make(
             views[: len(keys)],
             jax.lax.stop_gradient(keys),
             state.queue.keys,
-            queues.valid(state.queue, memory, batch["label"]),
+            queues.valid(state.queue, queue_options, batch["label"]),
             key_queries,
         )
-        scale = state.plateau.factor * len(batch["image"]) * per_step
+        scale = state.plateau.factor * len(batch["image"]) * scale_per_image
         metrics["learning_rate"] = optimiser.rate(query.updates) * scale
         query = optimizers.apply_gradients(
             query, gradients, statistics, optimiser, scale
         )
         labels = jnp.tile(batch["label"], len(keys))
-        queue = queues.enqueue(state.queue, memory, jnp.concatenate(keys), labels)
-        metrics["queue_fill"] = jnp.sum(queue.filled) / memory.size
+        queue = queues.enqueue(
+            state.queue, queue_options, jnp.concatenate(keys), labels
+        )
+        metrics["queue_fill"] = jnp.sum(queue.filled) / queue_options.size
         state = State(query, key_params, key_statistics, queue, state.plateau)
         return state, metrics
 
