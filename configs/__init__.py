@@ -1,4 +1,4 @@
-"""What every run has, whatever the paper: its length, saves and evaluation."""
+"""Configuration shared by all systems: length of a run, checkpoints, evaluation."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ def run_defaults(*, epochs: float, seed: int = 0) -> dict[str, Any]:
     return {
         "train": {
             "epochs": epochs,
-            "num_steps": 0,  # 0: as many as the epochs have
+            "num_steps": 0,  # 0: by epochs
             "seed": seed,
-            "model_axis": 1,  # devices that share the classifier's rows
-            "ema_decay": 0.0,  # of an average of the network that is handed over
+            "model_axis": 1,  # devices over which classifier rows are sharded
+            "ema_decay": 0.0,  # of the average handed over; 0: none
             "log_every": 100,
             "evaluate_every": 0,
             "save_every": 1000,
             "keep": 3,
-            "best_metric": "",  # whose best step is handed over: 'lfw/accuracy'
+            "best_metric": "",  # 'lfw/accuracy': hand over its best step
             "guard": True,
             "profile": (),  # (first step, last step)
         },
-        # NAME=PATH[,root=DIR][,protocol=P]; while training, `subset` pairs of each.
+        # NAME=PATH[,root=DIR][,protocol=P]; during training, `subset` pairs per set.
         "evaluation": {"sets": (), "subset": 600},
     }

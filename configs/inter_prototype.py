@@ -1,4 +1,4 @@
-"""Inter-Prototype (BMVC 2021): margin softmax whose child prototypes are pushed apart.
+"""Inter-Prototype (BMVC 2021, arXiv 2110.11630): separated prototypes of children.
 
 smoke        Rendered identities, some with child images, and a tiny network; nothing is
              downloaded. 2 cores: under two minutes.
@@ -9,8 +9,8 @@ faces        3,000 rendered identities, 16 images each: a recogniser of rendered
              these settings; 44 minutes.
     fr-jax train --config=configs/inter_prototype.py:faces --workdir=runs/recogniser
 
-cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no ages, so
-             50 seeded identities stand in for the child identities. 35 minutes on 2
+cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no ages: 50
+             random identities stand in for the child identities. 35 minutes on 2
              cores; LFW 85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
@@ -24,14 +24,14 @@ paper_casia  CASIA-WebFace with the paper's settings (50 epochs, one GPU). Publi
         --config.data.records.path=$RECORDS/casia \
         --config.data.children.age_file=casia-webface.txt
 
-paper_ms1m   MS1MV2 likewise (25 epochs). Published: AgeDB-C20 87.36, FG-NET-C20 85.81,
+paper_ms1m   MS1MV2, the same (25 epochs). Published: AgeDB-C20 87.36, FG-NET-C20 85.81,
              LAG 93.12 %. Not run here at this scale.
     fr-jax data convert $DATA/faces_emore --to $RECORDS --name ms1m
     fr-jax train --config=configs/inter_prototype.py:paper_ms1m --workdir=runs/ms1m \
         --config.data.records.path=$RECORDS/ms1m \
         --config.data.children.age_file=ms1m.txt
 
-Another head takes other options; both are set together:
+Options depend on the head; set both together:
     --config.system.head=adaface --config.system.head_options='{"margin": 0.4}'
 """
 
@@ -45,7 +45,7 @@ VARIANTS = ("smoke", "faces", "cfp", "paper_casia", "paper_ms1m")
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
-    """Returns the configuration of a variant; see the module's text."""
+    """Returns the configuration of a variant; see the module's docstring."""
     config: Any = ConfigDict(
         {
             "system_name": "inter_prototype",
@@ -77,19 +77,19 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "augmentation": (("flip", {}),),
             },
             "data": {
-                "source": "records",  # or rendered, once; generated, every batch anew
+                "source": "records",  # rendered (once), generated (for every batch)
                 "batch_size": 64,
-                "images_per_identity": 0,  # of a batch; 0: any
+                "images_per_identity": 0,  # in a batch; 0: any
                 "records": {
                     "path": "",
-                    "identities": "",  # 'first:last', '@file'; all
-                    "expected_identities": 0,  # an error if there are others; 0: any
+                    "identities": "",  # 'first:last' or '@file'; empty: all
+                    "expected_identities": 0,  # another number is an error; 0: any
                 },
                 "rendered": {
                     "num_identities": 60,
                     "num_images": 12,
-                    "num_unseen": 100,  # identities that it is evaluated on
-                    "child_share": 0.2,  # of identities own child images, half of them
+                    "num_unseen": 100,  # identities for evaluation
+                    "child_share": 0.2,  # of identities with child images, half of them
                     "max_yaw": 45.0,
                     "size": 64,
                 },
@@ -97,7 +97,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "age_file": "",
                     "child_filter": 10,
                     "age_below": 13.0,
-                    "published": "",  # 'casia' or 'ms1m': print their counts too
+                    "published": "",  # 'casia' or 'ms1m': print the published counts
                     "stand_ins": 0,
                     "seed": 0,
                 },

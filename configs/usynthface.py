@@ -1,8 +1,8 @@
-"""USynthFace (FG 2023): momentum contrast on synthetic faces, without labels.
+"""USynthFace (FG 2023, arXiv 2211.07371): momentum contrast on unlabelled faces.
 
-The scores of smoke, faces_cpu and cfp were measured with keys of the query's own
-identity as negatives (--config.system.queue.mask_identity=False), those of rendered
-identities with earlier facial proportions; docs/results.md has the full commands.
+The scores of smoke, faces_cpu and cfp were measured with keys of the query's identity
+as negatives (--config.system.queue.mask_identity=False), those of smoke and faces_cpu
+with an earlier version of the renderer; docs/results.md has the full commands.
 
 smoke        Rendered identities and a tiny network; nothing is downloaded. 2 cores:
              two minutes; accuracy on unseen rendered identities 79 % (untrained: 59).
@@ -10,8 +10,8 @@ smoke        Rendered identities and a tiny network; nothing is downloaded. 2 co
 
 faces        Rendered identities, every pair new, for an accelerator: iResNet-50,
              K 32,768. Not run here at this scale. faces_cpu renders once and trains a
-             smaller network on smaller images: in 49 minutes on 2 cores LFW 77.3,
-             CFP-FP 63.2 % (untrained 61.4, 55.4).
+             smaller network on smaller images: 49 minutes on 2 cores; LFW 77.3, CFP-FP
+             63.2 % (untrained 61.4, 55.4).
     fr-jax train --config=configs/usynthface.py:faces --workdir=runs/faces
     fr-jax train --config=configs/usynthface.py:faces_cpu --workdir=runs/faces_cpu
 
@@ -23,12 +23,13 @@ cfp          CFP without its labels, one folder = one identity: identities 001 t
         --config.data.records.path=$RECORDS/cfp
 
 paper_100k, paper_200k, paper_400k
-             DiscoFaceGAN images, a folder of up to 128 for each of so many identities,
-             the paper's settings (four GPUs). Published: LFW 92.12, 91.93, 92.23,
-             AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run here at
-             this scale. The rate, the stop and the step that is handed over follow 200
-             of the identities, which are held out; as published, the test sets. Images
-             are aligned by `fr-jax data align`, as published with --legacy-bgr:
+             DiscoFaceGAN images of that number of identities, one folder of up to 128
+             images each; the paper's settings (four GPUs). Published: LFW 92.12, 91.93,
+             92.23, AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run
+             here at this scale. Learning rate, stop and the step handed over are
+             selected on 200 held-out identities; as published, on the test sets (second
+             command). Images are aligned by `fr-jax data align`, as published with
+             --legacy-bgr:
     fr-jax data convert $DATA/disco100K --to $RECORDS --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
         --config.data.records.path=$RECORDS/disco
@@ -46,7 +47,8 @@ paper_100k, paper_200k, paper_400k
         'agedb_30=$DATA/agedb_30.bin', 'cfp_fp=$DATA/cfp_fp.bin')" \
         --config.evaluation.subset=0
 
-An epoch is one pair of every identity. Without identities, of every image with itself:
+An epoch has one pair of every identity. Without identities, each image is paired with
+itself:
     fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
     ... --config.data.pairing=flat --config.data.records.held_out=0 \
         --config.data.records.num_identities=0 --config.data.records.identities= \
@@ -65,7 +67,7 @@ VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", *_PAPER)
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
-    """Returns the configuration of a variant; see the module's text."""
+    """Returns the configuration of a variant; see the module's docstring."""
     config: Any = ConfigDict(
         {
             "system_name": "usynthface",
@@ -77,10 +79,10 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "dropout": 0.0,
                     "dtype": "float32",  # or bfloat16
                     "bn_groups": 4,
-                    "bn_first_group": False,  # as published: statistics of one device
+                    "bn_first_group": False,  # True: as published, of one device
                     "remat": False,
                 },
-                "projection": None,  # or {'features': 128}, an MLP that is not kept
+                "projection": None,  # or {'features': 128}, an MLP for training only
                 "image_size": 112,
                 "queue": {
                     "size": 32_768,
@@ -96,7 +98,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "symmetric": False,
                 "optimizer": {
                     "name": "sgd",
-                    "learning_rate": 0.1,  # of a reference batch, and in proportion
+                    "learning_rate": 0.1,  # times batch_size / reference_batch
                     "reference_batch": 512,
                     "schedule": "plateau",
                     "milestones": (8, 16, 24, 32),  # epochs
@@ -115,7 +117,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 },
             },
             "data": {
-                "source": "records",  # or rendered, once; generated, every batch anew
+                "source": "records",  # rendered (once), generated (for every batch)
                 "batch_size": 512,
                 "pairing": "disco",  # or disco_HF, flat
                 "augment": "auto",  # host, device or none
@@ -123,32 +125,31 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "magnitude": 16,
                 "records": {
                     "path": "",
-                    "identities": "",  # 'first:last', '@file'; all
+                    "identities": "",  # 'first:last' or '@file'; empty: all
                     "num_identities": 0,  # the first ones; 0: all
-                    "held_out": 200,  # identities that it is evaluated on
-                    "template": "arcface112",  # or train96: 8 px to the left, published
+                    "held_out": 200,  # identities for evaluation
+                    "template": "arcface112",  # train96: 8 px to the left, as published
                 },
                 "rendered": {
                     "num_identities": 3000,
                     "num_images": 16,
-                    "num_unseen": 200,  # identities that it is evaluated on
+                    "num_unseen": 200,  # identities for evaluation
                     "max_yaw": 60.0,
                     "size": 64,
                 },
-                # Sets whose accuracies (of the subset) lower the rate and stop the run.
+                # Sets whose mean accuracy (on the subset) lowers the rate and stops.
                 "selection": {"kind": "clean", "sets": ("heldout",)},
             },
             **run_defaults(epochs=200.0),
         }
     )
-    config.train.evaluate_every = 195  # an epoch of 100,000 pairs
-    config.train.save_every = 975
     data, system = config.data, config.system
-    if identities := _PAPER.get(variant):
-        data.records.num_identities = identities
+    num_identities = _PAPER.get(variant, 100_000)
+    config.train.evaluate_every = num_identities // 512  # an epoch
+    config.train.save_every = 5 * config.train.evaluate_every
+    if variant in _PAPER:
+        data.records.num_identities = num_identities
         config.train.best_metric = "heldout/accuracy"
-        config.train.evaluate_every = identities // 512
-        config.train.save_every = 5 * config.train.evaluate_every
     elif variant == "cfp":
         data.records.identities = "001:450"
         data.batch_size = 64
@@ -163,7 +164,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         if variant == "faces":
             data.source = "generated"
             data.batch_size = 512
-            data.rendered.update({"num_identities": 100_000, "num_images": 0})
+            data.rendered.update({"num_identities": num_identities, "num_images": 0})
             data.rendered.size = 112
         elif variant == "faces_cpu":
             data.rendered.size = 48
@@ -182,10 +183,10 @@ def get_config(variant: str = "smoke") -> ConfigDict:
 
 
 def _small(config: Any, epochs: float) -> None:
-    """What two cores train: a narrow network on small images, a short queue.
+    """Sets a narrow network, small images and settings for training on two cores.
 
-    Two operations instead of four, larger BatchNorm groups and a higher temperature: a
-    small network learns nothing from the paper's settings in a few hundred steps.
+    Two operations instead of four, larger BatchNorm groups and a higher temperature:
+    with the paper's settings a small network learns nothing in a few hundred steps.
     """
     config.data.num_ops = 2
     config.system.backbone_options.bn_groups = 2
@@ -194,7 +195,7 @@ def _small(config: Any, epochs: float) -> None:
     config.system.backbone_options.update({"width": 0.25, "embedding_size": 256})
     config.system.image_size = 48
     config.system.key_momentum = 0.99
-    config.system.optimizer.reference_batch = 64  # the rate is that of this batch
+    config.system.optimizer.reference_batch = 64
     config.system.optimizer.learning_rate = 0.05
     config.system.optimizer.schedule = "cosine"
     config.train.epochs = epochs

@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions of one key per example.
 
-Images are float32 [B, H, W, 3] with pixels in 0..255, RGB. An example's result depends
-on its own key alone, so it is the same whatever batch, device or process it lies in.
+Images are float32 RGB [B, H, W, 3] with pixels in 0..255. The result for an example
+depends on its key alone, not on its batch, device or process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,17 +29,18 @@ def augment(
 ) -> Array:
     """Returns images after every (name, options) of `policy` in turn.
 
-    Raises UserError as `check` does.
+    Raises:
+      UserError: see `check`.
     """
     check(policy)
     for index, (name, options) in enumerate(policy):
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
-        images = AUGMENTATIONS[name](own, images, **options)
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+        images = AUGMENTATIONS[name](step_keys, images, **options)
     return images
 
 
 def check(policy: Sequence[Any]) -> None:
-    """Raises a UserError where a policy is none, or has unknown names or options."""
+    """Raises a UserError for a malformed policy and for unknown names or options."""
     for entry in policy:
         if isinstance(entry, str) or len(entry) != 2:
             raise UserError(f"augmentation {entry!r}: give (name, options) of each")
@@ -62,10 +63,14 @@ def crop(
     area: tuple[float, float] = (0.2, 1.0),
     aspect: tuple[float, float] = (0.75, 4 / 3),
 ) -> Array:
-    """Returns images of which only a random rectangle is left, the rest black.
+    """Returns images that are black outside a random rectangle.
 
-    AdaFace (Kim et al. 2022): a RandomResizedCrop that stays where it was, so the face
-    keeps its place in the template.
+    AdaFace (Kim et al., CVPR 2022, arXiv 2204.00964): a RandomResizedCrop pasted back
+    in place, so that the face stays aligned.
+
+    Args:
+      area: range of the rectangle's share of the image's area.
+      aspect: range of its width / height.
     """
     height, width = images.shape[1:3]
 
@@ -94,15 +99,18 @@ def low_resolution(
     probability: float = 0.2,
     side: tuple[float, float] = (0.2, 1.0),
 ) -> Array:
-    """Returns images sampled down to a random part of their side and up again.
+    """Returns images [B, S, S, 3] downsampled and upsampled again.
 
-    AdaFace's second augmentation. Each direction takes one of four filters at random
-    (antialiased triangle, cubic, Lanczos, and nearest neighbour).
+    AdaFace's second augmentation. Each direction uses one of four filters at random:
+    antialiased triangle, cubic, Lanczos, or nearest neighbour.
+
+    Args:
+      side: range of the intermediate side, as a share of S.
     """
     size = images.shape[1]
 
     def resampling(source, target, choice):
-        """[size, size] matrix that resamples the first `source` to `target` pixels."""
+        """Returns [size, size]: resamples the first `source` to `target` pixels."""
         scale = target / source
         unit = jnp.eye(size)
         smooth = [
@@ -114,9 +122,9 @@ def low_resolution(
         centres = jnp.floor((jnp.arange(size) + 0.5) / scale)
         nearest = jax.nn.one_hot(centres.astype(jnp.int32), size)
         matrix = jnp.stack([*smooth, nearest])[choice]
-        # Neither read nor write beyond the pixels that exist at this size.
-        places = jnp.arange(size)
-        matrix = matrix * (places < source)[None] * (places < target)[:, None]
+        # Zero outside the pixels of either size.
+        pixels = jnp.arange(size)
+        matrix = matrix * (pixels < source)[None] * (pixels < target)[:, None]
         return matrix / jnp.maximum(jnp.sum(matrix, 1, keepdims=True), 1e-6)
 
     def both_ways(key):
@@ -142,9 +150,9 @@ def colour_jitter(
     contrast: float = 0.5,
     saturation: float = 0.5,
 ) -> Array:
-    """Returns images of changed brightness, contrast and saturation, in random order.
+    """Returns images with random brightness, contrast and saturation, in random order.
 
-    Each factor is uniform in [1 - x, 1 + x]. AdaFace's third augmentation, after
+    Each factor is uniform in [1 - x, 1 + x]. AdaFace's third augmentation, as
     torchvision's ColorJitter.
     """
     reach = jnp.array([brightness, contrast, saturation])
@@ -176,11 +184,11 @@ def similarity(
     scale: float = 0.1,
     shift: float = 0.05,
 ) -> Array:
-    """Returns images turned, scaled and shifted at random about their centre.
+    """Returns images rotated, scaled and shifted at random, as by alignment errors.
 
     The angle is uniform in +-`degrees`, the factor in 1 +- `scale`, the shift in
-    +-`shift` of the side along each axis: what an aligner gets wrong. Bilinear; pixels
-    from outside take the nearest edge.
+    +-`shift` of the side along each axis. Bilinear, about the centre; pixels outside
+    the image repeat its edge.
     """
 
     def one(key, image):
@@ -193,10 +201,10 @@ def similarity(
         y, x = jnp.indices(image.shape[:2])
         y, x = y - centre[0] - offset[0], x - centre[1] - offset[1]
         cosine, sine = jnp.cos(angle) / factor, jnp.sin(angle) / factor
-        places = [y * cosine - x * sine + centre[0], y * sine + x * cosine + centre[1]]
+        source = [y * cosine - x * sine + centre[0], y * sine + x * cosine + centre[1]]
 
         def sample(channel):
-            return map_coordinates(channel, places, order=1, mode="nearest")
+            return map_coordinates(channel, source, order=1, mode="nearest")
 
         moved = jax.vmap(sample, in_axes=2, out_axes=2)(image)
         use = jax.random.bernoulli(jax.random.fold_in(key, 3), probability)

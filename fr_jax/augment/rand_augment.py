@@ -1,16 +1,16 @@
 """USynthFace's RandAugment on the device: Pillow's operations on whole batches.
 
-Boutros et al. (FG 2023). Running all 13 operations on every row and keeping one would
-cost 13 times too much. Here they are stages that every row goes through, with its
-own numbers: where a pixel comes from (ShearX, TranslateX, Rotate) and arithmetic on
-pixels; a row's numbers make the other stage leave it alone. Equalize, which costs more
-than all else together, is done between the two on the rows that drew it.
+Boutros et al. (FG 2023, arXiv 2211.07371): RandAugment (Cubuk et al., 2019, arXiv
+1909.13719) with 13 operations and a random magnitude. Computing all operations for
+every row and selecting one would cost 13 times too much. Instead every row passes two
+stages with parameters of its own, which are the identity for other operations:
+resampling (ShearX, TranslateX, Rotate) and arithmetic on pixels. Equalize, the most
+expensive, runs between the two on the rows that drew it alone.
 
-It differs from Pillow, which `data_pipelines.randaugment` follows to the bit, by one
-level in some pixels: a blend may be computed by one rounding instead of two, and
-AutoContrast divides whole numbers. Its random numbers are JAX's. And it comes later:
-the host augments images of the size they are stored in, which are then brought to the
-network's, the device those that have it already.
+Results differ from Pillow's, which `data_pipelines.vision.rand_augment` reproduces
+exactly, by one level in some pixels: a blend may be rounded once instead of twice, and
+AutoContrast divides integers. Random numbers are JAX's. The host augments images of the
+stored size, before resizing; the device images of the network's size.
 """
 
 import functools
@@ -38,8 +38,8 @@ OPERATIONS = (
     "Equalize",
     "Grayscale",
 )
-_BINS = 30  # the strongest that there is
-_ONE = 1 << 16  # of fixed point, in which Pillow counts pixels
+_BINS = 30  # largest magnitude
+_ONE = 1 << 16  # 1 in Pillow's fixed point
 
 
 def rand_augment(
@@ -47,12 +47,12 @@ def rand_augment(
 ) -> Array:
     """Returns images after `num_ops` operations in turn, float32 of whole numbers.
 
-    Each is drawn uniformly from `OPERATIONS`, its bin from 1 .. `magnitude`, and the
-    sign of those that have one.
+    The operation is uniform in `OPERATIONS`, the bin in 1..`magnitude`, and so is the
+    sign of signed operations.
 
     Args:
       keys: [B].
-      images: [B, H, W, 3], pixels in 0..255; they are rounded first.
+      images: [B, H, W, 3], pixels in 0..255, rounded first.
       magnitude: at most 30.
     """
 
@@ -67,11 +67,11 @@ def rand_augment(
     def local(keys, images):
         kinds, bins, signs = jax.vmap(draw)(keys)  # [B, num_ops]
         pixels = jnp.round(images).astype(jnp.int32)
-        for turn in range(num_ops):
-            pixels = apply(pixels, kinds[:, turn], bins[:, turn], signs[:, turn])
+        for n in range(num_ops):
+            pixels = apply(pixels, kinds[:, n], bins[:, n], signs[:, n])
         return pixels.astype(jnp.float32)
 
-    # Every device groups its own rows.
+    # Each device selects the rows of Equalize among its own.
     mesh = jax.typeof(images).sharding.mesh
     if mesh.shape.get("data", 1) == 1:
         return local(keys, images)
@@ -85,29 +85,28 @@ def apply(pixels: Array, kind: Array, number: Array, sign: Array) -> Array:
     """Returns images after one operation each, int32 [B, H, W, 3] in 0..255.
 
     Args:
-      kind, number, sign: int32 [B]: place in `OPERATIONS`, bin, and 1 or -1.
+      kind, number, sign: int32 [B]: index in `OPERATIONS`, bin, and 1 or -1.
     """
-    pixels = _moved(pixels, kind, number, sign)
+    pixels = _resampled(pixels, kind, number, sign)
     pixels = _equalized(pixels, kind == OPERATIONS.index("Equalize"))
     return _toned(pixels, kind, number, sign)
 
 
 def _is(kind: Array, *names: str) -> Array:
-    """Bool [B, 1, 1, 1]."""
+    """Returns bool [B, 1, 1, 1]: whether the operation is one of `names`."""
     chosen = jnp.array([name in names for name in OPERATIONS])
     return chosen[kind].reshape(-1, 1, 1, 1)
 
 
 @functools.lru_cache(maxsize=8)
 def _matrices(height: int, width: int) -> np.ndarray:
-    """Pillow's affine transforms, int32 [operations, bins, 2, 6] in fixed point.
+    """Returns Pillow's affine transforms, int32 [operations, bins, 2, 6], fixed point.
 
-    Input x = (c + x a + y b) >> 16 and y = (f + x d + y e) >> 16.
+    The source of pixel (x, y) is ((c + x a + y b) >> 16, (f + x d + y e) >> 16).
     """
     table = np.empty((len(OPERATIONS), _BINS + 1, 2, 6), np.int32)
-    for place in np.ndindex(table.shape[:3]):
-        kind, number, negative = OPERATIONS[place[0]], place[1], place[2]
-        sign = -1 if negative else 1
+    for operation, number, negative in np.ndindex(table.shape[:3]):
+        kind, sign = OPERATIONS[operation], -1 if negative else 1
         a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
         if kind == "ShearX":
             b = 0.01 * sign * number
@@ -119,12 +118,13 @@ def _matrices(height: int, width: int) -> np.ndarray:
             d, e = -b, a
             x, y = width / 2, height / 2
             c, f = x - a * x - b * y, y - d * x - e * y
-        matrix = (a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2)
-        table[place] = [math.floor(value * _ONE + 0.5) for value in matrix]
+        matrix = np.array([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2])
+        table[operation, number, negative] = np.floor(matrix * _ONE + 0.5)
     return table
 
 
-def _moved(pixels, kind, number, sign):
+def _resampled(pixels, kind, number, sign):
+    """Returns images after ShearX, TranslateX or Rotate; black outside the source."""
     height, width = pixels.shape[1:3]
     table = jnp.asarray(_matrices(height, width))
     rows = table[kind, number, (sign < 0).astype(jnp.int32)]  # [B, 6]
@@ -132,14 +132,17 @@ def _moved(pixels, kind, number, sign):
     y, x = (grid[None] for grid in jnp.indices((height, width)))  # [1, H, W]
     from_x, from_y = (c + x * a + y * b) >> 16, (f + x * d + y * e) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
-    place = jnp.where(inside, from_y * width + from_x, 0).reshape(len(pixels), -1, 1)
+    source = jnp.where(inside, from_y * width + from_x, 0).reshape(len(pixels), -1, 1)
     flat = pixels.reshape(len(pixels), -1, 3)
-    moved = jnp.take_along_axis(flat, place, axis=1).reshape(pixels.shape)
+    moved = jnp.take_along_axis(flat, source, axis=1).reshape(pixels.shape)
     return jnp.where(inside[..., None], moved, 0)
 
 
 def _equalized(pixels, chosen):
-    """Rows that are chosen, equalised; a few rows at a time, as one in 13 is."""
+    """Returns images with the chosen rows equalised, an eighth of the rows at a time.
+
+    On average one row in 13 is chosen.
+    """
     rows = len(pixels)
     some = -(-rows // 8)
     order, count = jnp.argsort(~chosen), jnp.sum(chosen)  # the chosen come first
@@ -147,22 +150,22 @@ def _equalized(pixels, chosen):
     def more(carry):
         start, out = carry
         slot = start + jnp.arange(some)
-        # Slots behind the last one chosen go beyond the end, where they are dropped.
-        place = jnp.where(slot < count, order[jnp.minimum(slot, rows - 1)], rows)
-        made = _equalize(pixels.at[place].get(mode="clip"))
-        return start + some, out.at[place].set(made, mode="drop")
+        # Slots past the last chosen row get an index past the end, which is dropped.
+        row = jnp.where(slot < count, order[jnp.minimum(slot, rows - 1)], rows)
+        equalised = _equalize(pixels.at[row].get(mode="clip"))
+        return start + some, out.at[row].set(equalised, mode="drop")
 
     return jax.lax.while_loop(lambda carry: carry[0] < count, more, (0, pixels))[1]
 
 
 def _equalize(pixels):
-    """Pillow's equalize, by channel: a pixel's rank in steps of its histogram."""
+    """Returns Pillow's equalize of each channel: a lookup table from its histogram."""
     flat = pixels.reshape(len(pixels), -1, 3)
     levels = jnp.arange(256).reshape(1, 1, 1, -1)
-    # Compared and summed at once: no histogram by scattering, which is slow.
+    # Cumulative counts by comparison: a histogram by scattering is slow.
     below = jnp.sum(flat[..., None] < levels, axis=1)  # [B, 3, 256]
     highest = jnp.max(flat, axis=1)[..., None]  # [B, 3, 1]
-    # Without the pixels of the highest level.
+    # Pillow's step excludes the pixels of the highest level.
     step = jnp.take_along_axis(below, highest, axis=2) // 255
     table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
     table = jnp.where(step > 0, table, levels[0])
@@ -171,6 +174,7 @@ def _equalize(pixels):
 
 
 def _toned(pixels, kind, number, sign):
+    """Returns images after an operation on pixel values."""
     number, sign = (value.reshape(-1, 1, 1, 1) for value in (number, sign))
     bits = 8 - jnp.round(number / 7.5).astype(jnp.int32)
     kept = jnp.where(_is(kind, "Posterize"), -(1 << (8 - bits)), -1)
@@ -184,7 +188,7 @@ def _toned(pixels, kind, number, sign):
 
 
 def _blended(pixels, kind, number, sign):
-    """towards + factor * (pixels - towards), cut off; a factor of 1 changes nothing."""
+    """Returns towards + factor * (pixels - towards), clipped to 0..255."""
     weights = jnp.array([19595, 38470, 7471]).reshape(1, 1, 1, 3)
     luma = (jnp.sum(pixels * weights, axis=3, keepdims=True) + 0x8000) >> 16
     count = pixels.shape[1] * pixels.shape[2]
@@ -200,7 +204,7 @@ def _blended(pixels, kind, number, sign):
 
 
 def _smooth(pixels):
-    """Pillow's SMOOTH: 3 x 3 ones with a 5 in the middle, over 13; edges stay."""
+    """Returns Pillow's SMOOTH: 3 x 3 ones, 5 in the middle, over 13; edges kept."""
     height, width = pixels.shape[1:3]
     sums = 4 * pixels[:, 1:-1, 1:-1]
     for y in range(3):

@@ -1,6 +1,10 @@
-"""Adversarial losses of a discriminator and a generator: logits to losses.
+"""Adversarial losses of a discriminator and a generator, and the R1 penalty.
 
-Per example. A logit is positive where the discriminator takes an image for real.
+Per example: logits [B] -> losses [B]. A positive logit classifies an image as real.
+Cross-entropy: Goodfellow et al., Generative Adversarial Networks (NeurIPS 2014, arXiv
+1406.2661), with the non-saturating loss of the generator. Hinge: Lim and Ye, Geometric
+GAN (2017, arXiv 1705.02894). R1: Mescheder, Geiger, Nowozin, Which Training Methods for
+GANs do actually Converge? (ICML 2018, arXiv 1801.04406).
 """
 
 from collections.abc import Callable
@@ -15,12 +19,12 @@ Array = jax.Array
 
 
 class AdversarialLoss(NamedTuple):
-    """Logits [B] -> loss [B].
+    """Three losses, logits [B] -> loss [B].
 
     Attributes:
-      real: the discriminator's on real images, with a keyword `target`.
-      fake: the discriminator's on generated images.
-      generator: the generator's on its images.
+      real: of the discriminator on real images, with a keyword `target`.
+      fake: of the discriminator on generated images.
+      generator: of the generator on generated images.
     """
 
     real: Callable[..., Array]
@@ -29,32 +33,67 @@ class AdversarialLoss(NamedTuple):
 
 
 def real_cross_entropy(logits: Array, *, target: float = 1.0) -> Array:
-    """Returns the discriminator's loss on real images; a target below 1 smooths."""
+    """Returns the discriminator's cross-entropy [B] on real images.
+
+    -t log(D) - (1 - t) log(1 - D), with D = sigmoid(logit) and t the `target`; a target
+    below 1 is label smoothing.
+
+    >>> print(real_cross_entropy(jnp.array([0.0, 2.0])))
+    [0.6931 0.1269]
+    """
     return jax.nn.softplus(logits) - target * logits
 
 
 def fake_cross_entropy(logits: Array) -> Array:
-    """Returns the discriminator's loss on generated images, -log(1 - sigmoid)."""
+    """Returns the discriminator's cross-entropy [B] on fakes, -log(1 - sigmoid(logit)).
+
+    >>> print(fake_cross_entropy(jnp.array([0.0, 2.0])))
+    [0.6931 2.1269]
+    """
     return jax.nn.softplus(logits)
 
 
 def generator_cross_entropy(logits: Array) -> Array:
-    """Returns the generator's loss, -log(sigmoid): non-saturating (Goodfellow 2014)."""
+    """Returns the generator's non-saturating loss [B], -log(sigmoid(logit)).
+
+    Goodfellow et al. (2014, arXiv 1406.2661), section 3.
+
+    >>> print(generator_cross_entropy(jnp.array([0.0, 2.0])))
+    [0.6931 0.1269]
+    """
     return jax.nn.softplus(-logits)
 
 
 def real_hinge(logits: Array, *, target: float = 1.0) -> Array:
-    """Returns max(0, target - logit) (Lim and Ye, Geometric GAN, 2017)."""
+    """Returns the discriminator's hinge loss [B] on reals, max(0, target - logit).
+
+    Lim and Ye (2017, arXiv 1705.02894).
+
+    >>> print(real_hinge(jnp.array([0.0, 2.0])))
+    [1. 0.]
+    """
     return jax.nn.relu(target - logits)
 
 
 def fake_hinge(logits: Array) -> Array:
-    """Returns max(0, 1 + logit)."""
+    """Returns the discriminator's hinge loss [B] on fakes, max(0, 1 + logit).
+
+    Lim and Ye (2017, arXiv 1705.02894).
+
+    >>> print(fake_hinge(jnp.array([0.0, 2.0])))
+    [1. 3.]
+    """
     return jax.nn.relu(1 + logits)
 
 
 def generator_hinge(logits: Array) -> Array:
-    """Returns -logit, the generator's part of the hinge."""
+    """Returns the generator's loss [B] against a hinge discriminator, -logit.
+
+    Lim and Ye (2017, arXiv 1705.02894).
+
+    >>> print(generator_hinge(jnp.array([0.5, 2.0])))
+    [-0.5 -2. ]
+    """
     return -logits
 
 
@@ -67,7 +106,13 @@ ADVERSARIAL = {
 
 
 def adversarial_loss(loss: str | AdversarialLoss) -> AdversarialLoss:
-    """Returns the loss of a name, or one of your own; UserError for another name."""
+    """Returns the AdversarialLoss of a name in `ADVERSARIAL`, or the one given.
+
+    Raises UserError for an unknown name.
+
+    >>> adversarial_loss("hinge").fake is fake_hinge
+    True
+    """
     if isinstance(loss, AdversarialLoss):
         return loss
     check_names("adversarial loss", [loss], ADVERSARIAL)
@@ -75,11 +120,16 @@ def adversarial_loss(loss: str | AdversarialLoss) -> AdversarialLoss:
 
 
 def r1(score: Callable[[Array], Array], images: Array) -> Array:
-    """Returns |d score / d image|^2 [B] at real images (Mescheder et al., ICML 2018).
+    """Returns the squared gradient norm |d score / d image|^2 [B] at real images.
+
+    Mescheder et al. (ICML 2018, arXiv 1801.04406): R1 is gamma / 2 times its mean.
 
     Args:
-      score: images [B, ...] -> logits [B]. BatchNorm makes an image's logit depend on
-        others; the gradient is then that of the sum.
+      score: images [B, ...] -> logits [B]. With BatchNorm a logit depends on all
+        images; the gradient is then that of the sum of logits.
+
+    >>> print(r1(lambda images: jnp.sum(images**2, axis=1), jnp.array([[1.0, 2.0]])))
+    [20.]
     """
     gradient = jax.grad(lambda images: jnp.sum(score(images)))(images)
     return jnp.sum(jnp.square(gradient), axis=tuple(range(1, images.ndim)))

@@ -1,7 +1,13 @@
-"""MarginNCE: InfoNCE whose positive must win by a margin (USynthFace, FG 2023).
+"""MarginNCE: InfoNCE with an additive margin on the positive, per example.
 
-Cosines in, float32 out. The positive and the negatives stay apart, so that negatives
-cut over a mesh stay where they are.
+Boutros, Klemt, Fang, Kuijper, Damer: Unsupervised Face Recognition using Unlabeled
+Synthetic Data (FG 2023, arXiv 2211.07371, DOI 10.1109/FG57933.2023.10042627). With
+cosines s+ of a query and its key and s_i of the query and K negatives, the loss is
+
+    -log(exp((s+ - m) / T) / (exp((s+ - m) / T) + sum_i exp(s_i / T)))
+
+InfoNCE (m = 0): van den Oord, Li, Vinyals (2018, arXiv 1807.03748). Positive and
+negatives are separate arrays, so that negatives sharded over a mesh are not gathered.
 """
 
 import jax
@@ -18,15 +24,21 @@ def margin_logits(
     temperature: float = 0.07,
     valid: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Returns the logits of the positive [batch] and of the negatives [batch, K].
+    """Returns float32 logits of the positive [batch] and of the negatives [batch, K].
 
-    (s+ - m) / T and s_i / T (Boutros et al. 2023). A margin of 0 is InfoNCE.
+    (s+ - m) / T and s_i / T (arXiv 2211.07371). A margin of 0 is InfoNCE.
 
     Args:
-      positive: cosines [batch] of each query with its own key.
-      negatives: cosines [batch, K] with the keys of others.
-      valid: bool [batch, K]; negatives that are not are minus infinity: they take no
-        part and get no gradient.
+      positive: s+, cosines [batch] of each query and its own key.
+      negatives: s_i, cosines [batch, K] of each query and other keys.
+      margin, temperature: m and T.
+      valid: bool [batch, K]; invalid negatives have the logit -inf and no gradient.
+
+    >>> own, others = margin_logits(
+    ...     jnp.array([0.9]), jnp.array([[0.2, 0.5]]), temperature=0.1
+    ... )
+    >>> print(own, others)
+    [8.] [[2. 5.]]
     """
     negatives = negatives.astype(jnp.float32) / temperature
     if valid is not None:
@@ -35,9 +47,15 @@ def margin_logits(
 
 
 def margin_nce(positive: Array, negatives: Array) -> Array:
-    """Returns softmax cross-entropy [batch] of `margin_logits`, the positive as target.
+    """Returns MarginNCE [batch]: softmax cross-entropy with the positive as target.
 
-    0 where a query has no valid negative.
+    Boutros et al. (FG 2023, arXiv 2211.07371). 0 for a query without valid negatives.
+
+    Args:
+      positive, negatives: logits [batch] and [batch, K] of `margin_logits`.
+
+    >>> print(margin_nce(jnp.array([8.0]), jnp.array([[2.0, 5.0]])))
+    [0.0509]
     """
     return jax.nn.softplus(_logsumexp(negatives) - positive)
 
@@ -46,12 +64,16 @@ LOSSES = {"margin_nce": margin_nce}
 
 
 def rank(positive: Array, negatives: Array) -> Array:
-    """Returns how many negatives [batch] lie above the positive, of `margin_logits`."""
+    """Returns the number of negatives [batch] whose logit exceeds the positive's.
+
+    >>> print(rank(jnp.array([4.0]), jnp.array([[2.0, 5.0]])))
+    [1]
+    """
     return jnp.sum(negatives > positive[:, None], axis=1)
 
 
 def _logsumexp(logits: Array) -> Array:
-    """log(sum(exp)) [batch] over the last axis, without a NaN where all are -inf."""
+    """Returns log(sum(exp)) [batch] over the last axis, finite where all are -inf."""
     highest = jax.lax.stop_gradient(jnp.max(logits, axis=1, initial=-1e30))
     total = jnp.sum(jnp.exp(logits - highest[:, None]), axis=1)
     return jnp.log(jnp.maximum(total, 1e-30)) + highest

@@ -1,9 +1,22 @@
-"""Margin softmax heads as pure functions on cosines.
+"""Margin softmax: logits from cosines, and their cross-entropy per example.
 
-Every head takes `cosines` [batch, classes] in [-1, 1] and `labels` [batch] and
-returns logits [batch, classes] in float32, ready for `cross_entropy`. A label of -1
-stands for a class that is not among the columns; such a row gets no margin. All of
-them have finite gradients everywhere, cos = +-1 included.
+Every head takes `cosines` [batch, classes] in [-1, 1] and `labels` [batch], and returns
+logits [batch, classes] in float32, the input of `cross_entropy`. With theta the angle
+between an embedding and the prototype of its own class, a head replaces cos(theta) of
+that class by a smaller value; all logits are multiplied by `scale`. A label of -1
+stands for a class that is not among the columns; such a row has no margin. Gradients
+are finite everywhere, cos = +-1 included.
+
+| head | value instead of cos(theta) | paper |
+|---|---|---|
+| `softmax` | cos(theta) | NormFace, ACM MM 2017, arXiv 1704.06369 |
+| `cosface` | cos(theta) - m | CosFace, CVPR 2018, arXiv 1801.09414, eq. 4 |
+| `arcface` | cos(theta + m) | ArcFace, CVPR 2019, arXiv 1801.07698, eq. 3 |
+| `mv_softmax` | either; other classes reweighted | AAAI 2020, arXiv 1912.00833 |
+| `curricularface` | cos(theta + m); others reweighted | CVPR 2020, arXiv 2004.00288 |
+| `magface` | cos(theta + m(norm)) | MagFace, CVPR 2021, arXiv 2103.06627 |
+| `adaface` | margin by norm | AdaFace, CVPR 2022, arXiv 2204.00964 |
+| `combined` | `arcface` or `cosface` | arcface_torch (InsightFace) |
 """
 
 import functools
@@ -19,12 +32,16 @@ from fr_jax.errors import check_names, check_options
 
 Array = jax.Array
 
-# Closest a cosine may come to +-1 before a square root or arccos is taken of it.
+# Smallest distance of a cosine from +-1 before its square root or arccos.
 _EDGE = 1e-7
 
 
 def unit(vectors: Array, axis: int = -1) -> Array:
-    """Returns float32 vectors of length 1 along `axis`; a zero vector stays zero."""
+    """Returns float32 vectors of length 1 along `axis`; a zero vector stays zero.
+
+    >>> print(unit(jnp.array([3.0, 4.0])))
+    [0.6 0.8]
+    """
     vectors = vectors.astype(jnp.float32)
     squared = jnp.sum(jnp.square(vectors), axis, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
@@ -34,12 +51,21 @@ def cosine_matrix(embeddings: Array, prototypes: Array) -> Array:
     """Returns cosines [batch, classes] of rows [batch, D] with rows [classes, D].
 
     Both may be of any length; the product is float32 and clipped to [-1, 1].
+
+    >>> print(cosine_matrix(jnp.array([[3.0, 4.0]]), jnp.eye(2)))
+    [[0.6 0.8]]
     """
     return jnp.clip(unit(embeddings) @ unit(prototypes).T, -1.0, 1.0)
 
 
 def length(vectors: Array) -> Array:
-    """Returns the lengths [batch] of vectors [batch, D], float32, safe at zero."""
+    """Returns the L2 norms [batch] of vectors [batch, D], float32.
+
+    The gradient is finite for a zero vector.
+
+    >>> print(length(jnp.array([[3.0, 4.0]])))
+    [5.]
+    """
     squared = jnp.sum(jnp.square(vectors.astype(jnp.float32)), -1)
     return jnp.sqrt(jnp.maximum(squared, 1e-24))
 
@@ -47,7 +73,10 @@ def length(vectors: Array) -> Array:
 def target_cosine(cosines: Array, labels: Array) -> Array:
     """Returns the cosine [batch] of each row with its own class, 0 for a label of -1.
 
-    A masked sum, so that classes cut over a mesh stay where they are.
+    A masked sum, so that classes sharded over a mesh are not gathered.
+
+    >>> print(target_cosine(jnp.array([[0.8, 0.6], [0.1, 0.2]]), jnp.array([0, -1])))
+    [0.8 0. ]
     """
     return jnp.sum(jnp.where(_is_target(cosines, labels), cosines, 0.0), axis=1)
 
@@ -57,7 +86,11 @@ def cross_entropy(
 ) -> Array:
     """Returns softmax cross-entropy [batch] of logits [batch, classes].
 
-    Columns from `num_classes` on are padding: they take no part and get no gradient.
+    Columns from `num_classes` on are padding: they are excluded and have no gradient.
+    Equal logits of four classes cost ln 4:
+
+    >>> print(cross_entropy(jnp.zeros((1, 4)), jnp.array([2])))
+    [1.3863]
     """
     if num_classes is not None and num_classes < logits.shape[1]:
         columns = jnp.arange(logits.shape[1])[None]
@@ -74,14 +107,23 @@ def arcface(
     beyond_pi: str = "linear",
     gradient: str = "exact",
 ) -> Array:
-    """ArcFace: scale * cos(theta + margin) on the target (Deng et al. 2019, eq. 3).
+    """Returns ArcFace logits [batch, classes]: scale * cos(theta + margin).
+
+    Deng et al. (CVPR 2019, arXiv 1801.07698), eq. 3.
 
     Args:
-      beyond_pi: what happens where theta + margin passes pi. 'linear' continues with
-        cos(theta) - margin * sin(margin) (InsightFace_Pytorch), 'wrap' lets the cosine
-        rise again (arcface_torch), 'clip' holds the angle just inside pi (AdaFace's).
-      gradient: 'exact', or 'straight_through', which passes the gradient of the target
-        unchanged, as arcface_torch does by computing its margin without autograd.
+      margin: radians.
+      beyond_pi: the value where theta + margin exceeds pi: 'linear' is cos(theta) -
+        margin * sin(margin) (InsightFace_Pytorch), 'wrap' the cosine, which rises again
+        (arcface_torch), 'clip' that of an angle just below pi (AdaFace's program).
+      gradient: 'exact', or 'straight_through': the gradient of the target logit is
+        `scale`, as in arcface_torch, which computes the margin without autograd.
+
+    Raises:
+      ValueError: for another `beyond_pi` or `gradient`.
+
+    >>> print(arcface(jnp.array([[0.8, 0.6]]), jnp.array([0])))
+    [[26.5223 38.4   ]]
     """
     target = target_cosine(cosines, labels)
     if beyond_pi == "clip":
@@ -90,10 +132,7 @@ def arcface(
     elif beyond_pi == "wrap":
         moved = _cos_sum(target, margin)
     elif beyond_pi == "linear":
-        inside = target > math.cos(math.pi - margin)
-        moved = jnp.where(
-            inside, _cos_sum(target, margin), target - margin * math.sin(margin)
-        )
+        moved = _cos_sum_or_line(target, margin)
     else:
         raise ValueError(f"beyond_pi is 'linear', 'wrap' or 'clip', not {beyond_pi!r}")
     if gradient == "straight_through":
@@ -106,7 +145,13 @@ def arcface(
 def cosface(
     cosines: Array, labels: Array, *, margin: float = 0.35, scale: float = 64.0
 ) -> Array:
-    """CosFace: scale * (cos(theta) - margin) on the target (Wang et al. 2018)."""
+    """Returns CosFace logits [batch, classes]: scale * (cos(theta) - margin).
+
+    Wang et al. (CVPR 2018, arXiv 1801.09414), eq. 4.
+
+    >>> print(cosface(jnp.array([[0.8, 0.6]]), jnp.array([0])))
+    [[28.8 38.4]]
+    """
     return scale * (cosines - margin * _is_target(cosines, labels))
 
 
@@ -119,15 +164,25 @@ def combined(
     filter_above: float = 0.0,
     gradient: str = "straight_through",
 ) -> Array:
-    """arcface_torch's combined margin: (m1, m2, m3) = (1, arc margin, cosine margin).
+    """Returns the logits [batch, classes] of arcface_torch's combined margin.
 
-    m3 > 0 selects CosFace, m1 = 1 and m3 = 0 ArcFace; anything else is a ValueError, as
-    there. `filter_above` > 0 first zeroes every other class's cosine above it.
+    Args:
+      margins: (m1, m2, m3). m3 > 0 is `cosface` with margin m3; otherwise `arcface`
+        with margin m2, past pi as 'wrap'.
+      filter_above: > 0 sets cosines of other classes above it to 0 first.
+      gradient: see `arcface`.
+
+    Raises:
+      ValueError: for m1 other than 1 where m3 is 0, which arcface_torch refuses too.
+
+    >>> cosines, labels = jnp.array([[0.8, 0.6]]), jnp.array([0])
+    >>> print(combined(cosines, labels, filter_above=0.4))
+    [[26.5223  0.    ]]
     """
     m1, m2, m3 = margins
     if filter_above > 0:
-        other = ~_is_target(cosines, labels) & (cosines > filter_above)
-        cosines = jnp.where(other, 0.0, cosines)
+        filtered = ~_is_target(cosines, labels) & (cosines > filter_above)
+        cosines = jnp.where(filtered, 0.0, cosines)
     if m3 > 0:
         return cosface(cosines, labels, margin=m3, scale=scale)
     if m1 != 1:
@@ -146,18 +201,26 @@ def curricularface(
     scale: float = 64.0,
     rate: float = 0.01,
 ) -> tuple[Array, Array]:
-    """CurricularFace (Huang et al. 2020, eqs. 7-10): logits and the new `average`.
+    """Returns CurricularFace logits [batch, classes] and the new `average`.
 
-    `average` (scalar, 0 at first) follows the mean target cosine and is brought up to
-    date before it is used; no gradient flows into it.
+    Huang et al. (CVPR 2020, arXiv 2004.00288): `arcface` for the target; a cosine c of
+    another class above cos(theta + margin) becomes c * (t + c), with t the average.
+
+    Args:
+      average: t, scalar, 0 at first: moving average of the mean target cosine, updated
+        before use and without gradient.
+      rate: weight of the batch in the average.
+
+    >>> cosines, labels = jnp.array([[0.8, 0.6]]), jnp.array([0])
+    >>> logits, t = curricularface(cosines, labels, jnp.array(0.0))
+    >>> print(logits, f"{t:.4f}")
+    [[26.5223 23.3472]] 0.0080
     """
     target = target_cosine(cosines, labels)
     average = rate * jax.lax.stop_gradient(jnp.mean(target)) + (1 - rate) * average
-    moved = _cos_sum(target, margin)
-    hard = cosines > moved[:, None]
+    hard = cosines > _cos_sum(target, margin)[:, None]
     cosines = jnp.where(hard, cosines * (average + cosines), cosines)
-    inside = target > math.cos(math.pi - margin)
-    moved = jnp.where(inside, moved, target - margin * math.sin(margin))
+    moved = _cos_sum_or_line(target, margin)
     return scale * _with_target(cosines, labels, moved), average
 
 
@@ -172,14 +235,24 @@ def magface(
     upper_margin: float = 0.8,
     scale: float = 64.0,
 ) -> Array:
-    """MagFace (Meng et al. 2021, eqs. 3-5): an angular margin that grows with the norm.
+    """Returns MagFace logits [batch, classes]: scale * cos(theta + m(a)).
 
-    `norms` [batch] are the lengths of the raw embeddings, clipped to [lower, upper].
-    Targets with cos <= 0 get no margin. The paper's second term is `magface_penalty`.
+    Meng et al. (CVPR 2021, arXiv 2103.06627). The margin m(a) rises linearly from
+    `lower_margin` at a = `lower` to `upper_margin` at a = `upper`. Targets with
+    cos(theta) <= 0 have no margin. The second term of the loss is `magface_penalty`.
+
+    Args:
+      norms: [batch], L2 norms of the raw embeddings; a is the norm clipped to [lower,
+        upper].
+
+    >>> cosines, labels = jnp.array([[0.8, 0.6], [0.8, 0.6]]), jnp.array([0, 0])
+    >>> print(magface(cosines, labels, jnp.array([10.0, 110.0])))
+    [[29.4002 38.4   ]
+     [ 8.1249 38.4   ]]
     """
-    length = jnp.clip(norms, lower, upper)
+    magnitude = jnp.clip(norms, lower, upper)
     slope = (upper_margin - lower_margin) / (upper - lower)
-    margins = slope * (length - lower) + lower_margin
+    margins = slope * (magnitude - lower) + lower_margin
     target = target_cosine(cosines, labels)
     moved = jnp.where(target > 0, _cos_sum(target, margins), target)
     return scale * _with_target(cosines, labels, moved)
@@ -188,13 +261,20 @@ def magface(
 def magface_penalty(
     norms: Array, *, lower: float = 10.0, upper: float = 110.0
 ) -> Array:
-    """MagFace's g [batch]: 1/a + a/upper^2 of the clipped norm; smallest at `upper`."""
-    length = jnp.clip(norms, lower, upper)
-    return length / upper**2 + 1 / length
+    """Returns MagFace's regulariser g(a) = 1/a + a/upper^2 [batch].
+
+    Meng et al. (CVPR 2021, arXiv 2103.06627); weighted by lambda_g, 35 in their script.
+    a is the norm [batch] clipped to [lower, upper]; g is smallest at `upper`.
+
+    >>> print(magface_penalty(jnp.array([10.0, 110.0])))
+    [0.1008 0.0182]
+    """
+    magnitude = jnp.clip(norms, lower, upper)
+    return magnitude / upper**2 + 1 / magnitude
 
 
 class NormStatistics(NamedTuple):
-    """AdaFace's running mean and deviation of norms, with their first values."""
+    """Moving mean and standard deviation of norms in AdaFace; initial values."""
 
     mean: Any = np.float32(20.0)
     std: Any = np.float32(100.0)
@@ -211,13 +291,26 @@ def adaface(
     scale: float = 64.0,
     rate: float = 0.01,
 ) -> tuple[Array, NormStatistics]:
-    """AdaFace (Kim et al. 2022, eqs. 8-11): logits and the new norm statistics.
+    """Returns AdaFace logits [batch, classes] and the new norm statistics.
 
-    `norms` [batch] of the raw embeddings stand for image quality: a high norm turns the
-    margin angular and negative, a low one additive. No gradient flows through it.
+    Kim et al. (CVPR 2022, arXiv 2204.00964): scale * (cos(theta + g_angle) - g_add),
+    with g_angle = -margin * q and g_add = margin * q + margin. The image quality q in
+    [-1, 1] is `concentration` times the standardised norm, without gradient.
+
+    Args:
+      norms: [batch], L2 norms of the raw embeddings.
+      statistics: moving statistics of the norms, updated before use.
+      rate: weight of the batch in the statistics.
+
+    >>> cosines, labels = jnp.array([[0.8, 0.6], [0.8, 0.6]]), jnp.array([0, 0])
+    >>> norms = jnp.array([10.0, 30.0])
+    >>> logits, statistics = adaface(cosines, labels, norms, NormStatistics())
+    >>> print(logits, f"{statistics.mean:.2f} {statistics.std:.2f}")
+    [[25.9393 38.4   ]
+     [25.2514 38.4   ]] 20.00 99.14
     """
     norms = jax.lax.stop_gradient(jnp.clip(norms, 1e-3, 100.0))
-    # The deviation of a single example would be 0 / 0.
+    # The sample standard deviation of one example would be 0 / 0.
     std = jnp.std(norms, ddof=1) if norms.shape[0] > 1 else jnp.float32(0.0)
     statistics = NormStatistics(
         rate * jnp.mean(norms) + (1 - rate) * statistics.mean,
@@ -241,9 +334,15 @@ def mv_softmax(
     scale: float = 32.0,
     additive: bool = True,
 ) -> Array:
-    """MV-Softmax (Wang et al. 2020, eqs. 8-9): misclassified classes weigh more.
+    """Returns MV-Softmax logits [batch, classes]: MV-AM, or MV-Arc if not `additive`.
 
-    `additive` selects MV-AM (a cosine margin), otherwise MV-Arc (an angular one).
+    Wang et al. (AAAI 2020, arXiv 1912.00833). The target has the margin of `cosface`
+    (MV-AM) or `arcface` (MV-Arc). A cosine c of another class above it, a misclassified
+    vector, becomes weight * c + weight - 1. A target not above the margin (MV-AM) or 0
+    (MV-Arc) has none.
+
+    >>> print(mv_softmax(jnp.array([[0.8, 0.6]]), jnp.array([0])))
+    [[14.4   25.344]]
     """
     target = target_cosine(cosines, labels)
     moved = target - margin if additive else _cos_sum(target, margin)
@@ -255,11 +354,12 @@ def mv_softmax(
 
 
 class Head(NamedTuple):
-    """A margin head as a training step sees it, whatever it needs or remembers.
+    """A margin head with one signature for all heads.
 
-    apply(cosines, labels, norms, memory) -> (logits, penalty, memory): `norms` [batch]
-    of the raw embeddings, `penalty` a term of the loss, `memory` the head's running
-    averages, which start as the field `memory`.
+    Attributes:
+      apply: (cosines, labels, norms, memory) -> (logits, penalty, memory), with `norms`
+        [batch] of the raw embeddings and `penalty` a term of the loss.
+      memory: initial moving averages of the head; () if it has none.
     """
 
     apply: Callable[[Array, Array, Array, Any], tuple[Array, Any, Any]]
@@ -267,15 +367,21 @@ class Head(NamedTuple):
 
 
 def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
-    """Returns a Head by name, or of your own function (cosines, labels) -> logits.
+    """Returns the Head of a name, or of a function (cosines, labels) -> logits.
 
     Args:
-      head: a key of `HEADS` ('softmax' is the plain one), or the function.
-      **options: keywords of that function; 'magface' also takes `penalty_weight` (the
-        paper's lambda_g).
+      head: a key of `HEADS`, or the function.
+      **options: keyword arguments of that function; 'magface' also takes
+        `penalty_weight`, the paper's lambda_g.
 
     Raises:
       UserError: for an unknown name or option.
+
+    >>> head = make_head("cosface", margin=0.4)
+    >>> cosines, labels, norms = jnp.array([[0.8, 0.6]]), jnp.array([0]), jnp.ones(1)
+    >>> logits, penalty, memory = head.apply(cosines, labels, norms, head.memory)
+    >>> print(logits, penalty, memory)
+    [[25.6 38.4]] 0.0 ()
     """
     if isinstance(head, str):
         check_names("head", [head], HEADS)
@@ -309,7 +415,13 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
 
 
 def softmax(cosines: Array, labels: Array, *, scale: float = 64.0) -> Array:
-    """Softmax on scaled cosines, no margin (NormFace, Wang et al. 2017)."""
+    """Returns scale * cosines [batch, classes], without a margin.
+
+    NormFace: Wang et al. (ACM Multimedia 2017, arXiv 1704.06369).
+
+    >>> print(softmax(jnp.array([[0.8, 0.6]]), jnp.array([0])))
+    [[51.2 38.4]]
+    """
     del labels
     return scale * cosines
 
@@ -336,7 +448,14 @@ def _with_target(cosines: Array, labels: Array, values: Array) -> Array:
 
 
 def _cos_sum(cosine: Array, margin: Array | float) -> Array:
-    """cos(arccos(cosine) + margin), with a finite slope at cosine = +-1."""
+    """Returns cos(arccos(cosine) + margin), with a finite slope at cosine = +-1."""
     cosine = jnp.clip(cosine, -1 + _EDGE, 1 - _EDGE)
     sine = jnp.sqrt(1 - jnp.square(cosine))
     return cosine * jnp.cos(margin) - sine * jnp.sin(margin)
+
+
+def _cos_sum_or_line(cosine: Array, margin: float) -> Array:
+    """Returns `_cos_sum`; cosine - margin * sin(margin) where the angle exceeds pi."""
+    below_pi = cosine > math.cos(math.pi - margin)
+    line = cosine - margin * math.sin(margin)
+    return jnp.where(below_pi, _cos_sum(cosine, margin), line)

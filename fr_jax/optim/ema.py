@@ -12,12 +12,16 @@ PyTree = Any
 
 
 def ema(average: PyTree, new: PyTree, decay: float | jax.Array) -> PyTree:
-    """Returns decay * average + (1 - decay) * new, leaf by leaf, in float32."""
+    """Returns decay * average + (1 - decay) * new for every leaf.
+
+    >>> ema({"w": 1.0}, {"w": 2.0}, 0.9)
+    {'w': 1.1}
+    """
     return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)
 
 
 class EmaState(NamedTuple):
-    """The trained state, and the average of one network's parameters and statistics."""
+    """A system's state, and averaged parameters and statistics of one network."""
 
     live: PyTree
     params: PyTree
@@ -27,13 +31,13 @@ class EmaState(NamedTuple):
 def with_ema(system: System, decay: float) -> System:
     """Returns `system` with an averaged copy of the network that is evaluated.
 
-    That is the NetState which a State is or has as its first field. Training is
-    unchanged; embed, eval_step and hand_over see the average. It moves with each update
-    of that network. The decay rises with their number, min(decay, (1 + n) / (10 + n)),
-    so that the first weights do not hold back a short run.
+    That network is the State itself or its first field, a NetState. Training is
+    unchanged; embed, eval_step and hand_over use the average, which is updated after
+    each update of the network. After n updates the decay is min(decay, (1 + n) /
+    (10 + n)), so that a short run is not dominated by the initial weights.
 
     Raises:
-      UserError: for a decay that is not between 0 and 1.
+      UserError: for a decay outside [0, 1).
     """
     if not 0 <= decay < 1:
         raise UserError(f"an EMA decay of {decay}: use 0.9 to 0.9999")
@@ -55,8 +59,8 @@ def with_ema(system: System, decay: float) -> System:
         warm = jnp.minimum(decay, (1 + before.updates) / (10 + before.updates))
         old = state.params, state.batch_stats
         new = ema(old, (after.params, after.batch_stats), warm)
-        moved = after.updates > before.updates  # a step may update another network
-        new = jax.tree.map(lambda n, o: jnp.where(moved, n, o), new, old)
+        updated = after.updates > before.updates  # or another network was
+        new = jax.tree.map(lambda n, o: jnp.where(updated, n, o), new, old)
         return EmaState(live, *new), metrics
 
     def feedback(state, metrics):
@@ -83,7 +87,7 @@ def network(state: PyTree) -> NetState:
 
 
 def with_network(state: PyTree, net: NetState) -> PyTree:
-    """Returns the state with another NetState in the place of `network(state)`."""
+    """Returns the state with `network(state)` replaced."""
     if isinstance(state, NetState):
         return net
     return state._replace(**{state._fields[0]: net})

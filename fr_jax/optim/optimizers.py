@@ -1,5 +1,10 @@
-"""Optimisers, learning-rate schedules and weight-decay masks."""
+"""Optimisers, learning-rate schedules and weight-decay masks.
 
+SGD follows PyTorch (weight decay added to the gradient), Adam is that of Kingma and Ba
+(ICLR 2015, arXiv 1412.6980).
+"""
+
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.errors import UserError, check_names, check_range
 from fr_jax.system import NetState, score
 
 PyTree = Any
@@ -15,7 +20,7 @@ SCHEDULES = ("step", "cosine", "linear", "constant")
 
 
 class Optimizer(NamedTuple):
-    """A gradient transformation, and its learning rate by number of updates."""
+    """A gradient transformation, and its schedule: number of updates -> rate."""
 
     transform: optax.GradientTransformation
     rate: optax.Schedule
@@ -31,122 +36,120 @@ def from_options(
     num_steps: int | None,
     steps_per_epoch: float | None,
 ) -> Optimizer:
-    """Returns the optimiser that {'name': 'sgd' or 'adam', its arguments} describes.
+    """Returns the optimiser of {'name': 'sgd' or 'adam', its keyword arguments}.
 
     Args:
-      options: over `defaults`; or an Optimizer, which is returned as it is.
-      num_steps, steps_per_epoch: of the run; needed where the schedule counts in them.
+      options: merged over `defaults`; an Optimizer is returned unchanged.
+      num_steps, steps_per_epoch: of the run; needed if the schedule depends on them.
 
     Raises:
-      UserError: for an unknown name, an argument that the optimiser does not take, and
-        a schedule whose length is not known.
+      UserError: for an unknown name or argument, and for a schedule whose length is
+        unknown.
     """
     if isinstance(options, Optimizer):
         return options
     options = {**defaults, **(options or {})}
     name = options.pop("name", "sgd")
     check_names("optimizer", [name], OPTIMIZERS)
-    check_options(f"optimizer {name}", OPTIMIZERS[name], options)
-    known = {"num_steps": num_steps, "steps_per_epoch": steps_per_epoch}
-    return OPTIMIZERS[name](**options, **known)
+    make = OPTIMIZERS[name]
+    accepted = [
+        parameter.name
+        for function in (make, scheduled, rate_schedule)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    check_names(f"option of optimizer {name}", options, accepted)
+    return make(**options, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
 
 
 def by_network(
     options: Mapping[str, Any] | None, networks: Sequence[str], **run: Any
 ) -> dict[str, Optimizer]:
-    """Returns an optimiser for each of several networks, Adam by default.
+    """Returns an optimiser for each network by name, Adam by default.
 
     Args:
-      options: see `from_options`; those of one network alone under its name.
+      options: see `from_options`; the options of one network are under its name.
       **run: num_steps and steps_per_epoch.
     """
     shared = dict(options or {})
-    own = {name: shared.pop(name, {}) for name in networks}
+    specific = {name: shared.pop(name, {}) for name in networks}
     return {
-        name: from_options(shared | own[name], defaults={"name": "adam"}, **run)
-        for name in networks
+        name: from_options(shared | changes, defaults={"name": "adam"}, **run)
+        for name, changes in specific.items()
     }
 
 
 def sgd(
     *,
     learning_rate: float = 0.1,
-    schedule: str = "constant",
-    milestones: Sequence[float] = (),
-    warmup_epochs: float = 0,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     mask: Callable[[PyTree], PyTree] | None = None,
-    clip_norm: float = 0.0,
-    accumulate: int = 1,
-    num_steps: int | None = None,
-    steps_per_epoch: float | None = None,
+    **options: Any,
 ) -> Optimizer:
-    """Returns PyTorch's SGD: decay is added to the gradient before momentum.
+    """Returns SGD as in PyTorch: decay is added to the gradient before momentum.
 
     Args:
-      schedule, milestones, warmup_epochs: see `rate_schedule`.
-      mask: params -> which of them decay; by default `decay_mask`.
-      clip_norm: the gradient's global norm is clipped to it first; 0: not.
-      accumulate: gradients of this many steps are averaged into one update.
+      mask: params -> True for each parameter that decays; by default `decay_mask`.
+      **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
-    rate = rate_schedule(
-        schedule,
-        learning_rate,
-        milestones=milestones,
-        warmup_epochs=warmup_epochs,
-        num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
-        accumulate=accumulate,
-    )
-    chain = [optax.add_decayed_weights(weight_decay, mask or decay_mask)]
-    if momentum:
-        chain.append(optax.trace(momentum))
-    chain.append(optax.scale_by_learning_rate(rate))
-    return _wrapped(optax.chain(*chain), rate, clip_norm, accumulate)
+
+    def transform(rate):
+        chain = [optax.add_decayed_weights(weight_decay, mask or decay_mask)]
+        if momentum:
+            chain.append(optax.trace(momentum))
+        return optax.chain(*chain, optax.scale_by_learning_rate(rate))
+
+    return scheduled(transform, learning_rate, **options)
 
 
 def adam(
     *,
     learning_rate: float = 2e-4,
-    schedule: str = "constant",
-    milestones: Sequence[float] = (),
-    warmup_epochs: float = 0,
     betas: tuple[float, float] = (0.5, 0.999),
-    clip_norm: float = 0.0,
-    accumulate: int = 1,
-    num_steps: int | None = None,
-    steps_per_epoch: float | None = None,
+    **options: Any,
 ) -> Optimizer:
-    """Returns Adam (Kingma and Ba, ICLR 2015); arguments as those of `sgd`."""
-    rate = rate_schedule(
-        schedule,
-        learning_rate,
-        milestones=milestones,
-        warmup_epochs=warmup_epochs,
-        num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
-        accumulate=accumulate,
-    )
-    return _wrapped(optax.adam(rate, *betas), rate, clip_norm, accumulate)
+    """Returns Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980).
 
-
-def _wrapped(
-    transform: optax.GradientTransformation,
-    rate: optax.Schedule,
-    clip_norm: float,
-    accumulate: int,
-) -> Optimizer:
-    check_range("clip_norm", clip_norm, 0)
-    if clip_norm:
-        transform = optax.chain(optax.clip_by_global_norm(clip_norm), transform)
-    if accumulate > 1:
-        steps = optax.MultiSteps(transform, accumulate)
-        transform = steps.gradient_transformation()
-    return Optimizer(transform, lambda updates: rate(updates // accumulate))
+    Args:
+      betas: decay rates of the two moments.
+      **options: keyword arguments of `scheduled` and `rate_schedule`.
+    """
+    return scheduled(lambda rate: optax.adam(rate, *betas), learning_rate, **options)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}
+
+
+def scheduled(
+    transform: Callable[[optax.Schedule], optax.GradientTransformation],
+    learning_rate: float,
+    *,
+    schedule: str = "constant",
+    clip_norm: float = 0.0,
+    accumulate: int = 1,
+    **options: Any,
+) -> Optimizer:
+    """Returns an optimiser with a learning-rate schedule, clipping and accumulation.
+
+    Args:
+      transform: learning-rate schedule -> gradient transformation.
+      schedule: `kind` of `rate_schedule`.
+      clip_norm: largest global norm of the gradient, clipped first; 0: no clipping.
+      accumulate: gradients of this many steps are averaged into one update.
+      **options: other keyword arguments of `rate_schedule`.
+
+    Raises:
+      UserError: see `rate_schedule`; also for a negative `clip_norm`.
+    """
+    rate = rate_schedule(schedule, learning_rate, accumulate=accumulate, **options)
+    update = transform(rate)
+    check_range("clip_norm", clip_norm, 0)
+    if clip_norm:
+        update = optax.chain(optax.clip_by_global_norm(clip_norm), update)
+    if accumulate > 1:
+        update = optax.MultiSteps(update, accumulate).gradient_transformation()
+    return Optimizer(update, lambda updates: rate(updates // accumulate))
 
 
 def rate_schedule(
@@ -162,14 +165,19 @@ def rate_schedule(
     """Returns number of updates -> learning rate.
 
     Args:
-      kind: 'step' (a tenth at each milestone), 'cosine' or 'linear' (to zero at the end
-        of the run), or 'constant'.
-      milestones: epochs, for 'step' alone.
-      warmup_epochs: linear rise from zero before everything else.
+      kind: 'step' (divided by 10 at each milestone), 'cosine' or 'linear' (to zero at
+        the end of the run), or 'constant'.
+      milestones: epochs, for 'step'.
+      warmup_epochs: length of a linear rise from zero before the schedule.
       num_steps: of the whole run; an update takes `accumulate` of them.
 
     Raises:
-      UserError: for another kind, and where the run or the epoch has no known length.
+      UserError: for an unknown kind, and if the length of the run or of an epoch is
+        needed and missing.
+
+    >>> rate = rate_schedule("step", 0.1, milestones=(8,), steps_per_epoch=10)
+    >>> [f"{rate(update):.3f}" for update in (79, 80)]
+    ['0.100', '0.010']
     """
     check_names("schedule", [kind], SCHEDULES)
     for value in milestones:
@@ -189,8 +197,8 @@ def rate_schedule(
     warmup = round(warmup_epochs * updates_per_epoch)
     remaining = max(round((num_steps or 0) / accumulate) - warmup, 1)
     if kind == "step":
-        steps = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
-        tenths = dict.fromkeys(steps, 0.1)
+        updates = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
+        tenths = dict.fromkeys(updates, 0.1)
         after = optax.piecewise_constant_schedule(learning_rate, tenths)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, remaining)
@@ -211,10 +219,10 @@ def apply_gradients(
     optimizer: Optimizer,
     scale: float | jax.Array = 1.0,
 ) -> NetState:
-    """Returns a network after one step of its optimiser.
+    """Returns a network after one optimiser step.
 
     Args:
-      batch_stats: those after the forward pass.
+      batch_stats: running statistics after the forward pass.
       scale: factor of the learning rate in this step.
     """
     updates, opt_state = optimizer.transform.update(
@@ -226,14 +234,14 @@ def apply_gradients(
 
 
 class Plateau(NamedTuple):
-    """What a rate that falls when a score stands still remembers; all arrays."""
+    """State of a schedule that lowers the rate on a plateau of a score; all arrays."""
 
     factor: Any = np.float32(1.0)  # of the learning rate
-    best: Any = np.float32(-1e30)  # finite, as every number of a state must be
-    bad: Any = np.int32(0)  # evaluations without a better score
-    cooldown: Any = np.int32(0)  # evaluations that are not counted
-    highest: Any = np.float32(-1e30)  # for stopping, which counts every better score
-    since: Any = np.int32(0)
+    best: Any = np.float32(-1e30)  # finite: the guard checks every number of a state
+    bad: Any = np.int32(0)  # evaluations without an improvement over `best`
+    cooldown: Any = np.int32(0)  # evaluations still ignored after a reduction
+    highest: Any = np.float32(-1e30)  # for stopping, without a threshold
+    since: Any = np.int32(0)  # evaluations since `highest`
 
 
 def on_plateau(
@@ -246,16 +254,16 @@ def on_plateau(
     threshold: float = 1e-4,
     stop_after: int = 20,
 ) -> tuple[Plateau, bool]:
-    """Returns the plateau after one more score, and whether to stop.
+    """Returns the plateau after one more score, and whether to stop; on the host.
 
-    PyTorch's ReduceLROnPlateau (mode max, relative threshold, applied on the host): the
-    rate falls by `factor` after more than `patience` scores that are not better than
-    the best by `threshold` of it; the `cooldown` scores behind that do not count.
+    As PyTorch's ReduceLROnPlateau (mode 'max', relative threshold): the rate is
+    multiplied by `factor` after more than `patience` scores that do not exceed the best
+    by the share `threshold`; the `cooldown` scores after a reduction are not counted.
 
     Args:
-      stop_after: scores without a strictly higher one, after which to stop; 0: never.
+      stop_after: scores without a strictly higher one until the run stops; 0: never.
     """
-    score = float(np.float32(score))  # as `best` is stored, so that equal is equal
+    score = float(np.float32(score))  # the precision in which `best` is stored
     scale, best, bad, wait, highest, since = (np.asarray(x).item() for x in plateau)
     if score > best * (1 + threshold):
         best, bad = score, 0
@@ -277,7 +285,7 @@ def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
     Args:
       metrics: names of the evaluation metrics whose mean is the score.
       lowers_rate: False keeps the learning rate, so that the score only stops the run.
-      options: keyword arguments of `on_plateau`.
+      **options: keyword arguments of `on_plateau`.
     """
 
     def feedback(state: Any, evaluated: Mapping[str, float]) -> tuple[Any, bool]:
@@ -291,9 +299,9 @@ def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
 
 
 def decay_mask(params: PyTree) -> PyTree:
-    """Returns True for every parameter that is decayed: all but BatchNorm's.
+    """Returns a mask, True for every parameter that decays: all but BatchNorm's.
 
-    A module that owns a 'scale' is a normalisation; its bias is not decayed either.
+    A module with a 'scale' is a normalisation; its bias does not decay either.
     """
 
     def visit(node):
@@ -307,9 +315,9 @@ def decay_mask(params: PyTree) -> PyTree:
 
 
 def all_but_frozen(params: PyTree) -> PyTree:
-    """Returns True for every parameter but the scale of a backbone's last BatchNorm.
+    """Returns a mask, True for all parameters but the scale of the last BatchNorm.
 
-    That one gets no gradient (arcface_torch) and keeps its value; all others decay.
+    That of a backbone has no gradient (arcface_torch) and keeps its value.
     """
 
     def decays(path, _):

@@ -1,8 +1,8 @@
-"""Which of two adversarial networks is updated in a step.
+"""Update schedules of adversarial training: which network a step updates.
 
-Updates come in cycles of d discriminator steps and g generator steps. A schedule says
-(d, g) at the start of each cycle; all of it runs on the device, and a run that is
-interrupted within a cycle resumes within it.
+A cycle is d discriminator steps, then g generator steps; a schedule returns (d, g) at
+the start of each cycle. It runs on the device, and its state is part of the checkpoint,
+so that a run resumes within a cycle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,13 @@ Ratio = Sequence[int]  # (d, g)
 
 
 class Turn(NamedTuple):
-    """Position in the cycle, its (d, g), and the discriminator's running accuracy."""
+    """Position in a cycle.
+
+    Attributes:
+      done: steps of the cycle already taken.
+      discriminator, generator: (d, g) of the cycle.
+      accuracy: moving average of the discriminator's accuracy.
+    """
 
     done: Array
     discriminator: Array
@@ -30,16 +36,16 @@ class Turn(NamedTuple):
 
     @classmethod
     def first(cls) -> "Turn":
-        """Returns the turn that starts a cycle at the first step."""
+        """Returns the position before the first step."""
         return cls(jnp.int32(0), jnp.int32(0), jnp.int32(0), jnp.float32(0))
 
 
 class UpdateSchedule(NamedTuple):
-    """When each network is updated.
+    """A rule for the cycles of updates.
 
     Attributes:
-      ratio: (step, running accuracy) -> (d, g) of the cycle that starts.
-      accuracy_decay: weight of the old value in the running accuracy.
+      ratio: (step, average accuracy) -> (d, g) of the cycle that starts at that step.
+      accuracy_decay: weight of the old value in the average accuracy.
     """
 
     ratio: Callable[[Array, Array], Array]
@@ -47,7 +53,7 @@ class UpdateSchedule(NamedTuple):
 
 
 def fixed(ratio: Ratio = (1, 1)) -> UpdateSchedule:
-    """Returns the schedule of one ratio."""
+    """Returns the schedule with one ratio (d, g)."""
     pair = _ratio(ratio)
     return UpdateSchedule(lambda step, accuracy: pair)
 
@@ -59,11 +65,12 @@ def accuracy_gated(
     threshold: float = 0.9,
     accuracy_decay: float = 0.9,
 ) -> UpdateSchedule:
-    """Returns `strong_ratio` while the discriminator is accurate, else `ratio`.
+    """Returns a schedule: `strong_ratio` if the discriminator is accurate, or `ratio`.
 
     Args:
-      threshold: running accuracy from which the discriminator counts as strong.
-      accuracy_decay: 0 takes the accuracy of a single batch (kayamin's program).
+      threshold: average accuracy from which `strong_ratio` applies.
+      accuracy_decay: see `UpdateSchedule`; 0 uses the accuracy of the last batch
+        (kayamin's program).
     """
     check_range("threshold", threshold, 0, 1)
     check_range("accuracy_decay", accuracy_decay, 0, 1)
@@ -81,24 +88,24 @@ def staged(
     *,
     steps_per_epoch: float = 1.0,
 ) -> UpdateSchedule:
-    """Returns the ratio of the last stage that has begun; `ratio` before the first.
+    """Returns a schedule: the ratio of the current stage, `ratio` before the first.
 
     Args:
-      stages: (first epoch, ratio), ascending.
+      stages: (first epoch, ratio), in ascending order.
+
+    Raises:
+      UserError: for no stages, or stages out of order.
     """
     starts = [round(start * steps_per_epoch) for start, _ in stages]
     if not stages or starts != sorted(starts):
         raise UserError(
             f"stages {tuple(stages)}: give (start, ratio), ascending, at least one"
         )
-    pairs = [_ratio(pair) for _, pair in stages]
-    first = _ratio(ratio)
+    ratios = jnp.stack([_ratio(ratio), *(_ratio(pair) for _, pair in stages)])
+    first_steps = jnp.array(starts)
 
     def choose(step, accuracy):
-        chosen = first
-        for start, pair in zip(starts, pairs):
-            chosen = jnp.where(step >= start, pair, chosen)
-        return chosen
+        return ratios[jnp.sum(step >= first_steps)]
 
     return UpdateSchedule(choose)
 
@@ -106,10 +113,10 @@ def staged(
 def from_options(
     options: UpdateSchedule | str | Mapping[str, Any], steps_per_epoch: float | None
 ) -> UpdateSchedule:
-    """Returns the schedule of a name, or of {'name': ..., its arguments}.
+    """Returns the schedule of a name, or of {'name': ..., its keyword arguments}.
 
     Raises:
-      UserError: for another name, and arguments that the schedule does not take.
+      UserError: for an unknown name or argument.
     """
     if isinstance(options, UpdateSchedule):
         return options
@@ -123,20 +130,16 @@ def from_options(
 
 
 def next_turn(schedule: UpdateSchedule, turn: Turn, step: Array) -> tuple[Array, Turn]:
-    """Returns whether this step updates the discriminator, and the turn after it."""
-    over = turn.done >= turn.discriminator + turn.generator
-    starting = schedule.ratio(step, turn.accuracy)
-    discriminator = jnp.where(over, starting[0], turn.discriminator)
-    generator = jnp.where(over, starting[1], turn.generator)
-    done = jnp.where(over, 0, turn.done)
-    after = turn._replace(
-        done=done + 1, discriminator=discriminator, generator=generator
-    )
-    return done < discriminator, after
+    """Returns whether this step updates the discriminator, and the next position."""
+    starts = turn.done >= turn.discriminator + turn.generator
+    current = jnp.stack([turn.discriminator, turn.generator])
+    ratio = jnp.where(starts, schedule.ratio(step, turn.accuracy), current)
+    done = jnp.where(starts, 0, turn.done)
+    return done < ratio[0], Turn(done + 1, ratio[0], ratio[1], turn.accuracy)
 
 
 def observe(schedule: UpdateSchedule, turn: Turn, accuracy: Array) -> Turn:
-    """Returns the turn with a batch's accuracy in the discriminator's running one."""
+    """Returns the position with a batch's accuracy added to the average accuracy."""
     return turn._replace(accuracy=ema(turn.accuracy, accuracy, schedule.accuracy_decay))
 
 
@@ -146,7 +149,7 @@ def alternate(
     generator_step: Callable[..., tuple[PyTree, dict[str, Array]]],
     *arguments: Any,
 ) -> tuple[PyTree, dict[str, Mean]]:
-    """Runs one of two steps; returns the state and the metrics of both as means.
+    """Returns the state and metrics (means) after one of two steps.
 
     A metric of the step that did not run is `Mean(0, 0)`.
 

@@ -13,20 +13,20 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    """Returns the package of a method: of this one, or any that can be imported.
+    """Returns the package of a method.
 
     Args:
-      name: one of `names()`, or a dotted name such as 'my_package.my_method'.
+      name: one of `names()`, or an importable name such as 'my_package.my_method'.
 
     Raises:
-      UserError: where there is no such package, or it lacks `make` or `load`.
+      UserError: if there is no such package, or it lacks `make` or `load`.
     """
     target = f"{__name__}.{name}" if name in names() else name
     try:
         method = importlib.import_module(target)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{target}.".startswith(f"{error.name}."):
-            raise  # something that the package itself imports
+            raise  # an import within the package failed
         raise UserError(
             f"{unknown('system', name, names())}; a package of your own must be "
             "importable from the folder of the --config file"

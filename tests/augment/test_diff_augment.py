@@ -1,4 +1,4 @@
-"""DiffAugment: what the discriminator sees changes, and gradients pass."""
+"""DiffAugment: images change, and gradients are finite."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_images_change_and_gradients_pass(images, kind):
     assert np.abs(slope(images)).sum() > 0
 
 
-def test_cutout_and_translation_leave_as_much_as_they_should(images):
+def test_cutout_and_translation_keep_the_expected_area(images):
     kept = np.asarray(diff_augment(KEY, images + 9, ["cutout"]))
     assert 0.25 * 0.2 < (kept == 0).mean() < 0.26
     shifted = np.asarray(diff_augment(KEY, jnp.ones_like(images), ["translation"]))

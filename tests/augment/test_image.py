@@ -1,4 +1,4 @@
-"""Augmentation: per-example keys, ranges, and what each operation leaves alone."""
+"""Augmentation: per-example keys, ranges, and invariants of each operation."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_an_example_depends_on_its_own_key_alone(name):
 
 
 @pytest.mark.parametrize("name", SOMETIMES)
-def test_with_probability_zero_nothing_happens(name):
+def test_probability_zero_leaves_images_unchanged(name):
     same = augment.AUGMENTATIONS[name](KEYS, IMAGES, probability=0.0)
     np.testing.assert_allclose(same, IMAGES, atol=1e-3)
 
@@ -67,7 +67,7 @@ def test_low_resolution_keeps_flat_images_and_smooths_noise():
     assert roughness[1] < 0.5 * roughness[0]
 
 
-def test_low_resolution_down_and_up_is_what_resizing_twice_gives():
+def test_low_resolution_matches_resizing_twice():
     """Half the side and back, antialiased triangle both ways, against jax.image."""
     small = jax.image.resize(IMAGES, (32, SIZE // 2, SIZE // 2, 3), "linear")
     expected = jax.image.resize(small, IMAGES.shape, "linear")
@@ -88,7 +88,7 @@ def test_colour_jitter_moves_grey_and_colour_within_bounds():
     np.testing.assert_allclose(only, grey, atol=1e-3)
 
 
-def test_a_policy_is_its_steps_in_turn_with_keys_of_their_own():
+def test_a_policy_applies_its_steps_in_turn_with_separate_keys():
     policy = (("flip", {}), ("crop", {"probability": 1.0}))
     out = augment.augment(KEYS, IMAGES, policy)
     first, second = (
@@ -101,8 +101,8 @@ def test_a_policy_is_its_steps_in_turn_with_keys_of_their_own():
         augment.augment(KEYS, IMAGES, (("flop", {}),))
 
 
-def test_similarity_moves_what_is_there():
-    """Nothing where nothing may move; a bright spot goes where the shift says."""
+def test_similarity_shifts_a_bright_spot():
+    """By the stated shift; unchanged for zero ranges."""
     still = augment.similarity(
         KEYS, IMAGES, probability=1.0, degrees=0.0, scale=0.0, shift=0.0
     )

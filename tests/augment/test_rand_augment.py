@@ -1,4 +1,4 @@
-"""RandAugment on the device against the host's, which is Pillow's to the bit."""
+"""RandAugment on the device against the host's, which equals Pillow's exactly."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ apply = jax.jit(rand_augment.apply)
 
 
 @pytest.mark.parametrize("name", rand_augment.OPERATIONS)
-def test_every_bin_is_the_hosts(name):
+def test_every_bin_matches_the_host(name):
     kind = rand_augment.OPERATIONS.index(name)
     settings = [(n, s) for n in range(1, 17) for s in (1, -1)]
     numbers, signs = np.array(settings, np.int32).T
@@ -39,7 +39,7 @@ def test_every_bin_is_the_hosts(name):
             np.testing.assert_array_equal(found, expected)
 
 
-def test_operations_and_draws_are_the_hosts():
+def test_operations_and_draws_match_the_host():
     assert rand_augment.OPERATIONS == randaugment.OPERATIONS
     keys = augment.example_keys(jax.random.key(0), jnp.arange(4000, dtype=jnp.uint32))
     seen = []
@@ -60,7 +60,7 @@ def test_operations_and_draws_are_the_hosts():
     assert abs(np.corrcoef(draws)[np.triu_indices(3, 1)]).max() < 0.05
 
 
-def test_a_row_depends_on_its_own_key_alone_and_most_change():
+def test_a_row_depends_on_its_key_alone():
     images = np.stack([pictures()[2][:48, :48]] * 24).astype(np.float32)
     keys = augment.example_keys(jax.random.key(0), jnp.arange(24, dtype=jnp.uint32))
     policy = (("rand_augment", {"num_ops": 2}),)
@@ -73,7 +73,7 @@ def test_a_row_depends_on_its_own_key_alone_and_most_change():
     assert 15 < (out != images).any(axis=(1, 2, 3)).sum() <= 24
 
 
-def test_the_mean_of_many_views_is_the_hosts():
+def test_mean_and_spread_of_many_views_match_the_host():
     """The same distribution: mean and spread over 1,500 views of one picture."""
     image = pictures()[2][40:72, 40:72]
     keys = augment.example_keys(jax.random.key(3), jnp.arange(1500, dtype=jnp.uint32))
@@ -114,7 +114,7 @@ print("same")
 """
 
 
-def test_cut_over_devices_it_gives_the_same_and_stays_cut():
+def test_sharded_batches_have_the_same_result_and_stay_sharded():
     done = subprocess.run(
         [sys.executable, "-c", CUT],
         cwd=ROOT,

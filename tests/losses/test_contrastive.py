@@ -1,4 +1,4 @@
-"""MarginNCE against a formula by hand, InfoNCE and its own gradient."""
+"""MarginNCE against its formula, InfoNCE and the gradient of softmax."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def loss(positive, negatives, **options):
 
 
 @pytest.mark.parametrize(("margin", "temperature"), [(0.1, 0.07), (0.5, 1.0)])
-def test_values_are_those_of_the_formula(margin, temperature):
+def test_values_match_the_formula(margin, temperature):
     own = np.exp((POSITIVE.astype(float) - margin) / temperature)
     others = np.exp(NEGATIVES.astype(float) / temperature).sum(1)
     expected = -np.log(own / (own + others))
@@ -35,7 +35,7 @@ def test_without_a_margin_it_is_infonce_and_a_margin_makes_it_harder():
     assert (loss(POSITIVE, NEGATIVES) > found).all()
 
 
-def test_a_masked_negative_is_one_that_is_not_there():
+def test_masked_negatives_equal_absent_negatives():
     valid = RNG.uniform(size=NEGATIVES.shape) < 0.5
     found = loss(POSITIVE, NEGATIVES, valid=valid)
     for row, kept in enumerate(valid):

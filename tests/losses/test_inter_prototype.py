@@ -17,7 +17,7 @@ def test_both_forms_agree_with_the_definition(rows):
         assert float(form(jnp.array(vectors))) == pytest.approx(expected, abs=1e-6)
 
 
-def test_orthogonal_children_cost_nothing_and_equal_ones_most():
+def test_orthogonal_prototypes_cost_nothing_and_equal_ones_most():
     assert float(inter_prototype(5 * jnp.eye(6))) == pytest.approx(0, abs=1e-7)
     equal = jnp.ones((6, 4))
     assert float(inter_prototype(equal)) == pytest.approx(30 / 36, abs=1e-6)
@@ -29,7 +29,7 @@ def test_random_prototypes_start_at_the_expected_value():
 
 
 @pytest.mark.parametrize("form", [pairwise_form, gram_form])
-def test_gradient_pushes_two_children_apart(form):
+def test_the_gradient_separates_two_prototypes(form):
     rows = jnp.array([[1.0, 0.0], [0.8, 0.6]])
     moved = rows - 0.5 * jax.grad(form)(rows)
     before, after = (

@@ -104,7 +104,7 @@ def test_cross_entropy_and_cosines_against_float64():
     np.testing.assert_allclose(loss, expected, rtol=2e-5, atol=1e-5)
 
 
-def test_padded_columns_take_no_part_and_get_no_gradient():
+def test_padded_columns_are_excluded_and_have_no_gradient():
     embeddings, prototypes, labels = random_problem()
     padded = np.pad(prototypes, ((0, 5), (0, 0)))
 
@@ -183,7 +183,7 @@ def test_without_a_margin_every_head_is_softmax(head):
     np.testing.assert_allclose(head(cosines, labels), 64 * cosines, atol=2e-3)
 
 
-def test_the_length_of_embeddings_and_prototypes_does_not_matter():
+def test_cosines_do_not_depend_on_the_norm_of_embeddings_or_prototypes():
     embeddings, prototypes, _ = random_problem()
     plain = margin.cosine_matrix(jnp.array(embeddings), jnp.array(prototypes))
     scaled = margin.cosine_matrix(
@@ -192,7 +192,7 @@ def test_the_length_of_embeddings_and_prototypes_does_not_matter():
     np.testing.assert_allclose(scaled, plain, atol=1e-6)
 
 
-def test_gradient_of_arcface_is_decided_on_purpose():
+def test_gradients_of_arcface_are_exact_or_straight_through():
     cosines = jnp.array([[0.3, 0.1], [-0.2, 0.5]])
     labels = jnp.array([0, 1])
 
@@ -208,7 +208,7 @@ def test_gradient_of_arcface_is_decided_on_purpose():
     )
 
 
-def test_no_margin_for_a_label_that_is_not_here():
+def test_a_label_of_minus_one_has_no_margin():
     labels = jnp.array([-1, -1, -1])
     np.testing.assert_allclose(margin.arcface(COSINES, labels), 64 * COSINES)
     np.testing.assert_allclose(margin.cosface(COSINES, labels), 64 * COSINES)
@@ -228,7 +228,7 @@ def test_magface_penalty_and_margin_fall_and_rise_with_the_norm():
     assert (np.diff(target) < 0).all()
 
 
-def test_adaface_survives_a_batch_of_one():
+def test_adaface_is_finite_for_a_batch_of_one():
     logits, statistics = margin.adaface(
         COSINES[:1], LABELS[:1], jnp.array([10.0]), margin.NormStatistics()
     )
@@ -248,7 +248,7 @@ def test_every_head_by_name(name):
     assert (float(penalty) > 0) == (name == "magface")
 
 
-def test_heads_of_ones_own_and_unknown_ones():
+def test_custom_heads_and_unknown_names():
     head = margin.make_head(
         lambda cosines, labels, factor: factor * cosines, factor=2.0
     )

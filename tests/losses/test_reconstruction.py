@@ -40,7 +40,7 @@ def test_identity_preserving_is_one_less_the_cosine():
     np.testing.assert_allclose(found, [0, 1], atol=1e-6)
 
 
-def test_perceptual_is_one_of_uninformative_maps(rng):
+def test_perceptual_is_one_for_uninformative_maps(rng):
     truth = [jnp.asarray(rng.normal(size=(5, 4, 4, 3)) * scale) for scale in (1, 50)]
     np.testing.assert_allclose(reconstruction.perceptual(truth, truth), np.zeros(5))
     means = [jnp.broadcast_to(t.mean((0, 1, 2)), t.shape) for t in truth]

@@ -83,7 +83,7 @@ def test_ema_is_a_weighted_sum_leaf_by_leaf():
     np.testing.assert_allclose(found["a"], [1.5, 3.0])
 
 
-def test_the_average_follows_the_recursion_of_the_first_networks_updates():
+def test_the_average_is_updated_with_the_first_network():
     decay = 0.3
     states, metrics = run(with_ema(of_two_networks(), decay), 12)
     assert metrics == {"step": 12}
@@ -121,7 +121,7 @@ def test_the_average_is_evaluated_and_handed_over():
     assert variables == {"params": state.params}
 
 
-def test_the_average_starts_at_what_init_is_given():
+def test_the_average_starts_from_the_given_variables():
     system = with_ema(of_two_networks(), 0.9)
     state = system.init(jax.random.key(0), {}, {"start": 5})
     assert state.params == {"w": 5} and state.batch_stats == {"mean": -5}
@@ -132,14 +132,14 @@ def test_no_optional_function_is_added():
     assert (system.eval_step, system.feedback, system.partition) == (None, None, {})
 
 
-def test_feedback_is_that_of_the_live_state():
+def test_feedback_acts_on_the_live_state():
     system = with_ema(of_two_networks(feedback=True), 0.9)
     state = run(system, 1)[0][-1]
     after, stop = system.feedback(state, {})
     assert stop and after.live.step == 99 and after.params == state.params
 
 
-def test_the_average_lies_where_its_network_lies():
+def test_the_average_is_sharded_as_its_network():
     system = with_ema(of_two_networks(partition=True), 0.9)
     state = run(system, 1)[0][-1]
     state = jax.tree.map(lambda leaf: jnp.zeros((2,)), state)

@@ -37,7 +37,7 @@ def test_schedules_begin_with_a_warmup_and_end_with_the_run(kind, middle, end):
     assert float(rate(110)) == pytest.approx(end, abs=1e-8)
 
 
-def test_a_warmup_comes_before_milestones_of_the_whole_run():
+def test_milestones_count_from_the_start_of_the_warmup():
     rate = optimizers.rate_schedule(
         "step", 0.1, milestones=(3,), warmup_epochs=1, **SCHEDULE
     )
@@ -99,7 +99,7 @@ def moved(optimizer, gradient=2.0):
     return float(after.params["w"][0])
 
 
-def test_options_come_over_the_defaults():
+def test_options_override_the_defaults():
     defaults = {"learning_rate": 0.5, "weight_decay": 0.0}
     assert moved(from_options({}, **defaults)) == pytest.approx(-1)
     assert moved(from_options(None, **defaults)) == pytest.approx(-1)
@@ -111,7 +111,7 @@ def test_options_come_over_the_defaults():
     assert from_options(own) is own
 
 
-def test_the_rate_is_that_of_the_schedule():
+def test_the_optimizer_has_the_rate_of_its_schedule():
     optimizer = from_options({"schedule": "cosine", "learning_rate": 0.5})
     assert float(optimizer.rate(0)) == 0.5
     assert float(optimizer.rate(55)) == pytest.approx(0.25)
@@ -134,11 +134,11 @@ def test_invalid_options_are_refused(match, options):
         from_options(options)
 
 
-def test_an_unknown_length_is_an_error_where_a_schedule_needs_it():
-    known = {"defaults": {}, "num_steps": None, "steps_per_epoch": None}
+def test_a_schedule_without_its_length_is_refused():
+    unknown = {"defaults": {}, "num_steps": None, "steps_per_epoch": None}
     with pytest.raises(UserError, match="give num_steps, or schedule='constant'"):
-        optimizers.from_options({"schedule": "cosine"}, **known)
-    optimizers.from_options({"schedule": "constant"}, **known)
+        optimizers.from_options({"schedule": "cosine"}, **unknown)
+    optimizers.from_options({"schedule": "constant"}, **unknown)
 
 
 # --- updates ------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_ir_se50_splits_into_the_published_decay_groups():
     assert (len(decayed), sum(decayed)) == (127, 43_771_328)
 
 
-def test_sgd_is_pytorchs():
+def test_sgd_matches_pytorch():
     params = {"conv": {"kernel": jnp.array([1.0, -2.0])}, "bn": {"scale": jnp.ones(1)}}
     optimizer = optimizers.sgd(learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     state = optimizer.init(params)
@@ -206,7 +206,7 @@ def test_accumulated_gradients_are_one_averaged_update():
     np.testing.assert_allclose(current["w"], expected["w"], rtol=1e-6)
 
 
-def test_clipping_bounds_the_whole_gradient():
+def test_clipping_bounds_the_global_norm():
     params = {"w": jnp.array([3.0, 4.0])}
     options = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": 1.0}
     optimizer = optimizers.sgd(learning_rate=1.0, **options)
@@ -214,7 +214,7 @@ def test_clipping_bounds_the_whole_gradient():
     np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
 
 
-def test_adam_is_kingma_and_bas():
+def test_adam_matches_the_paper():
     optimizer = optimizers.adam(learning_rate=0.1, betas=(0.5, 0.9))
     net = NetState.create({"w": jnp.array([1.0])}, {}, optimizer)
     weight, first, second = 1.0, 0.0, 0.0
@@ -237,8 +237,8 @@ def plateaued(scores, **options):
     return factors, stops
 
 
-def test_a_rate_falls_eleven_scores_after_the_best_and_the_run_stops_after_twenty():
-    """The paper's settings: it always gets nine more epochs at the lower rate."""
+def test_the_rate_falls_after_eleven_scores_and_the_run_stops_after_twenty():
+    """The settings of USynthFace: nine more epochs follow at the lower rate."""
     factors, stops = plateaued([0.5, 0.6] + 20 * [0.6])
     assert factors[:12] == [1.0] * 12
     np.testing.assert_allclose(factors[12:], 0.1)
@@ -253,7 +253,7 @@ def test_a_rate_falls_eleven_scores_after_the_best_and_the_run_stops_after_twent
     ],
     ids=["patient", "impatient"],
 )
-def test_the_plateau_is_pytorchs(options):
+def test_the_plateau_matches_pytorch(options):
     torch = pytest.importorskip("torch")
     scores = 0.9 + 0.05 * np.cumsum(np.random.default_rng(0).normal(size=120)) / 10
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -273,7 +273,7 @@ def test_stop_after_zero_never_stops_the_run():
     assert plateaued([0.5] * 50, stop_after=0)[1] == [False] * 50
 
 
-def test_everything_decays_but_the_frozen_scale():
+def test_all_parameters_decay_except_the_frozen_scale():
     params = {"bn1": {"scale": 1, "bias": 1}, "features": {"scale": 1, "bias": 1}}
     assert optimizers.all_but_frozen({"backbone": params, "head": {"kernel": 1}}) == {
         "backbone": {

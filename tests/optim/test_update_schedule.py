@@ -22,7 +22,7 @@ from fr_jax.system import Mean
 
 
 def turns(schedule, steps, accuracies=None):
-    """Returns a letter for each step: D for the discriminator's, g for the other's.
+    """Returns a letter for each step: D updates the discriminator, g the generator.
 
     The discriminator's running accuracy is set to `accuracies`.
     """
@@ -44,8 +44,8 @@ def test_fixed_repeats_one_ratio(ratio, expected):
     assert turns(fixed(ratio), 12) == expected
 
 
-def test_accuracy_gated_holds_the_discriminator_back_while_it_is_strong():
-    # What holds at the start of a cycle holds to its end.
+def test_accuracy_gated_uses_the_strong_ratio_above_the_threshold():
+    # The ratio at the start of a cycle holds to its end.
     accuracies = [0.0] * 3 + [0.95] * 4 + [0.5] * 20
     gated = accuracy_gated(threshold=0.9)
     assert turns(gated, 13, accuracies) == "DgDgDggggDgDg"
@@ -54,7 +54,7 @@ def test_accuracy_gated_holds_the_discriminator_back_while_it_is_strong():
     assert turns(own, 6, [0.5] * 6) == "DggDgg"  # from the threshold on
 
 
-def test_staged_takes_the_last_stage_that_has_begun():
+def test_staged_uses_the_ratio_of_the_current_stage():
     assert turns(staged([(4, (1, 3))]), 12) == "DgDgDgggDggg"
     several = staged([(1, (1, 2)), (2, (2, 1))], (1, 1), steps_per_epoch=4)
     assert turns(several, 14) == "DgDg" + "DggDgg" + "DDgD"
@@ -67,7 +67,7 @@ def test_a_custom_schedule():
     assert turns(UpdateSchedule(ratio), 7) == "DggDgDg"
 
 
-def test_a_turn_continues_within_its_cycle():
+def test_a_cycle_resumes_from_a_checkpoint():
     schedule, turn, whole = fixed((2, 3)), Turn.first(), ""
     for step in range(7):
         if step == 3:  # as a checkpoint keeps it
@@ -114,7 +114,7 @@ def generator_step(state, amount):
     ],
     ids=["discriminator", "generator"],
 )
-def test_metrics_of_the_step_that_did_not_run_count_nothing(chosen, state, metrics):
+def test_metrics_of_the_other_step_have_count_zero(chosen, state, metrics):
     run = jax.jit(
         lambda chosen, state: alternate(
             chosen, discriminator_step, generator_step, state, 7.0
@@ -146,7 +146,7 @@ def test_schedules_by_options(options, expected):
     assert turns(from_options(options, steps_per_epoch=2), 8) == expected
 
 
-def test_stages_are_steps_where_the_epoch_is_not_known():
+def test_stages_are_in_steps_if_the_epoch_is_unknown():
     schedule = from_options({"name": "staged", "stages": [(2, (1, 2))]}, None)
     assert turns(schedule, 8) == "DgDggDgg"
 

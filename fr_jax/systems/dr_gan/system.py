@@ -1,12 +1,17 @@
 """DR-GAN: an identity feature without pose, and the face in any pose from it.
 
 Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
-Recognition (CVPR 2017) and Representation Learning by Rotating Your Faces (TPAMI 2018).
+Recognition (CVPR 2017, DOI 10.1109/CVPR.2017.141) and Representation Learning by
+Rotating Your Faces (TPAMI 2018, arXiv 1705.11136).
 The generator encodes one image of an identity, or fuses several by learned confidence,
 and decodes them in a target pose; the discriminator classifies identity and pose, and
 real or fake. The encoder is the recogniser. A step updates one of the two networks
 (`optim.update_schedule`), or the generator alone. Published programs differ much;
-`presets` names their choices.
+`presets` names their choices. With x real and x' synthesised images, r, d and p the
+discriminator's heads of real or fake, identity and pose, the losses of TPAMI are
+
+    L_D = BCE(r(x), 1) + BCE(r(x'), 0) + CE(d(x), identity) + CE(p(x), pose)
+    L_G = BCE(r(x'), 1) + CE(d(x'), identity) + CE(p(x'), target pose)
 
     fr-jax train --config=configs/dr_gan.py:smoke --workdir=runs/smoke
 """

@@ -1,6 +1,9 @@
-"""What Inter-Prototype trains on: identities, some known to own child images."""
+"""Training data of Inter-Prototype: identities, some with child images.
 
-import functools
+Lee et al. (BMVC 2021, arXiv 2110.11630): a child identity has at least `child_filter`
+(10) images at an age below `age_below` (13 years).
+"""
+
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +20,7 @@ from fr_jax.training.streams import GeneratedStream
 
 def load(config: Any, context: Context) -> TrainingData:
     """Returns the data of `config.data`; see `configs/inter_prototype.py`."""
-    by_source = {"records": _records, "rendered": _rendered, "generated": _generated}
+    by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
     check_names("data source", [config.source], by_source)
     return by_source[config.source](config, context)
 
@@ -28,14 +31,14 @@ def _records(config: Any, context: Context) -> TrainingData:
     records = sources.open_records(options.path, identities=options.identities)
     if unlabelled := int(np.sum(records.label < 0)):
         raise UserError(
-            f"{unlabelled:,} of the images have no label, which inter_prototype learns "
-            "from; convert a folder of identities instead"
+            f"{unlabelled:,} of the images have no label, which inter_prototype needs; "
+            "convert a folder of identities instead"
         )
-    expected, found = options.expected_identities, len(records.identities)
-    if expected and expected != found:
+    expected, count = options.expected_identities, len(records.identities)
+    if expected and expected != count:
         raise UserError(
             f"config.data.records.expected_identities is {expected:,}, the records "
-            f"have {found:,}; set it to 0 to take what they have"
+            f"have {count:,}; set it to 0 to accept any number"
         )
     children, notes = _children(config.children, records.identities, context)
     provenance = sources.provenance(records)._replace(notes=notes)
@@ -44,41 +47,63 @@ def _records(config: Any, context: Context) -> TrainingData:
 
 
 def _rendered(config: Any, context: Context) -> TrainingData:
-    """Rendered identities, each image rendered once and kept in memory."""
-    face_set = _face_set(config.rendered)
-    faces = sources.rendered(config.rendered, context, face_set)
-    age = sets.label(face_set, context.seed, faces.label, faces.number).codes.age
-    count, young = len(faces.identities), age < config.children.age_below
-    images = np.bincount(faces.label[young], minlength=count)
-    children = np.flatnonzero(images >= max(config.children.child_filter, 1))
-    stream = _stored(config, context, faces)
-    return _of_rendered(config, context, faces, stream, children)
+    """Rendered identities, evaluated on unseen ones.
+
+    The source 'rendered' renders each image once and keeps it in memory, 'generated'
+    renders new images for every batch.
+    """
+    options = config.rendered
+    sources.check_rendered(options)
+    for name in ("age_file", "published", "stand_ins"):
+        if config.children[name]:
+            raise UserError(
+                f"config.data.children.{name} is {config.children[name]!r}, for "
+                "records; rendered identities have ages: set "
+                "config.data.rendered.child_share"
+            )
+    face_set = sets.default(options.max_yaw)
+    if options.child_share:
+        face_set = sets.ages(options.child_share, options.max_yaw)
+    faces = sources.rendered(options, context, face_set)
+    if config.source == "generated":
+        numbers = np.arange(options.num_identities)
+        child = sets.child_owners(context.seed, numbers, options.child_share)
+        stream = _generated(config, context, face_set)
+    else:
+        age = sets.label(face_set, context.seed, faces.label, faces.number).codes.age
+        young = faces.label[age < config.children.age_below]
+        images = np.bincount(young, minlength=len(faces.identities))
+        child = images >= max(config.children.child_filter, 1)
+        stream = _stored(config, context, faces)
+    unseen = sources.unseen_pairs(options, context)
+    return _data(
+        config,
+        len(faces.label),
+        np.flatnonzero(child).tolist(),
+        lambda: Streams(stream(), final_evaluators=[unseen()]),
+        sources.provenance(faces),
+    )
 
 
-def _generated(config: Any, context: Context) -> TrainingData:
-    """Rendered identities, every image new and none kept."""
-    options, seed = config.rendered, context.seed
-    face_set = _face_set(options)
+def _generated(
+    config: Any, context: Context, face_set: sets.FaceSet
+) -> Callable[[], Stream]:
+    """Returns a function that opens a stream of new images."""
     make_batch = batches.make(
         face_set,
-        options.num_identities,
+        config.rendered.num_identities,
         config.batch_size,
-        seed=seed,
+        seed=context.seed,
         images_per_identity=config.images_per_identity,
-        size=options.size,
+        size=config.rendered.size,
         mesh=context.mesh,
     )
-    numbers = np.arange(options.num_identities)
-    children = np.flatnonzero(sets.child_owners(seed, numbers, options.child_share))
-    stream = functools.partial(
-        GeneratedStream, make_batch, config.batch_size, seed=seed, mesh=context.mesh
-    )
-    faces = sources.rendered(options, context, face_set)
-    return _of_rendered(config, context, faces, stream, children)
+    options = {"seed": context.seed, "mesh": context.mesh}
+    return lambda: GeneratedStream(make_batch, config.batch_size, **options)
 
 
 def _stored(config: Any, context: Context, faces: Any) -> Callable[[], Stream]:
-    """A function that opens the stream of records or of rendered faces."""
+    """Returns a function that opens the stream of records or of rendered faces."""
     from data_pipelines import samplers
 
     label, size, seed = faces.label, config.batch_size, context.seed
@@ -87,38 +112,6 @@ def _stored(config: Any, context: Context, faces: Any) -> Callable[[], Stream]:
     else:
         sampler = samplers.epochs(len(label), size, seed=seed)
     return lambda: sources.stream(faces, sampler, {"label": label}, context)
-
-
-def _of_rendered(
-    config: Any,
-    context: Context,
-    faces: sources.Rendered,
-    stream: Callable[[], Stream],
-    children: np.ndarray,
-) -> TrainingData:
-    """Rendered identities, evaluated on unseen ones of the same kind."""
-    for name in ("age_file", "published", "stand_ins"):
-        if config.children[name]:
-            raise UserError(
-                f"config.data.children.{name} is {config.children[name]!r}, for "
-                "records; rendered identities have ages: set "
-                "config.data.rendered.child_share"
-            )
-    unseen = sources.unseen_pairs(config.rendered, context)
-    return _data(
-        config,
-        len(faces.label),
-        children.tolist(),
-        lambda: Streams(stream(), final_evaluators=[unseen()]),
-        sources.provenance(faces),
-    )
-
-
-def _face_set(options: Any) -> sets.FaceSet:
-    sources.check_rendered(options)
-    if options.child_share:
-        return sets.ages(options.child_share, options.max_yaw)
-    return sets.default(options.max_yaw)
 
 
 def _data(
@@ -142,7 +135,7 @@ def _data(
 def _children(
     options: Any, names: list[str], context: Context
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Classes of the child identities, by an age file or seeded ones, and notes."""
+    """Returns labels of the child identities, by age file or at random, and notes."""
     from data_pipelines.protocols import identities
 
     def say(text):
@@ -150,8 +143,8 @@ def _children(
             print(text, file=sys.stderr)
 
     if published := options.published:
-        known = identities.PUBLISHED_CHILDREN
-        check_names("config.data.children.published", [published], known)
+        available = identities.PUBLISHED_CHILDREN
+        check_names("config.data.children.published", [published], available)
     if count := options.stand_ins:
         say(
             f"child identities: {count} of {len(names):,}, chosen with seed "
@@ -173,9 +166,9 @@ def _children(
     labels = identities.child_labels(
         options.age_file, child_filter=options.child_filter, age_below=options.age_below
     )
-    # By name: the number of a folder is not its place in sorted order.
-    place = {int(name): number for number, name in enumerate(names) if name.isdigit()}
-    children = [place[label] for label in labels if label in place]
+    # Age files have folder names as numbers, which differ from labels.
+    by_name = {int(name): label for label, name in enumerate(names) if name.isdigit()}
+    children = [by_name[number] for number in labels if number in by_name]
     counts = f"{len(labels):,} of {len(names):,}"
     if published:
         total, owners = identities.PUBLISHED_CHILDREN[published]

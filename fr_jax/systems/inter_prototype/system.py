@@ -1,17 +1,22 @@
-"""Inter-Prototype: margin softmax whose child prototypes are pushed apart.
+"""Inter-Prototype: margin softmax with separated prototypes of child identities.
 
 Lee, Yun, Park, Kim, Choo: Improving Face Recognition with Large Age Gaps by Learning
-to Distinguish Children (BMVC 2021). A child and an adult of one identity are hard to
-match because children crowd together; the classifier rows of the identities known to
-own child photos are pushed towards right angles. Without child identities this is
-plain margin softmax, so it serves every margin loss in `losses.margin`.
+to Distinguish Children (BMVC 2021, arXiv 2110.11630). A child and an adult of one
+identity are hard to match because embeddings of children are close to each other. The
+prototypes, the classifier rows, of identities with child images are pushed towards
+right angles:
+
+    L = L_m + lambda L_ip,    L_ip = mean over i, j of (cos_ij - [i = j])^2
+
+with L_m a margin softmax loss (`losses.margin`) and cos_ij the cosines of prototypes of
+child identities (`losses.inter_prototype`). Without child identities it is L_m alone.
 
 | here | the authors' code |
 |---|---|
-| cosines clipped at 1 - 1e-7 before the square root | at 1: NaN gradients |
+| cosines clipped to 1 - 1e-7 before the square root | to 1: NaN gradients |
 | batches of one size | a last batch of one row breaks BatchNorm |
-| evaluated at the end of an epoch | one step into the next, never the last |
-| embedding handed over raw | normalised inside the network |
+| evaluation at the end of an epoch | one step into the next, never the last |
+| raw embeddings handed over | normalised inside the network |
 
     fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/smoke
 """
@@ -39,8 +44,8 @@ from fr_jax.system import (
     check_variables,
 )
 
-# Classifier rows are padded to a multiple of this: any mesh can shard them and a
-# checkpoint of 8 devices fits 1.
+# Classifier rows are padded to a multiple of this, so that a checkpoint fits 1, 2, 4, 8
+# devices.
 _ROW_MULTIPLE = 128
 _OPTIMIZER = {"schedule": "step", "milestones": (28, 38, 46)}
 
@@ -69,18 +74,18 @@ def make(
 
     Args:
       backbone, backbone_options: see `models.create`.
-      head, head_options: see `losses.margin.make_head`; a function of your own
-        (cosines, labels) -> logits will do.
-      child_classes: labels of the identities whose prototypes are pushed apart.
+      head, head_options: see `losses.margin.make_head`; a name, or a function (cosines,
+        labels) -> logits.
+      child_classes: labels of the child identities.
+      lambda_child: lambda, the weight of L_ip.
       optimizer: options of `optim.optimizers.sgd` or `adam`, over the paper's.
       augmentation: see `augment.augment`.
-      num_steps, steps_per_epoch: of the run, where the schedule needs them.
-      pretrained: the network that `init` will be given as 'init'; its variables come
-        at `init`.
+      num_steps, steps_per_epoch: of the run, if the schedule needs them.
+      pretrained: the network passed to `init` as 'init'.
 
     Raises:
-      UserError: for fewer than two classes, a child class that is none of them, and
-        unknown names.
+      UserError: for fewer than two classes, a child class out of range, and unknown
+        names.
     """
     check_given(pretrained, ["init"])
     if num_classes < 2:
@@ -95,7 +100,7 @@ def make(
     model = models.create(backbone, **options)
     spec = InputSpec(size=image_size)
     margin_head = margins.make_head(head, **(head_options or {}))
-    children = jnp.array(child_classes, jnp.int32) if len(child_classes) else None
+    children = jnp.array(child_classes, jnp.int32)
     optimiser = optimizers.from_options(
         optimizer,
         defaults=_OPTIMIZER,
@@ -141,20 +146,19 @@ def make(
             cosines, labels, margins.length(embeddings), statistics["head"]
         )
         margin_loss = jnp.mean(margins.cross_entropy(logits, labels, num_classes))
-        total = margin_loss + penalty
-        metrics = {"margin_loss": margin_loss}
-        if children is not None:
-            metrics["inter_prototype_loss"] = inter_prototype(
-                params["prototypes"][children]
-            )
-            total += lambda_child * metrics["inter_prototype_loss"]
-        own = margins.target_cosine(cosines, labels)
+        target = margins.target_cosine(cosines, labels)
         highest = jnp.max(cosines[:, :num_classes], axis=1)
-        metrics |= {
-            "loss": total,
-            "accuracy": jnp.mean(own >= highest),
-            "target_cosine": jnp.mean(own),
+        metrics = {
+            "margin_loss": margin_loss,
+            "accuracy": jnp.mean(target >= highest),
+            "target_cosine": jnp.mean(target),
         }
+        total = margin_loss + penalty
+        if len(children):
+            separation = inter_prototype(params["prototypes"][children])
+            metrics["inter_prototype_loss"] = separation
+            total += lambda_child * separation
+        metrics["loss"] = total
         statistics = {"backbone": updated["batch_stats"], "head": memory}
         return total, (statistics, metrics)
 
@@ -170,7 +174,7 @@ def make(
         state = optimizers.apply_gradients(state, gradients, statistics, optimiser)
         return state, metrics
 
-    def backbone_variables(state):
+    def variables(state):
         return {
             "params": state.params["backbone"],
             "batch_stats": state.batch_stats["backbone"],
@@ -178,12 +182,11 @@ def make(
 
     def embed(state, batch):
         images = prepare(batch["image"], spec)
-        embeddings: Any = model.apply(backbone_variables(state), images)
+        embeddings: Any = model.apply(variables(state), images)
         return {"embedding": embeddings, "quality": margins.length(embeddings)}
 
     def hand_over(state):
-        variables = backbone_variables(state)
-        network = Network(backbone, models.plain(options), variables, spec)
+        network = Network(backbone, models.plain(options), variables(state), spec)
         return {"embedding": network}
 
     expects = {

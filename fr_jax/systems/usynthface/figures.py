@@ -1,4 +1,4 @@
-"""Figures of learning without labels: its pairs, its augmentation, its cosines."""
+"""Figures of contrastive training: pairs, augmentation and cosines of the pairs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,15 @@ Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 @dataclasses.dataclass(eq=False)
 class PairFigures:
-    """An evaluator that measures nothing and draws three figures.
+    """An evaluator without metrics that draws three figures.
 
-    pairs.png: pairs as the network sees them; augmentation.png: every operation on two
-    faces; pair_cosines.png: cosines of the two views of an identity, and of others.
+    pairs.png: augmented pairs; augmentation.png: every operation on two faces;
+    pair_cosines.png: cosines of two views of one identity, and of different identities.
 
     Args:
-      faces: uint8 [2, H, W, 3] without augmentation, of the second figure.
-      policy: what the device does to images; () where the host does it; None where
-        nothing is augmented.
+      stream: of batches with `image`, `positive`, `label` and `seed`.
+      faces: uint8 [2, H, W, 3] without augmentation, for augmentation.png.
+      policy: augmentation on the device; () if the host augments; None for none.
       num_ops, magnitude: of RandAugment.
     """
 
@@ -47,18 +47,18 @@ class PairFigures:
         return {}
 
     def draw(self, folder: epath.Path) -> list[epath.Path]:
-        """Draws the figures; returns their paths."""
+        """Draws the figures and returns their paths."""
         assert self._embedder is not None
         size = self._embedder.network.input_spec.size
         image, positive, label = self.views(_MEASURED, size)
         paths = [folder / "pairs.png", folder / "pair_cosines.png"]
-        beside = list(np.concatenate([image, positive], axis=2)[:_SHOWN])
-        figures.contact_sheet(beside, paths[0], columns=6)
+        side_by_side = list(np.concatenate([image, positive], axis=2)[:_SHOWN])
+        figures.contact_sheet(side_by_side, paths[0], columns=6)
         scores = self._embedder.embed(image) @ self._embedder.embed(positive).T
-        same = np.eye(len(label), dtype=bool)
-        own = (label[:, None] == label[None]) & (label >= 0)[:, None]
-        counted = same | ~own
-        curve = scores[counted], same[counted]
+        pair = np.eye(len(label), dtype=bool)
+        same_identity = (label[:, None] == label[None]) & (label >= 0)[:, None]
+        counted = pair | ~same_identity
+        curve = scores[counted], pair[counted]
         figures.cosines({"views trained on": curve}, paths[1])
         if self.policy is not None:
             paths.append(folder / "augmentation.png")
@@ -68,20 +68,19 @@ class PairFigures:
     def _draw_operations(self, path: epath.Path) -> None:
         from data_pipelines.vision import rand_augment
 
+        options = {"num_ops": self.num_ops, "magnitude": self.magnitude}
         examples = []
         for number, face in enumerate(self.faces):
             rng = np.random.default_rng(number)
-            examples += rand_augment.examples(
-                face, rng, num_ops=self.num_ops, magnitude=self.magnitude
-            )
+            examples += rand_augment.examples(face, rng, **options)
         titles, images = zip(*examples)
         figures.contact_sheet(images, path, columns=10, titles=titles)
 
     def views(self, count: int, size: int) -> tuple[np.ndarray, ...]:
-        """Returns the first pairs of a run: image, positive uint8, and label.
+        """Returns the first pairs of a run: image, positive, uint8, and label.
 
-        As in training, what the device augments has the network's size already; the
-        host has augmented images of the size that they are stored in.
+        As in training, the device augments images of the network's size, the host
+        images of their stored size.
         """
         stream = self.stream
         batches = [stream.batch_at(n) for n in range(-(-count // stream.batch_size))]

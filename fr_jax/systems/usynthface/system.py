@@ -1,32 +1,30 @@
 """USynthFace: momentum contrast on faces without labels.
 
 Boutros, Klemt, Fang, Kuijper, Damer: Unsupervised Face Recognition using Unlabeled
-Synthetic Data (FG 2023). Two images of one synthetic identity are pulled together; a
-queue of the keys of other identities, encoded by a slowly moving average of the
-network, is pushed away (MoCo v1), and the positive must win by a margin
-(`losses.contrastive`).
+Synthetic Data (FG 2023, arXiv 2211.07371, DOI 10.1109/FG57933.2023.10042627).
+Two images of one synthetic identity are a query and its positive key; the negatives are
+a queue of keys of other identities. Keys are encoded by a moving average of the query
+network (MoCo: He et al., CVPR 2020, arXiv 1911.05722). The loss is MarginNCE, InfoNCE
+with a margin m and temperature T (`losses.contrastive`):
 
-Where this differs from the authors' code, and what restores theirs:
+    -log(exp((s+ - m) / T) / (exp((s+ - m) / T) + sum_i exp(s_i / T)))
 
-* Random rows of the queue are no negatives; there they are, for the first K / B steps:
-  `queue.mask_unfilled=False`.
-* Keys of the query's own identity are no negatives; there they are, where an earlier
-  epoch left them: `queue.mask_identity=False`, above K = N / 2 `queue.force=True` too.
-* Gradients can be clipped; there a call clips the last step's, to no effect:
-  `optimizer.clip_norm=0` (default).
-* Statistics of BatchNorm are averaged over the groups; there they are those of the
-  first device: `backbone_options.bn_first_group=True`.
-* Rate and stop follow `plateau_metrics`; there the accuracies on three test sets:
-  name those.
-* Faces lie where those of evaluation sets do; there 8 px to the left of them:
-  `data.records.template=train96`.
-* The detector of alignment sees RGB; there BGR, though it was trained on RGB:
-  `fr-jax data align --legacy-bgr`.
+| here | the authors' code | to restore theirs |
+|---|---|---|
+| unfilled rows are masked | random negatives | `queue.mask_unfilled=False` |
+| keys of the query's identity are masked | negatives | `queue.mask_identity=False` |
+| gradients can be clipped | no effect | `optimizer.clip_norm=0` (default) |
+| BatchNorm statistics: mean of groups | first device | `bn_first_group=True` |
+| rate and stop: `plateau_metrics` | three test sets | name these sets |
+| faces aligned as in evaluation | 8 px to the left | `data.records.template=train96` |
+| face detector has RGB input | BGR | `fr-jax data align --legacy-bgr` |
 
-An epoch has every identity once, in a random order of its own. A queue of K keys of N
-identities holds the query's own key of the epoch before in (K / N)^2 / 2 of all queries
-(K <= N): 5 % with the paper's 32,768 of 100,000, 12.5 % at N / 2. Such a key would be
-pushed away like an impostor's; masked, it is one negative less.
+`bn_first_group` is one of `backbone_options`; without `queue.mask_identity` a queue of
+more than N / 2 keys also needs `queue.force=True`.
+
+An epoch has every identity once, in random order. A queue of K keys of N identities
+contains a key of the query's identity, of the previous epoch, for (K / N)^2 / 2 of all
+queries (K <= N): 5 % for the paper's 32,768 of 100,000, 12.5 % for N / 2.
 
     fr-jax train --config=configs/usynthface.py:smoke --workdir=runs/smoke
 """
@@ -67,7 +65,7 @@ _AUGMENTATION = (("flip", {}), ("rand_augment", {"num_ops": 4, "magnitude": 16})
 
 
 class State(NamedTuple):
-    """The trained query network, the key network that follows it, and the queue."""
+    """The query network, its moving average (the key network), and the queue."""
 
     query: NetState
     key_params: Any
@@ -99,56 +97,55 @@ def make(
     """Returns the system; the defaults are the paper's.
 
     Batches have `image` and `positive` uint8 [B, H, W, 3], two images of one identity
-    or the same one twice, `label` int32 [B], that identity's number (-1: unknown), and
-    `seed` uint32 [B]. Metrics: loss; chance_loss, ln(negatives + 1), the loss of a
-    network that knows nothing, to which the margin adds at most margin / temperature;
-    top1 and top5 of finding the positive, with the margin taken off it;
-    positive_cosine, negative_cosine; embedding_spread, 1 where queries cover the sphere
-    and 0 where all are the same (a collapse); valid_negatives of a query; queue_fill;
+    or the same image twice, `label` int32 [B], the identity (-1: unknown), and `seed`
+    uint32 [B]. Metrics: loss; chance_loss, ln(negatives + 1), the loss of equal cosines
+    without a margin (which adds at most margin / temperature); top1 and top5, the share
+    of queries whose positive, less the margin, ranks first or in the first five;
+    positive_cosine, negative_cosine; embedding_spread, 1 for queries spread over the
+    sphere, 0 for equal ones (a collapse); valid_negatives per query; queue_fill;
     learning_rate.
 
     Args:
       num_classes: identities that the batches are sampled from.
-      backbone, backbone_options: see `models.create`. With `bn_groups` (4) BatchNorm's
-        statistics are those of each run of rows, as of one device each; with
-        `bn_first_group` the running statistics follow the first group alone.
+      backbone, backbone_options: see `models.create`. With `bn_groups` (4) BatchNorm
+        has separate statistics for consecutive groups of rows, as on separate devices;
+        with `bn_first_group` running statistics are those of the first group.
       projection: fields of `models.projection.Projection`, {} for its defaults; None
-        contrasts the embeddings themselves.
+        for the loss on the embeddings.
       queue: options of `queue.Options`: size K, policy, masks.
       key_momentum: weight of the old key network in the average.
-      shuffle_keys: keys are encoded in another order, so that a query and its key do
-        not share statistics which give the positive away; only where there are groups.
-      loss: 'margin_nce', or a function of logits of the positive [B] and of the
-        negatives [B, K], minus infinity where a row is masked, to the loss [B].
-      loss_options: margin (0.1) and temperature (0.07) of these logits; a margin of 0
-        and a temperature of 1 make them cosines.
-      symmetric: either image is the query once; keys of both are enqueued.
+      shuffle_keys: encode keys in random order, so that the statistics of a group do
+        not reveal the positive; no effect with one group.
+      loss: 'margin_nce', or a function (logits of the positive [B], logits of the
+        negatives [B, K], -inf if masked) -> loss [B].
+      loss_options: margin (0.1) and temperature (0.07) of the logits; with 0 and 1 they
+        are cosines.
+      symmetric: each image is the query once; keys of both are enqueued.
       optimizer: options of `optim.optimizers.sgd`, over the paper's. The learning rate
-        is that of a batch of `reference_batch` (512) and proportional to the batch.
-        Schedule 'plateau' lowers it with `plateau_metrics`; `plateau` holds options of
+        is for a batch of `reference_batch` (512), and proportional to the batch size.
+        Schedule 'plateau' lowers it with `plateau_metrics`; `plateau` has options of
         `optimizers.on_plateau`.
-      plateau_metrics: evaluation metrics, such as 'lfw/accuracy', of the whole set or
-        of the subset that is evaluated. Their mean lowers the learning rate and stops
-        the run.
-      augmentation: of each image on its own; see `augment.augment`.
-      num_steps, steps_per_epoch: of the run, where the schedule needs them.
-      pretrained: the network that `init` will be given as 'init'.
+      plateau_metrics: evaluation metrics, such as 'lfw/accuracy', of a whole set or its
+        evaluated subset. Their mean lowers the learning rate and stops the run.
+      augmentation: of each image; see `augment.augment`.
+      num_steps, steps_per_epoch: of the run, if the schedule needs them.
+      pretrained: the network passed to `init` as 'init'.
 
     Raises:
-      UserError: for a queue too long for the identities, unknown names, and numbers out
-        of range; from `init`, for a batch that the groups or the queue do not fit.
+      UserError: for a queue too long for the identities, unknown names and numbers out
+        of range; from `init`, for a batch larger than the queue.
     """
     check_given(pretrained, ["init"])
     check_range("image_size", image_size, 16)
     check_range("key_momentum", key_momentum, 0, 1)
-    memory = queues.options(queue, num_classes)
+    queue_options = queues.options(queue, num_classes)
     options = {"bn_groups": 4, **(backbone_options or {})}
-    check_range("bn_groups", options["bn_groups"], 1)
     groups = options["bn_groups"]
+    check_range("bn_groups", groups, 1)
     model = models.create(backbone, **options)
     if isinstance(loss, str):
         check_names("contrastive loss", [loss], contrastive.LOSSES)
-    loss_fn = contrastive.LOSSES[loss] if isinstance(loss, str) else loss
+        loss = contrastive.LOSSES[loss]
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
     check_names("option of the loss", scaling, ("margin", "temperature"))
     check_range("temperature", scaling["temperature"], 1e-3)
@@ -160,23 +157,22 @@ def make(
     reference_batch = settings.pop("reference_batch", 512)
     check_range("reference_batch", reference_batch, 1)
     check_options("the plateau", optimizers.on_plateau, plateau, given=2)
-    follows = settings["schedule"] == "plateau"
-    if follows and not plateau_metrics:
+    lowers_rate = settings["schedule"] == "plateau"
+    if lowers_rate and not plateau_metrics:
         raise UserError(
             "schedule 'plateau' needs evaluation metrics: name them in "
             "`plateau_metrics` (config.data.selection.sets), or choose another schedule"
         )
-    feedback = optimizers.plateau_feedback(plateau_metrics, follows, **plateau)
-    if follows:
+    feedback = optimizers.plateau_feedback(plateau_metrics, lowers_rate, **plateau)
+    if lowers_rate:
         settings["schedule"] = "constant"
     optimiser = optimizers.from_options(
         settings, defaults={}, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
-    per_step = settings.get("accumulate", 1) / reference_batch
+    scale_per_image = settings.get("accumulate", 1) / reference_batch
 
     def init(key, batch, given=None):
-        rows = len(batch["image"])
-        queues.check(memory, rows * (1 + symmetric))
+        queues.check(queue_options, len(batch["image"]) * (1 + symmetric))
         given = check_given(given, ["init"])
         key_backbone, key_head, key_queue = jax.random.split(key, 3)
         image = jnp.zeros((groups, image_size, image_size, 3))
@@ -194,7 +190,7 @@ def make(
             NetState.create(params, statistics, optimiser),
             jax.tree.map(jnp.copy, params),
             jax.tree.map(jnp.copy, statistics),
-            queues.create(key_queue, memory.size, features),
+            queues.create(key_queue, queue_options.size, features),
             jax.tree.map(jnp.asarray, optimizers.Plateau()),
         )
 
@@ -222,27 +218,29 @@ def make(
 
     def contrast(params, statistics, images, keys, negatives, valid, key):
         """Loss of images [P, B, ...] and keys [P, B, D]; P is 2 if symmetric, or 1."""
+        count = jnp.sum(valid, axis=1)
         parts = []
-        for part, (image, positive) in enumerate(zip(images, keys)):
+        for part, (image, positive_key) in enumerate(zip(images, keys)):
             query, statistics = encode(
                 params, statistics, image, jax.random.fold_in(key, part)
             )
-            own = jnp.sum(query * positive, axis=1)
-            others = query @ negatives.T  # [B, rows]
-            logits = contrastive.margin_logits(own, others, **scaling, valid=valid)
-            place = contrastive.rank(*logits)
-            counted = jnp.sum(valid, axis=1)
+            positive = jnp.sum(query * positive_key, axis=1)  # [B]
+            negative = query @ negatives.T  # [B, rows]
+            logits = contrastive.margin_logits(
+                positive, negative, **scaling, valid=valid
+            )
+            rank = contrastive.rank(*logits)
+            total = jnp.sum(jnp.where(valid, negative, 0))
             parts.append(
                 {
-                    "loss": jnp.mean(loss_fn(*logits)),
-                    "chance_loss": jnp.mean(jnp.log1p(counted)),
-                    "top1": jnp.mean(place < 1),
-                    "top5": jnp.mean(place < 5),
-                    "positive_cosine": jnp.mean(own),
-                    "negative_cosine": jnp.sum(jnp.where(valid, others, 0))
-                    / jnp.maximum(jnp.sum(counted), 1),
+                    "loss": jnp.mean(loss(*logits)),
+                    "chance_loss": jnp.mean(jnp.log1p(count)),
+                    "top1": jnp.mean(rank < 1),
+                    "top5": jnp.mean(rank < 5),
+                    "positive_cosine": jnp.mean(positive),
+                    "negative_cosine": total / jnp.maximum(jnp.sum(count), 1),
                     "embedding_spread": jnp.sqrt(jnp.sum(jnp.var(query, axis=0))),
-                    "valid_negatives": jnp.mean(counted),
+                    "valid_negatives": jnp.mean(count),
                 }
             )
         metrics = jax.tree.map(lambda *values: sum(values) / len(values), *parts)
@@ -272,20 +270,21 @@ def make(
             views[: len(keys)],
             jax.lax.stop_gradient(keys),
             state.queue.keys,
-            queues.valid(state.queue, memory, batch["label"]),
+            queues.valid(state.queue, queue_options, batch["label"]),
             key_queries,
         )
-        scale = state.plateau.factor * len(batch["image"]) * per_step
+        scale = state.plateau.factor * len(batch["image"]) * scale_per_image
         metrics["learning_rate"] = optimiser.rate(query.updates) * scale
         query = optimizers.apply_gradients(
             query, gradients, statistics, optimiser, scale
         )
         labels = jnp.tile(batch["label"], len(keys))
-        enqueued = queues.enqueue(state.queue, memory, jnp.concatenate(keys), labels)
-        metrics["queue_fill"] = jnp.sum(enqueued.filled) / memory.size
-        return State(
-            query, key_params, key_statistics, enqueued, state.plateau
-        ), metrics
+        queue = queues.enqueue(
+            state.queue, queue_options, jnp.concatenate(keys), labels
+        )
+        metrics["queue_fill"] = jnp.sum(queue.filled) / queue_options.size
+        state = State(query, key_params, key_statistics, queue, state.plateau)
+        return state, metrics
 
     def variables(state):
         return {
@@ -294,8 +293,7 @@ def make(
         }
 
     def embed(state, batch):
-        images = prepare(batch["image"], spec)
-        embeddings: Any = model.apply(variables(state), images)
+        embeddings: Any = model.apply(variables(state), prepare(batch["image"], spec))
         return {"embedding": embeddings, "quality": length(embeddings)}
 
     def hand_over(state):

@@ -81,7 +81,7 @@ def test_records_without_children(load):
     assert not streams.final_evaluators and streams.validation is None
 
 
-def test_a_part_of_the_identities_in_groups_of_images(load):
+def test_a_range_of_identities_with_several_images_each(load):
     data = load({"records.identities": "07:31", "images_per_identity": 2})
     assert data.arguments["num_classes"] == 3
     assert data.provenance.identities == {"some": ["07", "10", "31"]}
@@ -91,7 +91,7 @@ def test_a_part_of_the_identities_in_groups_of_images(load):
 
 @pytest.fixture
 def age_file(tmp_path):
-    """Ages of images: 07 and 31 have children, and 99, which is not in the records."""
+    """An age file: 07, 31 and 99, which the records lack, have child images."""
 
     def lines():
         for name in (2, 7, 10, 31, 99):
@@ -105,7 +105,7 @@ def age_file(tmp_path):
 
 
 def test_child_identities_by_an_age_file(load, age_file, capsys):
-    """By name: the number of a folder is not its place in sorted order."""
+    """By folder number, which differs from the label."""
     children = {"children.age_file": age_file, "children.child_filter": 3}
     assert load(children).arguments["child_classes"] == [1, 3]
     assert capsys.readouterr().err == ""
@@ -201,7 +201,7 @@ def test_rendered_identities_with_children(load):
     assert set(children) <= set(more)
 
 
-def test_generated_identities_own_child_images_by_their_number(load):
+def test_children_of_generated_identities_are_by_their_number(load):
     data = rendered(load, source="generated", images_per_identity=2)
     owners = np.flatnonzero(sets.child_owners(0, np.arange(20), 0.5))
     assert data.arguments["child_classes"] == owners.tolist()
@@ -251,7 +251,7 @@ def test_invalid_settings_of_rendered_identities_are_refused(load, match, change
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_every_variant_is_a_whole_configuration(variant):
+def test_every_variant_is_a_valid_configuration(variant):
     config = configs.load(f"{CONFIG}:{variant}")
     facts = {
         "num_classes": 100,

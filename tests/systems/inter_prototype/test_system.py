@@ -1,6 +1,6 @@
-"""The whole system on meshes: prototypes cut over devices, classes that do not divide.
+"""Inter-Prototype: its step, and equal numbers on every mesh.
 
-Runs itself in a process with eight devices, where it prints what the test compares.
+Runs itself in a process with eight devices, which prints the compared numbers.
 """
 
 import jax
@@ -22,7 +22,7 @@ from tests.support.devices import on_eight_devices
 from tests.support.networks import random_variables
 from tests.support.steps import distance, jit, largest_change
 
-CLASSES = 37  # neither 2 nor 8 divides it
+CLASSES = 37  # not divisible by 2 or 8
 LAYOUTS = ((1, 1), (2, 4))  # devices on 'data' and 'model'
 MORE_LAYOUTS = ((1, 1), (1, 2), (8, 1), (4, 2), (1, 8))
 BACKBONE = {"stage_sizes": (1, 1), "width": 0.125, "embedding_size": 16}
@@ -97,10 +97,10 @@ def test_every_layout_of_devices_trains_alike(layouts):
 
 @pytest.mark.long
 def test_accumulated_halves_are_one_step_on_the_whole_batch():
-    """Two halves are two BatchNorm groups of one batch, in one update of the schedule.
+    """Two half batches equal two BatchNorm groups of one batch, in one update.
 
-    A run of eight half batches has four updates; a schedule that counted half batches
-    as updates would end half-way.
+    A run of eight half batches has four updates; a schedule counting half batches
+    would end half-way.
     """
     prototypes, rates = [], []
     for accumulate in (1, 2):
@@ -136,13 +136,13 @@ def test_accumulated_halves_are_one_step_on_the_whole_batch():
 
 
 def test_a_custom_head_trains():
-    """SphereFace-like: the cosine of the own class squared, with a temperature."""
+    """SphereFace-like: the squared target cosine, with a scale."""
 
     def squared(cosines, labels, scale=8.0):
-        own = margin.target_cosine(cosines, labels)
-        easier = jnp.where(own > 0, own**2, own)
-        target = jax.nn.one_hot(labels, cosines.shape[1]) > 0
-        return scale * jnp.where(target, easier[:, None], cosines)
+        target = margin.target_cosine(cosines, labels)
+        target = jnp.where(target > 0, target**2, target)
+        is_target = jax.nn.one_hot(labels, cosines.shape[1]) > 0
+        return scale * jnp.where(is_target, target[:, None], cosines)
 
     system = inter_prototype.make(
         5,
@@ -167,7 +167,7 @@ def test_a_custom_head_trains():
 
 
 def test_prototypes_are_as_long_as_the_embeddings():
-    """DR-GAN's encoder has no embedding_size: its width decides."""
+    """DR-GAN's encoder has no embedding_size: its width sets the length."""
     options = {"backbone": "dr_gan_encoder", "backbone_options": {"width": 0.0625}}
     system = inter_prototype.make(5, **SMALL | options)
     state = jax.eval_shape(system.init, KEY, {})
@@ -190,7 +190,7 @@ def test_the_optimizer_may_be_adam_or_a_custom_one():
         assert hasattr(state.opt_state[0], "mu")
 
 
-# --- mistakes -----------------------------------------------------------------------
+# --- invalid arguments --------------------------------------------------------------
 
 OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
 
@@ -220,7 +220,7 @@ def test_a_single_identity_is_refused():
         inter_prototype.make(1, **SMALL)
 
 
-def test_init_refuses_unknown_and_unfitting_networks():
+def test_init_refuses_unknown_networks_and_other_shapes():
     system = inter_prototype.make(4, **SMALL)
     with pytest.raises(UserError, match="unknown given network 'teacher'"):
         jax.eval_shape(system.init, KEY, {}, {"teacher": {}})

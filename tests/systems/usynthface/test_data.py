@@ -1,4 +1,4 @@
-"""`fr-jax train` without labels: every source of pairs, results, and mistakes."""
+"""USynthFace's data: every source of pairs, results of a run, invalid settings."""
 
 import json
 import pickle
@@ -83,7 +83,7 @@ def run(command, variant, workdir, settings):
 
 
 def test_rendered_identities_without_labels(command, tmp_path):
-    # More pairs than there are: all of them are evaluated while training.
+    # More pairs than the set has: all are evaluated during training.
     settings = NETWORK | RENDERED | {"evaluation.subset": 600}
     rows, results, provenance = run(command, "smoke", tmp_path / "w", settings)
     learning = [row for row in rows if "chance_loss" in row]
@@ -107,9 +107,7 @@ def records(tmp_path_factory):
     return builder.build(some_faces(46, 3), folder, "some", size=20)[0]
 
 
-def test_records_with_a_rate_that_follows_held_out_identities(
-    command, tmp_path, records
-):
+def test_records_with_a_plateau_on_held_out_identities(command, tmp_path, records):
     settings = NETWORK | {
         "data.records.path": records,
         "data.records.num_identities": 45,
@@ -150,7 +148,7 @@ def test_held_out_identities_make_verification_pairs(records):
     assert data.arguments["num_classes"] == 25
 
 
-def test_a_selection_by_test_sets_is_named_legacy():
+def test_selection_on_test_sets_is_recorded_as_legacy():
     settings = RENDERED | {"data.selection.kind": "legacy"}
     provenance = load("smoke", settings).provenance
     selection = {"kind": "legacy", "sets": ["unseen"]}
@@ -193,7 +191,7 @@ def test_generated_pairs_are_two_new_images_of_one_identity(monkeypatch):
     assert label.min() >= 0 and label.max() < 16
 
 
-def test_a_flat_folder_is_a_set_of_images_paired_with_themselves(command, tmp_path):
+def test_images_of_a_flat_folder_are_paired_with_themselves(command, tmp_path):
     for number, face in enumerate(some_faces(3, 4)):
         path = tmp_path / f"faces/{number % 2}/{number:02}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +216,7 @@ def test_a_flat_folder_is_a_set_of_images_paired_with_themselves(command, tmp_pa
     assert (batch["label"] < 10).all() and len(set(batch["label"])) == 4
 
 
-def test_batches_are_what_the_system_expects(records):
+def test_batches_match_the_system(records):
     data = load("paper_100k", {"data.records.path": records} | HELD_OUT)
     config = configured("paper_100k", NETWORK)
     system = configs.call("usynthface", usynthface.make, config.system, data.arguments)
@@ -230,7 +228,7 @@ def test_batches_are_what_the_system_expects(records):
 # --- augmentation and figures -------------------------------------------------------
 
 
-def test_images_are_augmented_where_the_network_does_not_run(monkeypatch):
+def test_the_processor_without_the_network_augments_images(monkeypatch):
     def augmentation(**changes):
         settings = {f"data.{name}": value for name, value in changes.items()}
         return load("smoke", RENDERED | settings).arguments["augmentation"]
@@ -241,7 +239,7 @@ def test_images_are_augmented_where_the_network_does_not_run(monkeypatch):
     assert augmentation(augment="host") == ()
 
 
-def test_figures_show_what_the_device_augments(monkeypatch):
+def test_figures_show_images_augmented_on_the_device(monkeypatch):
     """As in training: after resizing to the network's input."""
     rng = np.random.default_rng(0)
     batch = {
@@ -258,7 +256,7 @@ def test_figures_show_what_the_device_augments(monkeypatch):
             return batch
 
     def column(keys, images):
-        """The first column black: half as wide before the image is resized."""
+        """Sets the first column to black; before resizing it would be half as wide."""
         return images.at[:, :, 0].set(0.0)
 
     monkeypatch.setitem(augment.AUGMENTATIONS, "column", column)
@@ -277,7 +275,7 @@ def test_figures_show_what_the_device_augments(monkeypatch):
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_every_variant_is_a_whole_configuration(variant):
+def test_every_variant_is_a_valid_configuration(variant):
     config = configured(variant, {})
     system, data = config.system, config.data
     if variant.startswith("paper"):
@@ -303,7 +301,7 @@ def test_every_variant_is_a_whole_configuration(variant):
     [({}, ["train.evaluate_every"]), ({"data.selection.sets": "()"}, [])],
     ids=["followed", "not followed"],
 )
-def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, different):
+def test_evaluations_that_steer_a_run_cannot_change(tmp_path, settings, different):
     stored = epath.Path(tmp_path / "config.json")
     config = configured("smoke", settings)
     stored.write_text(configs.to_json(config))
@@ -327,7 +325,7 @@ def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, diffe
         ("use one of disco", {"data.pairing": "disko"}),
         ("4 pairs of distinct", {"data.rendered.num_identities": 3}),
         ("16 of 16 identities have a single image", {"data.rendered.num_images": 1}),
-        ("lfw would not be unseen any more", {"data.selection.sets": '("lfw",)'}),
+        ("lfw would no longer be unseen", {"data.selection.sets": '("lfw",)'}),
         ("did you mean 'clean'", {"data.selection.kind": "clear"}),
         ("num_ops is -1; use 0 to 99", {"data.num_ops": -1}),
         ("magnitude is 31; use 1 to 30", {"data.magnitude": 31}),
@@ -356,7 +354,9 @@ def test_evaluations_that_steer_a_run_stay_as_they_are(tmp_path, settings, diffe
         ("multiple of 10", {"data.rendered.num_unseen": 25}),
     ],
 )
-def test_mistakes_with_rendered_identities(mistake, tmp_path, match, settings):
+def test_invalid_settings_of_rendered_faces_are_refused(
+    mistake, tmp_path, match, settings
+):
     words = flags(NETWORK | RENDERED | settings)
     config = f"--config={CONFIG}:smoke"
     mistake(match, "train", config, "--workdir", tmp_path / "w", *words)
@@ -392,8 +392,8 @@ def test_unsuitable_records_are_refused(records, match, settings):
         load("paper_100k", some | settings)
 
 
-def test_a_selection_by_test_sets_must_be_called_legacy(mistake, tmp_path, records):
-    """The records may have the identities of pairs that are called like them."""
+def test_selection_on_test_sets_must_be_stated(mistake, tmp_path, records):
+    """A set whose name begins with that of the records may share identities."""
     faces = [encoded(image=picture(20, 20, number)) for number in range(40)]
     named = tmp_path / "some_pairs.bin"
     named.write_bytes(pickle.dumps((faces, [True, False] * 10)))

@@ -1,4 +1,4 @@
-"""The ring of keys: order, wrap-around, policies, masks, and cut over devices.
+"""The queue of keys: order, wrap-around, policies, masks and sharding.
 
 Runs itself in a process with eight devices.
 """
@@ -35,7 +35,7 @@ def fill(options, batches, features=4):
     return state
 
 
-def test_a_queue_starts_with_random_unit_vectors_none_of_them_enqueued():
+def test_a_queue_starts_with_random_unit_vectors_all_unfilled():
     state = fill(Options(10), [])
     assert state.keys.shape == (128, 4)
     np.testing.assert_allclose(np.linalg.norm(state.keys[:10], axis=1), 1, rtol=1e-6)
@@ -45,7 +45,7 @@ def test_a_queue_starts_with_random_unit_vectors_none_of_them_enqueued():
 
 
 @pytest.mark.parametrize("size", [12, 10, 4])  # 4 divides 12, not 10
-def test_the_newest_keys_stay_in_a_ring(size):
+def test_a_ring_keeps_the_newest_keys(size):
     batches = [units(number, 4) for number in range(7)]
     state = fill(Options(size), batches)
     expected = np.zeros((size, 4), np.float32)
@@ -65,7 +65,7 @@ def test_only_enqueued_rows_are_filled():
 
 
 @pytest.mark.parametrize("policy", ["simQ", "dissimQ"])
-def test_similar_or_dissimilar_rows_are_overwritten_once_it_is_full(policy):
+def test_a_full_queue_overwrites_similar_or_dissimilar_rows(policy):
     first, options = [units(0, 5), units(1, 5)], Options(9, policy)
     before = fill(options, first)
     np.testing.assert_array_equal(before.keys, fill(Options(9), first).keys)
@@ -81,7 +81,7 @@ def test_similar_or_dissimilar_rows_are_overwritten_once_it_is_full(policy):
     assert set(after.identity[places].tolist()) <= {7, 8, 9}
 
 
-def test_of_keys_that_choose_one_row_the_last_is_kept():
+def test_the_last_of_several_keys_with_one_row_is_kept():
     options = Options(4, "simQ")
     before = fill(options, [np.eye(4, dtype=np.float32)])
     alike = np.array([[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]], np.float32)
@@ -104,13 +104,13 @@ def valid(**masks):
     return queue.valid(state, options, jnp.array([0, 1, 5, -1]))
 
 
-def test_unfilled_rows_are_no_negatives():
+def test_unfilled_rows_are_invalid_negatives():
     assert valid(mask_identity=False).sum(1).tolist() == [4, 4, 4, 4]
     every = valid(mask_identity=False, mask_unfilled=False)
     assert every.sum(1).tolist() == [6, 6, 6, 6]
 
 
-def test_keys_of_the_querys_identity_are_no_negatives():
+def test_keys_of_the_querys_identity_are_invalid_negatives():
     assert valid()[:, :6].astype(int).tolist() == [
         [0, 0, 1, 1, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -119,15 +119,15 @@ def test_keys_of_the_querys_identity_are_no_negatives():
     ]
 
 
-def test_rows_of_unknown_identity_are_negatives_of_every_query():
-    unknown = valid(mask_unfilled=False)  # of the query of unknown identity too
+def test_rows_of_unknown_identity_are_valid_for_every_query():
+    unknown = valid(mask_unfilled=False)  # including a query of unknown identity
     assert unknown[:, 4:6].all() and not unknown[:, 6:].any()
 
 
 # --- options ------------------------------------------------------------------------
 
 
-def test_options_come_over_the_defaults():
+def test_options_override_the_defaults():
     assert queue.options(None, 10**6) == Options()
     found = queue.options({"size": 7, "policy": "simQ"}, 20)
     assert found == Options(7, "simQ", True, True, False)
@@ -148,20 +148,20 @@ def test_invalid_options_are_refused(match, options):
 
 
 def test_more_keys_than_rows_are_refused():
-    with pytest.raises(UserError, match="8 keys a step into a queue of 6"):
+    with pytest.raises(UserError, match="8 keys a step exceed a queue of 6"):
         fill(Options(6), [units(0, 8)])
 
 
 # --- devices ------------------------------------------------------------------------
 
 
-def test_cut_over_devices_it_holds_the_same_numbers():
+def test_a_sharded_queue_equals_the_whole_one():
     found = on_eight_devices("tests.systems.usynthface.test_queue")
     assert found == dict.fromkeys(queue.POLICIES, True)
 
 
 def same_numbers(policy) -> bool:
-    """Returns whether a queue that is cut over four devices holds the same numbers."""
+    """Returns whether a queue sharded over four devices equals the whole one."""
     mesh, options = make_mesh((2, 4)), Options(100, policy)
     whole = fill(options, [units(n, 8) for n in range(14)])
     rows = NamedSharding(mesh, PartitionSpec("model"))

@@ -1,6 +1,6 @@
-"""Momentum contrast as a whole: its parts, and the same numbers on every mesh.
+"""USynthFace: its step, and equal numbers on every mesh.
 
-Runs itself in a process with eight devices, where it prints what the test compares.
+Runs itself in a process with eight devices, which prints the compared numbers.
 """
 
 import functools
@@ -36,13 +36,13 @@ STEPS = 10
 
 @functools.cache
 def fast():
-    """A query that moves far, and a key network that follows soon."""
+    """Large updates of the query, and a key network that follows quickly."""
     return Compiled(key_momentum=0.5, optimizer={"learning_rate": 1.0})
 
 
 @functools.cache
 def unmasked():
-    """The first step has negatives, and momentum is the gradient alone."""
+    """The first step has negatives, and the momentum buffer is the gradient."""
     return Compiled(**UNMASKED, optimizer={"weight_decay": 0.0})
 
 
@@ -72,7 +72,7 @@ def trace(layout) -> dict[str, list]:
     ids=["few", "more"],
 )
 def test_every_layout_of_devices_trains_alike(layouts):
-    """With four BatchNorm groups, the queue whole and cut into four."""
+    """With four BatchNorm groups, the queue whole and in four shards."""
     one, *others = on_eight_devices("tests.systems.usynthface.test_system", layouts)
     whole = np.concatenate(one["gradients"])
     assert np.linalg.norm(whole) > 0
@@ -97,11 +97,11 @@ def test_the_key_network_follows_and_its_keys_are_enqueued():
         )
     ):
         assert start.shape == query.shape == key.shape
-    # Twice brought up to date, before each key forward: with the first weights, which
-    # change nothing, and with those after one update.
+    # Updated before each key forward: first with the initial weights, which change
+    # nothing, then with those after one update.
     expected = ema(before.query.params, once.query.params, 0.5)
-    for found, wanted in zip(*map(jax.tree.leaves, (after.key_params, expected))):
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    for found, value in zip(*map(jax.tree.leaves, (after.key_params, expected))):
+        np.testing.assert_allclose(found, value, atol=1e-6)
     assert max(largest_change(after.key_params, before.key_params)) > 0
     assert int(after.queue.cursor) == 32
     assert after.queue.filled.sum() == 32
@@ -115,7 +115,7 @@ def test_metrics_of_the_first_steps():
     first, second, *_, last = fast().run(8).metrics
     assert first["loss"] == first["chance_loss"] == 0  # nothing is enqueued yet
     assert first["valid_negatives"] == 0
-    assert second["valid_negatives"] == 15  # of 16, one has the query's identity
+    assert second["valid_negatives"] == 15  # of 16; one has the query's identity
     assert second["chance_loss"] == pytest.approx(np.log(16))
     assert second["queue_fill"] == pytest.approx(0.32)
     assert last["queue_fill"] == 1
@@ -144,8 +144,8 @@ def test_keys_of_the_querys_identity_are_masked_or_not():
     assert found["chance_loss"] == pytest.approx(np.log(17))
 
 
-def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
-    """Key i is of image i, but was normalised among others: those of the order."""
+def test_keys_are_shuffled_over_the_groups_and_restored(monkeypatch):
+    """Key i belongs to image i, but was normalised with other images."""
     order = np.random.default_rng(5).permutation(16)
     monkeypatch.setattr(jax.random, "permutation", lambda key, count: jnp.array(order))
     shuffled = small.queue_after(small.make(), small.initial(), batch())
@@ -164,8 +164,8 @@ def test_keys_are_shuffled_over_the_groups_and_put_back(monkeypatch):
     assert shuffled.identity[:16].tolist() == list(range(16))
 
 
-def test_statistics_of_the_first_group_alone_are_those_of_one_device():
-    """As one of several processes keeps its own; nothing else changes."""
+def test_bn_first_group_keeps_the_statistics_of_the_first_group():
+    """As in the published program, on several devices; nothing else changes."""
     options = {"backbone_options": {"bn_first_group": True}}
     of_first = Compiled(**UNMASKED, **options, optimizer={"weight_decay": 0.0})
     before, after = (state.query for state in of_first.run().states)
@@ -214,13 +214,13 @@ def test_a_custom_loss_trains():
     assert max(largest_change(other.params, plain.params)) > 0
     later = own.run(8)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(later.states[-1]))
-    # Its loss on what was enqueued falls below that of the network that started.
+    # Its loss on the enqueued keys is lower than that of the initial network.
     start = later.states[-1]._replace(query=later.states[0].query)
     loss = functools.partial(small.metrics_of, own.system, names=("loss",))
     assert loss(later.states[-1])["loss"] < loss(start)["loss"]
 
 
-def test_symmetric_takes_either_image_as_the_query_once():
+def test_symmetric_uses_each_image_as_the_query_once():
     one_group = {"backbone_options": {"bn_groups": 1}}
     both_ways = small.make(**UNMASKED, **one_group, symmetric=True)
     one_way = small.make(**UNMASKED, **one_group)
@@ -257,7 +257,7 @@ def test_gradients_are_clipped_only_on_request():
     assert length(after) == pytest.approx(0.01, rel=1e-4)
 
 
-def test_a_collapse_is_visible(monkeypatch):
+def test_a_collapse_shows_in_the_metrics(monkeypatch):
     def constant(x):
         return jnp.zeros_like(x).at[:, 0].set(1.0)
 
@@ -325,7 +325,7 @@ def test_the_plateau_lowers_the_rate_and_stops_the_run():
         system.feedback(state, {"b/accuracy": 1.0})
 
 
-def test_another_schedule_stops_with_the_score_but_keeps_its_rate():
+def test_other_schedules_stop_with_the_score_but_keep_their_rate():
     system = small.make(
         plateau_metrics=("a/accuracy",),
         optimizer={"plateau": {"patience": 0, "cooldown": 0, "stop_after": 2}},
@@ -341,10 +341,10 @@ def test_without_plateau_metrics_there_is_no_feedback():
     assert small.make().feedback is None
 
 
-def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(
+def test_a_resumed_run_follows_the_plateau_like_an_uninterrupted_one(
     tmp_path, quick_compilation
 ):
-    """To the bit: networks, queue, cursor, momentum, rate, the plateau's memory."""
+    """Bit for bit: networks, queue, cursor, momentum, rate, plateau."""
     plateau = {"patience": 0, "cooldown": 1, "threshold": 0.5}
     system = small.make(
         plateau_metrics=("toy/accuracy",),
@@ -376,7 +376,7 @@ def test_a_run_in_parts_follows_the_plateau_as_the_run_in_one(
     assert (tmp_path / "parts/metrics.jsonl").read_text().count("learning_rate") == 5
 
 
-# --- mistakes -----------------------------------------------------------------------
+# --- invalid arguments --------------------------------------------------------------
 
 OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
 
@@ -433,10 +433,10 @@ def test_init_refuses_unknown_networks_and_batches_above_the_queue():
     init = functools.partial(jax.eval_shape, small.make().init, small.KEY)
     with pytest.raises(UserError, match="unknown given network 'teacher'"):
         init(batch(), {"teacher": {}})
-    with pytest.raises(UserError, match="104 keys a step into a queue of 100"):
+    with pytest.raises(UserError, match="104 keys a step exceed a queue of 100"):
         init(batch(104))
     both = small.make(symmetric=True).init
-    with pytest.raises(UserError, match="112 keys a step into a queue of 100"):
+    with pytest.raises(UserError, match="112 keys a step exceed a queue of 100"):
         jax.eval_shape(both, small.KEY, batch(56))
 
 
