@@ -35,7 +35,7 @@ SMALL = {
 
 
 def use_shallow_networks(patch: pytest.MonkeyPatch) -> None:
-    """Leaves out layers of encoders, discriminators and decoders that halve no map."""
+    """Removes most layers of stride 1 from encoders, discriminators and decoders."""
     trunk = (layers.TRUNK[0], *_halving(layers.TRUNK), *layers.TRUNK[-2:])
     decoder = (layers.DECODER[0], *_halving(layers.DECODER), layers.DECODER[-1])
     patch.setattr(layers, "Trunk", functools.partial(layers.Trunk, plan=trunk))
@@ -60,7 +60,7 @@ def make(**changes) -> System:
     return dr_gan.make(IDENTITIES, **SMALL | changes)
 
 
-# Whole systems that between them use everything that a step can do.
+# Systems that together cover all options of a step.
 CHOICES = {
     "cvpr": {
         **presets.cvpr_2017(),
@@ -108,7 +108,7 @@ CHOICES = {
 }
 
 
-# Published programs as they are, on 96 pixels.
+# Published programs at full size, 96 pixels.
 PRESETS = {
     "cvpr_2017": {
         **presets.cvpr_2017(),
@@ -122,9 +122,9 @@ PRESETS = {
 
 
 def faces(rows: int = 48, size: int = SIDE) -> dict[str, np.ndarray]:
-    """Returns images: every identity has a colour, every pose a bright column.
+    """Returns images in runs of four per identity.
 
-    In runs of four of an identity.
+    Every identity has a colour, every pose a bright column.
     """
     rng = np.random.default_rng(0)
     label = np.arange(rows) // 4 % IDENTITIES
@@ -139,7 +139,7 @@ def faces(rows: int = 48, size: int = SIDE) -> dict[str, np.ndarray]:
 
 
 def with_targets(arrays: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Returns arrays with ground truth: the next image of the run of each."""
+    """Returns arrays with ground truth: the next image of the same run."""
     rows = np.arange(len(arrays["image"]))
     other = (rows + 1) % 4 + rows // 4 * 4
     return arrays | {f"target_{name}": arrays[name][other] for name in names}
@@ -202,7 +202,7 @@ def encoder_variables() -> Any:
 
 
 def encoder_network() -> Network:
-    """Returns what `make` is told of a small encoder."""
+    """Returns the `Network` of a small encoder, for `make`."""
     return Network("dr_gan_encoder", WIDTH, (), InputSpec(size=SIDE))
 
 
