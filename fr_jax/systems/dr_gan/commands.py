@@ -44,7 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     images = np.concatenate(list(batched(paths, len(paths), side=rotator.spec.size)))
     features, confidence = rotator.encode(images)
     names, cropped = [path.stem for path in paths], rotator.crop(images)
-    notes = [f"{share:.2f}" for share in confidence]
     if arguments.fuse:
         for path, share in zip(paths, confidence):
             print(f"{path}: confidence {share:.3f}")
@@ -61,9 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
                 raise OSError(f"{path}: could not be written; is the disk full?")
     sheet = target / "rotated.png"
     if arguments.fuse:
-        lines, names = [list(cropped), list(rotated[0])], ["inputs", "fused"]
-        notes = [notes, [f"{angle:+g}" for angle in angles]]
-        rotation.rows(lines, sheet, names=names, notes=notes)
+        notes = [[f"{share:.2f}" for share in confidence]]
+        notes += [[f"{angle:+g}" for angle in angles]]
+        lines = [list(cropped), list(rotated[0])]
+        rotation.rows(lines, sheet, names=["inputs", "fused"], notes=notes)
     else:
         rotation.pose_grid(cropped, rotated, sheet, angles=angles)
     what = "yaws" if rotator.has_angles or rotator.continuous else "poses, by number,"

@@ -82,7 +82,7 @@ def _truth(rotator: Rotator, faces: PosedSet, row: int) -> list[Array | None]:
     pose = np.where(same, rotator.pose(faces.yaw), -1)
     images: list[Array | None] = [None] * len(rotator.angles)
     for number in np.unique(pose[pose >= 0]):
-        (images[number],) = rotator.crop(faces.images[pose == number][:1])
+        images[number] = rotator.crop(faces.images[pose == number][:1])[0]
     return images
 
 

@@ -100,6 +100,7 @@ def test_faces_are_rotated(run, photographs, tmp_path, command):
     assert cv2.imread(str(tmp_path / "t/1_+30.png")).shape == (16, 16, 3)
     code, out, _ = command("rotate", *photographs, *words, "--fuse", "--angles=-30")
     assert code == 0 and out.count("confidence 0.") == 3
+    assert "1 yaws of 1 face(s)" in out
     assert (tmp_path / "t/fused_-30.png").exists()
 
 
