@@ -51,7 +51,7 @@ cfp          Continues from it: adversarial training, four images of each identi
 
 paper_cvpr_multipie
              Multi-PIE as in CVPR 2017: grey, nine poses, twenty lights, neutral faces,
-             subjects 001 to 200, fakes are one identity more. Not run here; the paper's
+             subjects 001 to 200, fakes are one more class. Not run here; the paper's
              rank-1 on the other 137, as recalled and not checked: 89.2 % on average
              over the probes.
     fr-jax data convert $DATA/multipie --layout multipie --size 112 \
@@ -89,8 +89,8 @@ a generator:
         --config.data.records.path=$RECORDS/cfp --given identity=runs/encoder/embedder \
         --init-from runs/encoder/embedder
 
-Labels come from file names (cfp, multipie) or from a labels.csv beside the images with
-`file`, `identity`, `yaw`, `light`: fr-jax data convert DIR.
+Labels come from file names (cfp, multipie) or from a labels.csv in the folder of the
+images with `file`, `identity`, `yaw`, `light`: fr-jax data convert DIR.
 """
 
 from typing import Any
@@ -104,32 +104,24 @@ SEVEN = tuple(range(-45, 46, 15))
 NINE = tuple(range(-60, 61, 15))
 THIRTEEN = tuple(range(-90, 91, 15))
 
-VARIANTS = (
-    "smoke",
-    "faces_paired",
-    "faces",
-    "faces_multi",
-    "faces_l2",
-    "faces_gpu",
-    "cfp_paired",
-    "cfp",
-    "paper_cvpr_multipie",
-    "paper_tpami_wild",
-    "authors_2018",
-    "kayamin",
-    "kayamin_multi",
-)
+_FACES = ("smoke", "faces_paired", "faces", "faces_multi", "faces_l2", "faces_gpu")
+_CFP = ("cfp_paired", "cfp")
+_PAPERS = ("paper_cvpr_multipie", "paper_tpami_wild", "authors_2018")
+_KAYAMIN = ("kayamin", "kayamin_multi")
+VARIANTS = (*_FACES, *_CFP, *_PAPERS, *_KAYAMIN)
+
+_GENERATOR_ONLY = dict.fromkeys(("identity", "gan", "pose", "illumination"), 0.0)
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
-    """Returns the configuration of a variant; see the module's text."""
+    """Returns the configuration of a variant; see the module's docstring."""
     config: Any = ConfigDict(
         {
             "system_name": "dr_gan",
             "system": {
                 "image_size": 96,
                 "canvas_size": 110,
-                "network": {  # of both; of one alone below
+                "network": {  # of both networks, then of one of them
                     "width": 1.0,
                     "conv_bias": False,
                     "final_elu": True,
@@ -154,7 +146,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     },
                 },
                 "objective": {
-                    "name": "tpami",  # or cvpr, without the next two
+                    "name": "tpami",  # or cvpr, without adversarial and real_target
                     "adversarial": "cross_entropy",  # or hinge
                     "real_target": 1.0,
                     "weights": {
@@ -164,7 +156,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                         "illumination": 1.0,
                         "paired": 0.0,
                         "identity_preserving": 0.0,  # needs --given identity=EMBEDDER
-                        "perceptual": 0.0,  # as well, and paired images
+                        "perceptual": 0.0,  # needs that and paired images
                     },
                     "paired_loss": "l1",  # or l2
                     "r1": {"weight": 0.0, "every": 16},
@@ -196,114 +188,105 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "trunk_switching": {},  # direction and every, see the system
             },
             "data": {
-                "source": "records",  # or rendered, once; generated, every batch anew
+                "source": "records",  # rendered (kept), generated (new every batch)
                 "batch_size": 64,
                 "images_per_identity": 1,
                 "pose_labels": "classes",  # or yaw
                 "angles": THIRTEEN,
                 "unsigned": False,  # left and right are one pose
                 "lights": (),
-                "illuminations": False,  # light is classified, and a target
+                "illuminations": False,  # light is classified and a target
                 "paired": False,
                 "records": {
                     "path": "",
-                    "identities": "",  # 'first:last', '@file'; all
-                    "validation": "",  # identities that are evaluated only
-                    "drop_small": False,  # identities with fewer images than needed
-                    "expression": "",  # the only one, as neutral
+                    "identities": "",  # 'first:last' or '@file'; '': all
+                    "validation": "",  # held-out identities
+                    "drop_small": False,  # identities with too few images
+                    "expression": "",  # only this one, such as neutral
                     "drop_beyond": False,  # images with yaws beyond the angles
                     "auxiliary": "",  # records with poses, of unknown identities
-                    "auxiliary_rows": 0,  # of a batch
+                    "auxiliary_rows": 0,  # per batch
                 },
                 "rendered": {
                     "num_identities": 1000,
                     "num_unseen": 100,
                     "size": 64,
-                    # On the unseen ones at the end; fr-jax evaluate does more.
+                    # On the unseen identities at the end; see also fr-jax evaluate.
                     "evaluate_generator": False,
                 },
             },
             **run_defaults(epochs=40.0),
         }
     )
-    system, data = config.system, config.data
+    system, data, run = config.system, config.data, config.train
     records, weights = data.records, system.objective.weights
     if variant == "paper_cvpr_multipie":
         _choose(system, presets.cvpr_2017())
-        data.angles = NINE
-        records.drop_beyond = True
-        records.expression = "neutral"
-        data.lights = tuple(range(20))
-        data.illuminations = True
-        records.identities = "001:200"
+        data.update(angles=NINE, lights=tuple(range(20)), illuminations=True)
+        records.update(identities="001:200", expression="neutral", drop_beyond=True)
     elif variant == "paper_tpami_wild":
-        data.images_per_identity = 6
-        data.batch_size = 96
-        records.auxiliary_rows = 48
-        records.drop_small = True
+        data.update(images_per_identity=6, batch_size=96)
+        records.update(auxiliary_rows=48, drop_small=True)
     elif variant == "authors_2018":
         _choose(system, presets.authors_2018())
         data.pose_labels = "yaw"
+        # 24 identities, and as many auxiliary images.
+        data.update(images_per_identity=4, batch_size=120)
+        records.update(auxiliary_rows=24, drop_small=True)
+    elif variant == "kayamin":
+        _choose(system, presets.kayamin())
+    elif variant == "kayamin_multi":
+        _choose(system, presets.kayamin(multi=True))
         data.images_per_identity = 4
-        data.batch_size = 120  # 24 identities, and as many images with poses
-        records.auxiliary_rows = 24
         records.drop_small = True
-    elif variant in ("kayamin", "kayamin_multi"):
-        _choose(system, presets.kayamin(multi=variant == "kayamin_multi"))
-        if variant == "kayamin_multi":
-            data.images_per_identity = 4
-            records.drop_small = True
-    elif variant in ("cfp_paired", "cfp"):
+    elif variant in _CFP:
         _small(config)
         system.flip = "keep"
         system.augmentation = (("similarity", {"probability": 1.0}),)
-        config.train.ema_decay = 0.998
-        records.identities = "001:450"
-        records.validation = "451:500"
-        data.angles = (0, 90)
-        data.unsigned = True
-        data.paired = True  # with a photograph of the other moments too
+        run.ema_decay = 0.998
+        records.update(identities="001:450", validation="451:500")
+        # The ground truth may be another photograph in the same pose.
+        data.update(angles=(0, 90), unsigned=True, paired=True)
         if variant == "cfp_paired":
-            _generator_only(weights)
-            weights.update({"paired": 1.0, "perceptual": 2.0})
-            weights.identity_preserving = 1.0
-            config.train.num_steps = 2800
+            weights.update(_GENERATOR_ONLY)
+            weights.update(paired=1.0, perceptual=2.0, identity_preserving=1.0)
+            run.num_steps = 2800
         else:
             _strong_discriminator(system)
-            weights.update({"identity": 0.5, "gan": 2.0})
-            weights.update({"paired": 5.0, "perceptual": 10.0})
-            weights.identity_preserving = 5.0
+            weights.update(identity=0.5, gan=2.0)
+            weights.update(paired=5.0, perceptual=10.0, identity_preserving=5.0)
             data.images_per_identity = 4
-            config.train.num_steps = 2000
+            run.num_steps = 2000
     else:
-        _rendered(config)
+        # Rendered identities; every image has ground truth.
+        data.update(source="rendered", angles=SEVEN, paired=True)
+        data.lights = (4, 6, 8)  # flashes from the left, the front, the right
+        system.canvas_size = None
+        system.flip = "remap"
+        weights.paired = 20.0
         if variant == "faces_gpu":
-            data.source = "generated"
-            data.batch_size = 256
-            data.rendered.num_identities = 10_000
-            data.angles = THIRTEEN
+            data.update(source="generated", batch_size=256, angles=THIRTEEN)
             data.lights = tuple(range(20))
-            data.rendered.size = 96
-            config.train.num_steps = 50_000
+            data.rendered.update(num_identities=10_000, size=96)
+            run.num_steps = 50_000
         else:
             _small(config)
         if variant in ("faces_paired", "faces_l2"):
-            _generator_only(weights)
-            config.train.num_steps = 9000
+            weights.update(_GENERATOR_ONLY)
+            run.num_steps = 9000
             if variant == "faces_paired":
-                weights.update({"paired": 1.0, "perceptual": 2.0})
+                weights.update(paired=1.0, perceptual=2.0)
             else:
                 system.objective.paired_loss = "l2"
         elif variant in ("faces", "faces_multi"):
-            weights.update({"paired": 10.0, "perceptual": 10.0})
-            weights.identity_preserving = 2.0
-            config.train.ema_decay = 0.998
+            weights.update(paired=10.0, perceptual=10.0, identity_preserving=2.0)
+            run.ema_decay = 0.998
             if variant == "faces":
                 system.optimizer.learning_rate = 1e-4
-                config.train.num_steps = 3000
+                run.num_steps = 3000
             else:
                 _strong_discriminator(system)
-                config.train.num_steps = 2000
+                run.num_steps = 2000
                 system.degradation = (
                     ("low_resolution", {"probability": 0.6, "side": (0.08, 0.3)}),
                     ("crop", {"probability": 0.3, "area": (0.3, 0.7)}),
@@ -312,68 +295,42 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         elif variant == "smoke":
             system.network.width = 0.25
             system.image_size = 32
-            system.network.generator.decoder_seed = 2
-            system.network.generator.noise = 8
+            system.network.generator.update(decoder_seed=2, noise=8)
             system.optimizer.learning_rate = 1e-3
             system.optimizer.discriminator.learning_rate = 5e-4
-            data.rendered.num_identities = 60
-            data.rendered.num_unseen = 20
-            data.angles = (-45, -22.5, 0, 22.5, 45)
-            data.lights = (6,)
-            data.batch_size = 20
-            data.rendered.size = 32
-            config.train.num_steps = 300
-            config.train.log_every = 25
-            config.train.evaluate_every = 100
-            config.train.save_every = 100
+            data.update(angles=(-45, -22.5, 0, 22.5, 45), lights=(6,), batch_size=20)
+            data.rendered.update(num_identities=60, num_unseen=20, size=32)
+            run.num_steps = 300
+            run.update(log_every=25, evaluate_every=100, save_every=100)
     return config
 
 
 def _choose(system: Any, preset: dict) -> None:
-    """Takes a preset; its objective and update schedule take no other options."""
+    """Applies a preset; its objective and update schedule replace all options."""
     kept = {"objective": {"weights": system.objective.weights}, "update": {}}
     for name in kept.keys() & preset.keys():
         system[name] = ConfigDict(kept[name] | preset.pop(name))
     system.update(preset)
 
 
-def _generator_only(weights: Any) -> None:
-    """Leaves out everything that a discriminator says."""
-    weights.update(dict.fromkeys(("identity", "gan", "pose", "illumination"), 0.0))
-
-
 def _strong_discriminator(system: Any) -> None:
-    """Keeps what BatchNorm would take away, and learns faster."""
+    """Keeps per-image statistics of real and fake, and raises the learning rate."""
     system.network.discriminator.norm = "group"
     system.optimizer.discriminator.learning_rate = 5e-4
 
 
 def _small(config: Any) -> None:
-    """What two cores train: half the width, 64 pixels, little noise, small batches.
+    """Reduces a run to two cores: half the width, 64 pixels, small batches.
 
-    The ground truth carries it, the discriminator sharpens what that leaves blurred. So
-    the generator gets most of the updates from the start, and its average, which is
-    smoother, is handed over.
+    The loss on ground truth dominates and the discriminator sharpens what it leaves
+    blurred, so the generator gets most updates. Its average, which is smoother, is
+    handed over.
     """
-    system = config.system
+    system, run = config.system, config.train
     system.network.width = 0.5
+    system.network.generator.update(decoder_seed=4, noise=16)
     system.image_size = 64
     system.canvas_size = None
-    system.network.generator.decoder_seed = 4
-    system.network.generator.noise = 16
-    system.update = ConfigDict({"name": "fixed", "ratio": (1, 2)})
-    config.train.ema_decay = 0.99
+    system["update"] = ConfigDict({"name": "fixed", "ratio": (1, 2)})
+    run.update(ema_decay=0.99, evaluate_every=1000)
     config.data.batch_size = 16
-    config.train.evaluate_every = 1000
-
-
-def _rendered(config: Any) -> None:
-    """Rendered identities instead of records; every image has its ground truth."""
-    data = config.data
-    data.source = "rendered"
-    data.angles = SEVEN
-    data.lights = (4, 6, 8)  # flashes from the left, the front, the right
-    data.paired = True
-    config.system.canvas_size = None
-    config.system.objective.weights.paired = 20.0
-    config.system.flip = "remap"

@@ -1,6 +1,6 @@
-"""DR-GAN's networks: fusion, the programs' variants, and what training changes.
+"""DR-GAN's networks: fusion, options of published programs, and training mode.
 
-Their gradients follow the published ones in test_traces.
+`end_to_end/test_traces` compares gradients with published ones.
 """
 
 import jax
@@ -22,11 +22,12 @@ def compiled(function):
     return jax.jit(function, compiler_options=cpu.quick_compilation())
 
 
-def inputs(people, each=1, size=32, seed=0):
+def inputs(identities, per_identity=1, size=32, seed=0):
     rng = np.random.default_rng(seed)
-    images = rng.uniform(-1, 1, (people * each, size, size, 3)).astype(np.float32)
-    pose = np.eye(3, dtype=np.float32)[rng.integers(0, 3, people)]
-    return images, pose, rng.uniform(-1, 1, (people, 4)).astype(np.float32)
+    shape = (identities * per_identity, size, size, 3)
+    images = rng.uniform(-1, 1, shape).astype(np.float32)
+    pose = np.eye(3, dtype=np.float32)[rng.integers(0, 3, identities)]
+    return images, pose, rng.uniform(-1, 1, (identities, 4)).astype(np.float32)
 
 
 def shapes(**options):
@@ -44,8 +45,8 @@ def test_fusion_is_a_mean_weighted_by_confidence():
     expected = [np.average(f, 0, c[:, 0]) for f, c in zip(features, confidence)]
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-5)
     order = [3, 0, 4, 1, 2]
-    turned = dr_gan.fuse(features[:, order], confidence[:, order])
-    np.testing.assert_allclose(turned, fused, rtol=1e-4, atol=1e-6)
+    permuted = dr_gan.fuse(features[:, order], confidence[:, order])
+    np.testing.assert_allclose(permuted, fused, rtol=1e-4, atol=1e-6)
     equal = dr_gan.fuse(features, np.full((2, 5, 1), 0.3, np.float32))
     np.testing.assert_allclose(equal, features.mean(1), rtol=1e-4, atol=1e-5)
     filled = np.concatenate([features, np.ones((2, 1, 7), np.float32)], 1)
@@ -55,39 +56,39 @@ def test_fusion_is_a_mean_weighted_by_confidence():
     np.testing.assert_allclose(total, (features * confidence).sum(1), rtol=1e-5)
 
 
-def test_images_of_a_person_are_fused_and_those_of_others_are_not():
+def test_only_images_of_the_same_identity_are_fused():
     model = models.create("dr_gan_generator", **SMALL)
     encoder = models.create("dr_gan_encoder", width=SMALL["width"])
     variables = random_variables(model, 32)
-    images, pose, noise = inputs(people=2, each=3)
+    images, pose, noise = inputs(identities=2, per_identity=3)
 
     @compiled
     def run(variables):
-        own = {name: part["encoder"] for name, part in variables.items()}
+        of_encoder = {name: part["encoder"] for name, part in variables.items()}
         return (
             model.apply(variables, images, pose, noise),
-            # Of one image there is nothing to fuse, whatever its confidence.
+            # A single image is not fused, whatever its confidence.
             model.apply(variables, images[::3], pose, noise)["feature"],
             model.apply(variables, images, method="encode"),
-            encoder.apply(own, images),
+            encoder.apply(of_encoder, images),
         )
 
-    fused, alone, (features, confidence), embeddings = run(variables)
+    fused, single, (features, confidence), embeddings = run(variables)
     assert fused["image"].shape == (2, 32, 32, 3)
     assert (np.abs(fused["image"]) <= 1).all()
     assert np.ptp(fused["confidence"]) > 1e-5
     weights = fused["confidence"].reshape(6, 1)
     np.testing.assert_allclose(weights, confidence, rtol=1e-5)
-    for person in range(2):
-        rows = slice(3 * person, 3 * person + 3)
+    for identity in range(2):
+        rows = slice(3 * identity, 3 * identity + 3)
         expected = np.average(features[rows], 0, confidence[rows, 0])
-        found = fused["feature"][person]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(alone, features[::3], rtol=1e-4, atol=1e-6)
+        actual = fused["feature"][identity]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(single, features[::3], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(embeddings, features, rtol=1e-5, atol=1e-6)
 
 
-def test_the_variants_of_the_programs():
+def test_options_of_published_programs():
     out, params = shapes(decoder_seed=1)
     assert out["image"].shape == (2, 32, 32, 3)
     assert params["decoder"]["fc"]["kernel"].shape == (20 + 3 + 4, 20)
@@ -113,7 +114,7 @@ def test_the_variants_of_the_programs():
 
 
 def test_the_last_elu_bounds_features():
-    images, _, _ = inputs(people=2)
+    images, _, _ = inputs(identities=2)
     features = []
     for final_elu in (True, False):
         model = models.create("dr_gan_encoder", width=0.0625, final_elu=final_elu)
@@ -124,8 +125,8 @@ def test_the_last_elu_bounds_features():
     assert bounded.min() > -1 > free.min()
 
 
-def test_what_is_cropped_changes_training_but_not_evaluation():
-    """BatchNorm before the crop sees a row and a column more."""
+def test_bn_before_crop_changes_training_but_not_evaluation():
+    """BatchNorm before the crop is applied to one more row and column."""
     x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
     late, early = (
         dr_gan.Unit(3, layers.BatchNorm, 2, transposed=True, bn_before_crop=before)
@@ -152,20 +153,20 @@ def test_what_is_cropped_changes_training_but_not_evaluation():
 
 
 def test_wrong_codes_and_names_are_refused():
-    def refused(match, people=2, **options):
+    def refused(match, **options):
         with pytest.raises(UserError, match=match):
             model = models.create("dr_gan_generator", **SMALL | options)
-            jax.eval_shape(model.init, jax.random.key(0), *inputs(people, 1))
+            jax.eval_shape(model.init, jax.random.key(0), *inputs(2))
 
-    refused("poses=5, but a code of 3 numbers", poses=5)
-    refused("illuminations=4, but a code of 0 numbers", illuminations=4)
+    refused("poses=5, but the code has length 3", poses=5)
+    refused("illuminations=4, but the code has length 0", illuminations=4)
     refused("images of 96 pixels from a seed of 2", size=96)
     refused("unknown alignment 'sam'; did you mean 'same'", alignment="sam")
     refused("unknown output 'tan'", output="tan")
     refused("unknown confidence_head 'chanel'", confidence_head="chanel")
     model = models.create("dr_gan_generator", **SMALL)
     images, pose, noise = inputs(2)
-    with pytest.raises(UserError, match="3 images cannot be cut .* 2 poses"):
+    with pytest.raises(UserError, match="3 images cannot be divided .* 2 poses"):
         args = (np.concatenate([images, images[:1]]), pose, noise)
         jax.eval_shape(model.init, jax.random.key(0), *args)
 
@@ -204,14 +205,14 @@ def test_heads_of_the_discriminator():
         logits(heads=heads, norm="groups")
 
 
-def test_a_discriminator_with_groups_sees_each_image_by_itself():
+def test_logits_with_group_norm_do_not_depend_on_other_images():
     model = models.create("dr_gan_discriminator", width=0.0625, norm="group")
     variables = random_variables(model, 32)
     images = inputs(4)[0]
     assert variables.keys() == {"params"}
     whole = compiled(model.apply)(variables, images)["real"]
-    alone = compiled(model.apply)(variables, images[:1])["real"]
-    np.testing.assert_allclose(whole[:1], alone, atol=1e-6)
+    single = compiled(model.apply)(variables, images[:1])["real"]
+    np.testing.assert_allclose(whole[:1], single, atol=1e-6)
     assert np.ptp(whole) > 1e-3
 
 
@@ -224,15 +225,15 @@ def test_the_authors_identity_head_gives_cosines():
         heads=(("identity", 40), ("real", 1)),
     )
     variables = random_variables(model, 32)
-    found = compiled(model.apply)(variables, inputs(2)[0])["identity"]
-    assert (np.abs(found) <= 1).all()
-    assert np.abs(found).max() > 0.1
+    actual = compiled(model.apply)(variables, inputs(2)[0])["identity"]
+    assert (np.abs(actual) <= 1).all()
+    assert np.abs(actual).max() > 0.1
 
 
-def test_training_the_generator_moves_statistics_and_drops():
+def test_training_updates_statistics_and_applies_dropout():
     model = models.create("dr_gan_generator", **SMALL, dropout=0.4)
     variables = random_variables(model, 32)
-    arrays = inputs(people=4, each=2)
+    arrays = inputs(identities=4, per_identity=2)
 
     @compiled
     def run(key):

@@ -1,12 +1,14 @@
-"""DR-GAN's discriminator: who is it, in what pose, and is it real?
+"""DR-GAN's discriminator: classifies identity and pose, and real or fake.
 
-See `fr_jax.models.dr_gan` for the papers. Its trunk is the encoder's.
+See `fr_jax.models.dr_gan.generator` for the papers. Its trunk is the encoder's.
 """
 
 import functools
+import itertools
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from fr_jax.errors import check_names
 from fr_jax.losses.margin import unit
@@ -22,18 +24,18 @@ class Discriminator(dr_gan.Part):
 
     Attributes:
       heads: (name, n) in the order of the last layer's columns: 'identity', 'real' (1),
-        'pose' and so on. The CVPR form, in which a fake is one identity more, is the
+        'pose' and so on. The CVPR form, with fakes as an additional class, is the
         softmax over 'identity' and 'real' together.
       branch_heads: every head has its own two last convolutions (the authors' program).
       cosine_identity: 'identity' gives the cosines between feature and class weights,
         for a margin loss.
-      norm: 'batch'; 'group', each image by itself; 'none', as spectral normalisation
-        wants it: give biases then. BatchNorm brings real and made images, which pass
-        one after the other, to one mean before they are pooled: such a discriminator
-        takes long to tell them apart.
-      extra_channel: the last convolution has a channel more, which is not used.
-      dropout: rate on the features; branches spare that of 'identity'.
-      The others are those of `dr_gan.EncoderFields` and `dr_gan.Part`.
+      norm: 'batch'; 'group', statistics per image; 'none', for spectral normalisation
+        (then set conv_bias). With BatchNorm, real and fake images, which pass in
+        separate batches, have the same mean before pooling, so that such a
+        discriminator learns slowly to distinguish them.
+      extra_channel: the last convolution has an additional, unused channel.
+      dropout: rate on the features, except that of 'identity' with branch_heads.
+      Others: see `dr_gan.EncoderFields` and `dr_gan.Part`.
     """
 
     heads: tuple[tuple[str, int], ...] = (("identity", 200), ("real", 1), ("pose", 9))
@@ -56,9 +58,6 @@ class Discriminator(dr_gan.Part):
             extra=int(self.extra_channel),
             final_elu=self.final_elu,
         )
-        dense = functools.partial(
-            layers.Dense, init=dr_gan.INIT, bias_init=nn.initializers.zeros
-        )
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         depth = round(dr_gan.FEATURES * self.width)
         if not self.branch_heads:
@@ -67,12 +66,9 @@ class Discriminator(dr_gan.Part):
             cosines, heads = {}, dict(self.heads)
             if self.cosine_identity:
                 cosines["identity"] = self._cosines(feature, heads.pop("identity"))
-            columns = dense(sum(heads.values()), name="fc")(feature)
-            logits, start = {}, 0
-            for name, size in heads.items():
-                logits[name] = columns[:, start : start + size]
-                start += size
-            return logits | cosines
+            columns = dr_gan.dense(sum(heads.values()), name="fc")(feature)
+            ends = list(itertools.accumulate(heads.values()))
+            return dict(zip(heads, jnp.split(columns, ends[:-1], axis=1))) | cosines
         _, shared = trunk(plan=dr_gan.TRUNK[:-2], name="trunk")(images, train)
         logits = {}
         for name, size in self.heads:
@@ -82,7 +78,7 @@ class Discriminator(dr_gan.Part):
                 logits[name] = self._cosines(feature, size)
                 continue
             feature = feature if name == "identity" else dropout(feature)
-            logits[name] = dense(size, name=f"fc_{name}")(feature)
+            logits[name] = dr_gan.dense(size, name=f"fc_{name}")(feature)
         return logits
 
     def _cosines(self, feature: Array, size: int) -> Array:

@@ -1,13 +1,14 @@
-"""DR-GAN's generator: an encoder of identity and a decoder to a wanted pose.
+"""DR-GAN's generator: an encoder of identity and a decoder to a target pose.
 
 Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
 Recognition (CVPR 2017, "the paper"), and Representation Learning by Rotating Your Faces
 (TPAMI 2018). Layers carry the paper's names (tables 1 and 2). The published programs
 differ from the paper and from one another in the fields below; the defaults follow the
-paper, and each program's choices stand with its dialect in `fr_jax.convert`.
+paper, and each program's choices are in its dialect in `fr_jax.convert`.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,9 +29,9 @@ _STAGES_2_TO_4 = ((64, 64, 128), (128, 96, 192), (192, 128, 256))
 def _plan(
     name: str, first: tuple[Any, ...], last: tuple[int, ...], strided: int
 ) -> Iterator[tuple[str, Any, int]]:
-    """Yields (name, features, stride): 2 for the `strided` layer of a stage.
+    """Yields (name, features, stride): stride 2 for the `strided` layer of each stage.
 
-    Not for the first layer of all, which sees or makes whole images.
+    The layer at full resolution, the first of stage 1, has stride 1.
     """
     for stage, row in enumerate((first, *_STAGES_2_TO_4, last), 1):
         for index, features in enumerate(row, 1):
@@ -38,19 +39,20 @@ def _plan(
             yield f"{name}{stage}{index}", features, stride
 
 
-# Of encoder and discriminator, and of the decoder, whose last layer has as many
-# features as an image has channels.
+# Layers of encoder and discriminator, and of the decoder. The decoder's last layer has
+# one feature per image channel.
 TRUNK = tuple(_plan("conv", (32, 64), (256, 160, 320), strided=1))
 DECODER = tuple(_plan("fconv", (None, 32, 64), (256, 160), strided=3))[::-1]
 FEATURES = TRUNK[-1][1]
 
-# How a stride of 2 lies on the pixels: zeros before and after each axis of the map that
-# a convolution halves; the first that is kept of the 2H + 1 rows that a transposed one
-# makes, and how many rows of zeros then fill up to 2H.
+# Alignment of stride 2. Convolution: zeros before and after each axis. Transposed
+# convolution: first row kept of its 2H + 1 output rows, and number of rows of zeros
+# that then complete 2H.
 _HALVING = {"same": (0, 1), "symmetric": (1, 1), "zero_row": (0, 1)}
 _DOUBLING = {"same": (0, 0), "symmetric": (1, 0), "zero_row": (1, 1)}
 _OUTPUTS = {"tanh": jnp.tanh, "elu": nn.elu}
 INIT = nn.initializers.normal(0.02)
+dense = functools.partial(layers.Dense, init=INIT, bias_init=nn.initializers.zeros)
 
 
 def fuse(
@@ -60,11 +62,11 @@ def fuse(
     normalise: bool = True,
     epsilon: float = 1e-6,
 ) -> Array:
-    """Returns one feature [..., F] of several, [..., n, F], weighted by confidence.
+    """Returns the mean [..., F] of features [..., n, F], weighted by confidence.
 
-    sum_i w_i f_i / (sum_i w_i + epsilon), the guard being that of the authors' program;
-    without `normalise` the sum alone. A row of confidence 0 does not count, so sets of
-    different sizes can be filled up to one.
+    sum_i w_i f_i / (sum_i w_i + epsilon), with epsilon as in the authors' program;
+    without `normalise` the sum alone. A row of confidence 0 has no weight, so sets of
+    different sizes can be padded to one.
 
     Args:
       confidence: [..., n, 1].
@@ -78,7 +80,7 @@ class Unit(nn.Module):
 
     Attributes:
       stride: 2 halves the map, or doubles it where `transposed`.
-      The others are those of `Part` and `DecoderFields`.
+      Others: see `Part` and `DecoderFields`.
     """
 
     features: int
@@ -103,7 +105,7 @@ class Unit(nn.Module):
         doubles = self.transposed and self.stride == 2
         if doubles:
             x = layers.TransposedConv(self.features, **shared)(x)
-        else:  # with stride 1 a transposed convolution is one with its kernel turned
+        else:  # with stride 1 a transposed convolution only flips the kernel
             zeros = 1 if self.stride == 1 else _HALVING[self.alignment]
             shared |= {"padding": zeros, "bias_init": nn.initializers.zeros}
             x = layers.Conv(self.features, 3, self.stride, **shared)(x)
@@ -124,11 +126,11 @@ class Unit(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The maps [B, h, w, C] of the last two of some layers of `TRUNK`.
+    """Images or maps -> the maps [B, h, w, C] of the last two layers of `plan`.
 
     Attributes:
-      plan: those layers.
-      extra: channels that conv53 has beside the features.
+      plan: layers of `TRUNK`.
+      extra: additional channels of conv53.
     """
 
     unit: Any
@@ -153,16 +155,16 @@ class Trunk(nn.Module):
 
 
 class Part(nn.Module):
-    """What all networks of DR-GAN may have.
+    """Fields of all networks of DR-GAN.
 
     Attributes:
       width: factor on the channels.
-      conv_bias: convolutions have a bias too (the authors' program).
-      alignment: how a stride of 2 lies: 'same', as TensorFlow does it on even maps;
-        'symmetric', as PyTorch does; 'zero_row' differs from 'same' in decoders alone.
+      conv_bias: convolutions have a bias (the authors' program).
+      alignment: of stride 2: 'same', as in TensorFlow on even maps; 'symmetric', as in
+        PyTorch; 'zero_row', which differs from 'same' only in decoders.
       dropout: rate on the features of an encoder and the first map of a decoder.
       bn_groups: see `layers.BatchNorm`.
-      dtype: of the convolutions; features are float32.
+      dtype: type of the convolutions; features are float32.
     """
 
     width: float = 1.0
@@ -173,24 +175,25 @@ class Part(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def unit(self, **fields: Any) -> Any:
-        """Returns `Unit` with what it shares with all units of a network."""
+        """Returns `Unit` with the fields that all units of a network share."""
         check_names("alignment", [self.alignment], _HALVING)
-        shared: dict[str, Any] = {
-            "norm": functools.partial(layers.BatchNorm, groups=self.bn_groups),
-            "conv_bias": self.conv_bias,
-            "alignment": self.alignment,
-            "dtype": self.dtype,
-        }
-        return functools.partial(Unit, **shared | fields)
+        return functools.partial(
+            Unit,
+            norm=functools.partial(layers.BatchNorm, groups=self.bn_groups),
+            conv_bias=self.conv_bias,
+            alignment=self.alignment,
+            dtype=self.dtype,
+            **fields,
+        )
 
 
 class EncoderFields(Part):
-    """Fields of an encoder beside those of `Part`.
+    """Fields of an encoder.
 
     Attributes:
-      final_elu: an ELU behind the last BatchNorm, which bounds features below by -1.
-      confidence_head: 'branch', a convolution of its own; 'channel', one channel more
-        of the last convolution; or 'none': every image counts alike.
+      final_elu: an ELU after the last BatchNorm, which bounds features below by -1.
+      confidence_head: 'branch', a separate convolution; 'channel', an additional
+        channel of the last convolution; or 'none', equal weights.
       confidence_elu: an ELU before the sigmoid of the branch.
       confidence_sigmoid: without it confidence may be negative.
     """
@@ -202,16 +205,16 @@ class EncoderFields(Part):
 
 
 class DecoderFields(Part):
-    """Fields of a decoder beside those of `Part`.
+    """Fields of a decoder.
 
     Attributes:
       size: side of the images; 16 or 32 times `decoder_seed`.
       decoder_seed: side of the first map: 6, the paper's table, or 3, which the first
         layer doubles (the authors' program), for 96 pixels.
-      pose_features: the pose code goes through a linear layer of this size and an ELU,
-        as the authors do with a yaw; 0 takes it as it is.
+      pose_features: size of a linear layer with ELU on the pose code (the authors'
+        program, for a yaw); 0: no such layer.
       seed_bn: BatchNorm and ELU on the first map (the authors' program).
-      bn_before_crop: BatchNorm sees the 2H + 1 rows of a transposed convolution.
+      bn_before_crop: BatchNorm on all 2H + 1 rows of a transposed convolution.
       last_bn: a BatchNorm before the output function.
       output: 'tanh', or 'elu', whose images leave [-1, 1].
     """
@@ -236,23 +239,20 @@ class Encoder(EncoderFields):
     def with_confidence(
         self, images: Array, train: bool = False
     ) -> tuple[Array, Array]:
-        """Returns features [B, F] and how far each is to be trusted, [B, 1]."""
+        """Returns features [B, F] and confidence [B, 1]."""
         heads = ("branch", "channel", "none")
         check_names("confidence_head", [self.confidence_head], heads)
         unit = self.unit()
-        own_channel = self.confidence_head == "channel"
         before, last = Trunk(
             unit,
             width=self.width,
-            extra=int(own_channel),
+            extra=int(self.confidence_head == "channel"),
             final_elu=self.final_elu,
             name="trunk",
         )(images, train)
-        pooled = pool(last)
-        features = pooled[:, :-1] if own_channel else pooled
-        confidence = jnp.ones((images.shape[0], 1))
-        if own_channel:
-            confidence = pooled[:, -1:]
+        features, confidence = pool(last), jnp.ones((len(images), 1))
+        if self.confidence_head == "channel":
+            features, confidence = features[:, :-1], features[:, -1:]
         elif self.confidence_head == "branch":
             branch = unit(1, elu=self.confidence_elu, name="confidence")
             confidence = pool(branch(before, train))
@@ -263,16 +263,11 @@ class Encoder(EncoderFields):
 
 
 class Decoder(DecoderFields):
-    """Features [B, F], pose code and noise -> images [B, size, size, channels]."""
+    """Features [B, F] and codes [B, length] -> images [B, size, size, channels]."""
 
     @nn.compact
     def __call__(
-        self,
-        features: Array,
-        pose: Array,
-        noise: Array,
-        illumination: Array | None = None,
-        train: bool = False,
+        self, features: Array, pose: Array, noise: Array, *light: Array, train: bool
     ) -> Array:
         if self.size not in (16 * self.decoder_seed, 32 * self.decoder_seed):
             raise UserError(
@@ -280,15 +275,9 @@ class Decoder(DecoderFields):
                 "size must be 16 or 32 times the seed, as 96 is of 6 or 3"
             )
         check_names("output", [self.output], _OUTPUTS)
-        dense = functools.partial(
-            layers.Dense, init=INIT, bias_init=nn.initializers.zeros
-        )
         if self.pose_features:
             pose = nn.elu(dense(self.pose_features, name="pose")(pose))
-        codes = [features, pose, noise]
-        if illumination is not None:
-            codes.insert(2, illumination)
-        x = jnp.concatenate(codes, axis=1)
+        x = jnp.concatenate([features, pose, *light, noise], axis=1)
         side, depth = self.decoder_seed, round(FEATURES * self.width)
         x = dense(side * side * depth, name="fc")(x)
         x = einops.rearrange(x, "b (h w c) -> b h w c", h=side, w=side)
@@ -301,21 +290,19 @@ class Decoder(DecoderFields):
             if name == DECODER[0][0] and self.size == 32 * side:
                 stride = 2
             x = unit(round(depth * self.width), stride=stride, name=name)(x, train)
-        last = DECODER[-1][0]
-        x = unit(self.channels, normalised=self.last_bn, elu=False, name=last)(
-            x, train
-        ).astype(jnp.float32)
-        return _OUTPUTS[self.output](x)
+        name, _, _ = DECODER[-1]
+        last = unit(self.channels, normalised=self.last_bn, elu=False, name=name)
+        return _OUTPUTS[self.output](last(x, train).astype(jnp.float32))
 
 
 class Generator(EncoderFields, DecoderFields):
-    """Images of people, n of each, to one image of each in the pose that is asked for.
+    """Images of identities, n per identity -> one image per identity in a target pose.
 
     Attributes:
       poses, noise, illuminations: lengths of the pose code (1 for a yaw in radians), of
-        the noise and of the illumination code (0: there is none).
+        the noise and of the illumination code (0: none).
       normalise_fusion: see `fuse`.
-      The others are those of `Part`, `EncoderFields` and `DecoderFields`.
+      Others: see `Part`, `EncoderFields` and `DecoderFields`.
     """
 
     poses: int = 13
@@ -330,7 +317,7 @@ class Generator(EncoderFields, DecoderFields):
 
     @property
     def code_lengths(self) -> tuple[int, int, int, int]:
-        """Of the feature, the pose, the light and the noise, as they are decoded."""
+        """Lengths of feature, pose, light and noise in the decoder's first layer."""
         feature, pose = round(FEATURES * self.width), self.pose_features or self.poses
         return feature, pose, self.illuminations, self.noise
 
@@ -339,56 +326,47 @@ class Generator(EncoderFields, DecoderFields):
         self.decoder = Decoder(**_fields_of(self, Decoder))
 
     def __call__(
-        self,
-        images: Array,
-        pose: Array,
-        noise: Array,
-        illumination: Array | None = None,
-        train: bool = False,
+        self, images: Array, *codes: Array, train: bool = False
     ) -> dict[str, Array]:
         """Returns 'image' [P, size, size, C], 'feature' [P, F] and 'confidence' [P, n].
 
         Args:
-          images: [P * n, H, W, C] in [-1, 1], the n of a person one after the other.
-          pose, noise, illumination: [P, length] each, which tells P.
+          images: [P * n, H, W, C] in [-1, 1], identity by identity.
+          codes: pose, noise and any illumination, [P, length] each.
         """
-        people, count = pose.shape[0], images.shape[0]
-        if count % people:
+        identities = len(codes[0])
+        if len(images) % identities:
             raise UserError(
-                f"{count} images cannot be cut into equal sets for {people} poses"
+                f"{len(images)} images cannot be divided into equal sets for "
+                f"{identities} poses"
             )
-        each = count // people
         feature, confidence = self.encode(images, train)
-        confidence = einops.rearrange(confidence, "(p n) 1 -> p n 1", p=people)
-        if each > 1 or not self.normalise_fusion:
-            sets = einops.rearrange(feature, "(p n) f -> p n f", p=people)
+        confidence = einops.rearrange(confidence, "(p n) 1 -> p n 1", p=identities)
+        if len(images) > identities or not self.normalise_fusion:
+            sets = einops.rearrange(feature, "(p n) f -> p n f", p=identities)
             feature = fuse(sets, confidence, normalise=self.normalise_fusion)
-        image = self.decode(feature, pose, noise, illumination, train)
-        confidence = einops.rearrange(confidence, "p n 1 -> p n")
-        return {"image": image, "feature": feature, "confidence": confidence}
+        image = self.decode(feature, *codes, train=train)
+        return {"image": image, "feature": feature, "confidence": confidence[..., 0]}
 
     def encode(self, images: Array, train: bool = False) -> tuple[Array, Array]:
         """Returns features [B, F] and confidence [B, 1] of images [B, H, W, C]."""
         return self.encoder.with_confidence(images, train)
 
-    def decode(
-        self,
-        feature: Array,
-        pose: Array,
-        noise: Array,
-        illumination: Array | None = None,
-        train: bool = False,
-    ) -> Array:
-        """Returns images [B, size, size, C]; every code has B rows."""
-        codes = {"poses": pose, "noise": noise, "illuminations": illumination}
-        for name, code in codes.items():
-            length, found = getattr(self, name), 0 if code is None else code.shape[1]
-            if length != found:
-                raise UserError(f"{name}={length}, but a code of {found} numbers")
-        return self.decoder(feature, pose, noise, illumination, train)
+    def decode(self, feature: Array, *codes: Array, train: bool = False) -> Array:
+        """Returns images [B, size, size, C].
+
+        Args:
+          codes: pose, noise and any illumination, [B, length] each.
+        """
+        names = "poses", "noise", "illuminations"
+        for name, code in itertools.zip_longest(names, codes):
+            length, given = getattr(self, name), 0 if code is None else code.shape[1]
+            if length != given:
+                raise UserError(f"{name}={length}, but the code has length {given}")
+        return self.decoder(feature, *codes, train=train)
 
     def example_inputs(self, rows: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Returns the shapes of what `__call__` takes."""
+        """Returns the shapes of the arguments of `__call__`."""
         shapes = [(self.size, self.size, self.channels), (self.poses,), (self.noise,)]
         if self.illuminations:
             shapes.append((self.illuminations,))
@@ -396,7 +374,7 @@ class Generator(EncoderFields, DecoderFields):
 
 
 def _fields_of(module: nn.Module, part: type[nn.Module]) -> dict[str, Any]:
-    """The values of those fields of `part` that `module` has too."""
+    """Returns a module's values of the fields of `part`."""
     names = set(part.__dataclass_fields__) - {"parent", "name"}
     return {name: getattr(module, name) for name in names}
 

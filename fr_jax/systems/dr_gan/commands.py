@@ -26,9 +26,9 @@ def add_arguments(parser: Any) -> None:
     add("--to", required=True, metavar="DIR", help="folder of the rotated faces")
     what = "target yaws in degrees, as in --angles=-30,0,30; default: all trained poses"
     add("--angles", default="", metavar="A,B,C", help=what)
-    what = "target light, if the generator has any; default: the first"
+    what = "target light of a generator with lights; default: the first"
     add("--light", type=int, metavar="NUMBER", help=what)
-    what = "the images show one identity: fuse their features by confidence"
+    what = "fuse features by confidence; all images show the same identity"
     add("--fuse", action="store_true", help=what)
 
 
@@ -37,20 +37,20 @@ def run(arguments: argparse.Namespace) -> int:
     rotator = Rotator(load_embedder(arguments.generator))
     angles = _angles(arguments.angles, rotator)
     if arguments.light is not None and arguments.light not in rotator.light_numbers:
-        known = ", ".join(map(str, rotator.light_numbers)) or "no lights"
-        raise UserError(f"--light {arguments.light}: this generator has {known}")
-    light = int(rotator.places(np.array([arguments.light]))[0])
+        available = ", ".join(map(str, rotator.light_numbers)) or "no lights"
+        raise UserError(f"--light {arguments.light}: this generator has {available}")
+    light = int(rotator.light_indices(np.array([arguments.light]))[0])
     paths = [Path(name) for name in arguments.images]
     images = np.concatenate(list(batched(paths, len(paths), side=rotator.spec.size)))
     features, confidence = rotator.encode(images)
-    names, seen = [path.stem for path in paths], rotator.seen(images)
+    names, cropped = [path.stem for path in paths], rotator.crop(images)
     if arguments.fuse:
-        for path, trust in zip(paths, confidence):
-            print(f"{path}: confidence {trust:.3f}")
+        for path, share in zip(paths, confidence):
+            print(f"{path}: confidence {share:.3f}")
         features, names = rotator.fuse(features, confidence)[None], ["fused"]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UserError(f"two images are named {min(twice)}; rotate them one by one")
-    rotated = rotator.turn(features, angles, light)
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"two images are named {min(repeated)}; rotate them one by one")
+    rotated = rotator.rotate_features(features, angles, light)
     target = Path(arguments.to)
     target.mkdir(parents=True, exist_ok=True)
     for name, row in zip(names, rotated):
@@ -60,16 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
                 raise OSError(f"{path}: could not be written; is the disk full?")
     sheet = target / "rotated.png"
     if arguments.fuse:
-        notes = [[f"{trust:.2f}" for trust in confidence]]
+        notes = [[f"{share:.2f}" for share in confidence]]
         notes += [[f"{angle:+g}" for angle in angles]]
-        rotation.rows(
-            [list(seen), list(rotated[0])],
-            sheet,
-            names=["inputs", "fused"],
-            notes=notes,
-        )
+        lines = [list(cropped), list(rotated[0])]
+        rotation.rows(lines, sheet, names=["inputs", "fused"], notes=notes)
     else:
-        rotation.pose_grid(seen, rotated, sheet, angles=angles)
+        rotation.pose_grid(cropped, rotated, sheet, angles=angles)
     what = "yaws" if rotator.has_angles or rotator.continuous else "poses, by number,"
     print(f"{len(angles)} {what} of {len(names)} face(s): {target}")
     print(f"figure: {sheet}")
@@ -85,12 +81,12 @@ def _angles(text: str, rotator: Rotator) -> list[float]:
         raise UserError(
             f"--angles={text}: expected degrees with commas, as in --angles=-30,0,30"
         ) from None
-    known = [f"{angle:g}" for angle in rotator.angles]
+    available = [f"{angle:g}" for angle in rotator.angles]
     for angle in angles:
-        if not abs(angle) <= 180:  # nor NaN
+        if not abs(angle) <= 180:  # or NaN
             raise UserError(f"--angles={angle:g}: a yaw is at most 180 degrees")
-        if not rotator.continuous and f"{angle:g}" not in known:
+        if not rotator.continuous and f"{angle:g}" not in available:
             raise UserError(
-                f"--angles={angle:g}: this generator has {', '.join(known)}"
+                f"--angles={angle:g}: this generator has {', '.join(available)}"
             )
     return angles

@@ -1,6 +1,7 @@
-"""What a generator makes, drawn: every pose and light, fused, and what lies between."""
+"""Figures of a generator: faces in every pose and light, fused, and interpolated."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -10,161 +11,165 @@ from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
 from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
-INPUTS = 11  # of a person, with their confidence
-_COMPARED = 4  # people beside each other's turned faces
-_SHARES = np.linspace(0, 1, 5)[:, None]  # of the way from one thing to another
+Page = dict[str, Any]  # arguments of `rotation.rows`
+_MAX_INPUTS = 11  # per identity in the figures of confidence
+_IDENTITIES, _COMPARED = 6, 4  # in the figures of one and of several generators
+_SHARES = np.linspace(0, 1, 5)[:, None]  # of the second end of an interpolation
 
 
-def draw(
-    rotator: Rotator, faces: PosedSet, folder: epath.Path, *, people: int = 6
-) -> list[epath.Path]:
-    """Draws faces turned beside true ones, in other lights, fused, sorted, between.
+def draw(rotator: Rotator, faces: PosedSet, folder: epath.Path) -> list[epath.Path]:
+    """Draws figures of rotated, fused, sorted and interpolated faces.
 
-    Returns the files: pose_grid, lights (where the faces have several), fused, sorted
-    (by confidence, images spoilt at random) and interpolation.
+    Returns the files: pose_grid, fused, sorted (by confidence, of randomly degraded
+    images), interpolation, and lights for faces in several lights.
     """
-    members = [
-        np.flatnonzero(faces.label == who) for who in np.unique(faces.label)[:people]
-    ]
-    # Of each person another image, so that some are turned from the side.
+    labels = np.unique(faces.label)[:_IDENTITIES]
+    members = [np.flatnonzero(faces.label == label) for label in labels]
+    # Images of different numbers, so that some are rotated from the side.
     rows = np.array([m[(3 * n) % len(m)] for n, m in enumerate(members)])
     features, _ = rotator.encode(faces.images[rows])
-    several = len(np.unique(faces.light[faces.light >= 0])) > 1
-    names = ["pose_grid", *["lights"] * several, "fused", "sorted", "interpolation"]
-    paths = {name: folder / f"{name}.png" for name in names}
+    lights = rotator.light_indices(faces.light[rows])
     rotation.pose_grid(
-        rotator.seen(faces.images[rows]),
-        rotator.turn(features, light=rotator.places(faces.light[rows])),
-        paths["pose_grid"],
+        rotator.crop(faces.images[rows]),
+        rotator.rotate_features(features, light=lights),
+        folder / "pose_grid.png",
         angles=rotator.angles,
         truth=[_truth(rotator, faces, row) for row in rows],
     )
-    if several:
-        _draw_lights(rotator, faces, rows[:4], paths["lights"])
-    _draw_fused(rotator, faces, members[:4], paths["fused"])
-    _draw_sorted(rotator, faces, members[:4], paths["sorted"])
-    _draw_between(rotator, features, paths["interpolation"])
-    return list(paths.values())
+    sets = [np.random.default_rng(0).permutation(some) for some in members[:4]]
+    sets = [some[:_MAX_INPUTS] for some in sets]
+    pages = {
+        "fused": _fused(rotator, faces, sets),
+        "sorted": _sorted(rotator, faces, sets),
+        "interpolation": _interpolation(rotator, features),
+    }
+    if len(np.unique(faces.light[faces.light >= 0])) > 1:
+        pages["lights"] = _lights(rotator, faces, rows[:4])
+    for name, page in pages.items():
+        rotation.rows(path=folder / f"{name}.png", **page)
+    return [folder / f"{name}.png" for name in ("pose_grid", *pages)]
 
 
 def compare(
     rotator: Rotator,
     faces: PosedSet,
     rows: Array,
-    made: Mapping[str, Array],
+    rotated: Mapping[str, Array],
     path: epath.Path,
 ) -> None:
-    """Draws inputs beside the truth, and the same as each of several generators.
+    """Draws inputs with ground truth, above the images of several generators.
 
     Args:
-      rotator: one of them, as large as the others.
-      rows: [n] those of the faces that were turned.
-      made: uint8 [n, A, S, S, 3] by each.
+      rotator: of one of the generators; all have the same input size.
+      rows: [n] rows of the rotated faces.
+      rotated: images uint8 [n, A, S, S, 3] by name of the generator.
     """
     _, first = np.unique(faces.label[rows], return_index=True)
     lines, names = [], []
     for number in np.sort(first)[:_COMPARED]:
         row = int(rows[number])
-        seen = rotator.seen(faces.images[[row]])[0]
-        lines.append([seen, *_truth(rotator, faces, row)])
-        lines += [[None, *turned[number]] for turned in made.values()]
-        names += ["true", *made]
+        face = rotator.crop(faces.images[[row]])[0]
+        lines.append([face, *_truth(rotator, faces, row)])
+        lines += [[None, *images[number]] for images in rotated.values()]
+        names += ["real", *rotated]
     titles = ["input", *(f"{angle:+g}" for angle in rotator.angles)]
     rotation.rows(lines, path, names=names, titles=titles)
 
 
 def _truth(rotator: Rotator, faces: PosedSet, row: int) -> list[Array | None]:
-    """The person of `row` in each pose, in the light of `row`, where there is one."""
-    alike = (faces.label == faces.label[row]) & (faces.light == faces.light[row])
-    pose = np.where(alike, rotator.pose(faces.yaw), -1)
-    found = [np.flatnonzero(pose == number) for number in range(len(rotator.angles))]
-    return [
-        rotator.seen(faces.images[some[:1]])[0] if len(some) else None for some in found
-    ]
+    """Returns the identity and light of `row` in each pose; None for missing images."""
+    same = (faces.label == faces.label[row]) & (faces.light == faces.light[row])
+    pose = np.where(same, rotator.pose(faces.yaw), -1)
+    images: list[Array | None] = [None] * len(rotator.angles)
+    for number in np.unique(pose[pose >= 0]):
+        images[number] = rotator.crop(faces.images[pose == number][:1])[0]
+    return images
 
 
-def _draw_lights(
-    rotator: Rotator, faces: PosedSet, rows: Array, path: epath.Path
-) -> None:
-    """A face in each light that there is, what is made of each frontal, and of one.
+def _lights(rotator: Rotator, faces: PosedSet, rows: Array) -> Page:
+    """Returns faces in each light, and frontal images of these.
 
-    The last only where light can be asked for.
+    If light is a target, also frontal images in each light, of one input.
     """
     lights = np.unique(faces.light[faces.light >= 0])
-    pose, places = rotator.pose(faces.yaw), rotator.places(lights)
+    pose, targets = rotator.pose(faces.yaw), rotator.light_indices(lights)
     frontal, names, lines = min(rotator.angles, key=abs), [], []
     for row in rows:
         same = (faces.label == faces.label[row]) & (pose == pose[row])
-        found = [np.flatnonzero(same & (faces.light == light)) for light in lights]
-        chosen = np.array([some[0] if len(some) else row for some in found])
+        by_light = [np.flatnonzero(same & (faces.light == light)) for light in lights]
+        chosen = np.array([some[0] if len(some) else row for some in by_light])
         features, _ = rotator.encode(faces.images[chosen])
-        made = rotator.turn(features, [frontal], places)[:, 0]
-        seen = rotator.seen(faces.images[chosen])
-        for name, images in (("inputs", seen), ("frontal", made)):
-            lines.append([im if len(some) else None for im, some in zip(images, found)])
+        rotated = rotator.rotate_features(features, [frontal], targets)[:, 0]
+        cropped = rotator.crop(faces.images[chosen])
+        for name, images in (("inputs", cropped), ("frontal", rotated)):
+            lines.append(
+                [im if len(some) else None for im, some in zip(images, by_light)]
+            )
             names.append(name)
         if rotator.lights:
-            own, _ = rotator.encode(faces.images[[row]])
-            again = np.repeat(own, len(lights), axis=0)
-            lines.append(list(rotator.turn(again, [frontal], places)[:, 0]))
-            names.append("of one")
+            feature, _ = rotator.encode(faces.images[[row]])
+            repeated = np.repeat(feature, len(lights), axis=0)
+            relit = rotator.rotate_features(repeated, [frontal], targets)[:, 0]
+            lines.append(list(relit))
+            names.append("one input")
     titles = [f"light {light}" for light in lights]
-    rotation.rows(lines, path, names=names, titles=titles)
+    return {"images": lines, "names": names, "titles": titles}
 
 
-def _draw_fused(
-    rotator: Rotator, faces: PosedSet, members: list[Array], path: epath.Path
-) -> None:
-    """Several images of each person, their confidence, and the first n fused."""
+def _fused(rotator: Rotator, faces: PosedSet, sets: list[Array]) -> Page:
+    """Returns images of each identity, their confidence, and the first n fused."""
     lines, notes, frontal = [], [], min(rotator.angles, key=abs)
-    for some in members:
-        some = np.random.default_rng(0).permutation(some)[:INPUTS]
-        own, trusted = rotator.encode(faces.images[some])
-        counts = range(1, len(some) + 1)
-        fused = np.stack([rotator.fuse(own[:n], trusted[:n]) for n in counts])
-        lit = rotator.places(faces.light[some[:1]])[0]
-        lines.append(list(rotator.seen(faces.images[some])))
-        lines.append(list(rotator.turn(fused, [frontal], lit)[:, 0]))
-        notes += [[f"{share:.2f}" for share in trusted], []]
+    for rows in sets:
+        features, trusted = rotator.encode(faces.images[rows])
+        counts = range(1, len(rows) + 1)
+        fused = np.stack([rotator.fuse(features[:n], trusted[:n]) for n in counts])
+        light = rotator.light_indices(faces.light[rows[:1]])[0]
+        lines.append(list(rotator.crop(faces.images[rows])))
+        lines.append(list(rotator.rotate_features(fused, [frontal], light)[:, 0]))
+        notes += [_confidence(trusted), []]
     titles = [str(n) for n in range(1, max(map(len, lines)) + 1)]
-    names = ["inputs", "frontal"] * len(members)
-    rotation.rows(lines, path, names=names, titles=titles, notes=notes)
+    names = ["inputs", "frontal"] * len(sets)
+    return {"images": lines, "names": names, "titles": titles, "notes": notes}
 
 
-def _draw_sorted(
-    rotator: Rotator, faces: PosedSet, members: list[Array], path: epath.Path
-) -> None:
-    """Images of each person, good and bad, the most trusted first."""
+def _sorted(rotator: Rotator, faces: PosedSet, sets: list[Array]) -> Page:
+    """Returns degraded images of each identity in order of descending confidence."""
     lines, notes = [], []
-    for some in members:
-        some = np.random.default_rng(0).permutation(some)[:INPUTS]
-        bad, _ = degrade(faces.images[some])
-        _, trusted = rotator.encode(bad)
+    for rows in sets:
+        degraded, _ = degrade(faces.images[rows])
+        _, trusted = rotator.encode(degraded)
         order = np.argsort(-trusted)
-        lines.append(list(rotator.seen(bad[order])))
-        notes.append([f"{share:.2f}" for share in trusted[order]])
-    rotation.rows(lines, path, notes=notes)
+        lines.append(list(rotator.crop(degraded[order])))
+        notes.append(_confidence(trusted[order]))
+    return {"images": lines, "notes": notes}
 
 
-def _draw_between(rotator: Rotator, features: Array, path: epath.Path) -> None:
-    """On the way from a person to another, a pose to the next, a noise to another."""
+def _confidence(trusted: Array) -> list[str]:
+    return [f"{share:.2f}" for share in trusted]
+
+
+def _interpolation(rotator: Rotator, features: Array) -> Page:
+    """Returns interpolations between two identities, two poses and two noise codes."""
     angles = rotator.angles
     middle = min(range(len(angles)), key=lambda number: abs(angles[number]))
-    beside = middle + 1 if middle + 1 < len(angles) else middle - 1
+    next_ = middle + 1 if middle + 1 < len(angles) else middle - 1
     code = rotator.code(angles[middle])
-    codes = (1 - _SHARES) * code + _SHARES * rotator.code(angles[beside])
-    noise = np.random.default_rng(0).uniform(-1, 1, (2, rotator.noise))
-    noise = (1 - _SHARES) * noise[0] + _SHARES * noise[1]
+    codes = _interpolated(code, rotator.code(angles[next_]))
+    noise = _interpolated(*np.random.default_rng(0).uniform(-1, 1, (2, rotator.noise)))
     names, lines = [], []
     for first, second in zip(features[::2], features[1::2]):
-        between = (1 - _SHARES) * first + _SHARES * second
-        lines.append(list(rotator.turn(between, [angles[middle]])[:, 0]))
+        between = _interpolated(first, second)
+        lines.append(list(rotator.rotate_features(between, [angles[middle]])[:, 0]))
         names.append("identity")
     for feature in features[:2]:
         same = np.repeat(feature[None], len(_SHARES), axis=0)
         lines.append(list(rotator.decode(same, codes)))
-        still = np.repeat(code[None], len(_SHARES), axis=0)
-        lines.append(list(rotator.decode(same, still, noise=noise)))
-        names += [f"{angles[middle]:+g} to {angles[beside]:+g}", "noise"]
+        frontal = np.repeat(code[None], len(_SHARES), axis=0)
+        lines.append(list(rotator.decode(same, frontal, noise=noise)))
+        names += [f"{angles[middle]:+g} to {angles[next_]:+g}", "noise"]
     titles = [f"{share:.2f}" for share in _SHARES[:, 0]]
-    rotation.rows(lines, path, names=names, titles=titles)
+    return {"images": lines, "names": names, "titles": titles}
+
+
+def _interpolated(first: Array, second: Array) -> Array:
+    return (1 - _SHARES) * first + _SHARES * second

@@ -1,5 +1,6 @@
 """DR-GAN's networks as its steps use them: modules, options, and pure functions."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,21 +20,22 @@ from fr_jax.systems.dr_gan import trunk
 from fr_jax.systems.dr_gan.objective import Images, Objective, masked_mean
 from fr_jax.systems.dr_gan.targets import Targets
 
+Array = jax.Array
 PyTree = Any
+Net = tuple[PyTree, PyTree]  # parameters, statistics: a NetState's first two fields
 
 
 class Networks:
     """Generator, discriminator and frozen recogniser.
 
-    Args:
-      network: see `systems.dr_gan.make`, as are the others.
+    Args: see `systems.dr_gan.make`.
 
     Attributes:
-      spec: the input of encoder and discriminator.
-      groups: of BatchNorm.
+      spec: input of encoder and discriminator.
+      groups: number of BatchNorm groups.
 
     Raises:
-      UserError: for options that do not fit together.
+      UserError: for options that exclude each other.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Networks:
     ):
         self._targets, self._objective = targets, objective
         self._pretrained = pretrained
-        options = _options(network, targets, objective, num_classes, image_size)
+        options = self._network_options(network, num_classes, image_size)
         self._spectral = options["discriminator"].pop("spectral_norm", False)
         self._options = options
         self._generator: Any = models.create("dr_gan_generator", **options["generator"])
@@ -66,7 +68,6 @@ class Networks:
         options["encoder"] = {
             k: v for k, v in options["generator"].items() if k in fields
         }
-        self._encoder: Any = models.create("dr_gan_encoder", **options["encoder"])
         self._recogniser = _recogniser(objective, pretrained)
         if canvas_size and canvas_size < image_size:
             raise UserError(
@@ -80,22 +81,53 @@ class Networks:
             )
         if self._discriminator.norm == "group" and self._discriminator.extra_channel:
             raise UserError(
-                "norm='group' cuts channels into equal groups, of which "
-                "extra_channel=True leaves none: leave one of them out"
+                "norm='group' needs channels in equal groups, which "
+                "extra_channel=True prevents: use one of them"
             )
         if targets.fused and not self._generator.weighs_images:
             raise UserError(
-                f"{targets.images_per_identity} images of each identity would be "
-                "summed, not weighted: give confidence_head='channel' (as kayamin) or "
-                "'branch', or normalise_fusion"
+                f"features of {targets.images_per_identity} images per identity would "
+                "be summed without weights: set confidence_head='channel' (as kayamin) "
+                "or 'branch', or normalise_fusion=True"
             )
 
-    def init(self, key: jax.Array, given: Mapping[str, PyTree]) -> dict[str, PyTree]:
-        """Returns {'params', 'batch_stats'} of generator and discriminator."""
+    def _network_options(
+        self, network: Mapping[str, Any], num_classes: int, image_size: int
+    ) -> dict[str, dict[str, Any]]:
+        """Returns options of `models.create` for generator and discriminator."""
+        targets = self._targets
+        if num_classes < 2:
+            raise UserError(f"num_classes is {num_classes}; use 2 or more")
+        heads = [["identity", num_classes], ["real", 1], ["pose", targets.poses]]
+        if targets.illuminations:
+            heads.append(["illumination", targets.illuminations])
+        derived: dict[str, dict[str, Any]] = {
+            "generator": {
+                "poses": targets.poses,
+                "illuminations": targets.illuminations,
+                "size": image_size,
+            },
+            "discriminator": {
+                "heads": heads,
+                "cosine_identity": self._objective.cosine_identity,
+            },
+        }
+        shared = {name: value for name, value in network.items() if name not in derived}
+        for name, options in derived.items():
+            chosen = shared | dict(network.get(name, {}))
+            for option in options.keys() & chosen.keys():
+                raise UserError(
+                    f"{name} option {option!r} follows from data, image_size and "
+                    "objective: leave it out"
+                )
+            options |= chosen
+        return derived
+
+    def init(self, key: Array, given: Mapping[str, PyTree]) -> dict[str, PyTree]:
+        """Returns {'params', 'batch_stats'} by network, generator and discriminator."""
         key_generator, key_discriminator, key_spectral = jax.random.split(key, 3)
-        inputs = [
-            jnp.zeros(x.shape) for x in self._generator.example_inputs(self.groups)
-        ]
+        shapes = self._generator.example_inputs(self.groups)
+        inputs = [jnp.zeros(shape.shape) for shape in shapes]
         generator, discriminator = trunk.start(
             self._generator,
             dict(self._generator.init(key_generator, *inputs)),
@@ -103,22 +135,20 @@ class Networks:
             given,
             self._pretrained,
         )
-        statistics = discriminator.get("batch_stats", {})
+        params = discriminator["params"]
+        statistics = dict(discriminator.get("batch_stats", {}))
         if self._spectral:
-            vectors = spectral.vectors(key_spectral, discriminator["params"])
-            statistics = {**statistics, "spectral": vectors}
-        discriminator = {"params": discriminator["params"], "batch_stats": statistics}
+            statistics["spectral"] = spectral.vectors(key_spectral, params)
+        discriminator = {"params": params, "batch_stats": statistics}
         return {"generator": generator, "discriminator": discriminator}
 
     def synthesise(
-        self,
-        params: PyTree,
-        statistics: PyTree,
-        real: Mapping[str, jax.Array],
-        key: jax.Array,
-        train: bool = True,
-    ) -> tuple[Images, PyTree, jax.Array]:
-        """Returns images of the targets, statistics, features [B, F] of real ones."""
+        self, net: Net, real: Mapping[str, Array], key: Array, train: bool = True
+    ) -> tuple[Images, PyTree, Array]:
+        """Returns synthesised images, statistics, and features [B, F] of real images.
+
+        Statistics are the running statistics of BatchNorm, updated if `train`.
+        """
         targets, generator = self._targets, self._generator
         key_codes, key_noise, key_dropout = jax.random.split(key, 3)
         labels, valid, codes = target_images.sample(real, targets, key_codes)
@@ -128,7 +158,7 @@ class Networks:
             noise = jax.random.uniform(key_noise, shape, minval=-1.0)
         codes.insert(1, noise)
 
-        def forward(module, images):
+        def forward(module, images, train):
             features, confidence = module.encode(images, train)
             rows = target_images.rows_of(
                 features, confidence, targets, normalise=module.normalise_fusion
@@ -137,86 +167,75 @@ class Networks:
 
         encoded = real.get("degraded", real["image"])
         (image, features), statistics = _apply(
-            generator, params, statistics, encoded, key_dropout, train, forward
+            generator, net, encoded, key_dropout, train, forward
         )
         fake = Images(
             image,
             labels,
             valid,
             self._mean_of_fakes,
-            {},
-            target_images.ground_truth(real, targets),
-            lambda embeddings: target_images.source_embeddings(embeddings, targets),
+            truth=target_images.ground_truth(real, targets),
+            sources=functools.partial(target_images.source_embeddings, targets=targets),
         )
         return fake, statistics, features
 
     def as_fakes(self, fake: Images) -> Images:
-        """Returns synthesised images as the discriminator's step sees them."""
+        """Returns synthesised images without gradient, for the discriminator's step.
+
+        Fused images are not valid there if `discriminate_fused` is False.
+        """
         targets, valid = self._targets, fake.valid
         if targets.fused and not self._objective.discriminate_fused:
-            place = jnp.arange(len(valid)) % targets.per_identity
-            valid &= place < targets.images_per_identity
+            number = jnp.arange(len(valid)) % targets.per_identity
+            valid &= number < targets.images_per_identity
         return fake._replace(image=jax.lax.stop_gradient(fake.image), valid=valid)
 
-    def real(self, real: Mapping[str, jax.Array], logits: dict) -> Images:
-        """Returns the real images of a step."""
+    def real(self, real: Mapping[str, Array], logits: dict) -> Images:
+        """Returns the real images of a step, all valid."""
         labels = {name: real[name] for name in self._targets.labels}
         valid = jnp.ones(len(real["image"]), bool)
         return Images(real["image"], labels, valid, masked_mean, logits)
 
     def discriminate(
-        self,
-        params: PyTree,
-        statistics: PyTree,
-        images: jax.Array,
-        key: jax.Array,
-        train: bool = True,
-    ) -> tuple[dict[str, jax.Array], PyTree]:
+        self, net: Net, images: Array, key: Array, train: bool = True
+    ) -> tuple[dict[str, Array], PyTree]:
         """Returns logits by head, and statistics.
 
         Args:
-          params: as `normalised` gives them.
+          net: from `normalised`.
         """
         key_augment, key_dropout = jax.random.split(key)
         if train:
             kinds = self._objective.diff_augmentation
             images = diff_augment(key_augment, images, kinds)
+        return _apply(self._discriminator, net, images, key_dropout, train)
 
-        def forward(module, images):
-            return module(images, train)
-
-        return _apply(
-            self._discriminator, params, statistics, images, key_dropout, train, forward
-        )
-
-    def normalised(self, params: PyTree, statistics: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns the discriminator's parameters as used, and its statistics."""
+    def normalised(self, net: Net) -> Net:
+        """Returns the discriminator, spectrally normalised with `spectral_norm`."""
+        params, statistics = net
         if not self._spectral:
-            return params, statistics
+            return net
         params, vectors = spectral.normalise(params, statistics["spectral"])
         return params, {**statistics, "spectral": vectors}
 
     def recognise(self, variables: PyTree) -> Callable | None:
         """Returns images in [-1, 1] -> (embeddings, feature maps), or None."""
-        recogniser = self._recogniser
-        return recogniser and (lambda images: recogniser(variables, images))
+        return self._recogniser and functools.partial(self._recogniser, variables)
 
-    def encode(
-        self, params: PyTree, statistics: PyTree, images: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns features [B, F] and confidence [B, 1], of the generator's encoder."""
-        variables = _of_encoder(params, statistics)
-        return self._encoder.apply(variables, images, method="with_confidence")
+    def encode(self, net: Net, images: Array) -> tuple[Array, Array]:
+        """Returns features [B, F] and confidence [B, 1] of the generator's encoder."""
+        variables = dict(zip(("params", "batch_stats"), net))
+        return self._generator.apply(variables, images, method="encode")
 
     def hand_over(
         self, generator: NetState, discriminator: NetState
     ) -> dict[str, Network]:
-        """Returns encoder, generator and, where it was trained, discriminator."""
+        """Returns encoder, generator and, after adversarial training, discriminator."""
         whole = {"params": generator.params, "batch_stats": generator.batch_stats}
-        encoder = _of_encoder(*generator[:2])
+        encoder = {kind: tree["encoder"] for kind, tree in whole.items()}
         parts = {"embedding": ("encoder", encoder), "generator": ("generator", whole)}
         if self._objective.discriminator_loss is not None:
-            params, statistics = self.normalised(*discriminator[:2])
+            params, statistics = self.normalised(discriminator[:2])
             variables = {"params": params, "batch_stats": _running(statistics)}
             variables = {kind: tree for kind, tree in variables.items() if tree}
             parts["discriminator"] = "discriminator", variables
@@ -231,7 +250,7 @@ class Networks:
             for kind, (name, variables) in parts.items()
         }
 
-    def _mean_of_fakes(self, values: jax.Array, mask: jax.Array) -> jax.Array:
+    def _mean_of_fakes(self, values: Array, mask: Array) -> Array:
         if not (self._objective.fused_sum and self._targets.fused):
             return masked_mean(values, mask)
         n, shape = self._targets.images_per_identity, (-1, self._targets.per_identity)
@@ -240,66 +259,23 @@ class Networks:
         return single + masked_mean(values[:, n:], mask[:, n:])
 
 
-def _apply(model, params, statistics, images, key, train, forward):
-    """What a network gives, and its statistics after it."""
-    variables = {"params": params, "batch_stats": _running(statistics)}
-    if not train:
-        return model.apply(variables, images, method=forward), statistics
+def _apply(model, net, images, key, train, method=None):
+    """Returns a network's output, and its statistics after it."""
+    params, statistics = net
     out, updated = model.apply(
-        variables,
+        {"params": params, "batch_stats": _running(statistics)},
         images,
-        method=forward,
+        train,
+        method=method,
         mutable=["batch_stats"],
         rngs={"dropout": key},
     )
     return out, {**statistics, **updated.get("batch_stats", {})}
 
 
-def _of_encoder(params: PyTree, statistics: PyTree) -> PyTree:
-    return {"params": params["encoder"], "batch_stats": statistics["encoder"]}
-
-
 def _running(statistics: PyTree) -> PyTree:
-    """The running statistics of BatchNorm, without spectral normalisation's vectors."""
+    """Returns BatchNorm's running statistics, without spectral norm's vectors."""
     return {name: tree for name, tree in statistics.items() if name != "spectral"}
-
-
-def _options(
-    network: Mapping[str, Any],
-    targets: Targets,
-    objective: Objective,
-    num_classes: int,
-    image_size: int,
-) -> dict[str, dict[str, Any]]:
-    """Options of `models.create` for generator and discriminator."""
-    shared = dict(network)
-    own = {name: shared.pop(name, {}) for name in ("generator", "discriminator")}
-    if num_classes < 2 or (targets.poses < 2 and not targets.continuous):
-        raise UserError(
-            f"{num_classes} identities in {targets.poses} poses; at least 2 of each "
-            "are needed"
-        )
-    heads = [["identity", num_classes], ["real", 1], ["pose", targets.poses]]
-    if targets.illuminations:
-        heads.append(["illumination", targets.illuminations])
-    decided: dict[str, dict[str, Any]] = {
-        "generator": {
-            "poses": targets.poses,
-            "illuminations": targets.illuminations,
-            "size": image_size,
-        },
-        "discriminator": {
-            "heads": heads,
-            "cosine_identity": objective.cosine_identity,
-        },
-    }
-    for name, options in own.items():
-        for option in decided[name].keys() & (options.keys() | shared.keys()):
-            raise UserError(
-                f"{name} option {option!r} follows from data, image_size and "
-                "objective: leave it out"
-            )
-    return {name: decided[name] | shared | own[name] for name in own}
 
 
 def _recogniser(objective: Objective, pretrained: Mapping[str, Network]):
@@ -308,12 +284,12 @@ def _recogniser(objective: Objective, pretrained: Mapping[str, Network]):
         return None
     given = pretrained.get("identity")
     if given is None or given.kind != "embedding":
-        found = f", not a {given.kind}" if given else ""
+        got = f", got a {given.kind}" if given else ""
         raise UserError(
-            f"the objective compares faces by a recogniser{found}: give --given "
+            f"the objective needs a pretrained recogniser{got}: give --given "
             "identity=EMBEDDER"
         )
-    # Blocks that are computed again cannot be looked into.
+    # Rematerialised blocks do not expose their feature maps.
     options = {k: v for k, v in given.options.items() if k != "remat"}
     network: Any = models.create(given.architecture, **options)
 

@@ -1,9 +1,10 @@
-"""DR-GAN's objectives: what the discriminator and the generator minimise.
+"""DR-GAN's objectives: losses of the discriminator and the generator.
 
 Tran, Yin, Liu: Disentangled Representation Learning GAN for Pose-Invariant Face
-Recognition (CVPR 2017), where a fake is one identity more (`cvpr`), and Representation
-Learning by Rotating Your Faces (TPAMI 2018), where it has a head of its own (`tpami`).
-An objective of one's own is a pair of functions of real and of synthesised images:
+Recognition (CVPR 2017), where fakes are an additional identity class (`cvpr`), and
+Representation Learning by Rotating Your Faces (TPAMI 2018), where real or fake has a
+head of its own (`tpami`). A custom objective is a pair of functions of real and
+synthesised images:
 
     def discriminator_loss(real, fake): ...   # -> {name: scalar}
     def generator_loss(real, fake, recognise): ...
@@ -21,53 +22,54 @@ from fr_jax.errors import check_range
 from fr_jax.losses import reconstruction
 from fr_jax.losses.adversarial import AdversarialLoss, adversarial_loss, r1
 from fr_jax.losses.margin import cosface, cross_entropy, unit
-from fr_jax.systems.dr_gan.targets import known
+from fr_jax.systems.dr_gan.targets import valid_labels
 
 Array = jax.Array
 Losses = dict[str, Array]
 
 
 class Images(NamedTuple):
-    """Real or synthesised images of a step, and what is known of them.
+    """Real or synthesised images of a step, with labels, logits and ground truth.
 
     Attributes:
       image: [R, H, W, C] in [-1, 1].
       labels: identity, pose, illumination [R]; -1, or NaN of a yaw, where unknown.
       valid: bool [R], rows that count.
       mean: (values [R], mask [R]) -> the mean over masked rows.
-      logits: {head: [R, n]} of the discriminator, {} where it takes no part.
-      truth: ground truth [R, H, W, C] of each synthesised image and its mask [R]; None
-        where batches have none.
-      sources: embeddings [P n, D] of the real images -> those that synthesised images
-        should keep [R, D], and their mask [R].
+      logits: {head: [R, n]} of the discriminator, {} if it is not used.
+      truth: ground truth [R, H, W, C] of synthesised images and its valid mask [R];
+        None if batches have none.
+      sources: embeddings [P n, D] of the real images -> target embeddings [R, D] of
+        synthesised images, and their valid mask [R].
     """
 
     image: Array
     labels: dict[str, Array]
     valid: Array
     mean: Callable[[Array, Array], Array]
-    logits: dict[str, Array]
+    logits: Mapping[str, Array] = {}
     truth: tuple[Array, Array] | None = None
     sources: Callable[[Array], tuple[Array, Array]] | None = None
 
 
 class Objective(NamedTuple):
-    """What both networks minimise: the sum of weight * loss.
+    """Losses of both networks; each minimises the sum of weight * loss.
 
     Attributes:
       discriminator_loss: (real, fake) -> {name: scalar}; None trains the generator
         alone.
       generator_loss: (real, fake, recognise) -> {name: scalar}; `recognise` is the
         frozen recogniser, images -> (embeddings [R, D], feature maps), or None.
-      weights: of the losses of both, by name; 1 where none is given.
-      is_real: logits -> bool [R], the images that the discriminator takes for real.
+      weights: weights of all losses, by name; 1 by default.
+      is_real: logits -> bool [R], True where the discriminator classifies as real.
       penalty: (score, images, updates) -> scalar, added to the discriminator's losses
-        as 'r1'; `score` gives the logits [R] of being real.
-      diff_augmentation: kinds of `augment.diff_augment` of what it sees.
-      recogniser: 'none', 'embedding' or 'maps': what of it the losses use.
+        as 'r1'; `score` maps images to the logits [R] of 'real'.
+      diff_augmentation: kinds of `augment.diff_augment` on the discriminator's input.
+      recogniser: output of the frozen recogniser that the losses use: 'none',
+        'embedding' or 'maps'.
       paired: the losses use ground truth.
-      pixel_loss: of the ground truth, where it is only evaluated too.
-      interpolate: synthesise between identities too (TPAMI, section 3.5).
+      pixel_loss: of the metric `paired_loss`; see `losses.reconstruction.paired`.
+      interpolate: also synthesise between identities (TPAMI, section 3.5).
       cosine_identity: the discriminator's identity head gives cosines.
       fused_sum: losses of synthesised images are the mean over single ones plus that
         over fused ones, not the mean over all (kayamin).
@@ -79,7 +81,7 @@ class Objective(NamedTuple):
     discriminator_loss: Callable[[Images, Images], Losses] | None
     generator_loss: Callable[..., Losses]
     weights: Mapping[str, float] = {}
-    is_real: Callable[[dict[str, Array]], Array] = lambda logits: (
+    is_real: Callable[[Mapping[str, Array]], Array] = lambda logits: (
         logits["real"][:, 0] > 0
     )
     penalty: Callable[..., Array] | None = None
@@ -94,7 +96,7 @@ class Objective(NamedTuple):
     statistics_in_generator_step: bool = False
 
     def weighted(self, losses: Losses, network: str) -> tuple[Array, Losses]:
-        """Returns the weighted sum, and it and all losses as metrics of a network."""
+        """Returns the weighted sum, and the metrics of a network: sum and losses."""
         parts = [self.weights.get(name, 1.0) * loss for name, loss in losses.items()]
         total: Any = sum(parts)
         metrics = {f"{network}/{name}_loss": loss for name, loss in losses.items()}
@@ -111,11 +113,11 @@ def tpami(
     """Returns the objective of TPAMI 2018, equations 1 to 6.
 
     Args:
-      adversarial: a key of `losses.adversarial.ADVERSARIAL`, or a loss of one's own.
+      adversarial: a key of `losses.adversarial.ADVERSARIAL`, or a custom loss.
       real_target: below 1 smooths the target of real images.
       am_softmax: margin and scale of an identity head of cosines (Wang et al., Additive
         Margin Softmax, 2018).
-      weights: of identity, gan, pose and illumination.
+      weights: weights of identity, gan, pose and illumination.
     """
     check_range("real_target", real_target, 1e-6, 1)
     loss = adversarial_loss(adversarial)
@@ -140,11 +142,11 @@ def tpami(
 
 
 def cvpr(*, weights: Mapping[str, float] | None = None) -> Objective:
-    """Returns the objective of CVPR 2017, equations 1 and 2: fakes are one class more.
+    """Returns the objective of CVPR 2017, equations 1 and 2: fakes are one more class.
 
-    A real image that is classified as its identity is not classified as fake, which
-    costs nothing more; an image of unknown identity costs -log(1 - p_fake), of which
-    the paper says nothing.
+    The identity loss of a real image already includes that it is not fake. Deviation
+    from the paper, which does not cover them: images of unknown identity have the loss
+    -log(1 - p_fake).
     """
 
     def discriminator_loss(real, fake):
@@ -166,7 +168,7 @@ def cvpr(*, weights: Mapping[str, float] | None = None) -> Objective:
 
 
 def generator_only() -> Objective:
-    """Returns an objective without a discriminator, to be wrapped with other losses."""
+    """Returns an objective without discriminator and losses, for the wrappers below."""
     return Objective(None, lambda real, fake, recognise: {})
 
 
@@ -182,8 +184,8 @@ def with_reconstruction(
     def generator_loss(real, fake, recognise):
         truth, has_truth = fake.truth
         values = reconstruction.paired(fake.image, truth, loss)
-        found = fake.mean(values, has_truth & fake.valid)
-        return objective.generator_loss(real, fake, recognise) | {"paired": found}
+        mean = fake.mean(values, has_truth & fake.valid)
+        return objective.generator_loss(real, fake, recognise) | {"paired": mean}
 
     return objective._replace(
         generator_loss=generator_loss,
@@ -196,32 +198,34 @@ def with_reconstruction(
 def with_identity(
     objective: Objective, weight: float = 0.0, perceptual: float = 0.0
 ) -> Objective:
-    """Returns the objective with losses by a frozen recogniser, pretrained 'identity'.
+    """Returns the objective with losses of the frozen recogniser 'identity'.
 
     Args:
-      weight: of `identity_preserving`, 1 - cosine to the source images' embedding.
-      perceptual: weight of `perceptual`, feature maps against the ground truth's.
+      weight: weight of `identity_preserving`, 1 - cosine to the embedding of the source
+        images; 0 omits the loss.
+      perceptual: weight of `perceptual`, the distance between feature maps of fake and
+        ground truth; 0 omits the loss.
     """
 
     def generator_loss(real, fake, recognise):
-        found = objective.generator_loss(real, fake, recognise)
+        losses = objective.generator_loss(real, fake, recognise)
         embeddings, maps = recognise(fake.image)
         if weight:
-            sources, of_one = fake.sources(unit(recognise(real.image)[0]))
+            sources, has_source = fake.sources(unit(recognise(real.image)[0]))
             values = reconstruction.identity_preserving(
                 embeddings, jax.lax.stop_gradient(sources)
             )
-            found["identity_preserving"] = fake.mean(values, of_one & fake.valid)
+            losses["identity_preserving"] = fake.mean(values, has_source & fake.valid)
         if perceptual:
             truth, has_truth = fake.truth
             values = reconstruction.perceptual(maps, recognise(truth)[1])
-            found["perceptual"] = fake.mean(values, has_truth & fake.valid)
-        return found
+            losses["perceptual"] = fake.mean(values, has_truth & fake.valid)
+        return losses
 
-    own = {"identity_preserving": weight, "perceptual": perceptual}
+    weights = {"identity_preserving": weight, "perceptual": perceptual}
     return objective._replace(
         generator_loss=generator_loss,
-        weights={**objective.weights, **own},
+        weights={**objective.weights, **weights},
         recogniser="maps" if perceptual else "embedding",
         paired=objective.paired or bool(perceptual),
     )
@@ -230,7 +234,8 @@ def with_identity(
 def with_r1(objective: Objective, weight: float, every: int = 16) -> Objective:
     """Returns the objective with the R1 penalty in every `every`-th discriminator step.
 
-    It weighs so much more then (Karras et al., StyleGAN2, CVPR 2020, section 3.1).
+    The penalty is multiplied by `every` (lazy regularisation: Karras et al., StyleGAN2,
+    CVPR 2020, section 3.1).
     """
     check_range("the R1 weight", weight, 0)
     check_range("the R1 interval", every, 1)
@@ -250,13 +255,14 @@ def classification(
     am_softmax: Mapping[str, float] | None = None,
     fake_class: bool = False,
 ) -> Losses:
-    """Returns the loss of each label: identity, pose, illumination.
+    """Returns the mean loss of each label: identity, pose, illumination.
 
-    Cross-entropies; squared errors, halved, where a pose is one number (radians).
+    Cross-entropies; half the squared error for a continuous pose (radians). Unknown
+    labels have no loss.
 
     Args:
-      am_softmax: margin and scale; the identity logits are cosines then.
-      fake_class: identities compete with the class of fakes.
+      am_softmax: margin and scale; the identity logits are then cosines.
+      fake_class: the softmax over identities includes the class of fakes.
     """
     losses = {}
     for name, label in images.labels.items():
@@ -266,26 +272,27 @@ def classification(
         elif name == "identity" and am_softmax is not None:
             columns = cosface(columns, label, **am_softmax)
         if jnp.issubdtype(label.dtype, jnp.floating):
-            error = columns[:, 0] - jnp.where(known(label), label, 0.0)
+            error = columns[:, 0] - jnp.where(valid_labels(label), label, 0.0)
             values = 0.5 * jnp.square(error)
         else:
             values = cross_entropy(columns, label)
-        losses[name] = images.mean(values, known(label) & images.valid)
+        losses[name] = images.mean(values, valid_labels(label) & images.valid)
     return losses
 
 
 def masked_mean(values: Array, mask: Array) -> Array:
-    """Returns the mean of the masked values, 0 where there are none."""
+    """Returns the mean of the values under a mask; 0 for an empty mask."""
     mask = mask.astype(values.dtype)
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)
 
 
 def _not_fake(images: Images) -> Array:
-    """-log(1 - p_fake) where the identity is unknown, else 0."""
-    everything = jax.nn.logsumexp(_with_fake(images.logits), axis=1)
+    """Returns -log(1 - p_fake) [R] for images of unknown identity, 0 for the others."""
+    all_classes = jax.nn.logsumexp(_with_fake(images.logits), axis=1)
     identities = jax.nn.logsumexp(images.logits["identity"], axis=1)
-    return jnp.where(images.labels["identity"] < 0, everything - identities, 0.0)
+    return jnp.where(images.labels["identity"] < 0, all_classes - identities, 0.0)
 
 
 def _with_fake(logits: Mapping[str, Array]) -> Array:
+    """Returns logits [R, identities + 1]; the class of fakes is the last."""
     return jnp.concatenate([logits["identity"], logits["real"]], axis=1)

@@ -1,28 +1,31 @@
-"""Faces in several poses that a generator is evaluated on: rendered, or of records."""
+"""Evaluation sets of faces in several poses: rendered, or from records."""
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from fr_jax.backend import sharding
 from fr_jax.errors import UserError
 from fr_jax.faces import sets
 from fr_jax.models.preprocess import resize
 from fr_jax.provenance import check_unseen
 from fr_jax.systems.dr_gan import poses
 from fr_jax.systems.dr_gan.rotator import Rotator
+from fr_jax.training.data import Context
+from fr_jax.training.sources import Rendered
 
 Array = np.ndarray
-_FRONTAL_FLASH = 6  # of the rendered lights
+_FRONTAL_FLASH = 6  # number among the rendered lights
 # Training evaluates on unseen identities from sets.FIRST_UNSEEN on, and may select a
-# step by them; the final evaluation and the pose classifier use others.
+# step by their results; `fr-jax evaluate` and the pose classifier use others.
 _EVALUATED = sets.FIRST_UNSEEN + (1 << 20)
 _FOR_POSES = _EVALUATED + (1 << 20)
-# Of the side in pixels that a degraded image keeps. A rendered identity is recognised
-# from 8 of 64: the last level is what harms the mean of several images.
+# Fractions of the side in pixels that a degraded image keeps. Rendered identities are
+# still recognised at 8 of 64 pixels; the last level harms the mean of several images.
 LEVELS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 
 
@@ -33,8 +36,8 @@ class PosedSet(NamedTuple):
       images: uint8 RGB [N, H, W, 3].
       label, yaw: [N] identity, and degrees, NaN where unknown.
       light, session: int [N], -1 where unknown.
-      neutral: the light of gallery images.
-      name, identities: of the data set, and of its labels.
+      neutral: number of the light of gallery images.
+      name, identities: names of the data set, and of the identities by label.
     """
 
     images: Array
@@ -47,31 +50,37 @@ class PosedSet(NamedTuple):
     identities: tuple[str, ...] = ()
 
 
+def grid(
+    faces: Rendered, angles: Sequence[float], lights: Sequence[int], neutral: int
+) -> PosedSet:
+    """Returns rendered faces of `sets.multipie`, numbered by angle, then by light."""
+    images, label = faces.images(slice(None)), faces.label
+    angle, light = np.divmod(faces.number, len(lights))
+    yaw, light = np.asarray(angles, float)[angle], np.asarray(lights)[light]
+    return PosedSet(images, label, yaw, light, np.full(len(label), -1), neutral)
+
+
 def check(faces: PosedSet, name: str) -> None:
-    """Raises a UserError for a set, called `name`, that is too small to evaluate on."""
-    known = np.isfinite(faces.yaw)
-    if not known.any():
+    """Raises a UserError for a set, called `name`, that is too small."""
+    has_yaw = np.isfinite(faces.yaw)
+    if not has_yaw.any():
         raise UserError(f"{name}: no image has a yaw; give a labels.csv with them")
-    labels, counts = np.unique(faces.label[known], return_counts=True)
+    labels, counts = np.unique(faces.label[has_yaw], return_counts=True)
     if len(labels) < 2:
         raise UserError(f"{name}: {len(labels)} identities; at least 2 are needed")
     if counts.max() < 2:
         raise UserError(
-            f"{name}: one image of each identity, which the gallery takes; at least 2"
+            f"{name}: one image per identity; at least 2 are needed, one of them for "
+            "the gallery"
         )
 
 
-def rendered(
-    rotator: Rotator, provenance: Mapping[str, Any], num_identities: int
-) -> tuple[PosedSet, PosedSet]:
+def rendered(rotator: Rotator, num_identities: int) -> tuple[PosedSet, PosedSet]:
     """Returns unseen identities, and twice as many to train a pose classifier on."""
     if num_identities < 2:
         raise UserError(f"identities={num_identities}: at least 2 are needed")
-    lights = _lights(provenance)
-    return (
-        _render(rotator, lights, _EVALUATED, num_identities),
-        _render(rotator, lights, _FOR_POSES, 2 * num_identities),
-    )
+    faces = _render(rotator, _EVALUATED, num_identities)
+    return faces, _render(rotator, _FOR_POSES, 2 * num_identities)
 
 
 def of_records(
@@ -87,7 +96,7 @@ def of_records(
     Images with yaws beyond those of the generator are left out.
 
     Raises:
-      UserError: where they cannot be evaluated on, or an identity is in both.
+      UserError: for too few identities or images, and for an identity in both sets.
     """
     faces = _read(rotator, path, identities or None, expression)
     check(faces, path)
@@ -97,50 +106,44 @@ def of_records(
     both = set(faces.identities).intersection(for_poses.identities)
     if both:
         raise UserError(
-            f"{len(both)} identities, such as {min(both)}, would both be evaluated and "
-            "train the pose classifier; choose others with identities= of --set or "
+            f"{len(both)} identities, such as {min(both)}, are both evaluated and used "
+            "to train the pose classifier; choose others with identities= of --set or "
             "--pose-identities"
         )
     return faces, for_poses
 
 
-def check_not_trained(faces: PosedSet, trained: Mapping[str, list[str]]) -> None:
+def check_not_trained(faces: PosedSet, rotator: Rotator) -> None:
     """Raises a UserError for identities that a generator was trained on.
 
-    Names that another training set has too may be the same identities: a warning.
-
-    Args:
-      trained: names of the identities trained on, by data set.
+    The same names in another training set may be other identities: a warning.
     """
+    trained = rotator.generator.provenance.get("identities", {})
     remedy = "choose others with identities= of --set"
     check_unseen({faces.name: faces.identities}, trained, remedy)
     for name, names in trained.items():
         if overlap := set(names).intersection(faces.identities):
             print(
-                f"{len(overlap)} identities have names of {name}, which was trained "
-                f"on, such as {min(overlap)}; if they are the same, {remedy}",
+                f"{len(overlap)} identities, such as {min(overlap)}, have names of the "
+                f"training set {name}; if they are the same identities, {remedy}",
                 file=sys.stderr,
             )
 
 
 def trained_on(
-    rotator: Rotator,
-    provenance: Mapping[str, Any],
-    num_classes: int,
-    path: str,
-    most: int,
+    rotator: Rotator, num_classes: int, path: str, limit: int
 ) -> PosedSet | None:
-    """Returns identities that were trained on, labelled as the discriminator's classes.
+    """Returns training identities, labelled with the discriminator's classes.
 
-    None where they cannot be had: the first training set's identities are its classes,
-    rendered ones are rendered again, others must be in the records.
+    The classes are the identities of the first training set. None if their number
+    differs, or if they are neither rendered nor in the records.
 
     Args:
-      num_classes: of the discriminator.
-      path: of records; '' for rendered identities.
-      most: at most so many identities.
+      num_classes: number of identities of the discriminator.
+      path: path of records; '' for rendered identities.
+      limit: maximum number of identities.
     """
-    trained = provenance.get("identities", {})
+    trained = rotator.generator.provenance.get("identities", {})
     name, names = next(iter(trained.items()), ("", []))
     if num_classes != len(names):
         return None
@@ -148,23 +151,23 @@ def trained_on(
         from data_pipelines import index
 
         columns = index.load(index.find(path))
-        there = set(columns.identities)
-        some = [identity for identity in names if identity in there][:most]
-        if columns.name != name or not some:
+        available = set(columns.identities).intersection(names)
+        chosen = [identity for identity in names if identity in available][:limit]
+        if columns.name != name or not chosen:
             return None
-        found = _read(rotator, path, some)
-        place = np.array([names.index(identity) for identity in found.identities])
-        return found._replace(label=place[found.label].astype(np.int32))
+        faces = _read(rotator, path, chosen)
+        classes = np.array([names.index(identity) for identity in faces.identities])
+        return faces._replace(label=classes[faces.label].astype(np.int32))
     numbered = re.fullmatch(r"s(\d+)n(\d+)", names[0] if names else "")
     if not numbered:
         return None
     seed, first = map(int, numbered.groups())
-    return _render(rotator, _lights(provenance), first, min(most, len(names)), seed)
+    return _render(rotator, first, min(limit, len(names)), seed)
 
 
-def degrade(images: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Returns images of fewer pixels, brought back to their size, and their levels."""
-    levels = np.random.default_rng(seed).choice(LEVELS, len(images))
+def degrade(images: Array) -> tuple[Array, Array]:
+    """Returns images reduced to random `LEVELS` and enlarged again, and the levels."""
+    levels = np.random.default_rng(0).choice(LEVELS, len(images))
     out, side = np.array(images), images.shape[1]
     for row in np.flatnonzero(levels < 1):  # one by one: a program for each level
         fewer = max(round(levels[row] * side), 2)
@@ -173,29 +176,14 @@ def degrade(images: Array, seed: int = 0) -> tuple[Array, Array]:
     return out, levels
 
 
-def _lights(provenance: Mapping[str, Any]) -> tuple[int, ...]:
-    """The numbers of the lights that identities are rendered in."""
-    return tuple(provenance.get("lights") or (_FRONTAL_FLASH,))
-
-
-def _render(
-    rotator: Rotator, lights: tuple[int, ...], first: int, count: int, seed: int = 0
-) -> PosedSet:
+def _render(rotator: Rotator, first: int, count: int, seed: int = 0) -> PosedSet:
+    """Returns identities in the generator's poses and in its provenance's lights."""
     angles = tuple(rotator.angles)
+    lights = tuple(rotator.generator.provenance.get("lights") or (_FRONTAL_FLASH,))
+    context, size = Context(sharding.make_mesh(), seed), rotator.spec.size
     face_set = sets.multipie(angles, lights)
-    arrays = sets.arrays(
-        face_set,
-        seed=seed,
-        num_identities=count,
-        first=first,
-        size=rotator.spec.size,
-        progress="rendering faces",
-    )
-    label, image = sets.rows(face_set, count, 0)
-    yaw = np.asarray(angles)[image // len(lights)]
-    light = np.asarray(lights)[image % len(lights)]
-    unknown = np.full(len(label), -1)
-    return PosedSet(arrays["image"], label, yaw, light, unknown, _FRONTAL_FLASH)
+    faces = Rendered(face_set, context, count, first=first, size=size)
+    return grid(faces, angles, lights, _FRONTAL_FLASH)
 
 
 def _read(
@@ -214,12 +202,7 @@ def _read(
             )
         if beyond.any():
             print(f"skipped {beyond.sum()} images with yaws beyond the training range")
-        return PosedSet(
-            records.images(rows),
-            records.label[rows],
-            records.yaw[rows],
-            records.light[rows],
-            records.session[rows],
-            name=records.name,
-            identities=tuple(records.identities),
-        )
+        columns = records.label, records.yaw, records.light, records.session
+        label, yaw, light, session = (column[rows] for column in columns)
+        faces = PosedSet(records.images(rows), label, yaw, light, session)
+        return faces._replace(name=records.name, identities=tuple(records.identities))

@@ -1,28 +1,29 @@
 """The choices of published DR-GAN programs, as arguments of `make`.
 
-Each returns plain values, so that a configuration can hold them:
+Each preset consists of plain values, so that a configuration can hold it:
 
     dr_gan.make(num_classes, targets=targets, **presets.kayamin())
 
-Where `make` and the published programs differ:
+Differences between `make` and the published programs, options in brackets:
 
-* features fused by a weighted mean; kayamin's: a sum (`normalise_fusion=False`).
-* fused fakes are fakes to the discriminator too; kayamin's: not
+* Fusion is a weighted mean; kayamin: a sum (`normalise_fusion=False`).
+* Fused images are fakes for the discriminator; kayamin: not
   (`discriminate_fused=False`).
-* its running statistics move in its own steps; kayamin's: in all
-  (`statistics_in_generator_step`).
-* its strength is a running accuracy; kayamin's: that of one batch
+* The discriminator's running statistics are updated in its own steps; kayamin: in all
+  steps (`statistics_in_generator_step=True`).
+* Update schedules use a running accuracy; kayamin: that of one batch
   (`accuracy_decay=0.0`).
-* trunks are switched with statistics, and moments begin anew; milankinen's: parameters
-  alone.
-* the target pose is sampled anew each time, or is that of a ground truth; zhangjunh's:
-  L1 to the input, whatever its pose.
-* target yaws are uniform; the authors': the first of an identity's is normal, of 45
-  degrees.
-* images with a pose are mirrored with it; the authors': not at all, the others without.
-* in the CVPR form an image of unknown identity costs -log(1 - p_fake); the paper has
-  none.
-* cosines are cosines; the authors' normalise along the batch.
+* Trunks are switched with running statistics, and their moments are reset; milankinen:
+  parameters only.
+* Target poses are random, or those of the ground truth; zhangjunh: L1 to the input in
+  every target pose.
+* Target yaws are uniform; the authors: the first of each identity is normal with a
+  deviation of 45 degrees.
+* Mirrored images have mirrored poses; the authors: only images without pose are
+  mirrored.
+* In the CVPR form images of unknown identity have the loss -log(1 - p_fake); the paper:
+  no such images.
+* Cosines are normalised over features; the authors: over the batch.
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ Arguments = dict[str, Any]
 
 
 def cvpr_2017() -> Arguments:
-    """Returns the choices of CVPR 2017: grey images, a fake is one identity more."""
+    """Returns the choices of CVPR 2017: grey images, fakes are an additional class."""
     return {
         "objective": {"name": "cvpr"},
         "network": {"generator": {"channels": 1}},
@@ -40,7 +41,7 @@ def cvpr_2017() -> Arguments:
 
 
 def authors_2018() -> Arguments:
-    """Returns those of the authors' last program: a yaw, branches, AM-softmax."""
+    """Returns those of the authors' last program: yaws, branches, AM-softmax."""
     similarity = {"probability": 1.0, "degrees": 10.0, "scale": 0.0, "shift": 0.0}
     return {
         "network": {
@@ -67,10 +68,10 @@ def authors_2018() -> Arguments:
 
 
 def kayamin(*, multi: bool = False) -> Arguments:
-    """Returns those of kayamin/DR-GAN, of which a training trace is published.
+    """Returns those of kayamin/DR-GAN, which `test_traces` follows.
 
     Args:
-      multi: several images of each identity are summed by their confidence.
+      multi: several images per identity, summed with their confidence as weight.
     """
     return {
         "network": {

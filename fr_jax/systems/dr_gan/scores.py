@@ -11,24 +11,24 @@ from fr_jax.losses.reconstruction import paired
 from fr_jax.models.preprocess import prepare
 from fr_jax.systems.dr_gan.networks import Networks
 from fr_jax.systems.dr_gan.objective import Images, Losses, Objective, masked_mean
-from fr_jax.systems.dr_gan.targets import Targets, known, labels_of
+from fr_jax.systems.dr_gan.targets import Targets, labels_of, valid_labels
 
 Array = jax.Array
-_WITHIN = 7.5  # degrees by which a yaw may be off and still be right
+_TOLERANCE = 7.5  # degrees, of a correct yaw
 
 
 def accuracies(images: Images) -> dict[str, tuple[Array, Array]]:
-    """Returns (accuracy, whether any label is known) of identity and pose."""
-    found = {}
+    """Returns {name: (accuracy, True if any label is known)} of identity and pose."""
+    out = {}
     for name in ("identity", "pose"):
         label, columns = images.labels[name], images.logits[name]
         if jnp.issubdtype(label.dtype, jnp.floating):
-            right = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(_WITHIN)
+            correct = jnp.abs(columns[:, 0] - label) < jnp.deg2rad(_TOLERANCE)
         else:
-            right = jnp.argmax(columns, axis=1) == label
-        counted = known(label) & images.valid
-        found[name] = masked_mean(1.0 * right, counted), jnp.any(counted)
-    return found
+            correct = jnp.argmax(columns, axis=1) == label
+        counted = valid_labels(label) & images.valid
+        out[name] = masked_mean(1.0 * correct, counted), jnp.any(counted)
+    return out
 
 
 def discriminator_accuracy(
@@ -36,15 +36,13 @@ def discriminator_accuracy(
 ) -> tuple[Losses, Array]:
     """Returns the discriminator's accuracies as metrics, and their mean."""
     scores = accuracies(real)
-    halves = [
-        jnp.mean(objective.is_real(real.logits)),
-        masked_mean(1.0 - objective.is_real(fake.logits), fake.valid),
-    ]
+    of_real = jnp.mean(objective.is_real(real.logits))
+    of_fake = masked_mean(1.0 - objective.is_real(fake.logits), fake.valid)
     metrics = {f"discriminator/{name}_accuracy": s for name, (s, _) in scores.items()}
-    metrics["discriminator/real_accuracy"] = (halves[0] + halves[1]) / 2
-    counted = [*scores.values(), *((half, True) for half in halves)]
-    accuracy: Any = sum(share * some for share, some in counted)
-    return metrics, accuracy / sum(1.0 * some for _, some in counted)
+    metrics["discriminator/real_accuracy"] = (of_real + of_fake) / 2
+    counted = [*scores.values(), (of_real, True), (of_fake, True)]
+    accuracy: Any = sum(share * has_labels for share, has_labels in counted)
+    return metrics, accuracy / sum(1.0 * has_labels for _, has_labels in counted)
 
 
 def spread(fake: Array, real: Array) -> Array:
@@ -59,9 +57,9 @@ def spread(fake: Array, real: Array) -> Array:
 def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Callable:
     """Returns the `eval_step` of unseen identities.
 
-    Its metrics: feature_cosine, of an image's feature and that of its synthesised
-    image; impostor_cosine, of synthesised images of different identities, near 1 in a
-    collapse; spread; paired_loss; pose_accuracy, as the discriminator classifies.
+    Metrics: feature_cosine, between the features of an image and of its synthesised
+    image; impostor_cosine, between synthesised images of different identities, near 1
+    in a collapse; spread; paired_loss; pose_accuracy of the discriminator.
     """
 
     def eval_step(state, batch, key):
@@ -69,16 +67,15 @@ def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Cal
         for name in ("image", "target_image"):
             if name in batch:
                 real[name] = prepare(batch[name], networks.spec)
-        net = state.generator.params, state.generator.batch_stats
-        fake, _, features = networks.synthesise(*net, real, key, train=False)
-        encoded = unit(networks.encode(*net, fake.image)[0])
+        net = state.generator[:2]
+        fake, _, features = networks.synthesise(net, real, key, train=False)
+        encoded = unit(networks.encode(net, fake.image)[0])
         first = encoded[:: targets.per_identity]
         of_first = unit(features)[:: targets.images_per_identity]
         label = batch["label"][:: targets.images_per_identity]
         impostor = label[:, None] != label[None]
         metrics = {
             "feature_cosine": jnp.mean(jnp.sum(first * of_first, axis=1)),
-            # Near 1 all identities look alike: a collapse.
             "impostor_cosine": masked_mean(first @ first.T, impostor),
             "spread": spread(fake.image, real["image"]),
         }
@@ -87,8 +84,8 @@ def on_unseen(networks: Networks, targets: Targets, objective: Objective) -> Cal
             values = paired(fake.image, truth, objective.pixel_loss)
             metrics["paired_loss"] = fake.mean(values, has_truth & fake.valid)
         if objective.discriminator_loss is not None:
-            net = networks.normalised(*state.discriminator[:2])
-            logits, _ = networks.discriminate(*net, fake.image, key, train=False)
+            net = networks.normalised(state.discriminator[:2])
+            logits, _ = networks.discriminate(net, fake.image, key, train=False)
             scores = accuracies(fake._replace(logits=logits))
             metrics["pose_accuracy"] = scores["pose"][0]
         return metrics

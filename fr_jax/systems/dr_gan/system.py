@@ -36,7 +36,7 @@ PRETRAINED = ("init", "discriminator", "identity")
 
 
 class State(NamedTuple):
-    """Both networks, the frozen recogniser's variables or (), and the turn."""
+    """Both networks, the frozen recogniser's variables or (), and the update cycle."""
 
     generator: NetState
     discriminator: NetState
@@ -63,50 +63,50 @@ def make(
     steps_per_epoch: float | None = None,
     pretrained: Mapping[str, Network] | None = None,
 ) -> System:
-    """Returns the system; the defaults are those of the TPAMI form, single image.
+    """Returns the system; the defaults are the TPAMI form with a single image.
 
-    Batches have `image` uint8 [B, H, W, 3], the images of an identity one after the
-    other; `label` int32 [B], -1 where unknown; `pose` int32 [B], -1 where unknown
-    (`yaw` float32 degrees, NaN, for continuous poses); `light` int32 [B] likewise where
-    there are illuminations; `seed` uint32 [B]. Where there is ground truth in another
-    pose: `target_image`, `target_pose` (`target_yaw`) and `target_light`, -1 (NaN)
-    where there is none; that pose is then the target. `noise` [B, Z] is sampled unless
-    it is there.
+    Batches have `image` uint8 [B, H, W, 3], the n images of each identity in
+    consecutive rows; `label` int32 [B], -1 if unknown; `pose` int32 [B], -1 if unknown
+    (`yaw` float32 in degrees, NaN if unknown, for continuous poses); `light` int32 [B],
+    -1 if unknown, with illuminations; `seed` uint32 [B]. Paired batches add ground
+    truth in another pose, which is then the target: `target_image`, `target_pose`
+    (`target_yaw`) and `target_light`, -1 (NaN) for rows without. `noise` [B, Z] is
+    optional, random by default.
 
-    Metrics, each of the steps that update its network: discriminator/ and generator/
-    NAME_loss and loss (the weighted sum), identity_accuracy and pose_accuracy (of real
-    images and of synthesised ones, as the discriminator classifies them);
+    Metrics, from the steps that update their network: discriminator/ and generator/
+    NAME_loss and loss (the weighted sum), identity_accuracy and pose_accuracy (the
+    discriminator's, of real images and of synthesised ones);
     discriminator/real_accuracy and /accuracy (running); generator/spread (the standard
     deviation of synthesised images over that of real ones: near 0 in a collapse);
-    discriminator_turn. The guard watches none of them, since no adversarial loss
-    should fall.
+    discriminator_turn. The guard watches none of them, since adversarial losses do not
+    fall steadily.
 
     Args:
-      num_classes: identities.
-      targets: poses, lights and images per identity; `load` gives them.
+      num_classes: number of identities.
+      targets: poses, lights and images per identity, from `load`.
       objective: an `Objective`, 'tpami' or 'cvpr', or options of
         `objective_options.from_options`.
       update: an `UpdateSchedule`, or name and options of one.
-      network: fields of `models.dr_gan`'s generator and discriminator; those of one
-        alone under 'generator' and 'discriminator'.
+      network: fields of the generator and discriminator in `models.dr_gan`; those of
+        one network under 'generator' and 'discriminator'.
       image_size, canvas_size: images are resized to the canvas and cropped at random to
-        the size (centrally when they are evaluated); None: no cropping.
-      optimizer: options of `optim.optimizers.adam`; those of one network alone under
+        the size (centrally in evaluation); None: no cropping.
+      optimizer: options of `optim.optimizers.adam`; those of one network under
         'generator' and 'discriminator'.
       flip: 'none'; 'remap' mirrors half of the images and their poses; 'keep' mirrors
-        images whose poses have no side.
-      augmentation: see `augment.augment`; the ground truth is changed alike.
-      degradation: augmentation of what the encoder sees, alone.
+        images with unsigned poses.
+      augmentation: see `augment.augment`; also applied to the ground truth.
+      degradation: augmentation of the encoder's input only.
       trunk_switching: arguments of `trunk.with_trunk_switching`.
-      num_steps, steps_per_epoch: of the run, where a schedule needs them.
+      num_steps, steps_per_epoch: of the run, for schedules that need them.
       pretrained: networks whose variables `init` will be given: 'init', an encoder or a
-        generator, with whose trunk the discriminator starts too, as far as their layers
-        are alike; 'discriminator', which has precedence; 'identity', the recogniser
-        that the objective uses. Of a generator for other poses, lights or noise the
-        layers that take these start anew.
+        generator, whose trunk also initialises the discriminator's layers of the same
+        shape; 'discriminator', which takes precedence; 'identity', the objective's
+        recogniser. Layers of a generator for other poses, lights or noise that depend
+        on these are initialised at random.
 
     Raises:
-      UserError: for unknown names, and numbers and networks that do not fit together.
+      UserError: for unknown names, invalid numbers and incompatible networks.
     """
     pretrained = check_given(pretrained, PRETRAINED)
     objective = objective_options.from_options(objective, paired=targets.paired)
@@ -147,32 +147,28 @@ def make(
         assert discriminator_loss is not None
         key_synthesis, key_real, key_fake = jax.random.split(key, 3)
         net, other = state.discriminator, state.generator
-        fake, statistics, _ = networks.synthesise(
-            other.params, other.batch_stats, real, key_synthesis
-        )
-        fake = networks.as_fakes(fake)
+        fake, statistics, _ = networks.synthesise(other[:2], real, key_synthesis)
+        fake, image = networks.as_fakes(fake), real["image"]
 
         def cost(params):
-            params, after = networks.normalised(params, net.batch_stats)
-            on_real, after = networks.discriminate(
-                params, after, real["image"], key_real
-            )
-            on_fake, after = networks.discriminate(params, after, fake.image, key_fake)
-            seen = networks.real(real, on_real)
-            faked = fake._replace(logits=on_fake)
-            losses = discriminator_loss(seen, faked)
+            params, after = networks.normalised((params, net.batch_stats))
+            logits, after = networks.discriminate((params, after), image, key_real)
+            reals = networks.real(real, logits)
+            logits, after = networks.discriminate((params, after), fake.image, key_fake)
+            fakes = fake._replace(logits=logits)
+            losses = discriminator_loss(reals, fakes)
             if objective.penalty:
 
                 def score(images):
                     logits, _ = networks.discriminate(
-                        params, net.batch_stats, images, key_real
+                        (params, net.batch_stats), images, key_real
                     )
                     return logits["real"][:, 0]
 
-                losses["r1"] = objective.penalty(score, real["image"], net.updates)
+                losses["r1"] = objective.penalty(score, image, net.updates)
             total, metrics = objective.weighted(losses, "discriminator")
-            found, accuracy = scores.discriminator_accuracy(objective, seen, faked)
-            return total, (metrics | found, after, accuracy)
+            shares, accuracy = scores.discriminator_accuracy(objective, reals, fakes)
+            return total, (metrics | shares, after, accuracy)
 
         gradient, (metrics, after, accuracy) = jax.grad(cost, has_aux=True)(net.params)
         net = optimizers.apply_gradients(net, gradient, after, adam["discriminator"])
@@ -185,16 +181,16 @@ def make(
     def generator_step(state, real, key):
         key_synthesis, key_fake = jax.random.split(key)
         net, other = state.generator, state.discriminator
-        fixed, _ = networks.normalised(*other[:2])
+        fixed, _ = networks.normalised(other[:2])
 
         def cost(params):
             fake, statistics, _ = networks.synthesise(
-                params, net.batch_stats, real, key_synthesis
+                (params, net.batch_stats), real, key_synthesis
             )
             after, metrics = other.batch_stats, {}
             if adversarial:
                 logits, after = networks.discriminate(
-                    fixed, after, fake.image, key_fake
+                    (fixed, after), fake.image, key_fake
                 )
                 fake = fake._replace(logits=logits)
                 metrics = {
@@ -202,14 +198,14 @@ def make(
                     for name, (share, _) in scores.accuracies(fake).items()
                 }
             recognise = networks.recognise(state.recogniser)
-            seen = networks.real(real, {})
-            losses = objective.generator_loss(seen, fake, recognise)
+            reals = networks.real(real, {})
+            losses = objective.generator_loss(reals, fake, recognise)
             total, terms = objective.weighted(losses, "generator")
             metrics["generator/spread"] = scores.spread(fake.image, real["image"])
             return total, (metrics | terms, statistics, after)
 
-        gradient, found = jax.grad(cost, has_aux=True)(net.params)
-        metrics, statistics, after = found
+        gradient, out = jax.grad(cost, has_aux=True)(net.params)
+        metrics, statistics, after = out
         if objective.statistics_in_generator_step:
             other = other._replace(batch_stats=after)
         net = optimizers.apply_gradients(net, gradient, statistics, adam["generator"])
@@ -220,9 +216,9 @@ def make(
         real = target_images.views(batch, targets, key_views, networks.spec, **changes)
         if adversarial:
             chosen, turn = update_schedule.next_turn(schedule, state.turn, state.step)
-            begun = state._replace(turn=turn)
+            state = state._replace(turn=turn)
             state, metrics = update_schedule.alternate(
-                chosen, discriminator_step, generator_step, begun, real, key_step
+                chosen, discriminator_step, generator_step, state, real, key_step
             )
             metrics |= {
                 "discriminator/accuracy": state.turn.accuracy,
@@ -234,8 +230,7 @@ def make(
 
     def embed(state, batch):
         images = prepare(batch["image"], networks.spec)
-        net = state.generator
-        features, confidence = networks.encode(net.params, net.batch_stats, images)
+        features, confidence = networks.encode(state.generator[:2], images)
         return {"embedding": features, "quality": confidence[:, 0]}
 
     def hand_over(state):

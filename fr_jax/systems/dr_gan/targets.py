@@ -1,11 +1,12 @@
 """Target poses and lights of the images that DR-GAN's generator synthesises.
 
-A batch has n images of each identity, one after the other. For each identity k images
-are synthesised: one from every image, one from all of them fused if n > 1, and one from
-the mean feature of this identity and the next if `interpolate`. Rows are kept identity
-by identity, so that an identity is never split over devices or BatchNorm groups.
+A batch has n consecutive images per identity. For each identity k images are
+synthesised: one from every image, one from all of them fused if n > 1, and one from the
+mean feature of this identity and the next if `interpolate`. Rows stay in order of
+identity, so that an identity is never split over devices or BatchNorm groups.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,12 +27,12 @@ Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 class Targets(NamedTuple):
-    """What is synthesised from a batch, and how its poses are labelled.
+    """Number and codes of the images synthesised per identity, and pose labels.
 
     Attributes:
       angles: yaw in degrees of each pose class, ascending.
       continuous: a pose is one number, the yaw in radians, within the angles.
-      unsigned: left and right are one pose.
+      unsigned: left and right yaws are the same pose.
       illuminations: number of light classes; 0: light is not a target.
       images_per_identity: n.
       paired: batches have the ground truth in another pose, `target_image`.
@@ -62,11 +63,11 @@ class Targets(NamedTuple):
 
     @property
     def labels(self) -> list[str]:
-        """What the discriminator classifies, besides real and fake."""
+        """Names of the labels that the discriminator classifies."""
         return ["identity", "pose"] + ["illumination"] * bool(self.illuminations)
 
     def check(self, flip: str) -> None:
-        """Raises a UserError for poses that are no targets, or that a flip breaks."""
+        """Raises a UserError for invalid angles, or a flip that contradicts labels."""
         check_names("flip", [flip], ("none", "remap", "keep"))
         yaws = [a for a in self.angles if isinstance(a, int | float) and abs(a) <= 180]
         if len(self.angles) < 2 or sorted(set(yaws)) != list(self.angles):
@@ -80,26 +81,26 @@ class Targets(NamedTuple):
             )
         if flip == "keep" and not self.unsigned:
             raise UserError(
-                "flip='keep' mirrors faces as if their pose had no side, and poses are "
-                "signed: use 'remap', or unsigned poses (config.data.unsigned)"
+                "flip='keep' mirrors faces without changing their pose, which needs "
+                "unsigned poses (config.data.unsigned): use 'remap' for signed ones"
             )
         mirrored = tuple(-angle for angle in reversed(self.angles))
         symmetric = mirrored == tuple(self.angles)
         if flip == "remap" and (self.unsigned or not (self.continuous or symmetric)):
             raise UserError(
                 f"flip='remap' with angles {tuple(self.angles)}: mirrored faces need "
-                "the angles of the other side too; use 'none', or 'keep' where poses "
-                "are unsigned"
+                "the angles of the other side too; use 'none', or 'keep' with unsigned "
+                "poses"
             )
         if flip != "none" and self.illuminations:
             raise UserError(
-                "a mirrored face is lit from the other side, under the same label: use "
-                "flip='none' or no illuminations"
+                "a mirrored face is lit from the other side but keeps its light label: "
+                "use flip='none' or no illuminations"
             )
 
 
 def check_policies(*policies: Policy) -> None:
-    """Raises a UserError for an unknown augmentation, and one that mirrors faces."""
+    """Raises a UserError for an unknown augmentation, and for one with 'flip'."""
     for policy in policies:
         augment.check(policy)
         if any(name == "flip" for name, _ in policy):
@@ -109,16 +110,16 @@ def check_policies(*policies: Policy) -> None:
 
 
 def expects(targets: Targets, num_classes: int, groups: int) -> dict[str, Input]:
-    """Returns what a batch must be, where BatchNorm has so many groups."""
-    multiple = targets.images_per_identity * groups
-    image = Input(np.uint8, (None, None, None, 3), multiple=multiple)
+    """Returns shapes and types of a batch for a number of BatchNorm groups."""
+    image = Input(
+        np.uint8, (None, None, None, 3), multiple=targets.images_per_identity * groups
+    )
     described = {"pose": Input(np.int32, (None,), low=-1, below=targets.poses)}
     if targets.continuous:
         described = {"yaw": Input(np.float32, (None,))}
-    if targets.illuminations:
-        lights = targets.illuminations
+    if lights := targets.illuminations:
         described["light"] = Input(np.int32, (None,), low=-1, below=lights)
-    wanted = {
+    expected = {
         "image": image,
         "label": Input(np.int32, (None,), low=-1, below=num_classes),
         "seed": Input(np.uint32, (None,)),
@@ -126,30 +127,29 @@ def expects(targets: Targets, num_classes: int, groups: int) -> dict[str, Input]
     }
     if targets.paired:
         paired = {"image": image, **described}
-        wanted |= {f"target_{name}": kind for name, kind in paired.items()}
-    return wanted
+        expected |= {f"target_{name}": kind for name, kind in paired.items()}
+    return expected
 
 
-def known(label: Array) -> Array:
-    """Returns a mask of the labels that are known: not -1, or not NaN."""
+def valid_labels(label: Array) -> Array:
+    """Returns the mask of valid labels: not -1, or not NaN."""
     floating = jnp.issubdtype(label.dtype, jnp.floating)
     return jnp.isfinite(label) if floating else label >= 0
 
 
 def labels_of(batch: Mapping[str, Array], targets: Targets) -> Arrays:
-    """Returns identity, pose and illumination of a batch, and those of its targets.
+    """Returns 'identity', 'pose' and 'illumination' of a batch, and 'target_' labels.
 
-    The latter's names begin with target_. Yaws are converted to radians.
+    Yaws are converted from degrees to radians.
     """
     out = {"identity": batch["label"]}
-    names = {"pose": "yaw" if targets.continuous else "pose"}
+    columns = {"pose": "yaw" if targets.continuous else "pose"}
     if targets.illuminations:
-        names["illumination"] = "light"
-    for prefix in ("", "target_"):
-        for name, column in names.items():
-            if prefix + column in batch:
-                label = batch[prefix + column]
-                out[prefix + name] = jnp.deg2rad(label) if column == "yaw" else label
+        columns["illumination"] = "light"
+    for prefix, (name, column) in itertools.product(("", "target_"), columns.items()):
+        if prefix + column in batch:
+            label = batch[prefix + column]
+            out[prefix + name] = jnp.deg2rad(label) if column == "yaw" else label
     return out
 
 
@@ -163,11 +163,11 @@ def views(
     augmentation: Policy = (),
     degradation: Policy = (),
 ) -> Arrays:
-    """Returns `labels_of` with `image` in [-1, 1], and `target_image` if there is one.
+    """Returns `labels_of` with 'image' in [-1, 1], and any 'target_image' and 'noise'.
 
-    Mirrored (with their poses: 'remap'; without: 'keep'), augmented and cropped at
-    random from the canvas, a ground truth as the image it belongs to. `degraded` is the
-    image after `degradation`, if there is any, which the encoder sees instead.
+    Images are mirrored at random (with their poses: 'remap'; without: 'keep'),
+    augmented and randomly cropped from the canvas, the ground truth like its image.
+    With a `degradation`, 'degraded' is the degraded image, the encoder's input.
     """
     keys = augment.example_keys(key, batch["seed"])
     half = jax.vmap(lambda k: jax.random.bernoulli(jax.random.fold_in(k, 0)))(keys)
@@ -178,7 +178,7 @@ def views(
     for name in ("pose", "target_pose"):
         if name in out and flip == "remap":
             pose = out[name]
-            other = jnp.where(known(pose), targets.poses - 1 - pose, pose)
+            other = jnp.where(valid_labels(pose), targets.poses - 1 - pose, pose)
             other = -pose if targets.continuous else other
             out[name] = jnp.where(mirrored, other, pose)
     for name in ("image", "target_image"):
@@ -190,8 +190,8 @@ def views(
             images = _random_crop(keys, images, spec.shape[0])
             out[name] = normalise(images, spec)
             if name == "image" and degradation:
-                own = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
-                degraded = augment.augment(own, images, degradation)
+                other_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
+                degraded = augment.augment(other_keys, images, degradation)
                 out["degraded"] = normalise(degraded, spec)
     return out
 
@@ -199,19 +199,19 @@ def views(
 def sample(
     real: Mapping[str, Array], targets: Targets, key: Array
 ) -> tuple[Arrays, Array, list[Array]]:
-    """Returns target labels [P k], a mask of valid rows [P k], and the codes.
+    """Returns target labels [P k], their valid mask [P k], and the codes.
 
-    Pose and light are those of the ground truth of an image, and sampled where there is
-    none; those of fused images are the first one's. Identity is -1 between two
-    identities. Rows fused from images of different or unknown identities, and rows
-    between two of one identity, are not valid.
+    Pose and light are those of an image's ground truth, or random without one; fused
+    images have those of the first image. Identity is -1 between two identities. Rows
+    fused from different or unknown identities, and rows between two images of the same
+    identity, are not valid.
     """
     key_pose, key_light = jax.random.split(key)
     identity = by_identity(real["identity"], targets)
     shape = (len(identity), targets.per_identity)
     if targets.continuous:
-        most = jnp.deg2rad(max(abs(angle) for angle in targets.angles))
-        pose = jax.random.uniform(key_pose, shape, minval=-most, maxval=most)
+        limit = jnp.deg2rad(max(abs(angle) for angle in targets.angles))
+        pose = jax.random.uniform(key_pose, shape, minval=-limit, maxval=limit)
     else:
         pose = jax.random.randint(key_pose, shape, 0, targets.poses)
     labels = {"pose": _given_or(pose, real.get("target_pose"), targets)}
@@ -220,41 +220,38 @@ def sample(
         light = _given_or(light, real.get("target_illumination"), targets)
         labels["illumination"] = light
     first = identity[:, :1]
-    one = jnp.all(identity == first, axis=1, keepdims=True) & (first >= 0)
-    nobody = jnp.full_like(first, -1)
-    of_one, others = jnp.where(one, first, -1), jnp.roll(first, -1, axis=0) != first
-    labels["identity"] = _joined(identity, of_one, nobody, targets)
-    valid = _joined(jnp.ones_like(identity, bool), one, others, targets)
-    labels = {name: label.ravel() for name, label in labels.items()}
+    same = jnp.all(identity == first, axis=1, keepdims=True) & (first >= 0)
+    unknown = jnp.full_like(first, -1)
+    fused, differs = jnp.where(same, first, -1), jnp.roll(first, -1, axis=0) != first
+    labels["identity"] = _joined(identity, fused, unknown, targets)
+    valid = _joined(jnp.ones_like(identity, bool), same, differs, targets)
     codes = [labels["pose"][:, None]]
     if not targets.continuous:
         codes = [jax.nn.one_hot(labels["pose"], targets.poses)]
     if targets.illuminations:
         codes.append(jax.nn.one_hot(labels["illumination"], targets.illuminations))
-    return labels, valid.ravel(), codes
+    return labels, valid, codes
 
 
 def ground_truth(
     real: Mapping[str, Array], targets: Targets
 ) -> tuple[Array, Array] | None:
-    """Returns the ground truth of every synthesised image [P k, H, W, C], and a mask.
+    """Returns the ground truth [P k, H, W, C] of synthesised images, and its mask.
 
-    Where the mask is False there is none, and any image stands in its place. None for a
-    batch that is not paired.
+    Rows outside the mask are placeholders. None for a batch that is not paired.
     """
     if "target_image" not in real:
         return None
     images = by_identity(real["target_image"], targets)
-    has = known(by_identity(real["target_pose"], targets))
+    has = valid_labels(by_identity(real["target_pose"], targets))
     images = _joined(images, images[:, :1], images[:, :1], targets)
-    has = _joined(has, has[:, :1], jnp.zeros_like(has[:, :1]), targets)
-    return einops.rearrange(images, "p k ... -> (p k) ..."), has.ravel()
+    return images, _joined(has, has[:, :1], jnp.zeros_like(has[:, :1]), targets)
 
 
 def rows_of(
     features: Array, confidence: Array, targets: Targets, *, normalise: bool
 ) -> Array:
-    """Returns the feature [P k, F] of which each image is synthesised.
+    """Returns the feature [P k, F] from which each image is synthesised.
 
     Args:
       features, confidence: [P n, F] and [P n, 1] of the real images.
@@ -264,15 +261,13 @@ def rows_of(
     weights = by_identity(confidence, targets)
     fused = fuse(rows, weights, normalise=normalise)
     between = (fused + jnp.roll(fused, -1, axis=0)) / 2
-    rows = _joined(rows, fused[:, None], between[:, None], targets)
-    return einops.rearrange(rows, "p k f -> (p k) f")
+    return _joined(rows, fused[:, None], between[:, None], targets)
 
 
 def source_embeddings(embeddings: Array, targets: Targets) -> tuple[Array, Array]:
-    """Returns the embedding [P k, D] that each synthesised image should keep.
+    """Returns the target embedding [P k, D] of each synthesised image, and a mask.
 
-    Of one image its own, of fused ones their sum; the mask is False between two
-    identities.
+    That of its image, or the sum over fused images; False between two identities.
 
     Args:
       embeddings: [P n, D] of the real images, of length 1.
@@ -280,9 +275,8 @@ def source_embeddings(embeddings: Array, targets: Targets) -> tuple[Array, Array
     rows = by_identity(embeddings, targets)
     whole = jnp.sum(rows, axis=1, keepdims=True)
     rows = _joined(rows, whole, whole, targets)
-    rows = einops.rearrange(rows, "p k d -> (p k) d")
-    of_one = targets.images_per_identity + targets.fused
-    return rows, jnp.arange(len(rows)) % targets.per_identity < of_one
+    with_identity = targets.images_per_identity + targets.fused
+    return rows, jnp.arange(len(rows)) % targets.per_identity < with_identity
 
 
 def by_identity(rows: Array, targets: Targets) -> Array:
@@ -292,21 +286,22 @@ def by_identity(rows: Array, targets: Targets) -> Array:
 
 
 def _given_or(sampled: Array, given: Array | None, targets: Targets) -> Array:
+    """Returns the given label [P k] of each image, or the sampled one [P, k]."""
     if given is None:
-        return sampled
+        return sampled.ravel()
     given = by_identity(given, targets)
     given = _joined(given, given[:, :1], sampled[:, -1:], targets)
-    return jnp.where(known(given), given, sampled)
+    return jnp.where(valid_labels(given), given, sampled.ravel())
 
 
 def _joined(single: Array, fused: Array, between: Array, targets: Targets) -> Array:
-    """Rows [P, k, ...]: of each image [P, n, ...], of the fused, between two [P, 1]."""
+    """Returns rows [P k, ...] of images [P, n, ...], fused and between [P, 1, ...]."""
     rows = [single, *[fused] * targets.fused, *[between] * targets.interpolate]
-    return jnp.concatenate(rows, axis=1)
+    return einops.rearrange(jnp.concatenate(rows, axis=1), "p k ... -> (p k) ...")
 
 
 def _random_crop(keys: Array, images: Array, size: int) -> Array:
-    """A square [B, size, size, C] from anywhere in each image."""
+    """Returns a square [B, size, size, C] at a random position of each image."""
     slack = images.shape[1] - size
     if not slack:
         return images

@@ -1,4 +1,4 @@
-"""DR-GAN from the command line: trained, used and evaluated."""
+"""DR-GAN's commands: train, rotate and evaluate."""
 
 import json
 import os
@@ -51,19 +51,19 @@ def run(tmp_path_factory, quick_drawing, quick_compilation, shallow_networks):
     from fr_jax.cli.main import main
 
     workdir = tmp_path_factory.mktemp("run") / "w"
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_:
         main(["train", SMOKE, "--workdir", str(workdir), *flags(SETTINGS)])
-    assert left.value.code == 0
+    assert exit_.value.code == 0
     return workdir
 
 
 def test_a_run_leaves_metrics_results_and_embedders(run):
     rows = [json.loads(r) for r in (run / "metrics.jsonl").read_text().splitlines()]
-    learning = [row for row in rows if "discriminator_turn" in row]
-    assert [row["step"] for row in learning] == [2, 4]
-    # D, g, D, g: each network was updated between two lines.
-    assert learning[0]["discriminator_turn"] == 0.5
-    for row in learning:
+    training = [row for row in rows if "discriminator_turn" in row]
+    assert [row["step"] for row in training] == [2, 4]
+    # Discriminator and generator alternate: one update each per logged line.
+    assert training[0]["discriminator_turn"] == 0.5
+    for row in training:
         assert {"generator/paired_loss", "discriminator/loss"} <= row.keys()
     evaluated = next(row for row in rows if "validation/pose_accuracy" in row)
     assert {"validation/spread", "validation/impostor_cosine"} <= evaluated.keys()
@@ -94,12 +94,13 @@ def test_faces_are_rotated(run, photographs, tmp_path, command):
     code, out, error = command("rotate", *photographs, *words)
     assert code == 0, error
     assert "3 yaws of 3 face(s)" in out
-    made = sorted(path.name for path in (tmp_path / "t").glob("*.png"))
+    names = sorted(path.name for path in (tmp_path / "t").glob("*.png"))
     expected = [f"{n}_{a}.png" for n in range(3) for a in ("+0", "+30", "-30")]
-    assert made == sorted([*expected, "rotated.png"])
+    assert names == sorted([*expected, "rotated.png"])
     assert cv2.imread(str(tmp_path / "t/1_+30.png")).shape == (16, 16, 3)
     code, out, _ = command("rotate", *photographs, *words, "--fuse", "--angles=-30")
     assert code == 0 and out.count("confidence 0.") == 3
+    assert "1 yaws of 1 face(s)" in out
     assert (tmp_path / "t/fused_-30.png").exists()
 
 
@@ -125,7 +126,7 @@ def test_unsuitable_images_are_refused(run, photographs, tmp_path, mistake):
     mistake("two images are named 0", "rotate", first, first, *words)
     mistake("no such image", "rotate", tmp_path / "nothing.png", *words)
     embedder = ("--generator", run / "embedder", "--to", tmp_path / "t")
-    mistake("dr_gan_encoder does not", "rotate", first, *embedder)
+    mistake("dr_gan_encoder cannot rotate faces", "rotate", first, *embedder)
     assert not (tmp_path / "t").exists()
 
 
@@ -165,17 +166,16 @@ def test_a_generator_is_evaluated(run, tmp_path, command):
 
 
 def test_grey_and_foreign_generators(mistake, tmp_path):
-    """As those of other programs: their colours, poses by number."""
+    """Generators of other programs: grey, RGB or BGR, with numbered poses."""
     options = {"width": 0.0625, "size": 16, "decoder_seed": 1, "poses": 2, "noise": 3}
     face = picture(16, 16)[None]
     rotated = {}
     for colour, channels in (("GREY", 1), ("RGB", 3), ("BGR", 3)):
         spec = InputSpec(size=16, colour=colour)
-        own = options | {"channels": channels}
-        model = models.create("dr_gan_generator", **own)
-        network = Network(
-            "dr_gan_generator", own, random_variables(model, spec), spec, "generator"
-        )
+        coloured = options | {"channels": channels}
+        model = models.create("dr_gan_generator", **coloured)
+        variables = random_variables(model, spec)
+        network = Network("dr_gan_generator", coloured, variables, spec, "generator")
         rotator = Rotator(Embedder(network))
         rotated[colour] = rotator.rotate(face)
         assert rotator.angles == [0, 1] and not rotator.has_angles
@@ -273,5 +273,5 @@ def test_the_smoke_configuration_rotates_faces(tmp_path):
     evaluated = [row for row in rows if "validation/paired_loss" in row]
     first, *_, last = (row["validation/paired_loss"] for row in evaluated)
     assert last < 0.9 * first
-    assert evaluated[-1]["validation/pose_accuracy"] > 0.5  # of five
+    assert evaluated[-1]["validation/pose_accuracy"] > 0.5  # chance: 0.2
     assert evaluated[-1]["validation/spread"] > 0.3

@@ -1,4 +1,4 @@
-"""DR-GAN's data: records with poses, rendered identities, and what is refused."""
+"""DR-GAN's data: records with poses, rendered identities, and invalid options."""
 
 import json
 from types import SimpleNamespace
@@ -62,7 +62,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def load(folders):
-    """Loads CFP's configuration, or another one, on these records."""
+    """Loads the data of CFP's configuration, or of another one, with these records."""
 
     def loaded(variant="cfp_paired", changes=()):
         settings = {
@@ -103,14 +103,14 @@ def test_records_of_identities_in_two_poses(load):
     check_batch(system.expects, streams.validation.batch_at(0))
 
 
-def test_auxiliary_identities_are_trained_on_too(load):
+def test_auxiliary_identities_are_in_the_provenance(load):
     auxiliary = {"records.auxiliary": "wild", "records.auxiliary_rows": 1}
     data = load(changes=auxiliary)
-    found = data.provenance
+    provenance = data.provenance
     assert data.arguments["num_classes"] == 2
-    assert found.identities == {"some": ["p0", "p1"], "wild": ["p0", "p1", "p2"]}
-    assert found.licences == {"some": "of some", "wild": "of wild"}
-    assert found.held_out == {"some": ["p2", "p3"]}
+    assert provenance.identities == {"some": ["p0", "p1"], "wild": ["p0", "p1", "p2"]}
+    assert provenance.licences == {"some": "of some", "wild": "of wild"}
+    assert provenance.held_out == {"some": ["p2", "p3"]}
     label = data.open().train.batch_at(0)["label"]
     assert label[0] >= 0 and label[1] == -1
     again = auxiliary | {"records.auxiliary": "some"}
@@ -120,12 +120,12 @@ def test_auxiliary_identities_are_trained_on_too(load):
 
 def test_multipie_by_its_preset(load):
     """Neutral faces of the target poses; others are left out."""
-    everyone = {
+    all_identities = {
         "records.path": "mp",
         "records.identities": "",
         "records.validation": "",
     }
-    data = load("paper_cvpr_multipie", everyone)
+    data = load("paper_cvpr_multipie", all_identities)
     stream, targets = data.open().train, data.arguments["targets"]
     numbers = len(stream.source.label), targets.poses, targets.illuminations
     assert numbers == (18, 9, 20)
@@ -134,7 +134,7 @@ def test_multipie_by_its_preset(load):
     details = data.provenance.details
     assert details["expression"] == "neutral" and details["drop_beyond"]
     with pytest.raises(UserError, match="8 pose labels are out of range"):
-        load("paper_cvpr_multipie", everyone | {"records.drop_beyond": False})
+        load("paper_cvpr_multipie", all_identities | {"records.drop_beyond": False})
 
 
 def test_yaws_instead_of_classes(load):
@@ -154,7 +154,7 @@ THIRTEEN = {"angles": tuple(range(-90, 91, 15)), "unsigned": False}
         ("2 of the 2 held-out .* as p2; choose", UserError, {"records.identities": ""}),
         ("1 of the 2 held-out", UserError, {"records.identities": "p0:p2"}),
         (
-            "auxiliary_rows is 1, of no records",
+            "auxiliary is '' and auxiliary_rows is 1: give",
             UserError,
             {"records.auxiliary_rows": 1},
         ),
@@ -189,7 +189,7 @@ ALL = {"records.identities": "", "records.validation": "", "paired": False}
             {"images_per_identity": 5, "batch_size": 5},
         ),
         (
-            "8 pose labels are out of range, as image 1",
+            "8 pose labels are out of range, such as image 1",
             {"angles": "(-30, 0, 30)", "unsigned": False},
         ),
         ("no image has a pose label", {"records.path": "unposed"}),
@@ -201,12 +201,12 @@ def test_unsuitable_images_are_refused(load, match, changes):
         load(changes=ALL | changes)
 
 
-def test_a_run_from_a_network_that_was_trained_on_held_out_identities(
+def test_init_from_a_network_trained_on_held_out_identities_is_refused(
     folders, mistake, monkeypatch, tmp_path
 ):
     network = Network("dr_gan_encoder", {}, (), InputSpec(size=16))
-    known = {"identities": {"some": ["p0", "p3"]}}
-    given = SimpleNamespace(network=network, provenance=known)
+    provenance = {"identities": {"some": ["p0", "p3"]}}
+    given = SimpleNamespace(network=network, provenance=provenance)
     monkeypatch.setattr(embedder, "load_embedder", lambda path: given)
     settings = {"path": folders["some"], "identities": "p0:p1", "validation": "p2:p3"}
     words = [f"--config.data.records.{name}={x}" for name, x in settings.items()]
@@ -224,7 +224,7 @@ def test_a_run_from_a_network_that_was_trained_on_held_out_identities(
 
 @pytest.fixture
 def numbered_rows(monkeypatch):
-    """Numbers of the images in the place of rendering."""
+    """Replaces rendering by images of label, number and whether they are unseen."""
 
     def rows(face_set, *, seed, first=0, size, progress, **count):
         label, image = sets.rows(face_set, count["num_identities"], 0)
@@ -249,7 +249,7 @@ RENDERED = {
 }
 
 
-def test_rendered_identities_come_in_every_pose_and_light(load, numbered_rows):
+def test_rendered_identities_have_every_pose_and_light(load, numbered_rows):
     data = load("smoke", RENDERED)
     assert data.arguments["num_classes"] == 6
     assert data.epoch_steps == 6 * 3 * 2 / 4
@@ -288,7 +288,7 @@ def test_generated_identities_have_pose_classes(load):
 
 
 @pytest.mark.parametrize("variant", variants.VARIANTS)
-def test_every_variant_is_a_whole_configuration(variant):
+def test_every_variant_is_a_valid_configuration(variant):
     config = configs.load(f"{CONFIG}:{variant}")
     data = config.data
     fields = {
@@ -317,7 +317,7 @@ def test_every_variant_is_a_whole_configuration(variant):
     assert main % data.images_per_identity == 0
 
 
-def test_a_run_resumes_with_options_that_came_later(tmp_path):
+def test_a_run_resumes_if_its_configuration_lacks_newer_options(tmp_path):
     config = configs.load(f"{CONFIG}:kayamin")
     stored = json.loads(configs.to_json(config))
     for name in ("expression", "drop_beyond"):

@@ -1,4 +1,4 @@
-"""Evaluation of generators: on which identities, in what light, side by side."""
+"""Evaluation of generators: identities, lights and comparison."""
 
 import json
 import shutil
@@ -24,26 +24,26 @@ from tests.support.networks import random_variables
 pytestmark = pytest.mark.usefixtures("quick_compilation", "shallow_networks")
 OPTIONS = {"width": 0.0625, "size": 16, "decoder_seed": 1, "noise": 3, "channels": 3}
 WAYS = ("mean", "confidence")
-KNOWN = {"angles": [0, 90], "unsigned": True, "identities": {"some": ["p8", "p9"]}}
+PROVENANCE = {"angles": [0, 90], "unsigned": True, "identities": {"some": ["p8", "p9"]}}
 
 
 def generator(provenance, spec=None, **options):
-    spec, own = spec or InputSpec(size=16), OPTIONS | options
-    model = models.create("dr_gan_generator", **own)
+    spec, options = spec or InputSpec(size=16), OPTIONS | options
+    model = models.create("dr_gan_generator", **options)
     variables = random_variables(model, spec)
-    network = Network("dr_gan_generator", own, variables, spec, "generator")
+    network = Network("dr_gan_generator", options, variables, spec, "generator")
     return Embedder(network, provenance)
 
 
 @pytest.fixture(scope="module")
 def of_two_poses(quick_compilation, shallow_networks):
-    return generator(KNOWN, poses=2)
+    return generator(PROVENANCE, poses=2)
 
 
 @pytest.fixture(scope="module")
 def of_lights(quick_compilation, shallow_networks):
-    lit = {"angles": [-30, 0, 30], "lights": [4, 6, 8]}
-    return generator(lit, poses=3, illuminations=3)
+    provenance = {"angles": [-30, 0, 30], "lights": [4, 6, 8]}
+    return generator(provenance, poses=3, illuminations=3)
 
 
 @pytest.fixture(scope="module")
@@ -60,26 +60,29 @@ def posed(identities=4, yaws=(0.0, 30.0), lights=(4, 8)):
     return PosedSet(images, label, yaw, light, np.full(len(label), -1), lights[0])
 
 
-def test_left_and_right_are_one_to_a_generator_of_unsigned_poses(of_two_poses):
+def test_left_and_right_are_the_same_unsigned_pose(of_two_poses):
     rotator = Rotator(of_two_poses)
     yaws = np.array([-90, 90, 10, np.nan, -20])
     assert rotator.pose(yaws).tolist() == [1, 1, 0, -1, 0]
     assert rotator.code(-90).tolist() == [0, 1]
 
 
-def test_each_face_is_rotated_in_its_own_light(rotator):
-    places = rotator.places(np.array([8, 4, -1, 6]))
-    assert places.tolist() == [2, 0, 0, 1]
+def test_each_rotated_face_keeps_its_light(rotator):
+    lights = rotator.light_indices(np.array([8, 4, -1, 6]))
+    assert lights.tolist() == [2, 0, 0, 1]
     features, _ = rotator.encode(np.stack([picture(16, 16, n) for n in range(4)]))
-    rotated = rotator.turn(features, light=places)
-    for row, place in enumerate(places):
-        alone = rotator.turn(features[[row]], light=int(place))[0]
-        np.testing.assert_array_equal(rotated[row], alone)
-    assert (rotated[0] != rotator.turn(features[[0]])[0]).any()
+    rotated = rotator.rotate_features(features, light=lights)
+    for row, light in enumerate(lights):
+        single = rotator.rotate_features(features[[row]], light=int(light))[0]
+        np.testing.assert_array_equal(rotated[row], single)
+    assert (rotated[0] != rotator.rotate_features(features[[0]])[0]).any()
     faces = posed()
-    _, rows, made = evaluation.evaluate_images(rotator, faces, inputs=5)
-    own = rotator.rotate(faces.images[rows], light=rotator.places(faces.light[rows]))
-    np.testing.assert_array_equal(made, own)
+    evaluator = GeneratorEvaluator(faces, num_inputs=5)
+    evaluator.evaluate_images(rotator)
+    rows, images = evaluator.rotated
+    lights = rotator.light_indices(faces.light[rows])
+    expected = rotator.rotate(faces.images[rows], light=lights)
+    np.testing.assert_array_equal(images, expected)
 
 
 def test_figures_of_a_generator_with_lights(rotator, tmp_path):
@@ -99,17 +102,20 @@ def test_faces_are_rotated_in_a_light(of_lights, tmp_path, command, mistake):
     mistake("--angles=nan: a yaw is at most 180", *words, "--angles=nan")
 
 
-def test_generated_images_are_encoded_as_they_are():
+def test_generated_images_are_encoded_without_cropping():
     """A generator that crops its input from a canvas does not crop its own images."""
     rotator = Rotator(generator({}, InputSpec(size=20, crop=(16, 16)), poses=2))
     face = picture(20, 20)[None]
-    seen = rotator.seen(face)
-    whole, cropped = rotator.encode(seen, cut=False), rotator.encode(face)
-    np.testing.assert_allclose(whole[0], cropped[0], rtol=1e-5, atol=1e-6)
-    assert np.abs(rotator.encode(seen)[0] - cropped[0]).max() > 1e-3
+    cropped = rotator.crop(face)
+    (features, _), (expected, _) = (
+        rotator.encode(cropped, crop=False),
+        rotator.encode(face),
+    )
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(rotator.encode(cropped)[0] - expected).max() > 1e-3
 
 
-def test_distances_compare_as_many_images_of_each_pose(rotator):
+def test_distances_use_equally_many_images_per_pose(rotator):
     """Nine of ten real images are frontal."""
     faces = posed(identities=20, yaws=(0.0,), lights=tuple(range(9)))
     side = posed(identities=20, yaws=(30.0,), lights=(0,))
@@ -120,26 +126,26 @@ def test_distances_compare_as_many_images_of_each_pose(rotator):
         counts.append(len(images))
         return images.mean(axis=(1, 2))
 
-    results, _, _ = evaluation.evaluate_images(
-        rotator, PosedSet(*both), features=("colours", mean_colours)
-    )
+    evaluator = GeneratorEvaluator(PosedSet(*both), features=("colours", mean_colours))
+    results = evaluator.evaluate_images(rotator)
     assert counts == [2 * 20, 2 * 200]
     assert {"rotation/kid:colours", "rotation/kid_true:colours"} <= results.keys()
 
 
 def one_hot(images):
-    """A recogniser of faces that come identity by identity, four of them."""
+    """Returns perfect embeddings of four identities in consecutive rows."""
     return np.eye(4)[np.arange(len(images)) // (len(images) // 4)]
 
 
 def test_rank_one_of_rotated_probes(rotator):
-    results = evaluation.evaluate_features(rotator, posed(), one_hot)
+    evaluator = GeneratorEvaluator(posed(), recogniser=one_hot)
+    results = evaluator.evaluate_features(rotator)
     assert results["identification/rank1:recogniser"] == 1
     assert results["identification/rank1:recogniser_turned@yaw=30"] == 1
     assert 0 <= results["identification/rank1:turned"] <= 1
 
 
-def test_an_evaluator_gives_the_metrics_that_it_names(of_lights):
+def test_an_evaluator_returns_its_metric_names(of_lights):
     evaluator = GeneratorEvaluator(posed(), recogniser=one_hot, num_inputs=4)
     results = evaluator(Trained(None, {"generator": of_lights}))
     assert set(evaluator.metric_names) <= results.keys()
@@ -149,19 +155,19 @@ def test_an_evaluator_gives_the_metrics_that_it_names(of_lights):
     assert set(evaluator.tables) == set(WAYS)
 
 
-def test_one_table_of_several_generators():
+def test_gains_over_other_generators_are_paired_by_draw():
     rng = np.random.default_rng(0)
     single = rng.uniform(0.2, 0.6, (3, 10))
     tables = {"single: mean": single, "multi: mean": single + 0.25}
-    found = evaluation.number_of_images(tables)
-    assert found["single: mean"]["gain"] == {}
-    gain = found["multi: mean"]["gain"]["single: mean"]
+    rows = evaluation.number_of_images(tables)
+    assert rows["single: mean"]["gain"] == {}
+    gain = rows["multi: mean"]["gain"]["single: mean"]
     np.testing.assert_allclose(gain["mean"], [0.25] * 3)
-    np.testing.assert_allclose(gain["std"], 0, atol=1e-12)  # draw by draw
-    assert min(found["multi: mean"]["rank1_std"]) > 0.05
+    np.testing.assert_allclose(gain["std"], 0, atol=1e-12)  # paired
+    assert min(rows["multi: mean"]["rank1_std"]) > 0.05
 
 
-def test_degraded_images_have_fewer_pixels_and_their_level():
+def test_degraded_images_and_their_levels():
     images = np.stack([picture(16, 16, n) for n in range(40)])
     degraded, levels = posed_sets.degrade(images)
     assert set(levels) == set(posed_sets.LEVELS)
@@ -173,7 +179,7 @@ def test_degraded_images_have_fewer_pixels_and_their_level():
 # --- the command, on records --------------------------------------------------------
 
 
-def records(folder, identities=10, each=4, yaws=(0, 90)):
+def records(folder, identities=10, images=4, yaws=(0, 90)):
     faces = [
         Face(
             encoded(".png", picture(20, 20, seed=10 * label + number)),
@@ -183,7 +189,7 @@ def records(folder, identities=10, each=4, yaws=(0, 90)):
             yaw=yaws[number % len(yaws)],
         )
         for label in range(identities)
-        for number in range(each)
+        for number in range(images)
     ]
     return builder.build(faces, folder, "some", size=20)[0]
 
@@ -194,7 +200,7 @@ def saved(of_two_poses, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     of_two_poses.save(epath.Path(folder / "run/embedder_generator"))
     shutil.copytree(folder / "run", folder / "again")
-    other = generator(KNOWN | {"identities": {}, "angles": [0, 45]}, poses=2)
+    other = generator(PROVENANCE | {"identities": {}, "angles": [0, 45]}, poses=2)
     other.save(epath.Path(folder / "other/embedder_generator"))
     return {
         "generator": {
@@ -212,14 +218,14 @@ def saved(of_two_poses, tmp_path_factory):
     [
         ("2 of the 10 held-out identities of some were", "some", (), ()),
         (
-            "1 identities, such as p2, would both be evaluated and train",
+            "1 identities, such as p2, are both evaluated and used to train",
             "some,identities=p0:p2",
             ("--pose-identities", "p2:p7"),
             (),
         ),
-        ("generators of different angles", "some,identities=p0:p2", (), ("other",)),
+        ("generators have different angles", "some,identities=p0:p2", (), ("other",)),
         ("no image has a yaw", "unposed", (), ()),
-        ("which the gallery takes", "one", (), ()),
+        ("one of them for the gallery", "one", (), ()),
         ("1 identities; at least 2 are needed", "some,identities=p0:p0", (), ()),
         (
             "no image with the expression 'neutral'",
@@ -229,19 +235,19 @@ def saved(of_two_poses, tmp_path_factory):
         ),
         ("identities=1: at least 2", "rendered,identities=1", (), ()),
         (
-            "identities=a of rendered ones: give a number",
+            "rendered identities=a: give a number",
             "rendered,identities=a",
             (),
             (),
         ),
         (
-            "go with a set of records",
+            "need a set of records",
             "rendered",
             ("--pose-identities", "p2:p7"),
             (),
         ),
         ("did you mean 'identities'", "some,identites=p0:p2", (), ()),
-        ("two of one run's name among run, run", "some", (), ("run",)),
+        ("two runs have the same name: run, run", "some", (), ("run",)),
         ("--set: a generator takes one set", "some", ("--set", "b=rendered"), ()),
     ],
 )
@@ -249,10 +255,10 @@ def test_unsuitable_sets_are_refused(
     saved, tmp_path, mistake, match, chosen, words, others
 ):
     name, comma, options = chosen.partition(",")
-    place = f"unseen={saved.get(name, name)}{comma}{options}"
+    set_ = f"unseen={saved.get(name, name)}{comma}{options}"
     for other in ("run", *others):
         words = (*words, "--generator", saved["generator"][other])
-    mistake(match, "evaluate", "--set", place, *words, "--to", tmp_path / "j")
+    mistake(match, "evaluate", "--set", set_, *words, "--to", tmp_path / "j")
     assert not (tmp_path / "j").exists()
 
 
@@ -270,6 +276,6 @@ def test_generators_are_evaluated_and_compared_on_records(saved, tmp_path, comma
     table = json.loads((tmp_path / "number_of_images.json").read_text())
     assert list(table) == [f"{n}: {w}" for n in ("run", "again") for w in WAYS]
     gain = table["again: mean"]["gain"]["run: mean"]
-    assert gain == {"mean": [0, 0, 0], "std": [0, 0, 0]}  # of one network
+    assert gain == {"mean": [0, 0, 0], "std": [0, 0, 0]}  # the same network
     for name in ("compared.png", "number_of_images.png"):
         assert (tmp_path / name).stat().st_size > 5000

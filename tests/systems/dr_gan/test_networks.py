@@ -1,4 +1,4 @@
-"""DR-GAN's networks: what is decoded between two identities, and weights of means."""
+"""DR-GAN's networks: interpolated identities, and fused images in the losses."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def networks(targets=TARGETS, **fields):
     )
 
 
-def test_between_two_identities_their_mean_feature_is_decoded():
+def test_interpolation_decodes_the_mean_feature_of_two_identities():
     between = networks(TARGETS._replace(interpolate=True), interpolate=True)
     generator = small.generator()
     variables = random_variables(generator, SIDE)
@@ -43,8 +43,8 @@ def test_between_two_identities_their_mean_feature_is_decoded():
 
     @jit
     def both(variables, real, key):
-        params, statistics = variables["params"], variables["batch_stats"]
-        fake, _, features = between.synthesise(params, statistics, real, key, False)
+        net = variables["params"], variables["batch_stats"]
+        fake, _, features = between.synthesise(net, real, key, train=False)
         rows = jnp.stack([features, (features + jnp.roll(features, -1, 0)) / 2], 1)
         pose = jax.nn.one_hot(fake.labels["pose"], small.POSES)
         expected = generator.apply(
@@ -52,13 +52,13 @@ def test_between_two_identities_their_mean_feature_is_decoded():
         )
         return fake.image, expected, fake.labels["identity"]
 
-    found, expected, identity = both(variables, real, jax.random.key(0))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    actual, expected, identity = both(variables, real, jax.random.key(0))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert np.std(expected, axis=0).max() > 1e-3
     assert identity.tolist() == [0, -1, 1, -1, 2, -1]
 
 
-VALUES = jnp.arange(6.0)  # of two identities: two single images each, a fused one
+VALUES = jnp.arange(6.0)  # per identity two single images and a fused one
 MASK = jnp.array([True, True, True, True, False, True])
 
 
@@ -67,13 +67,13 @@ MASK = jnp.array([True, True, True, True, False, True])
     [(False, (0 + 1 + 2 + 3 + 5) / 5), (True, (0 + 1 + 3) / 3 + (2 + 5) / 2)],
     ids=["mean", "sum"],
 )
-def test_fused_images_count_alike_or_by_themselves(fused_sum, expected):
+def test_fused_images_are_averaged_with_or_apart_from_single_ones(fused_sum, expected):
     mean = networks(MULTI, fused_sum=fused_sum)._mean_of_fakes
     assert float(mean(VALUES, MASK)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("discriminate_fused", [True, False])
-def test_fused_images_are_fakes_or_not(discriminate_fused):
+def test_fused_images_are_fakes_only_with_discriminate_fused(discriminate_fused):
     fake = objectives.Images(
         jnp.zeros((6, 2, 2, 3)), {}, MASK, objectives.masked_mean, {}
     )

@@ -1,4 +1,4 @@
-"""DR-GAN's objectives against NumPy, their options, and one written here."""
+"""DR-GAN's objectives against NumPy, their options, and custom ones."""
 
 import functools
 
@@ -40,18 +40,16 @@ def random_logits():
 
 
 def images(logits=None, labels=LABELS, mean=objectives.masked_mean, **changes):
-    """Returns what a loss function is told of images; all rows are valid."""
+    """Returns `Images` with all rows valid."""
     labels = jax.tree.map(jnp.asarray, labels)
     rows = len(next(iter(labels.values())))
     logits = random_logits() if logits is None else logits
-    told = Images(
-        jnp.zeros((rows, 2, 2, 3)), labels, jnp.ones(rows, bool), mean, logits
-    )
-    return told._replace(**changes)
+    out = Images(jnp.zeros((rows, 2, 2, 3)), labels, jnp.ones(rows, bool), mean, logits)
+    return out._replace(**changes)
 
 
 def by_row(values, mask):
-    """In the place of a mean."""
+    """Replaces the mean: returns values and mask."""
     return values, mask
 
 
@@ -67,30 +65,30 @@ def cross_entropy(columns, labels):
 @pytest.mark.parametrize("name", LABELS)
 def test_classification_is_cross_entropy_of_known_labels(name):
     values, mask = objectives.classification(images(mean=by_row))[name]
-    known = LABELS[name] >= 0
-    np.testing.assert_array_equal(mask, known)
-    expected = cross_entropy(random_logits()[name], LABELS[name])[known]
-    np.testing.assert_allclose(values[known], expected, rtol=1e-5)
+    labelled = LABELS[name] >= 0
+    np.testing.assert_array_equal(mask, labelled)
+    expected = cross_entropy(random_logits()[name], LABELS[name])[labelled]
+    np.testing.assert_allclose(values[labelled], expected, rtol=1e-5)
     mean = objectives.classification(images())[name]
     assert float(mean) == pytest.approx(expected.mean(), rel=1e-5)
 
 
-def test_classification_has_a_loss_of_each_label():
+def test_classification_has_one_loss_per_label():
     assert objectives.classification(images()).keys() == LABELS.keys()
 
 
-def test_rows_that_are_not_valid_do_not_count():
+def test_invalid_rows_have_no_loss():
     valid = jnp.arange(ROWS) < 2
-    found = objectives.classification(images(valid=valid))["identity"]
+    actual = objectives.classification(images(valid=valid))["identity"]
     expected = cross_entropy(random_logits()["identity"][:2], [0, 4]).mean()
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+    assert float(actual) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_masked_mean_of_nothing_is_zero():
+def test_a_masked_mean_of_no_values_is_zero():
     assert objectives.masked_mean(jnp.ones(3), jnp.zeros(3, bool)) == 0
 
 
-def test_a_yaw_is_regressed_and_its_gradient_is_finite_where_unknown():
+def test_yaws_are_regressed_with_finite_gradients_of_unknown_yaws():
     labels = {"pose": np.array([0.5, np.nan, -1.0], np.float32)}
     predicted = jnp.array([[0.0], [9.0], [1.0]])
 
@@ -106,9 +104,9 @@ def test_additive_margin_softmax():
     rng = np.random.default_rng(0)
     cosines = jnp.asarray(rng.uniform(-1, 1, (4, 5)), jnp.float32)
     label = np.array([1, 0, 4, 2])
-    told = images({"identity": cosines}, {"identity": label}, by_row)
+    fakes = images({"identity": cosines}, {"identity": label}, by_row)
     options = {"margin": 0.35, "scale": 30.0}
-    values, _ = objectives.classification(told, am_softmax=options)["identity"]
+    values, _ = objectives.classification(fakes, am_softmax=options)["identity"]
     moved = np.array(cosines, np.float64)
     moved[np.arange(4), label] -= 0.35
     np.testing.assert_allclose(values, cross_entropy(30 * moved, label), rtol=1e-4)
@@ -117,30 +115,30 @@ def test_additive_margin_softmax():
 # --- the CVPR form ------------------------------------------------------------------
 
 
-def test_a_fake_is_one_identity_more():
-    """Softmax over N_d + 1 classes, the last of them that of the fakes."""
+def test_fakes_are_an_additional_class():
+    """Softmax over N_d + 1 classes; the last is the class of fakes."""
     logits = random_logits()
     joined = np.concatenate([logits["identity"], logits["real"]], 1)
-    told = images(mean=by_row)
-    values, mask = objectives.classification(told, fake_class=True)["identity"]
+    fakes = images(mean=by_row)
+    values, mask = objectives.classification(fakes, fake_class=True)["identity"]
     expected = cross_entropy(joined, LABELS["identity"])
     np.testing.assert_allclose(values[mask], expected[mask], rtol=1e-5)
 
 
-def test_an_image_of_unknown_identity_costs_not_to_be_a_fake():
+def test_unknown_identities_have_the_loss_of_not_being_fake():
     logits = random_logits()
     joined = np.concatenate([logits["identity"], logits["real"]], 1)
     label = np.array([0, -1, 4, 2, -1, 1])
-    told = images(labels=LABELS | {"identity": label}, mean=by_row)
-    values, mask = objectives.cvpr().generator_loss(told, told, None)["gan"]
+    fakes = images(labels=LABELS | {"identity": label}, mean=by_row)
+    values, mask = objectives.cvpr().generator_loss(fakes, fakes, None)["gan"]
     share = np.exp(joined[:, 5]) / np.exp(joined).sum(1)
     expected = np.where(label < 0, -np.log(1 - share), 0)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
     assert (values[label < 0] > 0).all() and mask.all()
-    # Of real images the same, and cross-entropy with the class of fakes of fakes.
+    # The same for real images, plus cross-entropy of fakes with their class.
     gan = objectives.cvpr().discriminator_loss(
-        told._replace(mean=objectives.masked_mean),
-        told._replace(mean=objectives.masked_mean),
+        fakes._replace(mean=objectives.masked_mean),
+        fakes._replace(mean=objectives.masked_mean),
     )["gan"]
     of_fakes = cross_entropy(joined, np.full(ROWS, 5)).mean()
     assert float(gan) == pytest.approx(expected.mean() + of_fakes, rel=1e-4)
@@ -150,7 +148,7 @@ def test_an_image_of_unknown_identity_costs_not_to_be_a_fake():
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL)
-def test_the_tpami_form_has_a_loss_of_each_head(kind):
+def test_the_tpami_form_has_one_loss_per_head(kind):
     objective = objectives.tpami(adversarial=kind, real_target=0.9)
     score = random_logits()["real"][:, 0]
     loss = ADVERSARIAL[kind]
@@ -161,10 +159,10 @@ def test_the_tpami_form_has_a_loss_of_each_head(kind):
     expected = loss.generator(score).mean()
     assert float(of_generator["gan"]) == pytest.approx(float(expected), rel=1e-5)
     classified = objectives.classification(images())
-    for found in (losses, of_generator):
-        assert found.keys() == {"gan", *LABELS}
+    for actual in (losses, of_generator):
+        assert actual.keys() == {"gan", *LABELS}
         for name, value in classified.items():
-            assert found[name] == value
+            assert actual[name] == value
 
 
 @pytest.mark.parametrize(
@@ -184,33 +182,35 @@ def test_losses_start_at_chance(objective, expected):
 
 def test_a_weighted_sum_and_its_metrics():
     objective = objectives.tpami(weights={"gan": 2.0, "pose": 0.0})
-    losses = {"gan": jnp.float32(1.5), "pose": jnp.float32(7), "own": jnp.float32(1)}
+    losses = {"gan": jnp.float32(1.5), "pose": jnp.float32(7), "custom": jnp.float32(1)}
     total, metrics = objective.weighted(losses, "generator")
     assert total == metrics["generator/loss"] == 4
-    assert metrics["generator/gan_loss"] == 1.5 and metrics["generator/own_loss"] == 1
+    assert (
+        metrics["generator/gan_loss"] == 1.5 and metrics["generator/custom_loss"] == 1
+    )
 
 
 def test_accuracies_of_identity_and_pose():
     logits = random_logits()
-    found = scores.accuracies(images())
+    actual = scores.accuracies(images())
     for name in ("identity", "pose"):
         label = LABELS[name]
         right = np.asarray(logits[name]).argmax(1) == label
-        assert float(found[name][0]) == pytest.approx(right[label >= 0].mean())
-        assert found[name][1]
+        assert float(actual[name][0]) == pytest.approx(right[label >= 0].mean())
+        assert actual[name][1]
     none = scores.accuracies(images(valid=jnp.zeros(ROWS, bool)))
     assert none["pose"] == (0, False)
 
 
-def test_a_yaw_is_right_within_some_degrees():
+def test_a_yaw_is_correct_within_a_tolerance():
     yaw = np.deg2rad([0.0, 10.0, np.nan])
     near = {"identity": jnp.ones((3, 2))}
     near["pose"] = jnp.deg2rad(jnp.array([[7.0], [2.0], [0.0]]))
-    told = images(near, {"identity": np.zeros(3, int), "pose": yaw})
-    assert scores.accuracies(told)["pose"][0] == 0.5
+    fakes = images(near, {"identity": np.zeros(3, int), "pose": yaw})
+    assert scores.accuracies(fakes)["pose"][0] == 0.5
 
 
-def test_images_that_are_taken_for_real():
+def test_images_that_are_classified_as_real():
     logits = random_logits()
     real = np.asarray(logits["real"])[:, 0]
     np.testing.assert_array_equal(objectives.tpami().is_real(logits), real > 0)
@@ -218,37 +218,37 @@ def test_images_that_are_taken_for_real():
     np.testing.assert_array_equal(objectives.cvpr().is_real(logits), highest > real)
 
 
-def test_the_discriminators_accuracy_is_the_mean_of_what_is_known():
+def test_discriminator_accuracy_is_the_mean_over_known_labels():
     objective, unknown = objectives.tpami(), np.full(ROWS, -1)
     real = np.asarray(random_logits()["real"])[:, 0] > 0
     metrics, accuracy = scores.discriminator_accuracy(objective, images(), images())
     halves = [real.mean(), 1 - real.mean()]
     shares = [metrics[f"discriminator/{n}_accuracy"] for n in ("identity", "pose")]
-    found = metrics["discriminator/real_accuracy"]
-    assert float(found) == pytest.approx(np.mean(halves))
+    actual = metrics["discriminator/real_accuracy"]
+    assert float(actual) == pytest.approx(np.mean(halves))
     assert float(accuracy) == pytest.approx(np.mean([*shares, *halves]), rel=1e-5)
     nothing = images(labels={"identity": unknown, "pose": unknown})
     _, accuracy = scores.discriminator_accuracy(objective, nothing, images())
     assert float(accuracy) == pytest.approx(np.mean(halves))
 
 
-def test_the_r1_penalty_comes_every_so_many_updates():
+def test_the_r1_penalty_applies_to_every_nth_update():
     objective = objectives.with_r1(objectives.tpami(), 2.0, every=4)
     pixels = jnp.full((2, 1, 1, 1), 3.0)
 
     def score(images):
         return jnp.sum(images**2, axis=(1, 2, 3))
 
-    found = [float(objective.penalty(score, pixels, jnp.int32(n))) for n in range(5)]
-    np.testing.assert_allclose(found, [0.5 * 2 * 4 * 36, 0, 0, 0, 144], rtol=1e-6)
+    actual = [float(objective.penalty(score, pixels, jnp.int32(n))) for n in range(5)]
+    np.testing.assert_allclose(actual, [0.5 * 2 * 4 * 36, 0, 0, 0, 144], rtol=1e-6)
 
 
 # --- options ------------------------------------------------------------------------
 
 
 def test_options_and_names_describe_objectives():
-    own = Objective(None, lambda real, fake, recognise: {})
-    assert from_options(own, paired=True) is own
+    custom = Objective(None, lambda real, fake, recognise: {})
+    assert from_options(custom, paired=True) is custom
     assert not from_options("tpami", paired=True).paired
     whole = from_options(
         {
@@ -269,10 +269,10 @@ def test_options_and_names_describe_objectives():
     assert whole.diff_augmentation == ("cutout",) and whole.interpolate
     assert whole.fused_sum and whole.statistics_in_generator_step
     assert not whole.discriminate_fused
-    alone = {"identity": 0.0, "gan": 0.0, "pose": 0.0, "perceptual": 1.0}
-    alone = from_options({"weights": alone}, paired=True)
-    assert alone.discriminator_loss is None and alone.recogniser == "maps"
-    assert alone.paired
+    without = {"identity": 0.0, "gan": 0.0, "pose": 0.0, "perceptual": 1.0}
+    without = from_options({"weights": without}, paired=True)
+    assert without.discriminator_loss is None and without.recogniser == "maps"
+    assert without.paired
 
 
 NONE = dict.fromkeys(WEIGHTS, 0.0)
@@ -283,13 +283,16 @@ ALONE = {"weights": NONE | {"paired": 1.0}}
     ("match", "options"),
     [
         ("did you mean 'tpami'", "tpam"),
-        ("nothing would be learnt", {"weights": NONE}),
-        ("nothing would be learnt", {"weights": NONE | {"illumination": 1.0}}),
+        ("no loss is active", {"weights": NONE}),
+        ("no loss is active", {"weights": NONE | {"illumination": 1.0}}),
         ("unknown weight 'pairs'", {"weights": {"pairs": 1.0}}),
         ("weight 'pose' is -1", {"weights": {"pose": -1.0}}),
-        ("interpolate needs a discriminator", ALONE | {"interpolate": True}),
-        ("r1 needs a discriminator", ALONE | {"r1": {"weight": 1.0}}),
-        ("diff_augmentation needs a disc", ALONE | {"diff_augmentation": ("colour",)}),
+        ("interpolate needs a trained discriminator", ALONE | {"interpolate": True}),
+        ("r1 needs a trained discriminator", ALONE | {"r1": {"weight": 1.0}}),
+        (
+            "diff_augmentation needs a trained",
+            ALONE | {"diff_augmentation": ("colour",)},
+        ),
         ("unknown option of objective cvpr 'am_s", {"name": "cvpr", "am_softmax": {}}),
         ("objective cvpr 'real_target'", {"name": "cvpr", "real_target": 0.9}),
         ("objective cvpr 'adversarial'", {"name": "cvpr", "adversarial": "hinge"}),
@@ -312,7 +315,7 @@ def test_invalid_options_are_refused(match, options):
 
 
 def least_squares() -> Objective:
-    """LSGAN (Mao et al., ICCV 2017), and nothing else."""
+    """Returns the objective of LSGAN (Mao et al., ICCV 2017)."""
 
     def discriminator_loss(real, fake):
         on_real = jnp.square(real.logits["real"][:, 0] - 1)
@@ -349,26 +352,26 @@ def test_a_custom_objective_trains():
 
 
 def test_a_custom_adversarial_loss_is_used():
-    own = AdversarialLoss(
+    custom = AdversarialLoss(
         lambda logits, *, target: jnp.square(logits - target),
         lambda logits: jnp.square(logits),
         lambda logits: jnp.square(logits - 1),
     )
-    objective = objectives.tpami(adversarial=own)
+    objective = objectives.tpami(adversarial=custom)
     score = np.asarray(random_logits()["real"])[:, 0]
     losses = objective.discriminator_loss(images(), images())
     expected = np.square(score - 1).mean() + np.square(score).mean()
     assert float(losses["gan"]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_losses_may_be_added_to_an_objective():
-    """A wrapper written here: total variation of synthesised images."""
+def test_custom_losses_can_be_added_to_an_objective():
+    """A custom wrapper: total variation of synthesised images."""
 
     def with_total_variation(objective, weight):
         def generator_loss(real, fake, recognise):
             variation = jnp.mean(jnp.abs(jnp.diff(fake.image, axis=1)))
-            own = {"variation": variation}
-            return objective.generator_loss(real, fake, recognise) | own
+            custom = {"variation": variation}
+            return objective.generator_loss(real, fake, recognise) | custom
 
         weights = {**objective.weights, "variation": weight}
         return objective._replace(generator_loss=generator_loss, weights=weights)

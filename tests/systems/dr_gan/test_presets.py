@@ -1,6 +1,6 @@
-"""Presets: the choices of published programs, and the configurations that take them.
+"""Presets: the choices of published programs, and the configurations that use them.
 
-`test_system` traces a step of the first two, `end_to_end/test_traces` runs kayamin's.
+`test_system` traces a step of the others, `end_to_end/test_traces` runs kayamin's.
 """
 
 import pytest
@@ -32,7 +32,7 @@ def test_kayamins_program(multi, head):
         ("kayamin_multi", presets.kayamin(multi=True)),
     ],
 )
-def test_configurations_have_their_preset(variant, preset):
+def test_configurations_use_their_preset(variant, preset):
     system = configs.get_config(variant).system.to_dict()
 
     def check(node, expected):
@@ -45,7 +45,7 @@ def test_configurations_have_their_preset(variant, preset):
     check(system, preset)
 
 
-def test_presets_share_nothing():
+def test_presets_are_independent_copies():
     """A configuration may change its preset."""
     presets.kayamin()["network"]["generator"].clear()
     assert presets.kayamin()["network"]["generator"]

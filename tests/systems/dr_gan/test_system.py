@@ -1,6 +1,6 @@
-"""DR-GAN as a whole: what a step updates, resuming, and the same on every mesh.
+"""DR-GAN end to end: updates of a step, resuming, and equality across meshes.
 
-Runs itself in a process with eight devices, where it prints what the test compares.
+Runs itself in a process with eight devices, where it prints traces to compare.
 """
 
 import functools
@@ -90,18 +90,19 @@ def test_metrics_are_means_of_the_steps_that_update_their_network():
     scalars = {"discriminator/accuracy", "discriminator_turn"}
     for name in first.keys() - scalars:
         network = name.partition("/")[0]
-        own, other = (first, second)[:: 1 if network == "discriminator" else -1]
-        assert isinstance(own[name], Mean) and own[name].count == 1
+        updated = first if network == "discriminator" else second
+        other = second if network == "discriminator" else first
+        assert isinstance(updated[name], Mean) and updated[name].count == 1
         assert other[name] == Mean(0, 0), name
     assert len(first) > 12
-    # Nothing of them is kept from one step to the next.
+    # Metrics are no part of the State.
     fields = ("generator", "discriminator", "recogniser", "turn", "step")
     assert State._fields == fields
     assert isinstance(states[-1].turn, Turn) and states[-1].recogniser == ()
 
 
-def test_unknown_labels_cost_nothing():
-    """With no label at all, only real or fake is learnt."""
+def test_unknown_labels_have_no_loss():
+    """Without any labels only the loss of real and fake remains."""
     unknown = jnp.full(8, -1, jnp.int32)
     unlabelled = batch(label=unknown, pose=unknown)
     step = small.compiled_step()
@@ -113,11 +114,11 @@ def test_unknown_labels_cost_nothing():
     assert state.turn.accuracy == pytest.approx(0.1 * real, rel=1e-5)
     _, metrics = step(state, unlabelled, jax.random.key(1))
     assert value(metrics["generator/identity_loss"]) == 0
-    assert value(metrics["generator/pose_loss"]) > 1  # a target pose is always known
+    assert value(metrics["generator/pose_loss"]) > 1  # target poses are known
 
 
-def test_auxiliary_images_move_the_pose_loss_alone():
-    """Their identity is unknown: the pose is their only label."""
+def test_auxiliary_images_change_only_the_pose_loss():
+    """Their identity is unknown; the pose is their only label."""
     auxiliary = np.arange(8) >= 4
 
     def losses(pose):
@@ -166,7 +167,7 @@ def test_a_run_resumes_within_a_cycle_bit_for_bit(tmp_path, quick_compilation):
 def trace(layout) -> dict[str, list]:
     """Losses of steps of both networks; after the first two: first moments of Adam."""
     loss, gradients = [], []
-    # Without the guard, which makes the program twice as long and has tests of its own.
+    # Without the guard, which doubles the program and has separate tests.
     mesh = steps.make_mesh(layout)
     states = steps.run(system_of_four_groups(), _Stream(), mesh, 6, guard=None)
     for step, (state, metrics) in enumerate(states):
@@ -185,7 +186,7 @@ def system_of_four_groups():
         # Last maps of four pixels: BatchNorm over fewer values magnifies rounding.
         image_size=2 * SIDE,
         network=small.network(bn_groups=4),
-        # Adam divides by what is near zero where gradients are rounding errors.
+        # Adam divides by values near 0 where gradients are rounding errors.
         optimizer={"learning_rate": 1e-6, "betas": (0.5, 0.9)},
     )
 
@@ -206,14 +207,14 @@ class _Stream:
 
 
 @pytest.mark.long
-def test_one_device_trains_as_eight_do():
-    """With four BatchNorm groups, two images of each identity."""
+def test_one_device_equals_eight():
+    """With four BatchNorm groups and two images per identity."""
     one, eight = on_eight_devices("tests.systems.dr_gan.test_system", LAYOUTS)
     assert distance(eight["loss"][:2], one["loss"][:2]) < 1e-5
     assert distance(eight["loss"], one["loss"]) < 1e-3
-    for mine, theirs in zip(eight["gradients"], one["gradients"], strict=True):
-        assert np.linalg.norm(theirs) > 0
-        assert distance(mine, theirs) < 1e-5
+    for gradient, expected in zip(eight["gradients"], one["gradients"], strict=True):
+        assert np.linalg.norm(expected) > 0
+        assert distance(gradient, expected) < 1e-5
 
 
 # --- every choice -------------------------------------------------------------------
@@ -223,7 +224,7 @@ def test_one_device_trains_as_eight_do():
     "name",
     [
         *PRESETS,
-        "modern",  # with the presets most of what there is
+        "modern",  # with the presets it covers most options
         *[
             pytest.param(name, marks=pytest.mark.long)
             for name in CHOICES
@@ -262,7 +263,7 @@ def test_every_choice_trains(name):
         first.setdefault(network, loss)
         if network == "discriminator":
             last = loss
-        if name == "modern" and number in (2, 4):  # in every 16th of its updates
+        if name == "modern" and number in (2, 4):  # R1 applies to every 16th update
             assert value(metrics["discriminator/r1_loss"]) == 0
         if name == "switched" and number == 1:
             encoder = state.generator.params["encoder"]["trunk"]
@@ -274,14 +275,14 @@ def test_every_choice_trains(name):
 
 
 @pytest.mark.long
-def test_identity_and_pose_are_learnt():
+def test_training_learns_identity_and_pose():
     """Coloured identities and bright columns, a few hundred steps."""
     system = small.make(
         targets=TARGETS._replace(paired=True),
         network=small.network(width=0.125),
         update=fixed((1, 2)),
         objective={"weights": {"paired": 10.0}},
-        # At 2e-3 so small a generator forgets as fast as it learns.
+        # At 2e-3 a generator of this size does not converge.
         optimizer={"learning_rate": 5e-4, "discriminator": {"learning_rate": 2e-4}},
     )
     data = ArrayStream(small.with_targets(small.faces(), "image", "pose"), 24, seed=0)
@@ -298,7 +299,7 @@ def test_identity_and_pose_are_learnt():
     assert evaluated["impostor_cosine"] < evaluated["feature_cosine"]
 
 
-def test_evaluation_sees_whole_images_and_kernels_of_length_one(monkeypatch):
+def test_evaluation_normalises_kernels_and_does_not_augment(monkeypatch):
     system, data = small.chosen("modern")
     state, normalise, lengths = small.shapes("modern"), spectral.normalise, []
 
@@ -313,7 +314,7 @@ def test_evaluation_sees_whole_images_and_kernels_of_length_one(monkeypatch):
     monkeypatch.setattr(diff_augment, "diff_augment", never)
     monkeypatch.setattr("fr_jax.systems.dr_gan.networks.diff_augment", never)
 
-    def evaluate(*arguments):  # traced anew
+    def evaluate(*arguments):  # a new function, so that it is traced again
         return system.eval_step(*arguments)
 
     jax.eval_shape(evaluate, state, data, jax.random.key(0))
@@ -339,27 +340,27 @@ def test_both_networks_start_from_a_given_encoder():
     assert networks["generator"].kind == "generator"
     params = networks["discriminator"].variables["params"]
     assert same(params, start.discriminator.params)
-    made = networks["generator"]
-    model = models.create(made.architecture, **made.options)
+    network = networks["generator"]
+    model = models.create(network.architecture, **network.options)
     assert model.size == SIDE and model.poses == POSES
 
 
-def begun(**changes):
+def initialised(**changes):
     """Returns the shapes of a State initialised from a generator."""
     options = small.generator_options()
     spec = InputSpec(size=SIDE)
-    known = Network("dr_gan_generator", options, (), spec, "generator")
-    system = small.make(pretrained={"init": known}, **changes)
+    network = Network("dr_gan_generator", options, (), spec, "generator")
+    system = small.make(pretrained={"init": network}, **changes)
     given = {"init": random_variables(small.generator(), SIDE)}
     return jax.eval_shape(system.init, jax.random.key(0), batch(), given)
 
 
-def test_a_generator_of_other_poses_is_accepted_and_one_of_another_width_is_not():
+def test_init_accepts_a_generator_of_other_poses_but_not_of_another_width():
     more = TARGETS._replace(angles=(-60, -30, 0, 30, 60))
-    decoder = begun(targets=more).generator.params["decoder"]
+    decoder = initialised(targets=more).generator.params["decoder"]
     assert len(decoder["fc"]["kernel"]) == 20 + 5 + 4
     with pytest.raises(UserError, match="'init': .* this network has"):
-        begun(network=small.network(width=0.125))
+        initialised(network=small.network(width=0.125))
 
 
 # --- the frozen recogniser ----------------------------------------------------------
@@ -369,7 +370,7 @@ TERMS = ("identity_preserving", "perceptual")
 
 @functools.cache
 def by_recogniser():
-    """Returns a generator's first State, and a step with the terms' weights."""
+    """Returns a system, its first State, and a step that takes the loss weights."""
     objective = objectives.with_identity(objectives.generator_only(), 1.0, 1.0)
 
     def system(weights):
@@ -390,7 +391,7 @@ def by_recogniser():
 
 @pytest.mark.parametrize("term", TERMS)
 def test_a_generator_learns_from_a_frozen_recogniser_alone(term):
-    """Without a discriminator, which stays as it is."""
+    """Without adversarial losses the discriminator does not change."""
     system, start, step = by_recogniser()
     state, losses = start, []
     weights = dict.fromkeys(TERMS, 0.0) | {term: 1.0}
@@ -451,7 +452,7 @@ def weighted(**weights):
         ("use flip='remap'", {"augmentation": (("flip", {}),)}),
         ("give --given identity=EMBEDDER", weighted(identity_preserving=1.0)),
         (
-            "not a generator",
+            "got a generator",
             weighted(identity_preserving=1.0)
             | {"pretrained": {"identity": OTHER_KIND}},
         ),
@@ -466,20 +467,20 @@ def weighted(**weights):
         ("give direction and every", {"trunk_switching": {"direction": "swap"}}),
         ("did you mean 'every'", {"trunk_switching": {"evry": 3}}),
         (
-            "trunk_switching needs a discriminator that learns",
+            "trunk_switching needs a trained discriminator",
             {"trunk_switching": SWAP, "objective": ALONE, "targets": PAIRED},
         ),
         ("direction 'swp'", {"trunk_switching": {"direction": "swp", "every": 1}}),
         ("every is 0", {"trunk_switching": {"direction": "swap", "every": 0}}),
         (
-            "trunks that are switched must be alike",
+            "trunks that are switched must have the same",
             {
                 "trunk_switching": SWAP,
                 "network": small.network(None, {"branch_heads": True}),
             },
         ),
         (
-            "must be alike: .* the same width, conv_bias",
+            "must have the same shapes: .* the same width, conv_bias",
             {"trunk_switching": SWAP, "network": small.network(None, {"width": 0.125})},
         ),
         ("'nose'", {"network": small.network({"nose": 4})}),
@@ -496,11 +497,11 @@ def weighted(**weights):
             {"network": small.network(None, {"spectral_norm": True})},
         ),
         (
-            "leaves none: leave one",
+            "norm='group' needs channels in equal groups",
             {"network": small.network(None, {"norm": "group", "extra_channel": True})},
         ),
         (
-            "summed, not weighted",
+            "features of 2 images per identity would be summed without weights",
             {
                 "targets": MULTI,
                 "network": small.network(
@@ -532,7 +533,7 @@ def test_init_refuses_unknown_and_missing_networks():
 
 
 def test_a_single_identity_is_refused():
-    with pytest.raises(UserError, match="1 identities in 3 poses; at least 2"):
+    with pytest.raises(UserError, match="num_classes is 1; use 2 or more"):
         dr_gan.make(1, **small.SMALL)
 
 

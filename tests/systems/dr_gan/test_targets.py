@@ -22,7 +22,7 @@ YAWS = Targets(angles=(-45, 0, 45), continuous=True)
 def views(batch, chosen, spec, **options):
     """Returns `targets.views`, compiled."""
     view = functools.partial(targets.views, targets=chosen, spec=spec, **options)
-    # Not quite as `jit` does, so that an image and its ground truth are rounded alike.
+    # Without optimisation, so that an image and its ground truth are rounded alike.
     quick = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(lambda batch, key: view(batch, key=key), compiler_options=quick)
     return compiled(batch, KEY)
@@ -33,9 +33,9 @@ def sample(real, chosen):
     return jit(lambda real, key: targets.sample(real, chosen, key))(real, KEY)
 
 
-def test_known_labels():
-    assert targets.known(jnp.array([-1, 0, 3])).tolist() == [False, True, True]
-    assert targets.known(jnp.array([np.nan, -1.0])).tolist() == [False, True]
+def test_valid_labels():
+    assert targets.valid_labels(jnp.array([-1, 0, 3])).tolist() == [False, True, True]
+    assert targets.valid_labels(jnp.array([np.nan, -1.0])).tolist() == [False, True]
 
 
 def test_lengths_of_codes_and_numbers_of_images():
@@ -47,7 +47,7 @@ def test_lengths_of_codes_and_numbers_of_images():
     assert FIVE.labels == ["identity", "pose"]
 
 
-def test_targets_of_two_images_of_each_identity():
+def test_targets_with_two_images_per_identity():
     several = FIVE._replace(illuminations=3, images_per_identity=2, interpolate=True)
     real = {
         "identity": jnp.array([7, 7, 2, 2, -1, -1, 4, 5]),
@@ -61,11 +61,11 @@ def test_targets_of_two_images_of_each_identity():
         [-1, -1, -1, -1],
         [4, 5, -1, -1],
     ]
-    # The images of the third and the fourth set are not known to be of one identity.
+    # The third set has unknown, the fourth different identities.
     assert valid.reshape(4, 4)[:, 2].tolist() == [True, True, False, False]
     assert valid.reshape(4, 4)[:, [0, 1, 3]].all()
     pose = labels["pose"].reshape(4, 4)
-    assert pose[0, [0, 2]].tolist() == [3, 3]  # that of fused images is the first one's
+    assert pose[0, [0, 2]].tolist() == [3, 3]  # fused: that of the first
     assert pose[1, :3].tolist() == [1, 0, 1]
     assert pose.min() >= 0 and pose.max() < 5
     np.testing.assert_array_equal(codes[0].argmax(1), labels["pose"])
@@ -89,7 +89,7 @@ def test_pose_classes_and_yaws_are_uniform():
 
 
 def faces(rows, size=8):
-    """Bright on the left; the row's number in blue."""
+    """Returns images with a bright left half, and their row number in blue."""
     images = np.zeros((rows, size, size, 3), np.uint8)
     images[:, :, : size // 2, 0] = 200
     images[..., 2] = np.arange(rows)[:, None, None]
@@ -107,7 +107,7 @@ def batch(rows=40):
     }
 
 
-def test_mirrored_faces_have_the_pose_of_the_other_side():
+def test_mirrored_faces_have_mirrored_poses():
     spec = InputSpec(size=8)
     real = views(batch(), THREE, spec, flip="remap")
     mirrored = np.asarray(real["image"][:, 0, 0, 0] < 0)
@@ -129,12 +129,12 @@ def test_mirrored_faces_have_the_pose_of_the_other_side():
     np.testing.assert_allclose(real["pose"], expected, rtol=1e-6)
 
 
-def test_faces_are_cropped_at_random_and_the_ground_truth_alike():
+def test_faces_and_ground_truth_have_the_same_random_crop():
     spec = InputSpec(size=8, crop=(6, 6))
     real = views(batch(), THREE, spec)
     assert real["image"].shape == (40, 6, 6, 3)
     left = (real["image"][:, 0, :, 0] > 0).sum(1)
-    assert set(np.asarray(left).tolist()) == {2, 3, 4}  # from 0, 1 or 2 on
+    assert set(np.asarray(left).tolist()) == {2, 3, 4}  # offsets 2, 1, 0
     np.testing.assert_array_equal(real["image"], real["target_image"])
     assert "degraded" not in real
     black = (("crop", {"probability": 1.0, "area": (0.2, 0.3)}),)
@@ -158,14 +158,14 @@ def test_ground_truth_of_every_synthesised_image():
     assert targets.ground_truth({}, several) is None
 
 
-def test_embeddings_that_synthesised_images_should_keep():
+def test_target_embeddings_of_synthesised_images():
     several = THREE._replace(images_per_identity=2, interpolate=True)
     embeddings = jnp.arange(8.0).reshape(4, 2)
-    rows, of_one = targets.source_embeddings(embeddings, several)
+    rows, has_target = targets.source_embeddings(embeddings, several)
     sums = [[2, 4], [10, 12]]
     expected = [[0, 1], [2, 3], sums[0], sums[0], [4, 5], [6, 7], sums[1], sums[1]]
     assert rows.tolist() == expected
-    assert of_one.tolist() == 2 * [True, True, True, False]
+    assert has_target.tolist() == 2 * [True, True, True, False]
 
 
 ARC = {"angles": tuple(range(-90, 91, 15))}
@@ -182,7 +182,7 @@ ARC = {"angles": tuple(range(-90, 91, 15))}
         ("angles are .0, nan.: give two", {"angles": (0, np.nan)}, "none"),
         ("angles are .0, 'a'.: give two", {"angles": (0, "a")}, "none"),
         ("unsigned poses are classes", {"unsigned": True, "continuous": True}, "none"),
-        ("poses are signed: use 'remap'", ARC, "keep"),
+        ("needs unsigned poses .*: use 'remap'", ARC, "keep"),
         ("need the angles of the other side", {"angles": (0, 90)}, "remap"),
         ("need the angles of the other side", ARC | {"unsigned": True}, "remap"),
         ("lit from the other side", ARC | {"illuminations": 2}, "remap"),

@@ -1,4 +1,4 @@
-"""The shared trunk: initialised from given networks, and switched."""
+"""The shared trunk: initialisation from given networks, and switching."""
 
 from typing import NamedTuple
 
@@ -32,8 +32,8 @@ def pair():
 
 def trunks(generator, discriminator):
     for of_g, of_d in zip(generator[:2], discriminator[:2]):
-        found = of_g["encoder"]["trunk"]["kernel"][0], of_d["trunk"]["kernel"][0]
-        yield [float(x) for x in found]
+        actual = of_g["encoder"]["trunk"]["kernel"][0], of_d["trunk"]["kernel"][0]
+        yield [float(x) for x in actual]
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,7 @@ def trunks(generator, discriminator):
         ("discriminator_to_encoder", [2, 2], [0, 12]),
     ],
 )
-def test_trunks_are_switched_and_their_moments_begin_anew(
-    direction, values, kept_moments
-):
+def test_trunks_are_switched_and_their_moments_reset(direction, values, kept_moments):
     g, d = trunk.switch(direction, *pair())
     assert list(trunks(g, d)) == [values, values]  # parameters, statistics
     moments = g.opt_state["mu"]["encoder"], d.opt_state["mu"]
@@ -75,14 +73,14 @@ def toy(discriminator=None):
     return System(init, train_step, lambda *_: {}, lambda state: {})
 
 
-def test_with_trunk_switching_switches_every_so_many_steps():
+def test_with_trunk_switching_switches_every_nth_step():
     system = trunk.with_trunk_switching(toy(), "swap", 2)
     state = system.init(jax.random.key(0), {})
-    found = []
+    actual = []
     for _ in range(5):
         state, metrics = jax.jit(system.train_step)(state, {}, jax.random.key(0))
-        found.append(next(trunks(state.generator, state.discriminator)))
-    assert found == [[1, 2], [2, 1], [2, 1], [1, 2], [1, 2]]
+        actual.append(next(trunks(state.generator, state.discriminator)))
+    assert actual == [[1, 2], [2, 1], [2, 1], [1, 2], [1, 2]]
     assert metrics == {"loss": 0}
 
 
@@ -95,21 +93,21 @@ def test_invalid_directions_and_intervals_are_refused(match, direction, every):
         trunk.with_trunk_switching(toy(), direction, every)
 
 
-def test_trunks_that_are_not_alike_cannot_be_switched():
+def test_trunks_of_different_shapes_cannot_be_switched():
     other = net(2.0, lambda tree: {"trunk": {"kernel": jnp.zeros(5)}})
     system = trunk.with_trunk_switching(toy(other), "swap", 2)
-    with pytest.raises(UserError, match="trunks that are switched must be alike"):
+    with pytest.raises(UserError, match="trunks that are switched must have the same"):
         system.init(jax.random.key(0), {})
 
 
 # --- initialised --------------------------------------------------------------------
 
 
-def test_the_discriminator_takes_the_trunk_of_an_encoder():
+def test_the_discriminator_gets_the_trunk_of_an_encoder():
     encoder = {"params": {"trunk": {"conv11": 1, "conv52": 2, "conv53": 3}}}
     joined = {"params": {"trunk": {"conv11": 0, "conv52": 0, "conv53": 0}, "fc": 0}}
-    found = trunk.from_recogniser(encoder, joined)
-    assert found["params"] == {"trunk": encoder["params"]["trunk"], "fc": 0}
+    actual = trunk.from_recogniser(encoder, joined)
+    assert actual["params"] == {"trunk": encoder["params"]["trunk"], "fc": 0}
     tail = {"conv52": 0, "conv53": 0}
     branches = {
         "params": {
@@ -119,13 +117,13 @@ def test_the_discriminator_takes_the_trunk_of_an_encoder():
             "fc_pose": 0,
         }
     }
-    found = trunk.from_recogniser(encoder, branches)["params"]
-    assert found["trunk"] == {"conv11": 1}
-    assert found["tail_identity"] == {"conv52": 2, "conv53": 3}
-    assert found["tail_pose"] == tail
+    actual = trunk.from_recogniser(encoder, branches)["params"]
+    assert actual["trunk"] == {"conv11": 1}
+    assert actual["tail_identity"] == {"conv52": 2, "conv53": 3}
+    assert actual["tail_pose"] == tail
 
 
-def test_layers_that_are_not_alike_stay_with_their_statistics():
+def test_layers_of_other_shapes_keep_their_statistics():
     def tree(**kernels):
         params = {name: {"kernel": np.full(n, n)} for name, n in kernels.items()}
         means = {name: np.full(3, n) for name, n in kernels.items()}
@@ -133,10 +131,10 @@ def test_layers_that_are_not_alike_stay_with_their_statistics():
 
     encoder, discriminator = tree(conv11=4, conv12=5), tree(conv11=4, conv12=6)
     discriminator["batch_stats"]["trunk"]["conv11"] = np.zeros(3)
-    found = trunk.from_recogniser(encoder, discriminator)
-    assert found["batch_stats"]["trunk"]["conv11"].tolist() == [4] * 3
-    assert found["batch_stats"]["trunk"]["conv12"].tolist() == [6] * 3
-    assert found["params"]["trunk"]["conv12"]["kernel"].size == 6
+    actual = trunk.from_recogniser(encoder, discriminator)
+    assert actual["batch_stats"]["trunk"]["conv11"].tolist() == [4] * 3
+    assert actual["batch_stats"]["trunk"]["conv12"].tolist() == [6] * 3
+    assert actual["params"]["trunk"]["conv12"]["kernel"].size == 6
 
 
 @pytest.mark.parametrize(
@@ -144,32 +142,33 @@ def test_layers_that_are_not_alike_stay_with_their_statistics():
     [
         ({}, {"poses": 5}, (20, 5, 0, 4), (1, 0, 0, 1)),
         ({}, {"illuminations": 2}, (20, 3, 2, 4), (1, 1, 0, 1)),
-        # As many rows in all, but they mean something else.
+        # The same number of rows with other meanings.
         ({}, {"poses": 2, "noise": 5}, (20, 2, 0, 5), (1, 0, 0, 0)),
-        # A pose that has a layer of its own.
+        # A pose layer.
         ({"pose_features": 6}, {"poses": 5}, (20, 6, 0, 4), (1, 1, 0, 1)),
     ],
     ids=["poses", "lights", "noise", "pose layer"],
 )
-def test_a_generator_of_other_codes_keeps_what_fits(before, after, lengths, kept):
+def test_rows_of_unchanged_codes_are_kept(before, after, lengths, kept):
     both = small.generator(**before), small.generator(**before | after)
     trees = [
         random_variables(model, small.SIDE, seed) for seed, model in enumerate(both)
     ]
-    were, are = (model.code_lengths for model in both)
-    assert are == lengths
-    whole = trunk.from_generator(*trees, were, are)
-    given, own, found = (tree["params"]["decoder"] for tree in (*trees, whole))
-    old, new, rows = (tree["fc"]["kernel"] for tree in (given, own, found))
-    ends = np.cumsum(were), np.cumsum(are)
-    for was, now, length, keep in zip(*ends, lengths, kept):
-        expected = old[was - length : was] if keep else new[now - length : now]
-        assert same(rows[now - length : now], expected)
-    assert same(found["fc"]["bias"], given["fc"]["bias"])
-    if "pose" in own:
-        assert same(found["pose"], own["pose"])
+    old_lengths, new_lengths = (model.code_lengths for model in both)
+    assert new_lengths == lengths
+    whole = trunk.from_generator(*trees, old_lengths, new_lengths)
+    given, fresh, joined = (tree["params"]["decoder"] for tree in (*trees, whole))
+    old, new, rows = (tree["fc"]["kernel"] for tree in (given, fresh, joined))
+    ends = np.cumsum(old_lengths), np.cumsum(new_lengths)
+    for end, new_end, length, keep in zip(*ends, lengths, kept):
+        new_rows = slice(new_end - length, new_end)
+        expected = old[end - length : end] if keep else new[new_rows]
+        assert same(rows[new_rows], expected)
+    assert same(joined["fc"]["bias"], given["fc"]["bias"])
+    if "pose" in fresh:
+        assert same(joined["pose"], fresh["pose"])
     rest = [name for name in given if name not in ("fc", "pose")]
-    assert all(same(found[name], given[name]) for name in rest) and len(rest) > 10
+    assert all(same(joined[name], given[name]) for name in rest) and len(rest) > 10
     assert same(whole["params"]["encoder"], trees[0]["params"]["encoder"])
     assert same(whole["batch_stats"], trees[0]["batch_stats"])
 
@@ -204,29 +203,31 @@ def test_both_networks_start_from_a_given_generator(networks):
 def test_a_given_discriminator_has_precedence(networks):
     given = random_variables(networks[0], small.SIDE, seed=5)
     other = jax.tree.map(lambda leaf: leaf + 1, networks[2])
-    found = start(networks, {"init": given, "discriminator": other})
-    assert same(found, (given, other))
+    actual = start(networks, {"init": given, "discriminator": other})
+    assert same(actual, (given, other))
 
 
-def test_nothing_is_shared_with_what_was_given(networks):
+def test_initialised_networks_share_no_memory(networks):
     given = random_variables(networks[0], small.SIDE, seed=5)
     generator, discriminator = start(networks, {"init": given})
-    ours = generator["params"]["encoder"]["trunk"]["conv11"]["conv"]["kernel"]
-    theirs = discriminator["params"]["trunk"]["conv11"]["conv"]["kernel"]
-    assert not np.may_share_memory(np.asarray(ours), np.asarray(theirs))
+    kernels = [
+        np.asarray(tree["trunk"]["conv11"]["conv"]["kernel"])
+        for tree in (generator["params"]["encoder"], discriminator["params"])
+    ]
+    assert not np.may_share_memory(*kernels)
 
 
-def test_without_given_networks_both_stay(networks):
+def test_without_given_networks_variables_are_unchanged(networks):
     assert same(start(networks, {}), networks[1:])
 
 
-def test_a_generator_of_other_poses_is_fitted_where_its_options_are_known(networks):
+def test_a_generator_of_other_poses_needs_its_network_options(networks):
     other = small.generator(poses=5)
     given = {"init": random_variables(other, small.SIDE)}
     options = small.generator_options(poses=5)
     spec = InputSpec(size=small.SIDE)
-    known = {"init": Network("dr_gan_generator", options, (), spec, "generator")}
-    generator, _ = start(networks, given, known)
+    pretrained = {"init": Network("dr_gan_generator", options, (), spec, "generator")}
+    generator, _ = start(networks, given, pretrained)
     assert generator["params"]["decoder"]["fc"]["kernel"].shape[0] == 20 + 3 + 4
     with pytest.raises(UserError, match="decoder/fc/kernel is .29, 20., this network"):
         start(networks, given)
