@@ -1,4 +1,4 @@
-"""Weight files made to harm: refused at once, in one line, and nothing of them run."""
+"""Hostile weight files: refused fast, with a one-line error, without code execution."""
 
 import builtins
 import contextlib
@@ -20,15 +20,15 @@ from fr_jax.convert import read_weights
 from fr_jax.errors import UserError
 from tests.support import weight_files as made
 
-CANARY = "canary_of_hostile_weights"  # in the folder where the tests run
+CANARY = "canary_of_hostile_weights"  # in the tests' working directory
 COMMAND = f"touch {CANARY}"
 ONE = np.float32([1, 2, 3])
 PLACE = made.storage("0", "Float", 3)
-FLOOD = 250_000  # more opcodes than are read
+FLOOD = 250_000  # beyond the limit of opcodes
 
 
 class Runs:
-    """Pickles to a call that would leave a file behind."""
+    """An object whose pickle calls a function that creates a file."""
 
     def __init__(self, call, *arguments):
         self._call = call, arguments
@@ -42,12 +42,12 @@ def opcodes(value: object) -> bytes:
 
 
 def nested(levels: int) -> bytes:
-    """A tuple of two of the same, of two of the same, ...: 2^levels when unfolded."""
+    """A tuple that contains the next one twice, and so on: 2^levels when expanded."""
     return b"))\x86" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(levels))
 
 
 def maze(levels: int, keys: int) -> bytes:
-    """A dict that holds the next one under many keys, and so on: keys^levels paths."""
+    """A dict that has the next one under many keys, and so on: keys^levels paths."""
     body = b"}"
     for level in range(levels):
         entries = b"".join(made.text(f"{n}") + b"h%c" % level for n in range(keys))
@@ -55,7 +55,7 @@ def maze(levels: int, keys: int) -> bytes:
     return body
 
 
-# Opcodes of the object in a PyTorch file, and the reason to be given.
+# Opcodes of the object in a PyTorch file, and the expected reason.
 CALLS = {
     "os.system": (opcodes(Runs(os.system, COMMAND)), "asks for 'posix.system'"),
     "builtins.eval": (
@@ -253,7 +253,7 @@ TENSORS = {
 def pytorch_objects():
     for name, (body, reason) in CALLS.items():
         yield f"zip, {name}", made.torch_zip(body, {"0": ONE.tobytes()}), reason
-        if made.text("storage") not in body:  # there they lie at the end
+        if made.text("storage") not in body:  # legacy storages follow the object
             yield f"legacy, {name}", made.torch_legacy(body, {}), reason
     for name, (*numbers, reason) in TENSORS.items():
         item = made.tensor(PLACE, *numbers)
@@ -305,7 +305,7 @@ def storages():
     yield "legacy cut short", legacy[:-1], "3 are due and 11 bytes left"
     yield "legacy with more", legacy + b"more", "4 stray bytes after the last storage"
     twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
-    yield "legacy, a storage twice", twice + legacy[-20:], "is not wanted, or twice"
+    yield "legacy, a storage twice", twice + legacy[-20:], "is unused or repeated"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
     yield "legacy of 2^62", lying, "has 4,611,686,018,427,387,904 elements, 3 are due"
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
@@ -318,7 +318,7 @@ def storages():
     yield (
         "legacy with another storage",
         made.torch_legacy(body, {"1": (3, ONE.tobytes())}),
-        "storage '1' is not wanted",
+        "storage '1' is unused",
     )
     yield (
         "legacy, a view beyond",
@@ -366,7 +366,7 @@ def archives():
     )
     yield "cut short", good[: end - 10], "a damaged zip archive"
     yield "cut within the directory", good[:second] + good[end:], "a damaged zip"
-    yield "a directory beyond", changed(end + 16, b"\xff\xff\xff\x7f"), "lies outside"
+    yield "a directory beyond", changed(end + 16, b"\xff\xff\xff\x7f"), "is outside"
     yield "a directory of -1", changed(end + 12, b"\xff" * 8), "a damaged zip archive"
     yield "more entries", changed(end + 8, b"\3\0\3\0"), "3 entries; 2 are listed"
     yield "fewer entries", changed(end + 8, b"\1\0\1\0"), "1 entries; 2 are listed"
@@ -375,11 +375,11 @@ def archives():
     yield "another name within", changed(30, b"x"), "described in two ways"
     yield "another size within", changed(18, b"\1"), "described in two ways"
     yield "two sizes", changed(central + 20, b"\1"), "has two sizes"
-    yield "an entry beyond", changed(central + 42, b"\xff\xff\xff\x7f"), "lies outside"
+    yield "an entry beyond", changed(central + 42, b"\xff\xff\xff\x7f"), "is outside"
     yield "a header elsewhere", changed(central + 42, b"\1"), "described in two ways"
     shared = changed(second + 42, good[central + 42 : central + 46])
     yield "one content, two names", shared, "described in two ways"
-    yield "zip64 missing", changed(second + 42, b"\xff" * 4), "lies outside"
+    yield "zip64 missing", changed(second + 42, b"\xff" * 4), "is outside"
     extra = good[: second + 30] + struct.pack("<H", 60_000) + good[second + 32 : end]
     extra += bytes(60_000) + good[end : end + 12]
     extra += struct.pack("<I", end + 60_000 - central) + good[end + 16 :]
@@ -387,10 +387,10 @@ def archives():
     long = struct.pack("<I", 2 << 20)
     long = good[:central] + bytes(2 << 20) + good[central : end + 12] + long
     yield "a long directory", long + good[end + 16 :], "a directory of 2,097,152 bytes"
-    yield "something behind", good + b"more", "bytes after the end"
+    yield "trailing bytes", good + b"more", "bytes after the end"
     damage = good.replace(b"12345678", b"12345679")
-    wanted = made.storage("0", "Byte", 8)
-    body = {"archive/data.pkl": made.pickled(wanted), "archive/data/0": b"12345678"}
+    storage = made.storage("0", "Byte", 8)
+    body = {"archive/data.pkl": made.pickled(storage), "archive/data/0": b"12345678"}
     damage = made.zipped(body).replace(b"12345678", b"12345679")
     yield "a wrong checksum", damage, "the checksum of 'archive/data/0' is wrong"
     wide = struct.pack(
@@ -415,7 +415,7 @@ def archives():
 
 
 def overlapping(count: int) -> bytes:
-    """Entries whose data hold the headers and data of all that follow."""
+    """Entries whose data contain the headers and data of all later entries."""
     data, central = b"", b""
     tail = b"x" * 1000
     sizes = [len(tail) + 35 * n for n in range(count)]
@@ -453,12 +453,12 @@ def numpy_archives():
     bomb = archive(
         npy(header(shape=b"(25000000,)"), bytes(10**8)), zipfile.ZIP_DEFLATED
     )
-    yield "a bomb", bomb, "would unfold from"
+    yield "a bomb", bomb, "would inflate from"
     lying = archive(bytes(10**8), zipfile.ZIP_DEFLATED)
     at = lying.index(b"PK\1\2")
     lying = bytearray(lying)
     lying[at + 24 : at + 28] = lying[22:26] = struct.pack("<I", 1000)
-    yield "a bomb that lies", bytes(lying), "unfolds to other than its 1,000 bytes"
+    yield "a bomb that lies", bytes(lying), "does not inflate to its 1,000 bytes"
     broken = bytearray(archive(bytes(1000), zipfile.ZIP_DEFLATED))
     broken[35] = 7
     yield "a damaged stream", bytes(broken), "Error -3 while decompressing"
@@ -589,7 +589,7 @@ def onnx_files():
         "over .* protobuf fields",
     )
     outside = made.field(13, made.field(1, b"location") + made.field(2, b"/etc/passwd"))
-    yield "weights elsewhere", one(good, outside), "its weights lie in another file"
+    yield "weights elsewhere", one(good, outside), "its weights are in another file"
     yield "weights said elsewhere", one(good, made.field(14, 1)), "in another file"
     yield (
         "text",
@@ -638,21 +638,21 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def every_reader_imported(tmp_path_factory):
-    """What the readers need, they import on first use."""
+def all_readers_imported(tmp_path_factory):
+    """Imports the modules that the readers import on first use."""
     path = tmp_path_factory.mktemp("honest") / "weights"
     for form in made.OF:
         made.write(path, made.OF[form]({"a": ONE}))
         read_weights(path)
 
 
-@pytest.mark.usefixtures("every_reader_imported")
+@pytest.mark.usefixtures("all_readers_imported")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [case[1:] for case in HOSTILE],
     ids=[case[0] for case in HOSTILE],
 )
-def test_a_hostile_file_is_refused(data, reason, tmp_path, monkeypatch):
+def test_hostile_file_is_refused(data, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     path.write_bytes(data)

@@ -1,6 +1,6 @@
-"""DR-GAN's networks: fusion, the programs' variants, and what training changes.
+"""DR-GAN's networks: fusion, published variants, BatchNorm, dropout, errors.
 
-Their gradients follow the published ones in test_traces.
+For their gradients see test_traces.
 """
 
 import jax
@@ -22,11 +22,11 @@ def compiled(function):
     return jax.jit(function, compiler_options=cpu.quick_compilation())
 
 
-def inputs(people, each=1, size=32, seed=0):
+def inputs(identities, each=1, size=32, seed=0):
     rng = np.random.default_rng(seed)
-    images = rng.uniform(-1, 1, (people * each, size, size, 3)).astype(np.float32)
-    pose = np.eye(3, dtype=np.float32)[rng.integers(0, 3, people)]
-    return images, pose, rng.uniform(-1, 1, (people, 4)).astype(np.float32)
+    images = rng.uniform(-1, 1, (identities * each, size, size, 3)).astype(np.float32)
+    pose = np.eye(3, dtype=np.float32)[rng.integers(0, 3, identities)]
+    return images, pose, rng.uniform(-1, 1, (identities, 4)).astype(np.float32)
 
 
 def shapes(**options):
@@ -44,8 +44,8 @@ def test_fusion_is_a_mean_weighted_by_confidence():
     expected = [np.average(f, 0, c[:, 0]) for f, c in zip(features, confidence)]
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-5)
     order = [3, 0, 4, 1, 2]
-    turned = dr_gan.fuse(features[:, order], confidence[:, order])
-    np.testing.assert_allclose(turned, fused, rtol=1e-4, atol=1e-6)
+    permuted = dr_gan.fuse(features[:, order], confidence[:, order])
+    np.testing.assert_allclose(permuted, fused, rtol=1e-4, atol=1e-6)
     equal = dr_gan.fuse(features, np.full((2, 5, 1), 0.3, np.float32))
     np.testing.assert_allclose(equal, features.mean(1), rtol=1e-4, atol=1e-5)
     filled = np.concatenate([features, np.ones((2, 1, 7), np.float32)], 1)
@@ -55,21 +55,21 @@ def test_fusion_is_a_mean_weighted_by_confidence():
     np.testing.assert_allclose(total, (features * confidence).sum(1), rtol=1e-5)
 
 
-def test_images_of_a_person_are_fused_and_those_of_others_are_not():
+def test_fusion_is_within_an_identity():
     model = models.create("dr_gan_generator", **SMALL)
     encoder = models.create("dr_gan_encoder", width=SMALL["width"])
     variables = random_variables(model, 32)
-    images, pose, noise = inputs(people=2, each=3)
+    images, pose, noise = inputs(identities=2, each=3)
 
     @compiled
     def run(variables):
-        own = {name: part["encoder"] for name, part in variables.items()}
+        encoder_variables = {name: part["encoder"] for name, part in variables.items()}
         return (
             model.apply(variables, images, pose, noise),
-            # Of one image there is nothing to fuse, whatever its confidence.
+            # With one image, the feature does not depend on its confidence.
             model.apply(variables, images[::3], pose, noise)["feature"],
             model.apply(variables, images, method="encode"),
-            encoder.apply(own, images),
+            encoder.apply(encoder_variables, images),
         )
 
     fused, alone, (features, confidence), embeddings = run(variables)
@@ -78,16 +78,16 @@ def test_images_of_a_person_are_fused_and_those_of_others_are_not():
     assert np.ptp(fused["confidence"]) > 1e-5
     weights = fused["confidence"].reshape(6, 1)
     np.testing.assert_allclose(weights, confidence, rtol=1e-5)
-    for person in range(2):
-        rows = slice(3 * person, 3 * person + 3)
+    for index in range(2):
+        rows = slice(3 * index, 3 * index + 3)
         expected = np.average(features[rows], 0, confidence[rows, 0])
-        found = fused["feature"][person]
+        found = fused["feature"][index]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(alone, features[::3], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(embeddings, features, rtol=1e-5, atol=1e-6)
 
 
-def test_the_variants_of_the_programs():
+def test_variants_of_the_published_programs():
     out, params = shapes(decoder_seed=1)
     assert out["image"].shape == (2, 32, 32, 3)
     assert params["decoder"]["fc"]["kernel"].shape == (20 + 3 + 4, 20)
@@ -112,8 +112,8 @@ def test_the_variants_of_the_programs():
     assert params["encoder"].keys() == {"trunk"}
 
 
-def test_the_last_elu_bounds_features():
-    images, _, _ = inputs(people=2)
+def test_last_elu_bounds_features():
+    images, _, _ = inputs(identities=2)
     features = []
     for final_elu in (True, False):
         model = models.create("dr_gan_encoder", width=0.0625, final_elu=final_elu)
@@ -124,8 +124,8 @@ def test_the_last_elu_bounds_features():
     assert bounded.min() > -1 > free.min()
 
 
-def test_what_is_cropped_changes_training_but_not_evaluation():
-    """BatchNorm before the crop sees a row and a column more."""
+def test_batch_norm_before_the_crop_affects_training_only():
+    """Before the crop, BatchNorm has one more row and column."""
     x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
     late, early = (
         dr_gan.Unit(3, layers.BatchNorm, 2, transposed=True, bn_before_crop=before)
@@ -151,11 +151,11 @@ def test_what_is_cropped_changes_training_but_not_evaluation():
     assert np.abs(trained[0] - trained[1]).max() > 1e-3
 
 
-def test_wrong_codes_and_names_are_refused():
-    def refused(match, people=2, **options):
+def test_invalid_codes_and_options_are_refused():
+    def refused(match, identities=2, **options):
         with pytest.raises(UserError, match=match):
             model = models.create("dr_gan_generator", **SMALL | options)
-            jax.eval_shape(model.init, jax.random.key(0), *inputs(people, 1))
+            jax.eval_shape(model.init, jax.random.key(0), *inputs(identities, 1))
 
     refused("poses=5, but a code of 3 numbers", poses=5)
     refused("illuminations=4, but a code of 0 numbers", illuminations=4)
@@ -204,7 +204,7 @@ def test_heads_of_the_discriminator():
         logits(heads=heads, norm="groups")
 
 
-def test_a_discriminator_with_groups_sees_each_image_by_itself():
+def test_group_norm_discriminator_is_independent_of_the_batch():
     model = models.create("dr_gan_discriminator", width=0.0625, norm="group")
     variables = random_variables(model, 32)
     images = inputs(4)[0]
@@ -215,7 +215,7 @@ def test_a_discriminator_with_groups_sees_each_image_by_itself():
     assert np.ptp(whole) > 1e-3
 
 
-def test_the_authors_identity_head_gives_cosines():
+def test_cosine_identity_head():
     model = models.create(
         "dr_gan_discriminator",
         width=0.0625,
@@ -229,10 +229,10 @@ def test_the_authors_identity_head_gives_cosines():
     assert np.abs(found).max() > 0.1
 
 
-def test_training_the_generator_moves_statistics_and_drops():
+def test_generator_training_updates_statistics_and_applies_dropout():
     model = models.create("dr_gan_generator", **SMALL, dropout=0.4)
     variables = random_variables(model, 32)
-    arrays = inputs(people=4, each=2)
+    arrays = inputs(identities=4, each=2)
 
     @compiled
     def run(key):
