@@ -145,13 +145,10 @@ def to_state_dict(variables: Variables, dialect: str) -> StateDict:
     The counters `num_batches_tracked` of BatchNorms are 0.
     """
     scheme = DIALECTS[dialect]
+    flat: dict[Any, Any] = flax.traverse_util.flatten_dict(dict(variables))
     leaves = [
-        (
-            _torch_name(path, scheme),
-            np.asarray(leaf),
-            _layout(path, np.ndim(leaf), scheme),
-        )
-        for path, leaf in flax.traverse_util.flatten_dict(dict(variables)).items()
+        (_torch_name(path, scheme), np.asarray(leaf), _layout(path, leaf.ndim, scheme))
+        for path, leaf in flat.items()
     ]
     # The grid follows from shapes, which do not depend on the order of flattened axes.
     shapes = {name: to_torch(leaf, layout, (1, 1)) for name, leaf, layout in leaves}

@@ -60,11 +60,10 @@ class Embedder:
         self._batched = BatchedEmbed(self.apply, batch_size)
         self.variables = jax.tree.map(jnp.asarray, network.variables)
 
-    def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, jax.Array]:
+    def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, Any]:
         """Returns {'embedding': raw [B, D]} for {'image': uint8 RGB [B, H, W, 3]}."""
         images = prepare(batch["image"], self.network.input_spec)
-        embedding: Any = self._model.apply(variables, images)
-        return {"embedding": embedding}
+        return {"embedding": self._model.apply(variables, images)}
 
     def embed_raw(
         self, images: Any, *, flip: bool = False, progress: str = ""

@@ -32,11 +32,7 @@ def uniform_bias(fan_in: int) -> Initializer:
     PyTorch's default. `fan_in` is that of the layer's kernel.
     """
     bound = fan_in**-0.5
-
-    def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 class Conv(nn.Module):

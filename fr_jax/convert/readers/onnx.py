@@ -124,16 +124,12 @@ class _Reader:
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
         """Returns an unsigned number of up to 64 bits and the byte after it."""
-        value = 0
-        for shift in range(0, 70, 7):
-            if at >= end:
-                break
-            byte = self.data[at]
-            at += 1
+        value, end = 0, min(at + 10, end)
+        for shift, byte in zip(range(0, 70, 7), self.data[at:end]):
             value |= (byte & 127) << shift
             if byte < 128 and value < 1 << 64:
-                return value, at
-        raise Refusal("a protobuf number without an end", at)
+                return value, at + shift // 7 + 1
+        raise Refusal("a protobuf number without an end", end)
 
     def spend(self, at: int) -> None:
         self._left -= 1

@@ -69,7 +69,7 @@ def arrays(stored: Mapping[str, Stored], file_size: int) -> dict[str, np.ndarray
     )
     if total > _GROWTH * file_size + _SMALL:
         raise Refusal(
-            f"the tensors unfold to {total:,} bytes from a file of {file_size:,}",
+            f"the tensors expand to {total:,} bytes from a file of {file_size:,}",
             remedy="save them with .contiguous(), without optimizer or expanded views",
         )
     copies = {identity: _array(tensor) for identity, tensor in unique.items()}
