@@ -8,8 +8,6 @@ use. An error names the byte and the remedy.
 """
 
 import hashlib
-import mmap
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,12 +80,11 @@ def _mapped(path: Path) -> memoryview:
         kind = "is a folder, no weight file" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {kind}")
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not 0 < size <= MAX_BYTES:
-                limit = f"1 byte to {MAX_BYTES >> 30} GiB are supported"
-                raise Refusal(f"{size:,} bytes", remedy=limit)
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            limit = f"1 byte to {MAX_BYTES >> 30} GiB are supported"
+            raise Refusal(f"{size:,} bytes", remedy=limit)
+        return np.memmap(path, np.uint8, "r").data
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 

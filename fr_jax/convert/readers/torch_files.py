@@ -4,9 +4,10 @@ import functools
 from pickle import UnpicklingError
 from typing import Any
 
-from fr_jax.convert.readers import torch_objects
+import numpy as np
+
 from fr_jax.convert.readers.refusal import DAMAGED, RESAVE, Refusal, shown
-from fr_jax.convert.readers.torch_objects import Part, Storage
+from fr_jax.convert.readers.torch_objects import Part, Storage, Type, find
 from fr_jax.convert.readers.zip_archive import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -42,11 +43,10 @@ def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool
     read = functools.cache(archive.read)  # several tensors may share a storage
 
     def load(identity: Any) -> Part:
-        kind, key, length, _ = _identity(identity)
+        dtype, key, length, _ = _storage(identity)
         name = f"{folder}data/{key}"
         if name not in archive.entries:
             raise Refusal(f"no entry {shown(name)} in the archive")
-        dtype = torch_objects.storage_type(kind, length)
         entry = archive.entries[name]
         if entry.size != length * dtype.itemsize:
             size = f"{entry.size:,} bytes, not {length:,} {dtype}"
@@ -73,8 +73,7 @@ def read_legacy(data: memoryview) -> Any:
     storages: dict[str, Storage] = {}
 
     def load(identity: Any) -> Part:
-        kind, key, length, view = _identity(identity)
-        dtype = torch_objects.storage_type(kind, length)
+        dtype, key, length, view = _storage(identity)
         storage = storages.setdefault(key, Storage(dtype, length))
         if storage.dtype != dtype or storage.length != length:
             raise Refusal(f"storage {shown(key)} is described in two ways")
@@ -116,7 +115,7 @@ def _unpickled(data: memoryview, start: int, **options: Any) -> tuple[Any, int]:
     """Returns the object of the pickle at byte `start`, and the byte after it."""
     from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
-    unpickler = Unpickler(data, torch_objects.find, start=start, **options)
+    unpickler = Unpickler(data, find, start=start, **options)
     try:
         return unpickler.run(), unpickler.at
     except UnpicklingError as error:
@@ -145,8 +144,8 @@ def _locate(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -
     return storage.offset + size
 
 
-def _identity(identity: Any) -> tuple[Any, str, Any, Any]:
-    """Returns type, key, length and view of a persistent id.
+def _storage(identity: Any) -> tuple[np.dtype, str, int, Any]:
+    """Returns type, key, length and view of the storage in a persistent id.
 
     A persistent id is ('storage', type, key, device, length), in old files with a sixth
     item: a view or None.
@@ -155,5 +154,9 @@ def _identity(identity: Any) -> tuple[Any, str, Any, Any]:
         case ("module", *_):
             raise Refusal("holds a whole module and its source", remedy=RESAVE)
         case ("storage", kind, str(key), _, length, *view) if len(view) < 2:
-            return kind, key, length, *(view or [None])
+            if not isinstance(kind, Type):
+                raise Refusal("a storage without a type")
+            if type(length) is not int or not 0 <= length < 1 << 48:
+                raise Refusal(f"a storage of {shown(length)} elements")
+            return kind.dtype, key, length, view[0] if view else None
     raise Refusal("a persistent id that names no storage")

@@ -185,12 +185,3 @@ def find(module: str, name: str) -> Any:
     if module.startswith("torch.nn."):
         raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
     raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)
-
-
-def storage_type(kind: Any, length: Any) -> np.dtype:
-    """Returns the type of the storage in a persistent id."""
-    if not isinstance(kind, Type):
-        raise Refusal("a storage without a type")
-    if type(length) is not int or not 0 <= length < 1 << 48:
-        raise Refusal(f"a storage of {shown(length)} elements")
-    return kind.dtype
