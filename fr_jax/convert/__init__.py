@@ -1,4 +1,4 @@
-"""Published networks into Flax variables, and back; weight files into tensors."""
+"""Published networks <-> Flax variables; weight files -> tensors."""
 
 from fr_jax.convert.dialect import Dialect
 from fr_jax.convert.encoder import encoder_of

@@ -1,4 +1,4 @@
-"""The dialects of face embedders: one network each, images to embeddings."""
+"""Dialects of face embedders: networks from images to embeddings."""
 
 import math
 from typing import Any
@@ -22,12 +22,12 @@ _NON_COMMERCIAL = "published weights: non-commercial research only"
 
 
 def _sizes(state: StateDict, stem: str, last: str) -> dict[str, Any]:
-    """Returns the options that the first and the last tensor tell."""
+    """Returns the options given by the shapes of the first and the last kernel."""
     return {"width": len(state[stem]) / 64, "embedding_size": len(state[last])}
 
 
 def _stages(first: str, state: StateDict) -> tuple[int, ...]:
-    """Returns how many blocks each stage has; `first` is a tensor of a block."""
+    """Returns the number of blocks in each stage; every block has a module `first`."""
     return tuple(
         count(rf"layer{stage}\.(\d+)\.{first}\.weight", state) for stage in range(1, 5)
     )
@@ -53,30 +53,25 @@ def _sphere(state: StateDict) -> Described:
 
 
 def _sphere_grid(state: StateDict) -> Grid:
-    """Sides whose ratio is nearest to 112:96, which the published networks take."""
+    """Returns the sides with a ratio nearest to 112:96, the published input size."""
     cells = state["fc.weight"].shape[1] // len(state["layer4.0.weight"])
     pairs = [(h, cells // h) for h in range(1, cells + 1) if cells % h == 0]
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
 
 
-def _describe_vgg(state: StateDict) -> Described:
-    """Without the classification layer, whose classes are not known."""
+def _vgg(state: StateDict) -> Described:
+    """Leaves out the classification layer."""
     width = len(state["conv1_1.weight"]) / 64
     return "vgg16", {"width": width, "embedding_size": None}
 
 
 def _sized(architecture: str, stem: str, last: str):
-    """A `describe` for a network of one depth."""
+    """Returns a `describe` for a network with one depth."""
     return lambda state: (architecture, _sizes(state, stem, last))
 
 
-def _kernel_grid(name: str):
-    """A `grid` for a network that ends in a depthwise convolution of the whole map."""
-    return lambda state: state[name].shape[-2:]
-
-
 def _unit_scale(state: StateDict) -> bool:
-    """arcface_torch freezes the last scale at 1, MagFace trains it."""
+    """Returns whether the last scale is 1: frozen in arcface_torch, not in MagFace."""
     return bool(np.all(np.asarray(state["features.weight"]) == 1))
 
 
@@ -89,7 +84,7 @@ _IRESNET_NAMES = (
 
 
 def _ir_names(*residual: str, squeeze: str) -> tuple[tuple[str, str], ...]:
-    """Names of IR, with the layers of a block in order and the place of its gate."""
+    """Returns the names of IR, given a block's layers in order and its gate's name."""
     return (
         (r"input_conv", r"input_layer.0"),
         (r"input_bn", r"input_layer.1"),
@@ -97,8 +92,8 @@ def _ir_names(*residual: str, squeeze: str) -> tuple[tuple[str, str], ...]:
         (r"body_(\d+)/short_conv", r"body.\1.shortcut_layer.0"),
         (r"body_(\d+)/short_bn", r"body.\1.shortcut_layer.1"),
         *(
-            (rf"body_(\d+)/{ours}", rf"body.\1.res_layer.{place}")
-            for place, ours in enumerate(residual)
+            (rf"body_(\d+)/{layer}", rf"body.\1.res_layer.{index}")
+            for index, layer in enumerate(residual)
         ),
         (r"body_(\d+)/se_(fc\d)", rf"body.\1.res_layer.{squeeze}.\2"),
         (r"out_bn", r"output_layer.0"),
@@ -125,13 +120,19 @@ _SPHERE_NAMES = (
 def _mobilefacenet(
     source: str,
     signature: tuple[str, ...],
-    single: tuple[str, ...],
+    parts: tuple[str, ...],
     down: tuple[str, ...],
     stages: tuple[str, ...],
-    **seen: Any,
+    **spec: Any,
 ) -> Dialect:
-    """A dialect of MobileFaceNet: its six single parts, strided blocks and stages."""
-    stem, stem_depthwise, head, head_depthwise, fc, bn = single
+    """Returns a dialect of MobileFaceNet.
+
+    Args:
+      parts: names of stem, stem_dw, head_conv, head_dw, fc and bn.
+      down, stages: names of the strided blocks, and of the stages after them.
+      spec: fields of the InputSpec.
+    """
+    stem, stem_depthwise, head, head_depthwise, fc, bn = parts
     return Dialect(
         source=source,
         signature=signature,
@@ -152,8 +153,9 @@ def _mobilefacenet(
             (r"bn", bn),
         ),
         describe=_sized("mobilefacenet", f"{stem}.conv.weight", f"{fc}.weight"),
-        input_spec=pixels(**seen),
-        grid=_kernel_grid(f"{head_depthwise}.conv.weight"),
+        input_spec=pixels(**spec),
+        # The last convolution covers the whole map.
+        grid=lambda state: state[f"{head_depthwise}.conv.weight"].shape[-2:],
         norms=_UNIT_NORMS,
         colour_known=False,
     )
@@ -183,7 +185,7 @@ _IR = {
         (r"(\w+)/conv2", r"\1/bn_out"),
         (r"(\w+)/short_conv", r"\1/short_bn"),
     ),
-    "beside": (r"head\..*",),
+    "auxiliary": (r"head\..*",),
 }
 _IRESNET = {
     "signature": ("layer1.0.prelu.weight", "layer1.0.bn1.weight"),
@@ -204,12 +206,12 @@ BACKBONES: dict[str, Dialect] = {
         source="deepinsight/insightface recognition/arcface_torch; USynthFace",
         describe=lambda state: _iresnet("", state),
         input_spec=pixels(flip_sum=True),
-        settled=_unit_scale,
+        unambiguous=_unit_scale,
         terms=_NON_COMMERCIAL,
         **_IRESNET,
     ),
-    # The names are arcface_torch's: only the prefixes of MagFace's two trainers, or the
-    # user, can tell them apart.
+    # Tensor names equal arcface_torch's: only the prefixes of MagFace's two training
+    # programs, or the user, distinguish the two.
     "magface": Dialect(
         source="IrvingMeng/MagFace",
         describe=lambda state: _iresnet("magface_", state),
@@ -217,8 +219,8 @@ BACKBONES: dict[str, Dialect] = {
         prefixes=("module.features.", "features.module."),
         **_IRESNET,
     ),
-    # InsightFace_Pytorch's own files want BGR, by an accident of its extractor; those
-    # of others who train with it want what their extractor wrote.
+    # InsightFace_Pytorch's own weights expect BGR, because its data extractor wrote
+    # BGR; weights of other users expect the order of their extractor.
     "insightface_pytorch": Dialect(
         source="TreB1eN/InsightFace_Pytorch; leebebeto/Inter-Prototype",
         signature=("body.0.res_layer.2.weight", "output_layer.4.weight"),
@@ -267,7 +269,7 @@ BACKBONES: dict[str, Dialect] = {
         names=_MOBILEFACENET_V2_NAMES,
         describe=_sized("mobilefacenet_v2", "conv1.0.weight", "conv3.weight"),
         input_spec=pixels(scale=128.0),
-        grid=_kernel_grid("gdconv.depthwise.weight"),
+        grid=lambda state: state["gdconv.depthwise.weight"].shape[-2:],
         layouts=(("fc/kernel", "one_cell"),),
         norms=(*_UNIT_NORMS, (r"fc", r"bn")),
         terms="Apache-2.0; trained on a data set since withdrawn: research only",
@@ -281,13 +283,13 @@ BACKBONES: dict[str, Dialect] = {
         grid=_sphere_grid,
         layouts=_FLATTENED,
     ),
-    # Names of the Caffe release, as its conversions to PyTorch keep them. The order of
-    # the colours and with it of the three means differs between conversions.
+    # Conversions to PyTorch keep the names of the Caffe release. The colour order, and
+    # with it the order of the three means, differs between conversions.
     "vgg_face": Dialect(
         source="VGG-Face (Parkhi et al. 2015), conversions of its Caffe release",
         signature=("conv1_1.weight", "conv5_3.weight", "fc7.weight"),
         names=((r"(\w+)", r"\1"),),
-        describe=_describe_vgg,
+        describe=_vgg,
         input_spec=pixels(
             stride=32,
             colour="BGR",
@@ -297,7 +299,7 @@ BACKBONES: dict[str, Dialect] = {
         ),
         grid=square_grid("fc6.weight", "conv5_3.bias"),
         layouts=(("fc6/kernel", "flattened"),),
-        beside=(r"fc8\..*",),
+        auxiliary=(r"fc8\..*",),
         colour_known=False,
         terms=_NON_COMMERCIAL,
     ),

@@ -1,4 +1,4 @@
-"""What a dialect is: all that tells one repository's weights from another's."""
+"""Dialects: the tensor names and layouts by which repositories store one network."""
 
 import math
 import re
@@ -16,30 +16,29 @@ Described = tuple[str, dict[str, Any]]  # architecture and options for `models.c
 
 
 class Dialect(NamedTuple):
-    """How a repository names and lays out one kind of network, and what that sees.
+    """Names, layouts and input specification of a repository's state dicts.
 
     Attributes:
-      source: the repository, or those, that write it.
-      signature: names that every such network has and that tell it from others.
-      absent: names that it does not have.
-      names: (pattern of ours, theirs): of a module, 'layer1_0/conv1', to which the
-        tensor's own name is added, or of a tensor, 'vit/in_proj/weight'. The first that
-        fits holds.
-      describe: tensors -> architecture and options for `models.create`. KeyError where
-        a tensor it needs is not there.
-      input_spec: tensors, grid -> what the network sees.
+      source: the repositories that write the dialect.
+      signature: tensor names that identify the dialect.
+      absent: tensor names that exclude it.
+      names: (pattern of a Flax path, PyTorch name). The path is of a module,
+        'layer1_0/conv1', or of a tensor, 'vit/in_proj/weight'. The first match counts;
+        modules come before tensors.
+      describe: tensors -> architecture and options for `models.create`. Raises KeyError
+        for a missing tensor.
+      input_spec: tensors, grid -> InputSpec.
       kind: 'embedding', 'generator', 'discriminator' or 'landmarks'.
-      grid: tensors -> sides of the map before the dense layer that flattens it.
-      layouts: (pattern of ours, key of `layouts.PATTERNS`) where a tensor does not lie
-        as its kind usually does.
-      norms: (pattern of our convolution, our BatchNorm behind it), which exporters fold
-        into one.
-      beside: patterns of names that may stand beside the network's own.
-      prefixes: ends of prefixes that give the dialect away where another one has the
-        same names; without one it is not recognised but may be asked for.
-      settled: tensors -> whether their values rule out the others with the same names.
-      colour_known: the repository's colour order is one and known.
-      terms: what is known of the licence of its published weights.
+      grid: tensors -> height and width of the map before the flattening dense layer.
+      layouts: (pattern of a Flax path, key of `layouts.PATTERNS`) of tensors with an
+        unusual layout.
+      norms: (pattern of a Flax convolution, its BatchNorm), which exporters may fold.
+      auxiliary: patterns of tensor names that are not part of the network.
+      prefixes: suffixes of prefixes that identify this dialect among those with equal
+        tensor names. Without such a prefix it is only used if the user names it.
+      unambiguous: tensors -> whether their values exclude dialects with equal names.
+      colour_known: whether all networks of the repository use one known colour order.
+      terms: licence of the published weights.
     """
 
     source: str
@@ -52,48 +51,53 @@ class Dialect(NamedTuple):
     grid: Callable[[StateDict], Grid] = lambda state: (1, 1)
     layouts: tuple[tuple[str, str], ...] = ()
     norms: tuple[tuple[str, str], ...] = ()
-    beside: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
-    settled: Callable[[StateDict], bool] = lambda state: False
+    unambiguous: Callable[[StateDict], bool] = lambda state: False
     colour_known: bool = True
     terms: str = "not stated here; ask the repository"
 
 
 def count(pattern: str, state: StateDict) -> int:
-    """Returns how many tensors have a name of this pattern."""
+    """Returns the number of tensor names that match the pattern."""
     return sum(re.fullmatch(pattern, name) is not None for name in state)
 
 
 def unit_names(*units: tuple[str, str, str]) -> Iterator[tuple[str, str]]:
-    """Yields the `names` of (our unit, their convolution, their BatchNorm) of each."""
-    for ours, conv, norm in units:
-        yield f"{ours}/conv", conv
-        yield f"{ours}/bn", norm
+    """Yields `Dialect.names` for (Flax unit, PyTorch convolution, its BatchNorm)."""
+    for unit, conv, norm in units:
+        yield f"{unit}/conv", conv
+        yield f"{unit}/bn", norm
 
 
-def named_depth(family: str, stages: Mapping[int, Any], found: Any) -> str:
-    """Returns the family's name with the depth whose value in `stages` was found."""
+def named_depth(family: str, stages: Mapping[int, Any], blocks: Any) -> str:
+    """Returns the family's name and the depth for which `stages` has `blocks`."""
     for depth, sizes in stages.items():
-        if sizes == found:
+        if sizes == blocks:
             return f"{family}{depth}"
-    raise UserError(f"no {family} has {found} blocks; there are {dict(stages)}")
+    raise UserError(f"no {family} has {blocks} blocks; use one of {dict(stages)}")
 
 
-def square_grid(dense: str, channels: str) -> Callable[[StateDict], Grid]:
-    """Returns a `grid`: the dense layer `dense` takes a square map.
+def square_grid(
+    dense: str, channels: str, axis: int = 1
+) -> Callable[[StateDict], Grid]:
+    """Returns a `grid` for a dense layer from or to a flattened square map.
 
-    `channels` names a tensor of the layer before, as long as the map has channels.
+    Args:
+      dense: name of the layer's kernel.
+      channels: name of a tensor with one row per channel of the map.
+      axis: the axis of the kernel that is flattened.
     """
 
     def grid(state: StateDict) -> Grid:
-        side = math.isqrt(state[dense].shape[1] // len(state[channels]))
+        side = math.isqrt(state[dense].shape[axis] // len(state[channels]))
         return side, side
 
     return grid
 
 
 def pixels(stride: int = 16, **fields: Any) -> Callable[[StateDict, Grid], InputSpec]:
-    """Returns an `input_spec`: `stride` pixels for each cell of the last map."""
+    """Returns an `input_spec` with `stride` pixels per cell of the last map."""
 
     def input_spec(state: StateDict, grid: Grid) -> InputSpec:
         del state

@@ -1,18 +1,15 @@
-"""The face recogniser inside a generator."""
-
-import inspect
+"""The face encoder of a generator, as an embedder."""
 
 from fr_jax import models
 from fr_jax.convert.state_dict import Converted
 from fr_jax.errors import UserError
-
-_ARCHITECTURE = "dr_gan_encoder"
+from fr_jax.models.dr_gan.generator import Encoder
 
 
 def encoder_of(generator: Converted) -> Converted:
-    """Returns the encoder of a DR-GAN generator, an embedder of its own.
+    """Returns the encoder of a DR-GAN generator as an embedder.
 
-    Its dialect is still the generator's, whose names are those of the whole.
+    `dialect` remains that of the generator.
 
     Raises:
       UserError: for anything but a DR-GAN generator.
@@ -21,13 +18,12 @@ def encoder_of(generator: Converted) -> Converted:
         raise UserError(
             f"a {generator.architecture} has no encoder; a dr_gan_generator has one"
         )
-    encoder, _ = models.ARCHITECTURES[_ARCHITECTURE]
-    fields = inspect.signature(encoder).parameters
+    fields = Encoder.__dataclass_fields__
     options = {name: v for name, v in generator.options.items() if name in fields}
     return generator._replace(
-        model=models.create(_ARCHITECTURE, **options),
+        model=models.create("dr_gan_encoder", **options),
         variables={name: p["encoder"] for name, p in generator.variables.items()},
-        architecture=_ARCHITECTURE,
+        architecture="dr_gan_encoder",
         options=options,
         kind="embedding",
     )

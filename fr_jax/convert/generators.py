@@ -1,10 +1,10 @@
-"""The dialects of DR-GAN, one for each program that has written weights, and of FRA.
+"""Dialects of DR-GAN, one per program that has written weights, and of FRA.
 
-No trained file of any of them was at hand. Those of kayamin and of FRA agree with
-golden outputs of the programs; the others follow what is known of names, shapes and
-layers, and suppose: that zhangjunh's strided convolutions are padded behind, that
-milankinen names the BatchNorms of Conv53 and Conv53_W as all others, and that both join
-feature, pose and noise in this order.
+No trained file of any of these programs was available. The dialects of kayamin and FRA
+are checked against golden outputs of the programs. The others follow the published
+names, shapes and layers, with three assumptions: zhangjunh pads strided convolutions at
+the end of each axis; milankinen names the BatchNorms of Conv53 and Conv53_W like all
+others; both concatenate feature, pose and noise in this order.
 """
 
 import math
@@ -18,24 +18,37 @@ from fr_jax.convert.dialect import (
     StateDict,
     count,
     pixels,
+    square_grid,
     unit_names,
 )
 from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
-Plan = tuple[tuple[str, Any, int], ...]  # as `dr_gan.TRUNK`
-Units = Sequence[tuple[str, str]]  # their names of convolution and BatchNorm, by layer
+Plan = tuple[tuple[str, Any, int], ...]  # see `dr_gan.TRUNK`
+Units = Sequence[
+    tuple[str, str]
+]  # PyTorch names of convolution and BatchNorm, by layer
 
-# Every program but the authors' draws 50; the tensors tell the sum with the pose code.
+# Noise numbers of every program but the authors'. The tensors have only the sum of
+# noise and poses.
 _NOISE = 50
-_CANVAS = 110 / 96  # faces are aligned to this many times the crop that is taken
+_CANVAS = 110 / 96  # side of the aligned face / side of its central crop
 _DECODER_LAYOUTS = (
     (r"decoder/fc/kernel", "unflattened"),
     (r"decoder/fc/bias", "unflattened_bias"),
     (r"decoder/fconv\d+/conv/kernel", "transposed"),
 )
+_TENSORFLOW_LEAVES = {
+    "conv": {"weight": "w", "bias": "biases"},
+    "bn": {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    },
+}
 _VIT = "decoder_emb_generator.vit"
-_VIT_LAYER = rf"{_VIT}.transformer.\1"
+_LAYER, _VIT_LAYER = r"vit/transformer_(\d+)", rf"{_VIT}.transformer.\1"
 
 
 def _generator(
@@ -46,31 +59,29 @@ def _generator(
     *,
     confidence: Units = (),
     colour: str | None = None,
-    beside: tuple[str, ...] = (),
+    auxiliary: tuple[str, ...] = (),
     **choices: Any,
 ) -> Dialect:
-    """The dialect of a generator, whose tensors tell all but the program's `choices`.
+    """Returns the dialect of a generator; tensor shapes give most of its options.
 
     Args:
-      encoder, decoder, fc, confidence: names of their layers.
-      colour: the program's colour order; None where it is not known.
+      encoder, decoder, fc, confidence: PyTorch names of the layers.
+      colour: the program's colour order; None if unknown.
+      choices: options that shapes do not determine.
     """
     stem, last, seed = (
         f"{conv}.weight" for conv, _ in (encoder[0], encoder[-1], decoder[0])
     )
     linear = f"{fc}.weight"
-    branches = tuple(f"{conv}.weight" for conv, _ in confidence)
-
-    def grid(state: StateDict) -> Grid:
-        side = math.isqrt(len(state[linear]) // state[seed].shape[0])
-        return side, side
+    grid = square_grid(linear, seed, axis=0)
 
     def describe(state: StateDict) -> Described:
-        features = state[seed].shape[0]
+        features = len(state[seed])
         side, _ = grid(state)
         codes = state[linear].shape[1] - features
         noise = _NOISE if codes > _NOISE else 0
-        head = "branch" if any(name in state for name in branches) else "none"
+        branch = any(f"{conv}.weight" in state for conv, _ in confidence)
+        head = "branch" if branch else "none"
         return "dr_gan_generator", {
             "width": features / dr_gan.FEATURES,
             "channels": state[stem].shape[1],
@@ -94,26 +105,21 @@ def _generator(
             ("decoder/fc", fc),
         ),
         describe=describe,
-        input_spec=_faces(stem, colour or "RGB"),
+        input_spec=_faces(stem, colour),
         grid=grid,
         layouts=_DECODER_LAYOUTS,
-        beside=beside,
+        auxiliary=auxiliary,
         colour_known=colour is not None,
     )
 
 
 def _discriminator(
-    source: str,
-    trunk: Units,
-    signature: tuple[str, ...],
-    *,
-    colour: str | None = None,
-    **choices: Any,
+    source: str, trunk: Units, *, colour: str | None = None, **choices: Any
 ) -> Dialect:
-    """The dialect of a discriminator; see `_generator`.
+    """Returns the dialect of a discriminator; see `_generator`.
 
-    The columns are identities, poses and one for real or fake, but how many of which
-    the tensors do not tell; `heads` may be given as an option.
+    The last layer has identities + poses + 1 columns, but its shape does not give the
+    number of each; the caller may pass the option `heads`.
     """
     stem, last = (f"{conv}.weight" for conv, _ in (trunk[0], trunk[-1]))
 
@@ -130,18 +136,17 @@ def _discriminator(
     return Dialect(
         source=source,
         kind="discriminator",
-        signature=signature,
+        signature=(stem, "fc.weight"),
         names=(*_units("trunk/", dr_gan.TRUNK, trunk), ("fc", "fc")),
         describe=describe,
-        input_spec=_faces(stem, colour or "RGB"),
+        input_spec=_faces(stem, colour),
         colour_known=colour is not None,
     )
 
 
-def _units(ours: str, plan: Plan, theirs: Units) -> Iterator[tuple[str, str]]:
-    return unit_names(
-        *((f"{ours}{name}", *unit) for (name, *_), unit in zip(plan, theirs))
-    )
+def _units(prefix: str, plan: Plan, units: Units) -> Iterator[tuple[str, str]]:
+    named = (f"{prefix}{name}" for name, *_ in plan)
+    return unit_names(*((name, *unit) for name, unit in zip(named, units)))
 
 
 def _authors_encoder(state: StateDict) -> Described:
@@ -153,14 +158,15 @@ def _authors_encoder(state: StateDict) -> Described:
     }
 
 
-def _faces(stem: str, colour: str, axis: int = 1):
-    """An `input_spec` of the crop in the middle; `axis` of `stem` has the channels."""
+def _faces(stem: str, colour: str | None, axis: int = 1):
+    """Returns an `input_spec` of central crops; `axis` of `stem` counts channels."""
 
     def input_spec(state: StateDict, grid: Grid) -> InputSpec:
         side = 96 if grid[0] in (1, 3) else 16 * grid[0]
+        grey = state[stem].shape[axis] == 1
         return InputSpec(
             size=round(_CANVAS * side),
-            colour="GREY" if state[stem].shape[axis] == 1 else colour,
+            colour="GREY" if grey else colour or "RGB",
             crop=(side, side),
         )
 
@@ -176,46 +182,35 @@ def _kayamin(layers: str, numbers: tuple[int, ...] = _KAYAMIN_TRUNK) -> Units:
 
 
 def _zhangjunh(layers: str, plan: Plan, strided: int) -> Units:
-    """A layer of stride 2 has a padding too, with the convolution at place `strided`.
+    """Returns units of which those with stride 2 contain a padding layer as well.
 
-    That is 1, behind the padding, in the trunk, and 0 in the decoder.
+    `strided` is the convolution's index in those: 1 in the trunk, 0 in the decoder.
     """
-    units = []
-    for number, (_, _, stride) in enumerate(plan):
-        unit = f"{layers}.{number}.layers"
-        units.append((f"{unit}.{strided * (stride - 1)}", f"{unit}.{stride}"))
-    return units
+    return [
+        (f"{unit}.{strided * (stride - 1)}", f"{unit}.{stride}")
+        for number, (*_, stride) in enumerate(plan)
+        for unit in [f"{layers}.{number}.layers"]
+    ]
 
 
 def _milankinen(module: str, plan: Plan) -> Units:
-    names = [name.replace("fc", "FC").replace("conv", "Conv") for name, _, _ in plan]
+    names = [name.replace("fc", "FC").replace("conv", "Conv") for name, *_ in plan]
     return [(f"{module}.{name}", f"{module}.{name}_bn") for name in names]
 
 
 def _authors() -> Units:
-    """TensorFlow names: conv11 and conv12 are k01 and k02, then conv21 is k10."""
-    units = []
-    for name, _, _ in dr_gan.TRUNK:
-        stage, index = int(name[4]), int(name[5])
-        place = (stage - 1, index if stage == 1 else index - 1)
-        units.append(("g_k{}{}_conv".format(*place), "g_k_bn{}_{}".format(*place)))
-    return units
+    """Returns TensorFlow names: conv11 and conv12 are k01 and k02, conv21 is k10."""
+    indices = [
+        (int(name[4]) - 1, int(name[5]) - (name[4] > "1")) for name, *_ in dr_gan.TRUNK
+    ]
+    return [(f"g_k{stage}{n}_conv", f"g_k_bn{stage}_{n}") for stage, n in indices]
 
 
 def _tensorflow(*modules: tuple[str, str]) -> Iterator[tuple[str, str]]:
-    """Tensor by tensor, as TensorFlow 1 names them."""
-    leaves = {
-        "conv": {"weight": "w", "bias": "biases"},
-        "bn": {
-            "weight": "gamma",
-            "bias": "beta",
-            "running_mean": "moving_mean",
-            "running_var": "moving_variance",
-        },
-    }
-    for ours, theirs in modules:
-        for leaf, name in leaves[ours.rpartition("/")[2]].items():
-            yield f"{ours}/{leaf}", f"{theirs}/{name}"
+    """Yields tensor names of TensorFlow 1 for (Flax module, TensorFlow module)."""
+    for flax_module, module in modules:
+        for leaf, name in _TENSORFLOW_LEAVES[flax_module.rpartition("/")[2]].items():
+            yield f"{flax_module}/{leaf}", f"{module}/{name}"
 
 
 def _fra(state: StateDict) -> Described:
@@ -232,7 +227,7 @@ def _fra(state: StateDict) -> Described:
 _ZHANGJUNH = "zhangjunh/DR-GAN-by-pytorch, PaParaZz1/DR-GAN, MikeLagunes/DR-GAN-OR"
 
 GENERATORS: dict[str, Dialect] = {
-    # Sampson-Lee/myDRGAN writes generators like this too.
+    # Sampson-Lee/myDRGAN uses the same names for its generator.
     "kayamin_dr_gan_generator": _generator(
         "kayamin/DR-GAN",
         _kayamin("G_enc_convLayers"),
@@ -243,15 +238,10 @@ GENERATORS: dict[str, Dialect] = {
         bn_before_crop=True,
     ),
     "kayamin_dr_gan_discriminator": _discriminator(
-        "kayamin/DR-GAN",
-        _kayamin("convLayers"),
-        ("convLayers.0.weight", "convLayers.43.weight", "fc.weight"),
-        colour="BGR",
+        "kayamin/DR-GAN", _kayamin("convLayers"), colour="BGR"
     ),
     "sampson_dr_gan_discriminator": _discriminator(
-        "Sampson-Lee/myDRGAN",
-        _kayamin("D_enc_convLayers"),
-        ("D_enc_convLayers.0.weight", "fc.weight"),
+        "Sampson-Lee/myDRGAN", _kayamin("D_enc_convLayers")
     ),
     "zhangjunh_dr_gan_generator": _generator(
         _ZHANGJUNH,
@@ -264,9 +254,7 @@ GENERATORS: dict[str, Dialect] = {
         output="elu",
     ),
     "zhangjunh_dr_gan_discriminator": _discriminator(
-        _ZHANGJUNH,
-        _zhangjunh("conv_layers", dr_gan.TRUNK, 1),
-        ("conv_layers.0.layers.0.weight", "fc.weight"),
+        _ZHANGJUNH, _zhangjunh("conv_layers", dr_gan.TRUNK, 1)
     ),
     "milankinen_dr_gan_generator": _generator(
         "milankinen/dr-gan",
@@ -277,19 +265,16 @@ GENERATORS: dict[str, Dialect] = {
         _milankinen("dec.x_h", dr_gan.DECODER),
         "dec.fc",
         confidence=[("enc.coefficient.Conv53_W", "enc.coefficient.Conv53_W_bn")],
-        beside=(r"dec\.bn\..*",),
+        auxiliary=(r"dec\.bn\..*",),
         alignment="symmetric",
         confidence_elu=True,
         last_bn=True,
     ),
     "milankinen_dr_gan_discriminator": _discriminator(
-        "milankinen/dr-gan",
-        _milankinen("conv", dr_gan.TRUNK),
-        ("conv.Conv11.weight", "conv.Conv53.weight", "fc.weight"),
-        alignment="symmetric",
+        "milankinen/dr-gan", _milankinen("conv", dr_gan.TRUNK), alignment="symmetric"
     ),
-    # The recogniser in the authors' TensorFlow checkpoint, its variables by name. Those
-    # of decoder and discriminator are not all known, and are left unused.
+    # The encoder in the authors' TensorFlow checkpoint, tensors by variable name. The
+    # names of decoder and discriminator are only partly known; these stay unused.
     "authors_dr_gan_encoder": Dialect(
         source="tranluan/DR-GAN",
         signature=("g_k01_conv/w", "g_k_bn4_2/gamma"),
@@ -302,7 +287,7 @@ GENERATORS: dict[str, Dialect] = {
         describe=_authors_encoder,
         input_spec=_faces("g_k01_conv/w", "RGB", axis=2),
         layouts=((r".*/kernel", "vector"),),
-        beside=(r".*",),
+        auxiliary=(r".*",),
         colour_known=False,
         terms="repository Apache-2.0; weights: ask the authors",
     ),
@@ -313,13 +298,10 @@ GENERATORS: dict[str, Dialect] = {
         names=(
             (r"(encoder|decoder)_layer(\d)", r"\1_layer\2"),
             (r"normalizer", r"decoder_emb_generator.normalizer"),
-            (
-                r"vit/transformer_(\d+)/attn/in_proj/(\w+)",
-                rf"{_VIT_LAYER}.attn.in_proj_\2",
-            ),
-            (r"vit/transformer_(\d+)/attn/out_proj", rf"{_VIT_LAYER}.attn.out_proj"),
-            (r"vit/transformer_(\d+)/linear_(\d)", rf"{_VIT_LAYER}.linear.\2"),
-            (r"vit/transformer_(\d+)/(\w+)", rf"{_VIT_LAYER}.\2"),
+            (rf"{_LAYER}/attn/in_proj/(\w+)", rf"{_VIT_LAYER}.attn.in_proj_\2"),
+            (rf"{_LAYER}/attn/out_proj", rf"{_VIT_LAYER}.attn.out_proj"),
+            (rf"{_LAYER}/linear_(\d)", rf"{_VIT_LAYER}.linear.\2"),
+            (rf"{_LAYER}/(\w+)", rf"{_VIT_LAYER}.\2"),
             (r"vit/head_norm", rf"{_VIT}.mlp_head.0"),
             (r"vit/head", rf"{_VIT}.mlp_head.1"),
             (r"vit/input_layer", rf"{_VIT}.input_layer"),

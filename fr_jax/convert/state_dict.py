@@ -1,10 +1,9 @@
-"""PyTorch state dicts <-> Flax variables, in NumPy: one algorithm for all dialects."""
+"""PyTorch state dicts <-> Flax variables, in NumPy, for every dialect."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import einops
 import flax.linen as nn
 import flax.traverse_util
 import jax
@@ -32,24 +31,23 @@ _LEAVES = {
     "var": "running_var",
 }
 _COUNTER = "num_batches_tracked"
-# Of a momentum-contrast module's two encoders this is the one that is trained.
-_TRAINED = "encoder_q."
-_SHOWN = 8  # problems that an error names before it counts the rest
+_TRAINED = "encoder_q."  # prefix of the trained encoder in momentum contrast
+_SHOWN = 8  # problems that an error lists; it counts the others
 
 
 class Converted(NamedTuple):
-    """A published network: `model.apply(variables, x)` takes scaled NHWC float32.
+    """A published network; `model.apply(variables, x)` takes scaled NHWC float32.
 
     Attributes:
-      variables: NumPy arrays, views of the state dict's wherever a view will do.
-      input_spec: what the network sees; `colour_known` says whether its colour order is
-        that of every network of this dialect, or the likeliest of two.
-      dialect: key of `DIALECTS`, where source and licence stand.
-      architecture, options: those of `models.create`.
+      variables: NumPy arrays, views of the state dict where possible.
+      input_spec: the network's input. With `colour_known` its colour order holds for
+        every network of the dialect; otherwise it is the more likely one.
+      dialect: key of `DIALECTS`, which has source and licence.
+      architecture, options: arguments of `models.create`.
       kind: 'embedding', 'generator', 'discriminator' or 'landmarks'.
-      unused: names of tensors beside the network, such as a trainer's head.
-      alternatives: dialects whose tensors have the same names; nothing but the user
-        tells whether it is one of them.
+      unused: names of tensors outside the network, such as a classifier.
+      alternatives: other dialects with the same tensor names; only the user can choose
+        between these.
     """
 
     model: nn.Module
@@ -64,12 +62,6 @@ class Converted(NamedTuple):
     alternatives: tuple[str, ...] = ()
 
 
-class _Found(NamedTuple):
-    dialect: str
-    prefix: str
-    alternatives: tuple[str, ...] = ()
-
-
 def from_state_dict(
     state_dict: StateDict,
     dialect: str | None = None,
@@ -77,112 +69,101 @@ def from_state_dict(
     prefix: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Converted:
-    """Returns the network that a PyTorch state dict holds.
+    """Returns the network in a PyTorch state dict.
 
     Args:
-      state_dict: tensor names to arrays in PyTorch's layouts. What trainers put before
-        every name (`module.`, `backbone.`, `model.`, `encoder_q.`, ...) is found and
-        taken off; tensors outside it, such as the classifier, are named in `unused`.
+      state_dict: tensor names to arrays in PyTorch's layouts. A prefix that a training
+        program adds to every name (`module.`, `backbone.`, `encoder_q.`, ...) is
+        detected and removed. Tensors without it are listed in `unused`.
       dialect: a key of `DIALECTS`; by default recognised from the names.
-      prefix: which network to take where there are several, such as a trained one and
-        its running average.
-      options: of `models.create`, where the tensors do not tell: `heads` of a
-        discriminator, `poses` and `noise` of a generator, `dropout`, ...
+      prefix: selects one of several networks, such as a trained one and its running
+        average.
+      options: arguments of `models.create` that the shapes do not determine: `heads` of
+        a discriminator, `poses` and `noise` of a generator, `dropout`, ...
 
     Raises:
-      UserError: for an unknown naming, for several networks, and for every missing,
-        unexpected, wrongly shaped or damaged tensor, with its name.
+      UserError: for unknown names, for several networks, and for missing, unexpected,
+        misshapen, non-float or non-finite tensors, which it lists.
     """
     if dialect is not None and dialect not in DIALECTS:
         raise UserError(unknown("dialect", dialect, DIALECTS))
-    found = _recognise(state_dict, dialect, prefix)
-    known = DIALECTS[found.dialect]
+    name, prefix, alternatives = _recognise(state_dict, dialect, prefix)
+    scheme = DIALECTS[name]
     state = {
-        name.removeprefix(found.prefix): np.asarray(array)
-        for name, array in state_dict.items()
-        if name.startswith(found.prefix)
+        tensor.removeprefix(prefix): np.asarray(array)
+        for tensor, array in state_dict.items()
+        if tensor.startswith(prefix)
     }
-    unused = [name for name in state_dict if not name.startswith(found.prefix)]
     try:
-        architecture, described = known.describe(state)
-        grid = known.grid(state)
-        spec = known.input_spec(state, grid)
+        architecture, described = scheme.describe(state)
+        grid = scheme.grid(state)
+        spec = scheme.input_spec(state, grid)
     except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise UserError(
-            f"not a complete {found.dialect} network: no {error}"
-        ) from error
+        raise UserError(f"not a complete {name} network: no {error}") from error
     described |= options or {}
     model = models.create(architecture, **described)
 
     shapes = _leaf_shapes(model, spec)
-    _unfold(state, shapes, known, getattr(model, "bn_epsilon", 1e-5))
-    leaves, problems, used = {}, [], set()
+    tensors = {path: _torch_name(path, scheme) for path in shapes}
+    _unfold(state, shapes, scheme, getattr(model, "bn_epsilon", 1e-5))
+    leaves, problems = {}, []
     for path, shape in shapes.items():
-        name = _torch_name(path, known)
-        used.add(name)
-        layout = _layout(path, len(shape), known)
+        layout = _layout(path, len(shape), scheme)
         try:
-            leaves[path] = _leaf(state[name], layout, grid, shape)
+            leaves[path] = _leaf(state[tensors[path]], layout, grid, shape)
         except KeyError:
-            problems.append(f"missing {name}")
+            problems.append(f"missing {tensors[path]}")
         except ValueError as error:
-            problems.append(f"{name} {error}")
-    for name in state:
-        if any(re.fullmatch(pattern, name) for pattern in known.beside):
-            unused += [found.prefix + name] if name not in used else []
-        elif name not in used and not name.endswith(_COUNTER):
-            problems.append(f"unexpected {name}")
+            problems.append(f"{tensors[path]} {error}")
+    unused = [tensor for tensor in state_dict if not tensor.startswith(prefix)]
+    used = set(tensors.values())
+    for tensor in (tensor for tensor in state if tensor not in used):
+        if any(re.fullmatch(pattern, tensor) for pattern in scheme.auxiliary):
+            unused.append(prefix + tensor)
+        elif not tensor.endswith(_COUNTER):
+            problems.append(f"unexpected {tensor}")
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        shown = "; ".join(problems[:_SHOWN])
-        raise UserError(f"no {found.dialect} network: {shown}{more}")
+        raise UserError(f"no {name} network: {'; '.join(problems[:_SHOWN])}{more}")
     return Converted(
         model,
         flax.traverse_util.unflatten_dict(leaves),
         spec,
-        found.dialect,
+        name,
         architecture,
         described,
         tuple(unused),
-        known.kind,
-        known.colour_known,
-        () if known.settled(state) else found.alternatives,
+        scheme.kind,
+        scheme.colour_known,
+        () if scheme.unambiguous(state) else alternatives,
     )
 
 
 def to_state_dict(variables: Variables, dialect: str) -> StateDict:
-    """Returns PyTorch names and layouts for variables of `dialect`, as NumPy arrays.
+    """Returns a state dict of `dialect`, NumPy arrays that `load_state_dict` accepts.
 
-    PyTorch counts the batches that a BatchNorm has seen (num_batches_tracked); that is
-    not known here and given as 0. `load_state_dict` takes the result as it is.
+    The counters `num_batches_tracked` of BatchNorms are 0.
     """
-    known = DIALECTS[dialect]
-    leaves = {
-        path: np.asarray(leaf)
-        for path, leaf in flax.traverse_util.flatten_dict(dict(variables)).items()
-    }
-    layouts = {path: _layout(path, leaf.ndim, known) for path, leaf in leaves.items()}
-    # What a dense layer flattens is told by the shapes, which are those of theirs.
-    plain = {"flattened": "dense", "unflattened": "dense", "unflattened_bias": "vector"}
-    shapes = {
-        _torch_name(path, known): to_torch(
-            leaf, plain.get(layouts[path], layouts[path]), (1, 1)
-        )
-        for path, leaf in leaves.items()
-    }
-    grid = known.grid(shapes)
-    state = {
-        _torch_name(path, known): to_torch(leaf, layouts[path], grid)
-        for path, leaf in leaves.items()
-    }
+    scheme = DIALECTS[dialect]
+    flat: dict[Any, Any] = flax.traverse_util.flatten_dict(dict(variables))
+    leaves = [
+        (_torch_name(path, scheme), np.asarray(leaf), _layout(path, leaf.ndim, scheme))
+        for path, leaf in flat.items()
+    ]
+    # The grid follows from shapes, which do not depend on the order of flattened axes.
+    shapes = {name: to_torch(leaf, layout, (1, 1)) for name, leaf, layout in leaves}
+    grid = scheme.grid(shapes)
+    state = {name: to_torch(leaf, layout, grid) for name, leaf, layout in leaves}
     counters = [name for name in state if name.endswith("running_mean")]
     for name in counters:
         state[name.replace("running_mean", _COUNTER)] = np.zeros((), np.int64)
     return state
 
 
-def _recognise(state: StateDict, dialect: str | None, prefix: str | None) -> _Found:
-    """Returns the dialect and the prefix of the one network in `state`."""
+def _recognise(
+    state: StateDict, dialect: str | None, prefix: str | None
+) -> tuple[str, str, tuple[str, ...]]:
+    """Returns dialect and prefix of the network in `state`, and other dialects."""
     candidates = [
         (name, before)
         for name in DIALECTS
@@ -190,33 +171,33 @@ def _recognise(state: StateDict, dialect: str | None, prefix: str | None) -> _Fo
         if dialect in (None, name) and prefix in (None, before)
     ]
     if not candidates and dialect:
-        own = [(prefix or "") + name for name in DIALECTS[dialect].signature]
-        if state.keys().isdisjoint(own):
-            raise UserError(f"no {dialect} network: no {' or '.join(own)}")
-        return _Found(dialect, prefix or "")  # the caller names what is missing
+        signature = [(prefix or "") + name for name in DIALECTS[dialect].signature]
+        if state.keys().isdisjoint(signature):
+            raise UserError(f"no {dialect} network: no {' or '.join(signature)}")
+        return dialect, prefix or "", ()  # the caller lists missing tensors
     if not candidates:
         names = ", ".join(sorted(state)[:4])
         raise UserError(
             f"no known network has tensors {names}, ...; known naming schemes: "
             f"{', '.join(DIALECTS)}"
         )
-    trained = [found for found in candidates if found[1].endswith(_TRAINED)]
+    trained = [match for match in candidates if match[1].endswith(_TRAINED)]
     candidates = trained or candidates
     prefixes = {before for _, before in candidates}
     if len(prefixes) > 1:
-        which = ", ".join(f"{before!r} ({name})" for name, before in candidates)
-        raise UserError(f"several networks here: {which}; choose one by its prefix")
+        listed = ", ".join(f"{before!r} ({name})" for name, before in candidates)
+        raise UserError(f"several networks here: {listed}; choose one by its prefix")
     before = prefixes.pop()
-    sure = [name for name, _ in candidates if before.endswith(DIALECTS[name].prefixes)]
-    if dialect or sure:
-        return _Found(dialect or sure[0], before)
-    likely = [name for name, _ in candidates if not DIALECTS[name].prefixes]
-    others = (name for name, _ in candidates if name != likely[0])
-    return _Found(likely[0], before, tuple(others))
+    names = [name for name, _ in candidates]
+    certain = [name for name in names if before.endswith(DIALECTS[name].prefixes)]
+    if dialect or certain:
+        return dialect or certain[0], before, ()
+    likely = next(name for name in names if not DIALECTS[name].prefixes)
+    return likely, before, tuple(name for name in names if name != likely)
 
 
 def _prefixes(dialect: Dialect, state: StateDict) -> list[str]:
-    """Returns what stands before the names of this dialect's networks in `state`."""
+    """Returns the name prefix of each network of this dialect in `state`."""
     anchor = dialect.signature[0]
     befores = [
         name.removesuffix(anchor)
@@ -244,22 +225,17 @@ def _unfold(
     dialect: Dialect,
     epsilon: float,
 ) -> None:
-    """Gives back, in `state`, every BatchNorm that was folded into a convolution.
+    """Adds to `state` every BatchNorm that was folded into a convolution.
 
-    Such a convolution has a bias that it has not in the dialect, or that stays with it,
-    and nothing behind it. The BatchNorm that takes its place adds that bias.
+    A folded convolution has a bias, and its BatchNorm is missing. Unless the dialect
+    has the bias too, it becomes the bias of the added BatchNorm.
     """
     for path, shape in shapes.items():
-        module = "/".join(path[1:-1])
-        norms = [
-            match.expand(norm)
-            for pattern, norm in dialect.norms
-            if (match := re.fullmatch(pattern, module)) and path[-1] == "kernel"
-        ]
-        if not norms:
+        unit = _first_match(dialect.norms, "/".join(path[1:-1]))
+        if not unit or path[-1] != "kernel":
             continue
         bias = _torch_name((*path[:-1], "bias"), dialect)
-        scale = _torch_name((path[0], *norms[0].split("/"), "scale"), dialect)
+        scale = _torch_name((path[0], *unit.split("/"), "scale"), dialect)
         norm = scale.removesuffix(".weight")
         if bias not in state or any(name.startswith(f"{norm}.") for name in state):
             continue
@@ -273,40 +249,38 @@ def _unfold(
 
 def _torch_name(path: Path, dialect: Dialect) -> str:
     module, leaf = "/".join(path[1:-1]), _LEAVES.get(path[-1], path[-1])
-    for pattern, name in dialect.names:
-        if match := re.fullmatch(pattern, module):
-            return f"{match.expand(name)}.{leaf}"
-        if match := re.fullmatch(pattern, f"{module}/{leaf}"):
-            return match.expand(name)
+    if name := _first_match(dialect.names, module):
+        return f"{name}.{leaf}"
+    if name := _first_match(dialect.names, f"{module}/{leaf}"):
+        return name
     raise AssertionError(f"no name for {module}/{leaf}")
 
 
 def _layout(path: Path, rank: int, dialect: Dialect) -> str:
-    for pattern, layout in dialect.layouts:
-        if re.fullmatch(pattern, "/".join(path[1:])):
-            return layout
-    if path[-1] == "kernel":
-        return {2: "dense", 4: "convolution"}[rank]
-    return "vector"
+    usual = {2: "dense", 4: "convolution"}[rank] if path[-1] == "kernel" else "vector"
+    return _first_match(dialect.layouts, "/".join(path[1:])) or usual
+
+
+def _first_match(patterns: Iterable[tuple[str, str]], text: str) -> str | None:
+    """Returns the expanded template of the first (pattern, template) that matches."""
+    matches = ((re.fullmatch(pattern, text), value) for pattern, value in patterns)
+    return next((match.expand(value) for match, value in matches if match), None)
 
 
 def _leaf(
     array: np.ndarray, layout: str, grid: Grid, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Returns the array as the model has it; ValueError says what is wrong with it."""
-    try:
-        leaf = from_torch(array, layout, grid)
-    except einops.EinopsError:
-        leaf = None
-    if leaf is not None and len(shape) == 1 and array.shape[1:] == (1, 1):
-        leaf = leaf.reshape(len(leaf))  # as ONNX has the slopes of PReLU
-    if leaf is None or leaf.shape != shape:
-        expected = to_torch(np.broadcast_to(np.float32(0), shape), layout, grid).shape
+    """Returns the array as float32 in Flax's layout; ValueError if it is invalid."""
+    if len(shape) == 1 and array.shape[1:] == (1, 1):
+        array = array[:, 0, 0]  # ONNX has three axes for slopes of PReLU
+    expected = to_torch(np.broadcast_to(np.float32(0), shape), layout, grid).shape
+    if array.shape != expected:
         raise ValueError(f"has shape {array.shape}, not {expected}")
+    leaf = from_torch(array, layout, grid)
     if leaf.dtype != np.float32:
         if leaf.dtype.kind in "biuc":
             raise ValueError(f"is {leaf.dtype}, not a floating-point tensor")
         leaf = leaf.astype(np.float32)
     if not np.isfinite(leaf).all():
-        raise ValueError("has numbers that are not finite")
+        raise ValueError("has non-finite values")
     return leaf

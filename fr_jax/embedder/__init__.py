@@ -1,4 +1,4 @@
-"""The product of training: a network with all that its correct use requires."""
+"""Embedders: trained networks with preprocessing, checks and provenance."""
 
 from fr_jax.embedder.embedder import (
     DESCRIPTION,

@@ -1,5 +1,6 @@
-"""Networks applied to any number of images with one compiled function."""
+"""Inference in batches of one size, with one compiled function."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -20,8 +21,8 @@ class BatchedEmbed:
     Args:
       embed: (state, {'image': uint8 [B, H, W, 3]}) -> {'embedding': [B, D], optionally
         'quality': [B]}.
-      batch_size: rows of the compiled batch; the last batch is padded. On several
-        devices it is rounded up to a multiple of their number.
+      batch_size: rows of the compiled batch, rounded up to a multiple of the number of
+        devices. The last batch is padded.
     """
 
     def __init__(
@@ -35,13 +36,14 @@ class BatchedEmbed:
         self.batch_size = -(-batch_size // shards) * shards
 
         def views(state, image, flip):
-            seen = [image, image[:, :, ::-1]] if flip else [image]
-            together = jnp.stack(seen, axis=1).reshape(-1, *image.shape[1:])
-            found = embed(state, {"image": together})
-            out = {name: values[:: len(seen)] for name, values in found.items()}
+            stack = [image, image[:, :, ::-1]] if flip else [image]
+            # [B, H, W, C] -> [B * views, H, W, C]
+            pairs = jnp.stack(stack, axis=1).reshape(-1, *image.shape[1:])
+            outputs = embed(state, {"image": pairs})
+            result = {name: rows[:: len(stack)] for name, rows in outputs.items()}
             if flip:
-                out["mirrored"] = found["embedding"][1::2]
-            return out
+                result["mirrored"] = outputs["embedding"][1::2]
+            return result
 
         self._views = jax.jit(
             views,
@@ -53,46 +55,43 @@ class BatchedEmbed:
     def __call__(
         self, state: Any, images: Any, *, flip: bool = False, progress: str = ""
     ) -> Arrays:
-        """Returns 'embedding' float32 [N, D], raw; 'quality' [N] where there is one.
+        """Returns 'embedding' float32 [N, D], raw, and 'quality' [N] if available.
 
         Args:
-          images: slices to uint8 RGB [n, H, W, 3].
+          images: uint8 RGB [N, H, W, 3], or an object with such slices.
           flip: add 'mirrored' [N, D], the embeddings of the mirrored images.
-          progress: label of a progress bar; '' shows none.
+          progress: label of a progress bar; '': none.
 
         Raises:
-          UserError: where there are no images.
+          UserError: for no images.
         """
         size = self.batch_size
         starts = range(0, len(images), size)
         options = {"unit": " batches", "disable": not progress, "leave": False}
         bar = progress_bar(starts, progress, **options)
         batches = (np.asarray(images[start : start + size]) for start in bar)
-        found = list(self.each(state, batches, flip=flip))
-        if not found:
+        parts = list(self.each(state, batches, flip=flip))
+        if not parts:
             raise UserError("no images to embed")
-        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     def each(
         self, state: Any, batches: Iterable[np.ndarray], *, flip: bool = False
     ) -> Iterator[Arrays]:
-        """Yields what `__call__` returns for batches uint8 [n, H, W, 3].
+        """Yields the result of `__call__` for each batch uint8 [n, H, W, 3].
 
-        The next batch is fetched, and may be decoded, while one is being computed.
+        The next batch is fetched while the device computes the current one.
         """
         size = self.batch_size
         local = slice(*sharding.local_rows(self._mesh, size))
 
-        def fetched(pending, count):
-            return {k: sharding.to_host(value)[:count] for k, value in pending.items()}
+        def dispatched():
+            for batch in batches:
+                padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+                placed = sharding.to_global(self._mesh, {"image": padded[local]}, size)
+                yield self._views(state, placed["image"], flip), len(batch)
 
-        pending, count = None, 0
-        for batch in batches:
-            padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            placed = sharding.to_global(self._mesh, {"image": padded[local]}, size)
-            ahead = self._views(state, placed["image"], flip)
-            if pending is not None:
-                yield fetched(pending, count)
-            pending, count = ahead, len(batch)
-        if pending is not None:
-            yield fetched(pending, count)
+        # `pairwise` dispatches a batch before it returns the previous one.
+        ahead = itertools.pairwise(itertools.chain(dispatched(), [({}, 0)]))
+        for (outputs, count), _ in ahead:
+            yield {name: sharding.to_host(a)[:count] for name, a in outputs.items()}

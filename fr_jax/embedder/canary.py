@@ -1,4 +1,4 @@
-"""Fixed inputs whose outputs tell whether a network does elsewhere what it did here."""
+"""Fixed inputs, whose stored outputs check a network after it was copied."""
 
 import functools
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 ROWS = 2
-OUTPUT = "embeddings"  # the name under which outputs are stored
-LEAST = 0.9999  # cosine below which two outputs are not the same
+OUTPUT = "embeddings"  # name of the stored outputs
+MIN_COSINE = 0.9999  # between equal outputs
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def faces(side: int, count: int = ROWS) -> np.ndarray:
 
 
 def noise(shapes: Sequence[jax.ShapeDtypeStruct]) -> Arrays:
-    """Returns normal float32 numbers of each shape, for what does not take faces."""
+    """Returns normal float32 arrays of these shapes, for networks without images."""
     rng = np.random.default_rng(0)
     return {
         f"input{number}": rng.standard_normal(shape.shape).astype(np.float32)
@@ -33,14 +33,14 @@ def noise(shapes: Sequence[jax.ShapeDtypeStruct]) -> Arrays:
 
 
 def rows(outputs: Any) -> np.ndarray:
-    """Returns all arrays of a tree of outputs as one [ROWS, n]."""
+    """Returns all arrays of a tree of outputs as one array [ROWS, n]."""
     leaves = [np.asarray(leaf).reshape(ROWS, -1) for leaf in jax.tree.leaves(outputs)]
     return np.concatenate(leaves, axis=1)
 
 
-def agreement(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the least cosine between rows; 0 where the shapes differ."""
-    if found.shape != expected.shape:
+def min_cosine(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the minimum cosine between rows; 0 for different shapes."""
+    if outputs.shape != expected.shape:
         return 0.0
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return float(np.min(np.sum(found * expected, axis=1) / lengths))
+    lengths = np.linalg.norm(outputs, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(np.min(np.sum(outputs * expected, axis=1) / lengths))

@@ -1,9 +1,9 @@
-"""The product of training: a network with all it takes to use it right.
+"""Embedders: trained networks with preprocessing, checks and provenance.
 
 A folder with `embedder.json` (architecture, input specification, provenance, digest of
 the weights) and `weights.npz` (variables, and a canary: fixed inputs with the outputs
-they gave when it was saved). Loading checks both, so a network that would embed
-differently here than where it was made is refused.
+at the time of saving). Loading checks both, and refuses a network whose outputs differ
+from those on the machine that saved it.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ _COLOURS = ("BGR", "RGB")
 
 
 class Embedder:
-    """A network that turns aligned uint8 RGB faces into embeddings.
+    """A network from aligned uint8 RGB faces to embeddings.
 
     Attributes:
       network: architecture, options, variables and input specification.
-      provenance: where it came from: data sets, their licences, identities, steps; of
-        an imported one its file, digest, dialect and licence.
+      provenance: data sets, their licences, identities and steps; for an imported
+        network its file, digest, dialect and licence.
     """
 
     def __init__(
@@ -53,18 +53,17 @@ class Embedder:
     ):
         self.network = network
         self.provenance = provenance or {}
-        if batch_size is None:  # on a CPU, what its caches hold is fastest
+        if batch_size is None:  # a CPU is fastest if a batch fits into its caches
             batch_size = 8 if jax.default_backend() == "cpu" else 256
         self.batch_size = batch_size
         self._model = models.create(network.architecture, **network.options)
         self._batched = BatchedEmbed(self.apply, batch_size)
         self.variables = jax.tree.map(jnp.asarray, network.variables)
 
-    def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, jax.Array]:
-        """Returns {'embedding': raw [B, D]} of {'image': uint8 RGB [B, H, W, 3]}."""
+    def apply(self, variables: PyTree, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns {'embedding': raw [B, D]} for {'image': uint8 RGB [B, H, W, 3]}."""
         images = prepare(batch["image"], self.network.input_spec)
-        embedding: Any = self._model.apply(variables, images)
-        return {"embedding": embedding}
+        return {"embedding": self._model.apply(variables, images)}
 
     def embed_raw(
         self, images: Any, *, flip: bool = False, progress: str = ""
@@ -85,11 +84,11 @@ class Embedder:
           images: uint8 RGB [N, H, W, 3]; or paths of JPEG or PNG files of aligned
             faces; or any iterable of paths, faces [H, W, 3] and batches of them.
           normalize: scale each embedding to length 1.
-          flip: add the embedding of the mirrored face first.
+          flip: add the embedding of the mirrored face, before normalisation.
 
         Raises:
           UserError: for arrays that are not uint8 RGB, a file that is no aligned face,
-            no faces at all, and for a network that gives no embeddings.
+            no faces, and a network that has no embeddings.
         """
         batches = self.embed_each(images, normalize=normalize, flip=flip)
         return np.concatenate(list(batches))
@@ -97,22 +96,22 @@ class Embedder:
     def embed_each(
         self, images: Any, *, normalize: bool = True, flip: bool = False
     ) -> Iterator[np.ndarray]:
-        """Yields what `embed` returns, batch by batch, as it is done."""
+        """Yields the result of `embed` batch by batch."""
         self._check_kind()
         size = self._batched.batch_size
         batches = batched(images, size, side=self.network.input_spec.size)
-        for found in self._batched.each(self.variables, batches, flip=flip):
-            embeddings = found["embedding"]
+        for outputs in self._batched.each(self.variables, batches, flip=flip):
+            embeddings = outputs["embedding"]
             if flip:
-                embeddings = embeddings + found["mirrored"]
+                embeddings = embeddings + outputs["mirrored"]
             if normalize:
                 embeddings = l2_normalize(embeddings).astype(np.float32)
             yield embeddings
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the embedder to a folder with its canary; as a whole or not at all.
+        """Writes the embedder with its canary to a folder, completely or not at all.
 
-        An embedder that is there is replaced, other files beside it stay.
+        An existing embedder is replaced; other files in the folder stay.
         """
         folder = epath.Path(path)
         named = {**self.network.variables, "canary": self._canary()}
@@ -120,16 +119,12 @@ class Embedder:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         weights = buffer.getvalue()
-        if jax.process_index():  # every process took part in the canary, one writes
+        if jax.process_index():  # all processes compute the canary, the first writes
             return
-        description = self.describe() | {
-            "weights_sha256": hashlib.sha256(weights).hexdigest()
-        }
-        contents = {
-            _WEIGHTS: weights,
-            DESCRIPTION: json.dumps(description, indent=1).encode(),
-        }
-        # First into files beside, then renamed: what is read has been written whole.
+        digest = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+        description = json.dumps(self.describe() | digest, indent=1)
+        contents = {_WEIGHTS: weights, DESCRIPTION: description.encode()}
+        # Written to temporary files, then renamed: readers see complete files only.
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (folder / f"{name}.part").write_bytes(content)
@@ -138,20 +133,16 @@ class Embedder:
 
     def export(self, kind: str, path: str | os.PathLike) -> float:
         """Writes a program of another framework; see `export.export`."""
-        from fr_jax.embedder import export  # imports what it writes with
+        from fr_jax.embedder import export
 
         return export.export(self, kind, path)
 
     def state_dict(self, dialect: str) -> Mapping[str, np.ndarray]:
-        """Returns the weights under a published program's names (`convert.DIALECTS`).
-
-        Raises:
-          UserError: for a dialect that has no such network.
-        """
+        """Returns the weights with the names of a dialect in `convert.DIALECTS`."""
         return convert.to_state_dict(self.network.variables, dialect)
 
     def describe(self) -> dict[str, Any]:
-        """Returns all that is known of the network but its weights, fit for JSON."""
+        """Returns everything except the weights, as JSON values."""
         return {
             "format": FORMAT,
             "kind": self.network.kind,
@@ -170,17 +161,17 @@ class Embedder:
             )
 
     def _canary(self, inputs: dict[str, np.ndarray] | None = None) -> canary.Arrays:
-        """Inputs by name, and under `canary.OUTPUT` what they give here."""
-        network = self.network
-        if network.kind == "embedding":
-            inputs = inputs or {"images": canary.faces(network.input_spec.size)}
-            found = self.embed(inputs["images"], normalize=False)
-            return inputs | {canary.OUTPUT: found}
-        inputs = inputs or canary.noise(
-            models.example_inputs(self._model, network.input_spec, canary.ROWS)
-        )
-        outputs = jax.jit(self._model.apply)(self.variables, *inputs.values())
-        return inputs | {canary.OUTPUT: canary.rows(outputs)}
+        """Returns the inputs by name, and their outputs as `canary.OUTPUT`."""
+        spec = self.network.input_spec
+        if self.network.kind == "embedding":
+            inputs = inputs or {"images": canary.faces(spec.size)}
+            outputs = self.embed(inputs["images"], normalize=False)
+        else:
+            shapes = models.example_inputs(self._model, spec, canary.ROWS)
+            inputs = inputs or canary.noise(shapes)
+            apply = jax.jit(self._model.apply)
+            outputs = canary.rows(apply(self.variables, *inputs.values()))
+        return inputs | {canary.OUTPUT: outputs}
 
 
 def import_weights(
@@ -193,48 +184,46 @@ def import_weights(
     encoder: bool = False,
     batch_size: int | None = None,
 ) -> Embedder:
-    """Returns the embedder that a published weight file makes.
+    """Returns an embedder with the network of a published weight file.
 
     Args:
-      dialect: a key of `convert.DIALECTS`, by default recognised.
-      colour: 'RGB' or 'BGR', where the file wants another order than its dialect has.
-      part, prefix: which of several networks; see `convert.read_weights` and
+      dialect: a key of `convert.DIALECTS`; by default recognised.
+      colour: 'RGB' or 'BGR', if it differs from the order of the dialect.
+      part, prefix: select one of several networks; see `convert.read_weights` and
         `convert.from_state_dict`.
-      encoder: take the recogniser inside a DR-GAN generator.
+      encoder: take the encoder of a DR-GAN generator.
 
     Raises:
-      UserError: for a file that is refused, or tensors that are no known network.
+      UserError: for an invalid file, or tensors of an unknown network.
     """
-    if dialect is not None:
-        check_names("dialect", [dialect], convert.DIALECTS)
     file = convert.read_weights(os.fspath(path), part)
     try:
-        found = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
-        found = convert.encoder_of(found) if encoder else found
+        source = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
+        source = convert.encoder_of(source) if encoder else source
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    spec = found.input_spec
+    spec = source.input_spec
     if colour is not None:
         check_names("colour order", [colour], _COLOURS)
         if spec.colour not in _COLOURS:
             raise UserError(f"{path}: a network of grey images has no colour order")
         spec = spec._replace(colour=colour)
-    known = convert.DIALECTS[found.dialect]
+    scheme = convert.DIALECTS[source.dialect]
     provenance = {
         "file": os.path.basename(path),
         "sha256": file.sha256,
         "format": file.format,
         "part": file.part,
-        "dialect": found.dialect,
-        "repository": known.source,
-        "terms": known.terms,
-        "unused": list(found.unused),
+        "dialect": source.dialect,
+        "repository": scheme.source,
+        "terms": scheme.terms,
+        "unused": list(source.unused),
         "other_parts": list(file.other_parts),
-        "colour_known": found.colour_known or colour is not None,
-        "alternatives": [] if dialect else list(found.alternatives),
+        "colour_known": source.colour_known or colour is not None,
+        "alternatives": [] if dialect else list(source.alternatives),
     }
     network = Network(
-        found.architecture, found.options, found.variables, spec, found.kind
+        source.architecture, source.options, source.variables, spec, source.kind
     )
     return Embedder(network, provenance, batch_size=batch_size)
 
@@ -242,23 +231,23 @@ def import_weights(
 def load_embedder(
     path: str | os.PathLike, *, batch_size: int | None = None, check: bool = True
 ) -> Embedder:
-    """Returns the embedder of a folder, or of a published weight file.
+    """Returns the embedder in a folder or of a published weight file.
 
     Args:
-      batch_size: rows of its compiled batch; 8 on a CPU, else 256.
-      check: run the canary of a folder; it costs one batch.
+      batch_size: rows of the compiled batch; by default 8 on a CPU, else 256.
+      check: run the canary of a folder, at the cost of one batch.
 
     Raises:
-      UserError: for a folder without one, weights that were altered, a canary that
-        embeds differently here, and as `import_weights` does.
+      UserError: for a folder without an embedder, altered weights and a canary with
+        different outputs; for weight files see `import_weights`.
     """
     folder = epath.Path(path)
     if folder.is_file():
         return import_weights(path, batch_size=batch_size)
     if not (folder / DESCRIPTION).exists():
         raise UserError(
-            f"{path}: no embedder here (no {DESCRIPTION}); training leaves one in "
-            "WORKDIR/embedder, and fr-jax import makes one of a weight file"
+            f"{path}: no embedder here (no {DESCRIPTION}); training writes one to "
+            "WORKDIR/embedder, and fr-jax import converts a weight file to one"
         )
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
@@ -267,7 +256,7 @@ def load_embedder(
         architecture = description["architecture"]
         if architecture not in models.ARCHITECTURES and "package" in description:
             raise UserError(
-                f"{path}: its network {architecture!r} is one of "
+                f"{path}: its network {architecture!r} is registered by "
                 f"{description['package']}: import that first"
             )
         spec = InputSpec.from_dict(description["input_spec"])
@@ -282,19 +271,19 @@ def load_embedder(
         network = Network(
             architecture, description["options"], variables, spec, description["kind"]
         )
-        known = dict(description["provenance"])
-        if "people" in known:  # as earlier versions called them
-            known["identities"] = known.pop("people")
-        embedder = Embedder(network, known, batch_size=batch_size)
+        provenance = dict(description["provenance"])
+        if "people" in provenance:  # name of the key before 0.2.0
+            provenance["identities"] = provenance.pop("people")
+        embedder = Embedder(network, provenance, batch_size=batch_size)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged embedder ({error})") from error
     if check:
-        cosine = canary.agreement(embedder._canary(stored)[canary.OUTPUT], expected)
-        if not cosine >= canary.LEAST:
+        cosine = canary.min_cosine(embedder._canary(stored)[canary.OUTPUT], expected)
+        if not cosine >= canary.MIN_COSINE:
             raise UserError(
-                f"{path}: canary failed: its test patterns embed with cosine "
-                f"{cosine:.4f} to what they gave when it was saved"
+                f"{path}: canary failed: the outputs for its test inputs have cosine "
+                f"{cosine:.4f} to those at the time of saving"
             )
     return embedder

@@ -1,12 +1,12 @@
-"""Embedders for where they are deployed, each checked as its users will load it.
+"""Export of embedders to formats for deployment, each checked after reloading.
 
-Every format takes uint8 RGB faces [N, 112, 112, 3], any N, and gives unit embeddings
-[N, D]: what the input specification asks for is inside the graph.
+Every format maps uint8 RGB faces [N, 112, 112, 3], any N, to unit embeddings [N, D].
+Preprocessing is part of the graph.
 
     jax         model.jax, a jax.export program for CPU, CUDA and TPU
     savedmodel  a TensorFlow SavedModel, for TensorFlow with XLA (its usual build)
     tflite      model.tflite, for LiteRT
-    onnx        model.onnx, in an environment of its own: the extra "onnx"
+    onnx        model.onnx, in a separate environment: the extra "onnx"
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export as jax_export
 
 from fr_jax.backend.convolution import traced_for
 from fr_jax.embedder import DESCRIPTION, Embedder, canary
@@ -33,25 +34,24 @@ Graph = Callable[[Any], Any]
 
 _SHAPE = (FACE_SIDE, FACE_SIDE, 3)
 _PLATFORMS = ("cpu", "cuda", "tpu")
-_COUNTS = (1, 3)  # batch sizes that are tried
-# A batch size that divides no other side of a tensor: LiteRT's converter is given it,
-# since it spreads every scale and bias to a whole map where the size is not known, and
-# wherever it then appears any size is put in its place.
+_COUNTS = (1, 3)  # batch sizes of the check
+# LiteRT's converter gets this fixed batch size, since for an unknown size it broadcasts
+# every scale and bias to a whole map. It divides no other axis, so that its occurrences
+# can be replaced by 'any size' in the result.
 _STAND_IN = 8191
 
 
 def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
-    """Writes an embedder to a new folder; returns the least cosine of the check.
+    """Writes an embedder to a new folder; returns the minimum cosine of the check.
 
-    Beside the program lies `embedder.json`, as it lies in an embedder's own folder.
+    The folder has the program and the embedder's `embedder.json`.
 
     Args:
       kind: 'jax', 'savedmodel', 'tflite' or 'onnx'.
 
     Raises:
-      UserError: for another kind, a package that is missing and a path that is taken.
-      CheckFailed: where the program, loaded again, does not embed as the embedder does;
-        nothing is left behind.
+      UserError: for an unknown kind, a missing package and an existing path.
+      CheckFailed: if the reloaded program gives other embeddings; nothing is kept.
     """
     check_names("format", [kind], FORMATS)
     target = Path(path)
@@ -67,20 +67,23 @@ def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
         write(embedder, part)
         (part / DESCRIPTION).write_text(json.dumps(embedder.describe(), indent=1))
         run = load(part)
-        found = [canary.agreement(run(faces[:n]), expected[:n]) for n in _COUNTS]
-        if not min(found) >= canary.LEAST:
+        cosine = min(canary.min_cosine(run(faces[:n]), expected[:n]) for n in _COUNTS)
+        if not cosine >= canary.MIN_COSINE:
             raise CheckFailed(
-                f"{kind}: the exported network embeds with cosine {min(found):.4f} to "
-                f"the embedder, {canary.LEAST} is needed; nothing was kept"
+                f"{kind}: the exported network embeds with cosine {cosine:.4f} to the "
+                f"embedder, less than {canary.MIN_COSINE}; nothing was kept"
             )
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return min(found)
+    return cosine
 
 
 def _graph(embedder: Embedder, platform: str) -> Graph:
-    """uint8 [N, 112, 112, 3] -> unit embeddings [N, D], its convolutions for it."""
+    """Returns a function uint8 [N, 112, 112, 3] -> unit embeddings [N, D].
+
+    `platform` selects the form of convolutions; see `traced_for`.
+    """
 
     def embed(images):
         with traced_for(platform):
@@ -91,8 +94,6 @@ def _graph(embedder: Embedder, platform: str) -> Graph:
 
 
 def _write_jax(embedder: Embedder, folder: Path) -> None:
-    from jax import export as jax_export
-
     (count,) = jax_export.symbolic_shape("n")
     shape = jax.ShapeDtypeStruct((count, *_SHAPE), jnp.uint8)
     graph = jax.jit(_graph(embedder, "any"))
@@ -101,14 +102,8 @@ def _write_jax(embedder: Embedder, folder: Path) -> None:
 
 
 def _load_jax(folder: Path) -> Graph:
-    from jax import export as jax_export
-
     program = jax_export.deserialize(bytearray((folder / "model.jax").read_bytes()))
     return lambda images: np.asarray(program.call(images))
-
-
-def _write_savedmodel(embedder: Embedder, folder: Path) -> None:
-    _save_tensorflow(_graph(embedder, "any"), folder, None, _PLATFORMS)
 
 
 def _load_savedmodel(folder: Path) -> Graph:
@@ -118,16 +113,21 @@ def _load_savedmodel(folder: Path) -> Graph:
     return lambda images: loaded(images).numpy()
 
 
-def _save_tensorflow(
-    graph: Graph, folder: Path, count: int | None, platforms: tuple[str, ...]
+def _write_savedmodel(
+    embedder: Embedder,
+    folder: Path,
+    platform: str = "any",
+    count: int | None = None,
+    platforms: tuple[str, ...] = _PLATFORMS,
 ) -> None:
+    """Writes a SavedModel for `count` images, by default any number."""
     import tensorflow as tf
     from jax.experimental import jax2tf
 
-    tf.config.set_visible_devices([], "GPU")  # JAX has it
+    tf.config.set_visible_devices([], "GPU")  # JAX uses it
     shape = f"{count or 'n'}, {', '.join(map(str, _SHAPE))}"
     function = jax2tf.convert(
-        graph,
+        _graph(embedder, platform),
         polymorphic_shapes=[shape],
         with_gradient=False,
         native_serialization_platforms=platforms,
@@ -137,10 +137,9 @@ def _save_tensorflow(
     module.__call__ = tf.function(
         function, autograph=False, input_signature=[specification]
     )
+    signatures = {"serving_default": module.__call__}
     with _without_remarks():
-        tf.saved_model.save(
-            module, str(folder), signatures={"serving_default": module.__call__}
-        )
+        tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def _write_tflite(embedder: Embedder, folder: Path) -> None:
@@ -149,7 +148,7 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
     from tensorflow.lite.tools import flatbuffer_utils
 
     saved = folder / "savedmodel"
-    _save_tensorflow(_graph(embedder, "plain"), saved, _STAND_IN, ("cpu",))
+    _write_savedmodel(embedder, saved, "plain", _STAND_IN, ("cpu",))
     with _without_remarks():
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         model: Any = flatbuffer_utils.read_model_from_bytearray(converter.convert())
@@ -164,15 +163,14 @@ def _write_tflite(embedder: Embedder, folder: Path) -> None:
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex].builtinCode
         if code in (operators.RESHAPE, operators.SLICE):
-            # Their last input says the shape; the options of one say it again.
+            # The last input is the shape; the options of RESHAPE repeat it.
             buffer = model.buffers[graph.tensors[operator.inputs[-1]].buffer]
             shape = np.frombuffer(bytes(buffer.data), np.int32)
             shape = np.where(shape % _STAND_IN == 0, -1, shape).astype(np.int32)
             buffer.data = np.frombuffer(shape.tobytes(), np.uint8)
             operator.builtinOptions = None
-    (folder / "model.tflite").write_bytes(
-        flatbuffer_utils.convert_object_to_bytearray(model)
-    )
+    content = flatbuffer_utils.convert_object_to_bytearray(model)
+    (folder / "model.tflite").write_bytes(content)
 
 
 def _load_tflite(folder: Path) -> Graph:
@@ -183,30 +181,21 @@ def _load_tflite(folder: Path) -> Graph:
 
     with _without_remarks(), _without_native_output():
         interpreter = lite.Interpreter(str(folder / "model.tflite"))
-        interpreter.allocate_tensors()  # logs when it is first called
-    (wants,) = interpreter.get_input_details()
-    (gives,) = interpreter.get_output_details()
-
-    def run(images):
-        interpreter.resize_tensor_input(wants["index"], images.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(wants["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(gives["index"])
-
-    return run
+        interpreter.allocate_tensors()  # its first call logs
+    runner = interpreter.get_signature_runner("serving_default")
+    return lambda images: next(iter(runner(images=images).values()))
 
 
 def _write_onnx(embedder: Embedder, folder: Path) -> None:
     try:
         import jax2onnx  # pyright: ignore[reportMissingImports]
 
-        # Needed for the check.
+        # Needed by the check.
         import onnxruntime  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise UserError(
-            f"ONNX needs {error.name}, whose versions exclude those that training "
-            "needs: python -m venv onnx; onnx/bin/pip install '.[onnx]'; "
+            f"ONNX needs {error.name}, which is incompatible with the packages for "
+            "training: python -m venv onnx; onnx/bin/pip install '.[onnx]'; "
             "onnx/bin/fr-jax export ..."
         ) from None
     with _without_remarks():
@@ -224,13 +213,13 @@ def _load_onnx(folder: Path) -> Graph:
     session = onnxruntime.InferenceSession(
         str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
     )
-    (wants,) = session.get_inputs()
-    return lambda images: session.run(None, {wants.name: images})[0]
+    (entry,) = session.get_inputs()
+    return lambda images: session.run(None, {entry.name: images})[0]
 
 
 @contextlib.contextmanager
 def _without_remarks():
-    """Keeps to itself what TensorFlow and onnx_ir say about themselves."""
+    """Suppresses log messages and warnings of TensorFlow and onnx_ir."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -243,7 +232,7 @@ def _without_remarks():
 
 @contextlib.contextmanager
 def _without_native_output():
-    """Discards what native code writes to standard error."""
+    """Discards the output of native code to standard error."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as null:

@@ -1,4 +1,4 @@
-"""What people embed, as batches: arrays, image files, or any iterable of either."""
+"""Batches of faces from arrays, image files, or iterables of either."""
 
 import itertools
 import os
@@ -15,17 +15,17 @@ FACE_SIDE = 112  # of an aligned face, in pixels
 
 
 def batched(images: Any, count: int, *, side: int = FACE_SIDE) -> Iterator[np.ndarray]:
-    """Yields uint8 RGB [n, H, W, 3], n = `count` but in the last one.
+    """Yields batches uint8 RGB [n, H, W, 3], n = `count` except in the last.
 
     Args:
       images: uint8 RGB [N, H, W, 3]; or the path of an aligned face, JPEG or PNG; or an
-        iterable of paths, faces [H, W, 3] and batches of faces, which is drawn from as
-        it is needed. Files are decoded in threads.
-      side: pixels a side that files may have, beside 112.
+        iterable of paths, faces [H, W, 3] and batches of faces, consumed lazily. Files
+        are decoded in threads.
+      side: side of valid files in pixels, besides 112.
 
     Raises:
       UserError: for arrays that are not uint8 RGB, faces of different sizes, no faces,
-        and a file that is missing, not a whole JPEG or PNG, or not an aligned face.
+        and a file that is missing, not a complete JPEG or PNG, or not an aligned face.
     """
     if isinstance(images, str | os.PathLike):
         images = [images]
@@ -41,8 +41,8 @@ def batched(images: Any, count: int, *, side: int = FACE_SIDE) -> Iterator[np.nd
                 if face.shape != shape:
                     name = "a face" if isinstance(source, np.ndarray) else source
                     raise UserError(
-                        f"{name} has {_size(face)} pixels, the first one {_size(shape)}"
-                        "; bring the faces to one size"
+                        f"{name} has {_size(face.shape)} pixels, the first face "
+                        f"{_size(shape)}; resize the faces to one size"
                     )
             yield np.stack(decoded)
     if shape is None:
@@ -58,9 +58,11 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
 
 
 def _face(image: Any, side: int) -> np.ndarray:
-    if isinstance(image, str | os.PathLike):
-        return read(image, side)
-    return _checked(image, 3)
+    if not isinstance(image, str | os.PathLike):
+        return _checked(image, 3)
+    face = read_image(image)
+    check_aligned(face, side, str(image))
+    return face
 
 
 def _checked(images: Any, ndim: int) -> np.ndarray:
@@ -72,17 +74,10 @@ def _checked(images: Any, ndim: int) -> np.ndarray:
     return images
 
 
-def read(path: str | os.PathLike, side: int = FACE_SIDE) -> np.ndarray:
-    """Returns an aligned face uint8 RGB [H, W, 3] of a file; UserError as `batched`."""
-    face = read_image(path)
-    check_aligned(face, side, str(path))
-    return face
-
-
 def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
-    """Returns an image of any size, uint8 RGB [H, W, 3]; UserError as `batched`.
+    """Returns an image of any size, uint8 RGB [H, W, 3].
 
-    `upright` rotates photographs as their EXIF data say.
+    `upright` applies the orientation in the EXIF data. For errors see `batched`.
     """
     # The bounded reader of untrusted images; it imports OpenCV, not TensorFlow.
     from data_pipelines import DataError
@@ -97,15 +92,14 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
 
 
 def check_aligned(face: np.ndarray, side: int, name: str) -> None:
-    """Raises a UserError for a picture of another size than aligned faces have."""
+    """Raises a UserError for an image without the size of an aligned face."""
     if face.shape[:2] not in ((FACE_SIDE, FACE_SIDE), (side, side)):
         raise UserError(
-            f"{name}: {_size(face)} pixels, not an aligned face of "
+            f"{name}: {_size(face.shape)} pixels, not an aligned face of "
             f"{FACE_SIDE}x{FACE_SIDE}; align it first: fr-jax data align, or "
             "fr-jax compare --detector FILE"
         )
 
 
-def _size(shape: Any) -> str:
-    shape = getattr(shape, "shape", shape)
+def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]}x{shape[0]}"

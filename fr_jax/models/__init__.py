@@ -1,4 +1,4 @@
-"""Networks by name; backbones take aligned faces and give raw embeddings."""
+"""Networks by name. Backbones map aligned faces to raw embeddings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
 _FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-# MagFace's own IResNet differs from arcface_torch's in these alone.
+# Differences of MagFace's IResNet from arcface_torch's.
 _MAGFACE: dict[str, Any] = {
     "dropout": 0.4,
     "channel_dropout": True,
@@ -31,7 +31,7 @@ _MAGFACE: dict[str, Any] = {
     "frozen_scale": False,
     "conv_init": _FAN_OUT,
 }
-# CurricularFace's and AdaFace's IR differ from InsightFace_Pytorch's in these.
+# Differences of CurricularFace's and AdaFace's IR from InsightFace_Pytorch's.
 _CURRICULARFACE: dict[str, Any] = {
     "dropout": 0.4,
     "affine_end": False,
@@ -43,33 +43,28 @@ _CURRICULARFACE: dict[str, Any] = {
 _ADAFACE = {**_CURRICULARFACE, "middle_norm": True, "squeeze_init": _FAN_OUT}
 
 
-def _by_depth(
-    family: str,
-    module: Callable[..., nn.Module],
-    stages: Mapping[int, tuple[int, ...]],
-    **preset: Any,
-) -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]]:
-    return {
-        f"{family}{depth}": (module, {"stage_sizes": sizes, **preset})
-        for depth, sizes in stages.items()
-    }
-
-
-_MAGFACE_STAGES = {depth: iresnet.STAGES[depth] for depth in (18, 34, 50, 100)}
 _SQUEEZE = {"squeeze": 16}
+_TRAINING_OPTIONS = ("bn_groups", "bn_first_group")
+_MAGFACE_STAGES = {depth: iresnet.STAGES[depth] for depth in (18, 34, 50, 100)}
 
+# Family: module, stage sizes by depth, other fields of the module.
+_FAMILIES: dict[str, tuple[Any, Mapping[int, tuple[int, ...]], dict[str, Any]]] = {
+    "iresnet": (iresnet.IResNet, iresnet.STAGES, {}),
+    "magface_iresnet": (iresnet.IResNet, _MAGFACE_STAGES, _MAGFACE),
+    "ir": (ir.IR, ir.STAGES, {}),
+    "ir_se": (ir.IR, ir.STAGES, _SQUEEZE),
+    "curricularface_ir": (ir.IR, ir.STAGES, _CURRICULARFACE),
+    "curricularface_ir_se": (ir.IR, ir.STAGES, _SQUEEZE | _CURRICULARFACE),
+    "adaface_ir": (ir.IR, ir.ADAFACE_STAGES, _ADAFACE),
+    "adaface_ir_se": (ir.IR, ir.ADAFACE_STAGES, _SQUEEZE | _ADAFACE),
+    "sphere": (sphere.Sphere, sphere.STAGES, {}),
+}
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
-    **_by_depth("iresnet", iresnet.IResNet, iresnet.STAGES),
-    **_by_depth("magface_iresnet", iresnet.IResNet, _MAGFACE_STAGES, **_MAGFACE),
-    **_by_depth("ir", ir.IR, ir.STAGES),
-    **_by_depth("ir_se", ir.IR, ir.STAGES, **_SQUEEZE),
-    **_by_depth("curricularface_ir", ir.IR, ir.STAGES, **_CURRICULARFACE),
-    **_by_depth(
-        "curricularface_ir_se", ir.IR, ir.STAGES, **_SQUEEZE, **_CURRICULARFACE
-    ),
-    **_by_depth("adaface_ir", ir.IR, ir.ADAFACE_STAGES, **_ADAFACE),
-    **_by_depth("adaface_ir_se", ir.IR, ir.ADAFACE_STAGES, **_SQUEEZE, **_ADAFACE),
-    **_by_depth("sphere", sphere.Sphere, sphere.STAGES),
+    **{
+        f"{family}{depth}": (module, {"stage_sizes": sizes, **fields})
+        for family, (module, stages, fields) in _FAMILIES.items()
+        for depth, sizes in stages.items()
+    },
     "mobilefacenet": (mobilefacenet.MobileFaceNet, {}),
     "mobilefacenet_v2": (mobilefacenet_v2.MobileFaceNetV2, {}),
     "vgg16": (vgg.VGG16, {}),
@@ -81,18 +76,18 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 
 
 def register(architecture: str, module: type[nn.Module], **preset: Any) -> None:
-    """Adds a network of one's own to `ARCHITECTURES`, under a name of its own.
+    """Adds a network to `ARCHITECTURES`.
 
-    Embedders store the name, so that a program that loads one registers it as well.
+    Embedders store the name: a program that loads one must register the network too.
 
     Args:
-      preset: fields of the module that the name stands for.
+      preset: fields of the module.
 
     Raises:
-      UserError: for the name of another network.
+      UserError: if the name belongs to another network.
     """
-    known, _ = ARCHITECTURES.get(architecture, (module, None))
-    names = [f"{one.__module__}.{one.__qualname__}" for one in (known, module)]
+    registered, _ = ARCHITECTURES.get(architecture, (module, None))
+    names = [f"{one.__module__}.{one.__qualname__}" for one in (registered, module)]
     if names[0] != names[1]:
         raise UserError(
             f"network {architecture!r} is {names[0]}; register yours under another name"
@@ -103,8 +98,8 @@ def register(architecture: str, module: type[nn.Module], **preset: Any) -> None:
 def create(architecture: str, **options: Any) -> nn.Module:
     """Returns the named network, a Flax module.
 
-    A backbone is `(images, train) -> embeddings`; `dr_gan_generator`,
-    `dr_gan_discriminator` and `fra` take and give what their modules say.
+    A backbone is `(images, train) -> embeddings`; for `dr_gan_generator`,
+    `dr_gan_discriminator` and `fra` see their modules.
 
     Args:
       architecture: a key of `ARCHITECTURES`: iresnet18/34/50/100/200,
@@ -113,8 +108,8 @@ def create(architecture: str, **options: Any) -> nn.Module:
         sphere20/64, mobilefacenet, mobilefacenet_v2, vgg16, dr_gan_encoder,
         dr_gan_generator, dr_gan_discriminator, fra.
       **options: fields of the module (width, embedding_size, dropout, bn_groups, dtype,
-        remat, ...). `dtype` may be a name such as 'bfloat16'; lists are taken as
-        tuples, so options may come from JSON.
+        remat, ...). Options may come from JSON: `dtype` may be a name such as
+        'bfloat16', and lists become tuples.
 
     Raises:
       UserError: for an unknown architecture or option, with the nearest name.
@@ -124,19 +119,17 @@ def create(architecture: str, **options: Any) -> nn.Module:
     fields = set(module.__dataclass_fields__) - {"parent", "name"}
     check_names(f"{architecture} option", options, fields)
     if "dtype" in options:
-        kinds = ("float32", "bfloat16", "float16")
+        types = ("float32", "bfloat16", "float16")
         try:
             options["dtype"] = jnp.dtype(options["dtype"])
         except TypeError:
-            raise UserError(unknown("dtype", str(options["dtype"]), kinds)) from None
+            raise UserError(unknown("dtype", str(options["dtype"]), types)) from None
     return module(**{**preset, **{name: _tuples(v) for name, v in options.items()}})
 
 
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns options as JSON holds them, without those of training alone."""
-    kept = {
-        k: v for k, v in options.items() if k not in ("bn_groups", "bn_first_group")
-    }
+    """Returns the options of `create` for JSON, without those of training only."""
+    kept = {k: v for k, v in options.items() if k not in _TRAINING_OPTIONS}
     if "dtype" in kept:
         kept["dtype"] = jnp.dtype(kept["dtype"]).name
     return kept
@@ -145,7 +138,7 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
 def example_inputs(
     model: nn.Module, spec: InputSpec, rows: int = 1
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Returns the shapes of what `model.apply` takes behind the variables."""
+    """Returns the shapes of the arguments of `model.apply` after the variables."""
     if isinstance(model, dr_gan.Generator | fra.FRA):
         return model.example_inputs(rows)
     return (jax.ShapeDtypeStruct((rows, *spec.shape), jnp.float32),)

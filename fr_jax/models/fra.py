@@ -1,9 +1,9 @@
-"""FRA: a landmark picture and an embedding, to the embedding of another pose.
+"""FRA: an embedding of a face in another pose, from a landmark map and an embedding.
 
-Hashemifar et al.: Face Representation Augmentation (Expert Systems with Applications
-2023). A convolutional autoencoder of the landmark picture gives a code; a small vision
-transformer reads code and face embedding as a picture of 32x32 and writes the embedding
-that the face would have in the pose of the landmarks.
+Hashemifar et al., Face Representation Augmentation (Expert Systems with Applications
+2023). The encoder of a convolutional autoencoder maps the landmark map to a code. A
+small vision transformer takes code and face embedding as one 32x32 image and returns
+the embedding of the face in the pose of the landmarks.
 """
 
 import functools
@@ -21,11 +21,10 @@ from fr_jax.models import layers
 Array = jax.Array
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
-SIZE = 112  # the decoder's up-sampling makes pictures of this size and no other
+SIZE = 112  # fixed by the upsampling factors of the decoder
 _ENCODER = (4, 16, 64, 128, 256, 512)
-# (factor by which the map is enlarged first, features, convolution). That the first has
-# a stride and padding is the published program's: of its 3x3 map only the middle sees
-# the code, the rest are constants.
+# (upsampling factor, features, convolution). Stride and padding of the first are those
+# of the published program: in its 3x3 map only the centre depends on the code.
 _DECODER: tuple[tuple[int, int, dict[str, Any]], ...] = (
     (4, 256, {"kernel": 2, "stride": 3, "padding": 2}),
     (3, 128, {"kernel": 3, "padding": 0}),
@@ -37,7 +36,7 @@ _DECODER: tuple[tuple[int, int, dict[str, Any]], ...] = (
 
 
 class Attention(nn.Module):
-    """Self-attention over tokens [B, T, D], queries, keys and values from one layer."""
+    """Self-attention of tokens [B, T, D]; one layer gives queries, keys and values."""
 
     heads: int
 
@@ -46,9 +45,9 @@ class Attention(nn.Module):
         features = x.shape[-1]
         dense = functools.partial(layers.Dense, bias_init=nn.initializers.zeros)
         init = nn.initializers.xavier_uniform()
-        together = dense(3 * features, init=init, name="in_proj")(x)
+        joint = dense(3 * features, init=init, name="in_proj")(x)
         query, key, value = einops.rearrange(
-            together, "b t (three h d) -> three b h t d", three=3, h=self.heads
+            joint, "b t (three h d) -> three b h t d", three=3, h=self.heads
         )
         scores = jnp.einsum("bhtd,bhsd->bhts", query, key)
         weights = nn.softmax(scores / math.sqrt(features // self.heads))
@@ -58,7 +57,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and a pair of linear layers, each normalised before and added after."""
+    """A pre-norm transformer layer: attention and two linear layers, both residual."""
 
     heads: int
     dropout: float
@@ -74,7 +73,7 @@ class Layer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A picture [B, S, S] cut into patches -> [B, features], of its class token."""
+    """Images [B, S, S] -> [B, features], computed from the class token."""
 
     features: int
     width: int
@@ -85,10 +84,10 @@ class VisionTransformer(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, picture: Array, train: bool) -> Array:
+    def __call__(self, images: Array, train: bool) -> Array:
         drop = nn.Dropout(self.dropout, deterministic=not train)
         patches = einops.rearrange(
-            picture, "b (h p) (w q) -> b (h w) (p q)", p=self.patch, q=self.patch
+            images, "b (h p) (w q) -> b (h w) (p q)", p=self.patch, q=self.patch
         )
         tokens = layers.Dense(self.width, name="input_layer")(patches)
         normal = nn.initializers.normal(1.0)
@@ -105,15 +104,15 @@ class VisionTransformer(nn.Module):
 
 
 class FRA(nn.Module):
-    """Landmark pictures and embeddings -> embeddings in the pose of the landmarks.
+    """Landmark maps and embeddings -> embeddings in the pose of the landmarks.
 
     Attributes:
-      width: factor on the autoencoder's channels; the code has 512 times as many.
-      embedding_size: of the face embeddings that come in and go out. Code and embedding
-        together fill a square of patches: 512 + 512 = 32 x 32.
+      width: factor on the autoencoder's channels; the code has 512 * width values.
+      embedding_size: of the input and output embeddings. Code and embedding together
+        have a square number of values: 512 + 512 = 32 x 32.
       vit_width, vit_depth, vit_heads, patch: of the transformer.
-      positions: rows of its position table; None is one for every token. The published
-        program has 33 for two of its embedders, of which it uses 17.
+      positions: rows of its position table; None: one per token. The published program
+        has 33 for two of its embedders and uses 17 of these.
       dropout, vit_dropout: rates in the autoencoder and in the transformer.
     """
 
@@ -129,35 +128,35 @@ class FRA(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pictures: Array, embeddings: Array, train: bool = False
+        self, landmarks: Array, embeddings: Array, train: bool = False
     ) -> dict[str, Array]:
         """Returns the outputs of all parts.
 
         Args:
-          pictures: [B, 112, 112, 1], 1 where a landmark is, else 0.
-          embeddings: [B, D], raw, as the face embedder gives them.
+          landmarks: maps [B, 112, 112, 1]: 1 at landmarks, else 0.
+          embeddings: [B, D], raw, of the face embedder.
 
         Returns:
-          'generated' [B, D] raw; 'code' [B, C] of the picture, none negative; 'logits'
-          and 'reconstruction' [B, 112, 112, 1], before and after the sigmoid.
+          'generated' [B, D] raw; 'code' [B, C] of the map, non-negative; 'logits' and
+          'reconstruction' [B, 112, 112, 1], before and after the sigmoid.
         """
-        if pictures.shape[1:] != (SIZE, SIZE, 1):
+        if landmarks.shape[1:] != (SIZE, SIZE, 1):
             raise UserError(
-                f"landmark pictures are [B, {SIZE}, {SIZE}, 1], not {pictures.shape}"
+                f"landmark maps are [B, {SIZE}, {SIZE}, 1], not {landmarks.shape}"
             )
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x = pictures
+        conv = functools.partial(layers.Conv, use_bias=True)
+        x = landmarks
         for index, features in enumerate(_ENCODER, 1):
             features = max(round(features * self.width), 1)
-            x = layers.Conv(features, 3, use_bias=True, name=f"encoder_layer{index}")(x)
+            x = conv(features, 3, name=f"encoder_layer{index}")(x)
             x = layers.max_pool(nn.relu(drop(x)))
         code = einops.rearrange(x, "b 1 1 c -> b c")
-        for index, (factor, features, conv) in enumerate(_DECODER, 1):
+        for index, (factor, features, options) in enumerate(_DECODER, 1):
             x = einops.repeat(x, "b h w c -> b (h n) (w m) c", n=factor, m=factor)
             last = index == len(_DECODER)
             features = 1 if last else max(round(features * self.width), 1)
-            name = f"decoder_layer{index}"
-            x = layers.Conv(features, **conv, use_bias=True, name=name)(x)
+            x = conv(features, **options, name=f"decoder_layer{index}")(x)
             x = x if last else nn.relu(drop(x))
 
         joined = jnp.concatenate([code, embeddings], axis=1)
@@ -186,6 +185,6 @@ class FRA(nn.Module):
         }
 
     def example_inputs(self, rows: int = 1) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Returns the shapes of what `__call__` takes."""
+        """Returns the shapes of the arguments of `__call__`."""
         shapes = (SIZE, SIZE, 1), (self.embedding_size,)
         return tuple(jax.ShapeDtypeStruct((rows, *s), jnp.float32) for s in shapes)

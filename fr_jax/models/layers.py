@@ -1,4 +1,4 @@
-"""Layers that every backbone shares, with PyTorch's numerics where Flax's differ."""
+"""Layers shared by the networks, with PyTorch's numerics where Flax differs."""
 
 import functools
 import math
@@ -19,35 +19,30 @@ Norm = Callable[..., "BatchNorm | GroupNorm"]
 
 
 def uniform_fan_in(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-    """Returns U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default for kernels.
+    """Returns a kernel from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default.
 
-    `shape` is a Flax kernel shape (outputs last), so fan_in is the product of all
-    other axes.
+    The last axis of `shape` has the outputs; fan_in is the product of the others.
     """
     return uniform_bias(math.prod(shape[:-1]))(key, shape, dtype)
 
 
 def uniform_bias(fan_in: int) -> Initializer:
-    """Returns the initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's of biases.
+    """Returns the initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for biases.
 
-    `fan_in` is that of the kernel beside the bias.
+    PyTorch's default. `fan_in` is that of the layer's kernel.
     """
     bound = fan_in**-0.5
-
-    def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
+    return functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
 
 
 class Conv(nn.Module):
-    """A square convolution padded as PyTorch pads it, `kernel // 2` zeros a side.
+    """A square convolution with PyTorch's padding: `kernel // 2` zeros on each side.
 
-    Flax's 'SAME' pads an even map on one side only when the stride is 2.
+    With stride 2 on an even map, Flax's 'SAME' pads one side only.
 
     Attributes:
-      padding: zeros on every side, or before and after each axis.
-      bias_init: PyTorch's own by default.
+      padding: number of zeros on every side, or before and after each axis.
+      bias_init: by default `uniform_bias`.
     """
 
     features: int
@@ -73,16 +68,15 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             init = self.bias_init or uniform_bias(math.prod(shape[:-1]))
-            bias = self.param("bias", init, (self.features,))
-            out += _spread(bias.astype(self.dtype), 4)
+            out += _bias(self, init, out)
         return out
 
 
 class TransposedConv(nn.Module):
     """A transposed 3x3 convolution, stride 2: [B, H, W, C] -> [B, 2H+1, 2W+1, K].
 
-    It is PyTorch's ConvTranspose2d(C, K, 3, stride=2) with the kernel turned by 180
-    degrees; padding and output padding there say which rows and columns to keep.
+    Equals PyTorch's ConvTranspose2d(C, K, 3, stride=2) with the kernel rotated by 180
+    degrees. PyTorch's padding and output padding select the rows and columns to keep.
     """
 
     features: int
@@ -96,13 +90,12 @@ class TransposedConv(nn.Module):
         kernel = self.param("kernel", self.init, shape)
         out = transposed(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            out += _spread(bias.astype(self.dtype), 4)
+            out += _bias(self, nn.initializers.zeros, out)
         return out
 
 
 class PReLU(nn.Module):
-    """max(0, x) + slope * min(0, x), one slope per channel (Flax's own has one)."""
+    """max(0, x) + slope * min(0, x), one slope per channel (Flax's PReLU has one)."""
 
     initial_slope: float = 0.25
 
@@ -114,19 +107,19 @@ class PReLU(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, as PyTorch computes it.
+    """Batch normalisation over all axes but the last, equal to PyTorch's.
 
-    Normalises with the biased variance of the batch and stores the unbiased one.
+    Normalises with the biased variance of the batch and stores the unbiased variance.
 
     Attributes:
-      momentum: weight of the old running value (PyTorch's momentum is 1 - this).
-      groups: the batch is cut into this many equal runs of rows, each normalised with
-        its own statistics, as one PyTorch process per device does. 1 means the whole
-        global batch, on however many devices it lies.
-      first_group: the running values are those of the first group, as one process of
-        PyTorch's keeps its own; else means over the groups.
+      momentum: weight of the old running value (1 - PyTorch's momentum).
+      groups: number of equal, contiguous parts of the batch, each normalised with its
+        own statistics, like PyTorch with a process per device. 1: the global batch,
+        independent of the number of devices.
+      first_group: running values follow the first group, like the checkpoint of
+        PyTorch's first process; by default the mean over the groups.
       use_affine: learn a scale and a bias.
-      frozen_scale: the scale is kept and loaded, but gets no gradient.
+      frozen_scale: the scale gets no gradient.
     """
 
     momentum: float = 0.9
@@ -173,10 +166,10 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Flax's, channels in groups of at most `size`, in the place of a BatchNorm.
+    """Flax's GroupNorm with groups of at most `size` channels, called like BatchNorm.
 
-    Wu and He, Group Normalization (ECCV 2018): each image by itself, so there are no
-    running statistics. Scale and bias are called as those of a BatchNorm.
+    Wu and He, Group Normalization (ECCV 2018): statistics per image, without running
+    values. The parameters have the names of a BatchNorm.
     """
 
     size: int = 16
@@ -197,11 +190,11 @@ class GroupNorm(nn.Module):
 def batch_norm(
     x: Array, scale: Array, bias: Array, epsilon: float
 ) -> tuple[Array, Array, Array]:
-    """Returns x [..., C] normalised over all axes but C, and their mean and variance.
+    """Returns x [..., C] normalised over all axes but C, and mean and variance [C].
 
     The gradient is the closed form (Ioffe and Szegedy, Batch Normalization, ICML 2015,
-    section 3), which keeps x and nothing else of its size; none flows into the mean and
-    the variance. Reverse mode only. Sums are float32 whatever x is.
+    section 3): x is the only residual of its size. Mean and variance have no gradient.
+    Reverse mode only. Sums are float32 for every type of x.
     """
     return _batch_norm_forward(x, scale, bias, epsilon)[0]
 
@@ -213,7 +206,7 @@ def _batch_norm_forward(x, scale, bias, epsilon):
     var = _sum(jnp.square(wide - _spread(mean, x.ndim))) / count
     inverse = jax.lax.rsqrt(var + epsilon)
     factor = scale * inverse
-    # Centred first: a mean far from zero would cost digits.
+    # Centred first: with a mean far from zero, x * factor would lose precision.
     centred = wide - _spread(mean, x.ndim)
     out = centred * _spread(factor, x.ndim) + _spread(bias, x.ndim)
     return (out.astype(x.dtype), mean, var), (x, scale, mean, inverse)
@@ -221,8 +214,8 @@ def _batch_norm_forward(x, scale, bias, epsilon):
 
 def _batch_norm_backward(epsilon, residuals, gradients):
     del epsilon
-    # The barrier keeps XLA from merging these sums with other work: on a CPU a plain
-    # sum over the leading axes runs at memory speed, a merged one ten times slower.
+    # The barrier prevents XLA from fusing these sums with other operations: on a CPU, a
+    # plain sum over the leading axes runs at memory speed, a fused one 10 times slower.
     (x, scale, mean, inverse), gradient = jax.lax.optimization_barrier(
         (residuals, gradients[0])
     )
@@ -248,12 +241,18 @@ def _sum(x: Array) -> Array:
 
 
 def _spread(vector: Array, ndim: int) -> Array:
-    """A vector over the channels with `ndim` axes, to be broadcast on purpose."""
+    """Returns a vector [C] as [1, ..., 1, C] with `ndim` axes."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
+def _bias(module: nn.Module, init: Initializer, out: Array) -> Array:
+    """Returns the parameter `bias` of a module for its output, [1, ..., 1, C]."""
+    bias = module.param("bias", init, out.shape[-1:])
+    return _spread(bias.astype(out.dtype), out.ndim)
+
+
 class Dense(nn.Module):
-    """A float32 linear layer, by default drawn as PyTorch draws its kernel and bias."""
+    """A float32 linear layer, by default with PyTorch's initialisation."""
 
     features: int
     use_bias: bool = True
@@ -264,20 +263,19 @@ class Dense(nn.Module):
     def __call__(self, x: Array) -> Array:
         out = x @ self.param("kernel", self.init, (x.shape[-1], self.features))
         if self.use_bias:
-            init = self.bias_init or uniform_bias(x.shape[-1])
-            out += _spread(self.param("bias", init, (self.features,)), out.ndim)
+            out += _bias(self, self.bias_init or uniform_bias(x.shape[-1]), out)
         return out
 
 
 class Backbone(nn.Module):
-    """What face embedders with BatchNorm have in common.
+    """Base class of face embedders with BatchNorm.
 
     Attributes:
-      width: factor on the channels.
+      width: factor on the number of channels.
       dropout: rate before the last layer.
-      bn_groups, bn_first_group: see `BatchNorm`.
-      dtype: of the convolutions; the last layer is always float32.
-      remat: recompute each block in the backward pass instead of keeping its maps.
+      bn_groups, bn_first_group: `groups` and `first_group` of every BatchNorm.
+      dtype: type of the convolutions; the last layer is always float32.
+      remat: recompute each block in the backward pass instead of storing its maps.
     """
 
     width: float = 1.0
@@ -289,15 +287,25 @@ class Backbone(nn.Module):
     remat: bool = False
 
     def norm(self, **fields: Any) -> Norm:
-        """Returns the BatchNorm of all layers."""
+        """Returns BatchNorm with the groups of this network."""
         return functools.partial(
             BatchNorm, groups=self.bn_groups, first_group=self.bn_first_group, **fields
         )
 
     def block(self, kind: type[nn.Module], **fields: Any) -> Callable[..., Any]:
-        """Returns a kind of block, called with (maps, train), and what all share."""
+        """Returns a block class with this network's dtype; (maps, train) -> maps."""
         kind = nn.remat(kind, static_argnums=(2,)) if self.remat else kind
         return functools.partial(kind, dtype=self.dtype, **fields)
+
+    def last_layer(self, maps: Array, train: bool, axes=(), **fields: Any) -> Array:
+        """Returns [B, embedding_size] float32 of maps [B, h, w, C]: dropout and `fc`.
+
+        Args:
+          axes: axes along which a dropout mask is constant.
+          fields: of `Dense`.
+        """
+        maps = nn.Dropout(self.dropout, axes, deterministic=not train)(maps)
+        return Dense(self.embedding_size, name="fc", **fields)(flat(maps))
 
 
 def flat(maps: Array) -> Array:
@@ -306,7 +314,7 @@ def flat(maps: Array) -> Array:
 
 
 def max_pool(x: Array) -> Array:
-    """Returns the greatest of every 2x2 pixels, [B, H // 2, W // 2, C]."""
+    """Returns the maxima of non-overlapping 2x2 windows, [B, H // 2, W // 2, C]."""
     height, width = (side // 2 * 2 for side in x.shape[1:3])
     x = x[:, :height, :width]
     return einops.reduce(x, "b (h 2) (w 2) c -> b h w c", "max")

@@ -1,4 +1,4 @@
-"""What a network wants to see, and the one way pixels are brought to it."""
+"""Input specifications of networks, and the preprocessing of images."""
 
 from typing import Any, NamedTuple
 
@@ -9,21 +9,20 @@ import numpy as np
 Array = jax.Array
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "GREY": 1}
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which OpenCV and Pillow make grey
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in OpenCV and Pillow
 
 
 class InputSpec(NamedTuple):
-    """The input of a network, from aligned uint8 RGB faces.
+    """The input of a network, computed from aligned uint8 RGB faces.
 
     Attributes:
-      size: side of the square that faces are brought to, in pixels.
-      colour: 'RGB', 'BGR' or 'GREY': the network's channels and their order.
-      mean, scale: the network sees (pixel - mean) / scale, pixels in 0..255. Three
-        numbers are those of red, green and blue, whatever the order.
-      template: name of the alignment its authors use.
-      flip_sum: its authors add the embedding of the mirrored face.
-      crop: (height, width) of the middle of that square, which the network takes; None
-        is all of it.
+      size: side of the square to which faces are resized, in pixels.
+      colour: 'RGB', 'BGR' or 'GREY': channels of the network's input, in order.
+      mean, scale: the input is (pixel - mean) / scale, pixels in [0, 255]. One value,
+        or one each for red, green and blue, independent of `colour`.
+      template: name of the alignment template.
+      flip_sum: the authors add the embedding of the mirrored face.
+      crop: (height, width) of the central part of the square; None: the whole square.
     """
 
     size: int = 112
@@ -36,35 +35,35 @@ class InputSpec(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what the network takes."""
+        """(height, width, channels) of the network's input."""
         height, width = self.crop or (self.size, self.size)
         return height, width, _CHANNELS[self.colour]
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "InputSpec":
-        """Returns the spec stored as `_asdict()`; ValueError for anything else."""
-        as_stored: dict[str, Any] = {  # JSON knows no tuples
+        """Returns the spec of a dict `_asdict()`; ValueError if it is invalid."""
+        options: dict[str, Any] = {  # JSON has lists in place of tuples
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields.items()
         }
         try:
-            spec = cls(**as_stored)
+            spec = cls(**options)
             height, width, channels = spec.shape
             mean, scale = (np.asarray(x, float) for x in (spec.mean, spec.scale))
-            fits = min(height, width) > 0 and max(height, width) <= spec.size
-            known = {mean.size, scale.size} <= {1, channels} and scale.all()
+            valid = min(height, width) > 0 and max(height, width) <= spec.size
+            valid &= {mean.size, scale.size} <= {1, channels} and bool(scale.all())
         except (KeyError, TypeError, ValueError):
-            fits = known = False
-        if not (fits and known):
+            valid = False
+        if not valid:
             raise ValueError(f"not an input specification: {fields}")
         return spec
 
 
 def resize(images: Array, size: int) -> Array:
-    """Returns images [B, size, size, C], float32 in the units they came in.
+    """Returns images [B, size, size, C], float32 with the range of the input.
 
-    Bilinear and antialiased; exact when the size does not change. Training and
-    embedding both go through here, so a network meets the same pixels in both.
+    Bilinear and antialiased; exact if the size does not change. Training and embedding
+    both use this function, so that their pixels are equal.
     """
     images = images.astype(jnp.float32)
     if images.shape[1:3] == (size, size):
@@ -74,13 +73,13 @@ def resize(images: Array, size: int) -> Array:
 
 
 def crop_middle(images: Array, height: int, width: int) -> Array:
-    """Returns the middle [B, height, width, C] of images [B, H, W, C]."""
+    """Returns the central [B, height, width, C] of images [B, H, W, C]."""
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]
 
 
 def normalise(images: Array, spec: InputSpec) -> Array:
-    """Returns RGB images with pixels in 0..255 as the network wants them, float32."""
+    """Returns network input, float32, from RGB images with values in [0, 255]."""
 
     def per_channel(value):
         return jnp.asarray(value, jnp.float32).reshape(1, 1, 1, -1)

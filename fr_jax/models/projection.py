@@ -1,4 +1,4 @@
-"""The head that contrastive learning puts behind an embedding and throws away."""
+"""The projection head of contrastive learning, used in training only."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ class Projection(nn.Module):
     """Embeddings [B, D] -> [B, features]: Dense, ReLU, Dense (MoCo v2, Chen 2020).
 
     Attributes:
-      hidden: width of the middle; 0 is that of the embedding.
+      hidden: width of the hidden layer; 0: that of the embedding.
     """
 
     features: int = 128

@@ -1,8 +1,8 @@
-"""Spectral normalisation: kernels divided by their greatest singular value.
+"""Spectral normalisation: kernels divided by their largest singular value.
 
-Miyato et al., Spectral Normalization for Generative Adversarial Networks (ICLR 2018): a
-discriminator whose layers stretch nothing is gentle to its generator. Pure functions of
-a tree of parameters; use a discriminator without BatchNorm, which would scale again.
+Miyato et al., Spectral Normalization for Generative Adversarial Networks (ICLR 2018):
+it bounds the Lipschitz constant of a discriminator. Pure functions of a tree of
+parameters. For a discriminator without BatchNorm, which would change the scale again.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ PyTree = Any
 
 
 def vectors(key: Array, params: PyTree) -> dict[str, Array]:
-    """Returns a unit vector [K] for each kernel [..., K], under the kernel's path."""
+    """Returns a random unit vector [K] for each kernel [..., K], by path."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     kernels = [(_name(path), leaf) for path, leaf in leaves if _is_kernel(path)]
     return {
@@ -25,26 +25,24 @@ def vectors(key: Array, params: PyTree) -> dict[str, Array]:
 
 
 def normalise(
-    params: PyTree, known: dict[str, Array]
+    params: PyTree, vectors: dict[str, Array]
 ) -> tuple[PyTree, dict[str, Array]]:
-    """Returns the normalised parameters, and the vectors after a power iteration.
+    """Returns the normalised parameters, and the vectors after one power iteration.
 
-    Gradients go through the kernel and its norm, not through the iteration.
+    Gradients flow through the kernel and its norm, not through the iteration.
     """
-    found = {}
+    updated = {}
 
     def visit(path, leaf):
         if not _is_kernel(path):
             return leaf
         matrix = leaf.reshape(-1, leaf.shape[-1])  # [inputs, K]
         fixed = jax.lax.stop_gradient(matrix)
-        left = _unit(fixed @ known[_name(path)])
-        right = _unit(left @ fixed)
-        found[_name(path)] = right
+        left = _unit(fixed @ vectors[_name(path)])
+        right = updated[_name(path)] = _unit(left @ fixed)
         return leaf / jnp.maximum(left @ matrix @ right, 1e-12)
 
-    normal = jax.tree_util.tree_map_with_path(visit, params)
-    return normal, found
+    return jax.tree_util.tree_map_with_path(visit, params), updated
 
 
 def _name(path) -> str:

@@ -1,4 +1,4 @@
-"""Weight files made to harm: refused at once, in one line, and nothing of them run."""
+"""Hostile weight files: refused fast, with a one-line error, without code execution."""
 
 import builtins
 import contextlib
@@ -20,15 +20,15 @@ from fr_jax.convert import read_weights
 from fr_jax.errors import UserError
 from tests.support import weight_files as made
 
-CANARY = "canary_of_hostile_weights"  # in the folder where the tests run
+CANARY = "canary_of_hostile_weights"  # in the tests' working directory
 COMMAND = f"touch {CANARY}"
 ONE = np.float32([1, 2, 3])
 PLACE = made.storage("0", "Float", 3)
-FLOOD = 250_000  # more opcodes than are read
+FLOOD = 250_000  # beyond the limit of opcodes
 
 
 class Runs:
-    """Pickles to a call that would leave a file behind."""
+    """An object whose pickle calls a function that creates a file."""
 
     def __init__(self, call, *arguments):
         self._call = call, arguments
@@ -42,12 +42,12 @@ def opcodes(value: object) -> bytes:
 
 
 def nested(levels: int) -> bytes:
-    """A tuple of two of the same, of two of the same, ...: 2^levels when unfolded."""
+    """A tuple that contains the next one twice, and so on: 2^levels when expanded."""
     return b"))\x86" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(levels))
 
 
-def maze(levels: int, keys: int) -> bytes:
-    """A dict that holds the next one under many keys, and so on: keys^levels paths."""
+def dict_paths(levels: int, keys: int) -> bytes:
+    """A dict that has the next one under many keys, and so on: keys^levels paths."""
     body = b"}"
     for level in range(levels):
         entries = b"".join(made.text(f"{n}") + b"h%c" % level for n in range(keys))
@@ -55,7 +55,7 @@ def maze(levels: int, keys: int) -> bytes:
     return body
 
 
-# Opcodes of the object in a PyTorch file, and the reason to be given.
+# Opcodes of the object in a PyTorch file, and the expected reason.
 CALLS = {
     "os.system": (opcodes(Runs(os.system, COMMAND)), "asks for 'posix.system'"),
     "builtins.eval": (
@@ -192,7 +192,7 @@ CALLS = {
     ),
     "a billion laughs": (nested(40), "holds no tensors by name"),
     "a billion laughs as key": (b"}" + nested(40) + b"Ns", "holds no tensors by name"),
-    "a maze of dicts": (maze(8, 20), "holds no tensors by name"),
+    "many paths of dicts": (dict_paths(8, 20), "holds no tensors by name"),
     "a billion laughs as storage": (nested(40) + b"Q", "a persistent id that names no"),
     "a billion laughs as shape": (
         made.call(
@@ -200,14 +200,17 @@ CALLS = {
         ),
         "tuple as offset, shape or stride",
     ),
-    "pairs, over and over": (
+    "one list of pairs, many times": (
         b"](" + b"(\x8c\1aNt" * 5_000 + b"eq\x010"
         b"ccollections\nOrderedDict\nq\x000" + b"h\0h\1\x85R0" * 3_000 + b"N",
         "holds no tensors by name",
     ),
     "a long integer": (b"\x8a\xff" + b"\x7f" * 255, "an integer of 255 bytes"),
     "an integer of a GiB": (b"\x8b" + struct.pack("<i", 1 << 30), "opcode"),
-    "digits": (b"I" + b"9" * 100_000 + b"\n", "a line that is no name or number"),
+    "a long number": (
+        b"I" + b"9" * 100_000 + b"\n",
+        "a line that is no name or number",
+    ),
     "a number that is text": (b"I__import__\n", "the number '__import__'"),
     "text of 4 EiB": (b"\x8d" + struct.pack("<Q", 1 << 62), "bytes expected"),
     "bytes of a TiB": (b"\x8e" + struct.pack("<Q", 1 << 40), "bytes expected"),
@@ -242,9 +245,9 @@ TENSORS = {
     "an offset that overflows": (1 << 63, (3,), (1,), "9223372036854775808 as"),
     "strides that wrap around": (0, (2, 2), ((1 << 47), (1 << 47)), "reaches to byte"),
     "a length beyond 64 bits": (0, (1 << 70,), (0,), "a number beyond 64 bits as"),
-    "one number, repeated": (0, (1 << 40,), (0,), "the tensors unfold to"),
-    "repeated by axes": (0, (1 << 20,) * 4, (0,) * 4, "the tensors unfold to"),
-    "nothing, at length": (0, (0, 1 << 40), (1, 1), "the tensors unfold to"),
+    "one value, repeated": (0, (1 << 40,), (0,), "the tensors expand to"),
+    "repeated by axes": (0, (1 << 20,) * 4, (0,) * 4, "the tensors expand to"),
+    "empty with a long axis": (0, (0, 1 << 40), (1, 1), "the tensors expand to"),
     "a hundred dimensions": (0, (1,) * 100, (1,) * 100, "100 dimensions"),
     "fewer strides": (0, (1, 1), (1,), "2 dimensions and 1 strides"),
 }
@@ -253,7 +256,7 @@ TENSORS = {
 def pytorch_objects():
     for name, (body, reason) in CALLS.items():
         yield f"zip, {name}", made.torch_zip(body, {"0": ONE.tobytes()}), reason
-        if made.text("storage") not in body:  # there they lie at the end
+        if made.text("storage") not in body:  # legacy storages follow the object
             yield f"legacy, {name}", made.torch_legacy(body, {}), reason
     for name, (*numbers, reason) in TENSORS.items():
         item = made.tensor(PLACE, *numbers)
@@ -265,7 +268,7 @@ def pytorch_objects():
         "torch._utils", "_rebuild_tensor", PLACE, b"K\0", b"\x88\x85", b"K\1\x85"
     )
     yield (
-        "zip, a shape of truth",
+        "zip, a boolean as shape",
         made.torch_zip(floats, {"0": ONE.tobytes()}),
         "True as",
     )
@@ -277,7 +280,7 @@ def storages():
     yield "entry missing", made.torch_zip(body, {}), "no entry 'archive/data/0'"
     yield "entry too small", made.torch_zip(body, {"0": b"1234"}), "has 4 bytes, not 3"
     yield (
-        "a storage out of the archive",
+        "a storage path out of the archive",
         made.torch_zip(made.storage("../../../etc/passwd", "Byte", 10), {}),
         r"no entry 'archive/data/../../../etc/passwd'",
     )
@@ -303,9 +306,13 @@ def storages():
     )
     legacy = made.torch_legacy(made.state({"a": ONE}, b"N"), {"0": (3, ONE.tobytes())})
     yield "legacy cut short", legacy[:-1], "3 are due and 11 bytes left"
-    yield "legacy with more", legacy + b"more", "4 stray bytes after the last storage"
+    yield (
+        "legacy with trailing bytes",
+        legacy + b"more",
+        "4 stray bytes after the last storage",
+    )
     twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
-    yield "legacy, a storage twice", twice + legacy[-20:], "is not wanted, or twice"
+    yield "legacy, a storage twice", twice + legacy[-20:], "is unused or repeated"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
     yield "legacy of 2^62", lying, "has 4,611,686,018,427,387,904 elements, 3 are due"
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
@@ -318,7 +325,7 @@ def storages():
     yield (
         "legacy with another storage",
         made.torch_legacy(body, {"1": (3, ONE.tobytes())}),
-        "storage '1' is not wanted",
+        "storage '1' is unused",
     )
     yield (
         "legacy, a view beyond",
@@ -366,31 +373,43 @@ def archives():
     )
     yield "cut short", good[: end - 10], "a damaged zip archive"
     yield "cut within the directory", good[:second] + good[end:], "a damaged zip"
-    yield "a directory beyond", changed(end + 16, b"\xff\xff\xff\x7f"), "lies outside"
+    yield "a directory beyond", changed(end + 16, b"\xff\xff\xff\x7f"), "is outside"
     yield "a directory of -1", changed(end + 12, b"\xff" * 8), "a damaged zip archive"
     yield "more entries", changed(end + 8, b"\3\0\3\0"), "3 entries; 2 are listed"
     yield "fewer entries", changed(end + 8, b"\1\0\1\0"), "1 entries; 2 are listed"
     yield "several disks", changed(end + 4, b"\1"), "several disks"
-    yield "another header", changed(0, b"PK\3\4\0\0\1"), "described in two ways"
-    yield "another name within", changed(30, b"x"), "described in two ways"
-    yield "another size within", changed(18, b"\1"), "described in two ways"
+    yield (
+        "other flags in the local header",
+        changed(0, b"PK\3\4\0\0\1"),
+        "described in two ways",
+    )
+    yield "another name in the local header", changed(30, b"x"), "described in two ways"
+    yield (
+        "another size in the local header",
+        changed(18, b"\1"),
+        "described in two ways",
+    )
     yield "two sizes", changed(central + 20, b"\1"), "has two sizes"
-    yield "an entry beyond", changed(central + 42, b"\xff\xff\xff\x7f"), "lies outside"
+    yield "an entry beyond", changed(central + 42, b"\xff\xff\xff\x7f"), "is outside"
     yield "a header elsewhere", changed(central + 42, b"\1"), "described in two ways"
     shared = changed(second + 42, good[central + 42 : central + 46])
-    yield "one content, two names", shared, "described in two ways"
-    yield "zip64 missing", changed(second + 42, b"\xff" * 4), "lies outside"
+    yield "two names of one entry", shared, "described in two ways"
+    yield "zip64 field missing", changed(second + 42, b"\xff" * 4), "is outside"
     extra = good[: second + 30] + struct.pack("<H", 60_000) + good[second + 32 : end]
     extra += bytes(60_000) + good[end : end + 12]
     extra += struct.pack("<I", end + 60_000 - central) + good[end + 16 :]
-    yield "empty fields by the thousand", extra, "holds no tensors by name"
+    yield "many empty extra fields", extra, "holds no tensors by name"
     long = struct.pack("<I", 2 << 20)
     long = good[:central] + bytes(2 << 20) + good[central : end + 12] + long
-    yield "a long directory", long + good[end + 16 :], "a directory of 2,097,152 bytes"
-    yield "something behind", good + b"more", "bytes after the end"
+    yield (
+        "a too long directory",
+        long + good[end + 16 :],
+        "a directory of 2,097,152 bytes",
+    )
+    yield "trailing bytes", good + b"more", "bytes after the end"
     damage = good.replace(b"12345678", b"12345679")
-    wanted = made.storage("0", "Byte", 8)
-    body = {"archive/data.pkl": made.pickled(wanted), "archive/data/0": b"12345678"}
+    storage = made.storage("0", "Byte", 8)
+    body = {"archive/data.pkl": made.pickled(storage), "archive/data/0": b"12345678"}
     damage = made.zipped(body).replace(b"12345678", b"12345679")
     yield "a wrong checksum", damage, "the checksum of 'archive/data/0' is wrong"
     wide = struct.pack(
@@ -399,12 +418,12 @@ def archives():
     wide += struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
     yield "zip64 of 2^63", good[:end] + wide + good[end:], "a damaged zip archive"
     lost = good[:end] + struct.pack("<4sIQI", b"PK\6\7", 0, 1 << 63, 1) + good[end:]
-    yield "zip64 lost", lost, "a damaged zip archive"
+    yield "zip64 record missing", lost, "a damaged zip archive"
     yield "empty", b"PK\5\6" + bytes(18), "a zip archive of 0 entries"
     yield "compressed", made.zipped(entries, zipfile.ZIP_DEFLATED), "is compressed"
     yield "of pictures", made.zipped({"a/b.jpg": b"", "c.jpg": b""}), "no weight file"
     overlap = overlapping(30)
-    yield "entries in entries", overlap, "reaches into the next"
+    yield "overlapping entries", overlap, "reaches into the next"
     flood = made.zipped({f"a/{n}": b"" for n in range(1)})
     at = flood.index(b"PK\5\6")
     yield (
@@ -415,7 +434,7 @@ def archives():
 
 
 def overlapping(count: int) -> bytes:
-    """Entries whose data hold the headers and data of all that follow."""
+    """Entries whose data contain the headers and data of all later entries."""
     data, central = b"", b""
     tail = b"x" * 1000
     sizes = [len(tail) + 35 * n for n in range(count)]
@@ -453,12 +472,16 @@ def numpy_archives():
     bomb = archive(
         npy(header(shape=b"(25000000,)"), bytes(10**8)), zipfile.ZIP_DEFLATED
     )
-    yield "a bomb", bomb, "would unfold from"
+    yield "a bomb", bomb, "would inflate from"
     lying = archive(bytes(10**8), zipfile.ZIP_DEFLATED)
     at = lying.index(b"PK\1\2")
     lying = bytearray(lying)
     lying[at + 24 : at + 28] = lying[22:26] = struct.pack("<I", 1000)
-    yield "a bomb that lies", bytes(lying), "unfolds to other than its 1,000 bytes"
+    yield (
+        "a bomb with a wrong size",
+        bytes(lying),
+        "does not inflate to its 1,000 bytes",
+    )
     broken = bytearray(archive(bytes(1000), zipfile.ZIP_DEFLATED))
     broken[35] = 7
     yield "a damaged stream", bytes(broken), "Error -3 while decompressing"
@@ -472,11 +495,11 @@ def numpy_archives():
         "1 dimensions, -3 long",
     )
     yield (
-        "digits",
+        "a long number",
         archive(npy(header(shape=b"(%s,)" % (b"9" * 5000)))),
         "does not write",
     )
-    yield "brackets", archive(npy(b"(" * 9000)), "does not write"
+    yield "nested brackets", archive(npy(b"(" * 9000)), "does not write"
     code = b"__import__('os').system('" + COMMAND.encode() + b"')"
     yield "code", archive(npy(header(kind=code))), "NumPy does not write"
     yield "fields", archive(npy(header(kind=b"[('a', '<f4')]"))), "an array of [|]V4"
@@ -508,14 +531,18 @@ def safetensors_files():
     yield "cut JSON", header(b'{"a": {"dtype"'), "EOF while parsing"
     yield "deep JSON", header(b'{"a":' + b"[" * 100_000), "recursion limit exceeded"
     flood = header(b'{"a":[' + b"[]," * 400_000 + b"[]]}")
-    yield "JSON of floods", flood, "invalid type: sequence"
+    yield "many JSON arrays", flood, "invalid type: sequence"
     yield "no table", header(b"{}[]"), "trailing characters at line 1 column 3"
     yield "no UTF-8", header(b'{"\xff": 1}'), "invalid utf-8 sequence"
-    yield "digits", header(b'{"a": ' + b"9" * 5000 + b"}"), "number out of range"
+    yield "a long number", header(b'{"a": ' + b"9" * 5000 + b"}"), "number out of range"
     twice = b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},'
     twice = header(twice + twice[1:-1] + b"}")
     yield "one name twice", twice, "incomplete metadata"
-    yield "one name for two", twice.replace(b"0,4]}}", b"4,8]}}") + bytes(8), "offset"
+    yield (
+        "one name of two tensors",
+        twice.replace(b"0,4]}}", b"4,8]}}") + bytes(8),
+        "offset",
+    )
     yield "no entry", made.safetensors({"a": 5}), "invalid type: integer `5`"
     yield "no type", one(dtype=None), "invalid type: null"
     yield "an odd type", one(dtype="E4"), "unknown variant `E4`"
@@ -524,12 +551,12 @@ def safetensors_files():
     yield "a list for a type", one(dtype=["F32"]), "invalid type: sequence"
     yield "a negative shape", one(shape=[-3]), "invalid value: integer `-3`"
     yield "a shape of floats", one(shape=[3.0]), "floating point `3.0`"
-    yield "a shape of truth", one(shape=[True, 3]), "invalid type: boolean `true`"
+    yield "a boolean in a shape", one(shape=[True, 3]), "invalid type: boolean `true`"
     yield "NaN", one(shape=[float("nan")]), "expected value at line 1 column 34"
     yield "a shape that wraps", one(shape=[1 << 40, 1 << 40]), "overflow computing"
     yield "many axes", one(shape=[1] * 99 + [3]), "a tensor of 100 dimensions"
     nothing = one(b"", shape=[0, 1 << 60], data_offsets=[0, 0])
-    yield "nothing, at length", nothing, "1152921504606846976 long"
+    yield "empty with a long axis", nothing, "1152921504606846976 long"
     yield "negative offsets", one(data_offsets=[-12, 0]), "invalid value: integer `-12`"
     yield "three offsets", one(data_offsets=[0, 12, 24]), "invalid length 3, expected 2"
     yield "offsets reversed", one(data_offsets=[12, 0]), "invalid offset for tensor `a`"
@@ -541,9 +568,13 @@ def safetensors_files():
     both = made.safetensors({"a": entry, "b": entry}, bytes(12))
     yield "an overlap", both, "invalid offset for tensor `[ab]`"
     bell = made.safetensors({"\x1b[31m": entry | {"data_offsets": [12, 0]}}, bytes(12))
-    yield "an error in colour", bell, r"invalid offset for tensor `\\x1b\[31m`"
     yield (
-        "a name in colour",
+        "an escape sequence in an error",
+        bell,
+        r"invalid offset for tensor `\\x1b\[31m`",
+    )
+    yield (
+        "an escape sequence as name",
         made.safetensors({"\x1b[31m": entry}, bytes(12)),
         "is named",
     )
@@ -589,8 +620,8 @@ def onnx_files():
         "over .* protobuf fields",
     )
     outside = made.field(13, made.field(1, b"location") + made.field(2, b"/etc/passwd"))
-    yield "weights elsewhere", one(good, outside), "its weights lie in another file"
-    yield "weights said elsewhere", one(good, made.field(14, 1)), "in another file"
+    yield "external data", one(good, outside), "its weights are in another file"
+    yield "external data location", one(good, made.field(14, 1)), "in another file"
     yield (
         "text",
         one(made.field(2, 8), name, made.field(6, b"x")),
@@ -605,7 +636,7 @@ def onnx_files():
     yield "too few numbers", one(made.field(1, 4), good), "'a' holds 12 bytes"
     doubles = made.field(10, bytes(16))
     yield "another type", one(made.field(1, 4), floats, name, doubles), "holds 16 bytes"
-    yield "numbers twice", one(good, made.field(4, bytes(12))), "in 2 pieces"
+    yield "two values", one(good, made.field(4, bytes(12))), "in 2 pieces"
     twice = made.field(5, good)
     yield "one name twice", made.onnx(twice, twice), "two initialisers are named 'a'"
     yield "no name", one(made.initialiser("", ONE)), "a tensor is named ''"
@@ -638,21 +669,21 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def every_reader_imported(tmp_path_factory):
-    """What the readers need, they import on first use."""
+def all_readers_imported(tmp_path_factory):
+    """Imports the modules that the readers import on first use."""
     path = tmp_path_factory.mktemp("honest") / "weights"
     for form in made.OF:
         made.write(path, made.OF[form]({"a": ONE}))
         read_weights(path)
 
 
-@pytest.mark.usefixtures("every_reader_imported")
+@pytest.mark.usefixtures("all_readers_imported")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [case[1:] for case in HOSTILE],
     ids=[case[0] for case in HOSTILE],
 )
-def test_a_hostile_file_is_refused(data, reason, tmp_path, monkeypatch):
+def test_hostile_file_is_refused(data, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Published networks: golden outputs, round trips, what is recognised and refused."""
+"""Published networks: golden outputs, round trips, recognition and errors."""
 
 import functools
 
@@ -39,7 +39,7 @@ def assert_near(found, expected, limit=1e-5):
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < limit
 
 
-def assert_returns_as_it_came(converted, state):
+def assert_round_trip(converted, state):
     back = convert.to_state_dict(converted.variables, converted.dialect)
     assert set(back) == set(state) - set(converted.unused)
     for name, array in back.items():
@@ -58,24 +58,24 @@ EMBEDDERS = {
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)
-def test_published_embedders_give_their_golden_embeddings(name, reference, golden):
+def test_golden_embeddings_of_published_embedders(name, reference, golden):
     architecture, dialect = EMBEDDERS[name]
     state, arrays = golden(name)
-    # Only its trainers' prefixes tell MagFace from arcface_torch.
+    # Only prefixes of its training programs distinguish MagFace from arcface_torch.
     converted = convert.from_state_dict(state, dialect if name[:3] == "mag" else None)
     assert (converted.architecture, converted.dialect) == (architecture, dialect)
     assert converted.kind == "embedding"
     height, width, channels = converted.input_spec.shape
     images = reference.images(1, (2, channels, height, width))
     embedding = np.array(apply(converted, channels_last(images)))
-    if name.startswith("ip"):  # theirs normalise inside the network
+    if name.startswith("ip"):  # the published networks normalise their output
         embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     assert_near(embedding, arrays["embedding"])
-    assert_returns_as_it_came(converted, state)
+    assert_round_trip(converted, state)
 
 
 @pytest.mark.parametrize("name", ["fra_magface", "fra_cosface"])
-def test_fra_gives_its_golden_outputs(name, reference, golden):
+def test_golden_outputs_of_fra(name, reference, golden):
     state, arrays = golden(name)
     converted = convert.from_state_dict(state)
     assert (converted.architecture, converted.kind) == ("fra", "landmarks")
@@ -86,13 +86,13 @@ def test_fra_gives_its_golden_outputs(name, reference, golden):
         assert_near(found[output], arrays[output])
     reconstruction = np.asarray(found["reconstruction"])
     assert_near(reconstruction, channels_last(arrays["reconstruction"]))
-    assert_returns_as_it_came(converted, state)
+    assert_round_trip(converted, state)
 
 
-@pytest.mark.parametrize("people", [3, 1])
-def test_dr_gan_gives_its_golden_outputs(people, reference, golden):
-    """Three people of one image each, and one person of three images."""
-    name = "drgan_single_generator" if people == 3 else "drgan_multi_generator"
+@pytest.mark.parametrize("identities", [3, 1])
+def test_golden_outputs_of_dr_gan(identities, reference, golden):
+    """Three identities with one image each, and one identity with three images."""
+    name = "drgan_single_generator" if identities == 3 else "drgan_multi_generator"
     state, arrays = golden(name)
     converted = convert.from_state_dict(state)
     assert (converted.architecture, converted.kind) == ("dr_gan_generator", "generator")
@@ -100,18 +100,18 @@ def test_dr_gan_gives_its_golden_outputs(people, reference, golden):
     images = channels_last(reference.images(4, (3, 3, 96, 96)))
     pose = np.eye(9, dtype=np.float32)[reference.integers(5, 9, 3)]
     noise = reference.images(6, (3, 50))
-    found = apply(converted, images, pose[:people], noise[:people])
+    found = apply(converted, images, pose[:identities], noise[:identities])
     assert_near(found["feature"], arrays["feature"])
     assert_near(found["image"], channels_last(arrays["image"]))
-    if people == 1:
+    if identities == 1:
         confidence = read_npz(PARITY / "golden/drgan_multi_confidence.npz")[
             "confidence"
         ]
         assert_near(found["confidence"][0], confidence)
-    assert_returns_as_it_came(converted, state)
+    assert_round_trip(converted, state)
 
 
-def test_the_discriminator_gives_its_golden_logits(reference, golden):
+def test_golden_logits_of_the_discriminator(reference, golden):
     state, arrays = golden("drgan_discriminator")
     heads = [["identity", 200], ["real", 1], ["pose", 9]]
     converted = convert.from_state_dict(state, options={"heads": heads})
@@ -120,8 +120,8 @@ def test_the_discriminator_gives_its_golden_logits(reference, golden):
     found = apply(converted, images)
     joined = np.concatenate([found[name] for name, _ in heads], axis=1)
     assert_near(joined, arrays["logits"])
-    assert_returns_as_it_came(converted, state)
-    # The tensors do not tell how many of the columns are identities.
+    assert_round_trip(converted, state)
+    # The shapes do not determine the number of identities.
     unknown = convert.from_state_dict(state)
     assert unknown.options["heads"] == [["logits", 210]]
 
@@ -139,7 +139,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_of_published_tensors_is_understood(name, reference):
+def test_published_tensor_tables_are_recognised(name, reference):
     rows = reference.read_keys(PARITY / f"keys/{name}.keys.txt")
     state = {
         name: np.broadcast_to(np.zeros((), kind), shape) for name, shape, kind in rows
@@ -154,8 +154,8 @@ def test_every_table_of_published_tensors_is_understood(name, reference):
 
 
 @pytest.mark.long
-def test_training_follows_the_published_trace(reference, golden):
-    """Inter-Prototype, three steps of IR-SE50: losses, every tensor's norm, kernel."""
+def test_training_reproduces_the_published_trace(reference, golden):
+    """Inter-Prototype, three steps of IR-SE50: losses, tensor norms, prototypes."""
     state, _ = golden("ip_irse50")
     trace = read_npz(PARITY / "golden/trace_inter_prototype.npz")
     converted = convert.from_state_dict(state)
@@ -189,14 +189,14 @@ def test_training_follows_the_published_trace(reference, golden):
         "params": run.params["backbone"],
         "batch_stats": run.batch_stats["backbone"],
     }
-    ours = convert.to_state_dict(variables, converted.dialect)
+    trained = convert.to_state_dict(variables, converted.dialect)
     names = [row[0] for row in reference.read_keys(PARITY / "keys/ip_irse50.keys.txt")]
     for name, expected in zip(names, trace["backbone_norms"]):
         if name.endswith("num_batches_tracked"):
             assert expected == 3
             continue
         loose = name.endswith(("bias", "running_mean", "running_var"))
-        found = np.linalg.norm(ours[name])
+        found = np.linalg.norm(trained[name])
         assert found == pytest.approx(expected, rel=1e-2 if loose else 5e-4), name
     kernel = np.asarray(run.params["prototypes"][:20]).T
     error = np.linalg.norm(kernel - trace["kernel"]) / np.linalg.norm(trace["kernel"])
@@ -277,7 +277,7 @@ SMALL = {
 
 @functools.cache
 def small(dialect):
-    """(state dict, variables) of the dialect's small network."""
+    """Returns (state dict, variables) of the dialect's small network."""
     architecture, options, size = SMALL[dialect]
     spec = size
     if not isinstance(size, int):
@@ -290,18 +290,18 @@ def equal(a, b):
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-def test_every_dialect_has_a_small_network_here():
+def test_every_dialect_has_a_small_network():
     assert set(SMALL) == set(convert.DIALECTS)
 
 
 @pytest.mark.parametrize("dialect", SMALL)
-def test_a_dialect_is_told_by_its_names_behind_any_prefix(dialect):
+def test_dialect_is_recognised_with_any_prefix(dialect):
     architecture, options, size = SMALL[dialect]
     state, variables = small(dialect)
-    before = "state_dict.module." if dialect != "magface" else "module.features."
-    behind = {before + name: array for name, array in state.items()}
-    behind["epoch"] = np.ones(())
-    found = convert.from_state_dict(behind)
+    prefix = "state_dict.module." if dialect != "magface" else "module.features."
+    prefixed = {prefix + name: array for name, array in state.items()}
+    prefixed["epoch"] = np.ones(())
+    found = convert.from_state_dict(prefixed)
     assert (found.dialect, found.architecture) == (dialect, architecture)
     assert found.unused == ("epoch",)
     assert options.items() <= found.options.items()
@@ -314,7 +314,7 @@ def test_a_dialect_is_told_by_its_names_behind_any_prefix(dialect):
 
 
 @pytest.mark.parametrize("dialect", SMALL)
-def test_every_tensor_that_does_not_fit_is_named(dialect):
+def test_error_names_every_invalid_tensor(dialect):
     state, _ = small(dialect)
     signature = convert.DIALECTS[dialect].signature
     free = [name for name in state if name not in signature and state[name].ndim]
@@ -334,16 +334,16 @@ def test_every_tensor_that_does_not_fit_is_named(dialect):
     shape = state[misshapen].shape
     assert f"{misshapen} has shape (5, 4, 3), not {shape}" in text
     assert f"{integer} is int64, not a floating-point tensor" in text
-    assert f"{infinite} has numbers that are not finite" in text
-    # A TensorFlow checkpoint holds all that its program knew.
+    assert f"{infinite} has non-finite values" in text
+    # A TensorFlow checkpoint has all variables of its program.
     assert ("unexpected stray.weight" in text) != (dialect == "authors_dr_gan_encoder")
 
 
-def test_a_trainers_prefix_tells_magface_from_arcface_torch():
+def test_prefix_distinguishes_magface_from_arcface_torch():
     state, variables = small("arcface_torch")
     for prefix in ("module.features.", "features.module."):
         wrapped = {prefix + name: array for name, array in state.items()}
-        # The head's name collides with the backbone's once the prefix is cut.
+        # Without the prefix, the head would have the name of a backbone tensor.
         wrapped["module.fc.weight"] = np.zeros((8, 100), np.float32)
         magface = convert.from_state_dict(wrapped)
         assert (magface.dialect, magface.alternatives) == ("magface", ())
@@ -357,7 +357,7 @@ def test_a_trainers_prefix_tells_magface_from_arcface_torch():
     assert convert.from_state_dict(state).alternatives == ()
 
 
-def test_of_momentum_contrast_the_trained_encoder_is_taken():
+def test_trained_encoder_of_momentum_contrast_is_selected():
     state, variables = small("arcface_torch")
     module = {
         f"module.encoder_{which}.{name}": array * scale
@@ -371,7 +371,7 @@ def test_of_momentum_contrast_the_trained_encoder_is_taken():
     assert "module.encoder_k.conv1.weight" in found.unused
 
 
-def test_of_several_networks_the_user_chooses():
+def test_prefix_selects_one_of_several_networks():
     state, variables = small("arcface_torch")
     several = {f"model.{name}": array for name, array in state.items()}
     several |= {f"average.{name}": array * 0 for name, array in state.items()}
@@ -381,7 +381,7 @@ def test_of_several_networks_the_user_chooses():
     assert equal(found.variables, dict(variables))
 
 
-def test_what_is_no_known_network_is_refused():
+def test_unknown_or_incomplete_network_is_refused():
     state, _ = small("arcface_torch")
 
     def failing(match, change, dialect=None):
@@ -398,7 +398,7 @@ def test_what_is_no_known_network_is_refused():
         convert.from_state_dict({"a": np.ones(1), "b": np.ones(1)})
 
 
-def test_half_precision_becomes_single():
+def test_float16_becomes_float32():
     state, variables = small("sphere")
     halves = {name: array.astype(np.float16) for name, array in state.items()}
     found = convert.from_state_dict(halves)
@@ -409,7 +409,7 @@ def test_half_precision_becomes_single():
         np.testing.assert_allclose(half, whole, rtol=1e-3, atol=1e-6)
 
 
-def test_what_a_repository_leaves_open_is_told():
+def test_colour_order_of_dialects_and_whether_it_is_known():
     open_colours = {
         name for name, dialect in convert.DIALECTS.items() if not dialect.colour_known
     }
@@ -424,12 +424,12 @@ def test_what_a_repository_leaves_open_is_told():
         "vgg_face": ("BGR", (129.1863, 104.7624, 93.5940), 1.0),
         "kayamin_dr_gan_generator": ("BGR", 127.5, 127.5),
     }
-    for dialect, known in expected.items():
+    for dialect, spec in expected.items():
         found = convert.from_state_dict(small(dialect)[0])
-        assert found.input_spec[1:4] == known
+        assert found.input_spec[1:4] == spec
 
 
-def test_the_classes_of_vgg_are_left_out_unless_asked_for():
+def test_classifier_of_vgg_is_optional():
     state, _ = small("vgg_face")
     head = {"fc8.weight": np.ones((5, 256)), "fc8.bias": np.ones(5)}
     head = {name: array.astype(np.float32) for name, array in head.items()}
@@ -437,10 +437,10 @@ def test_the_classes_of_vgg_are_left_out_unless_asked_for():
     assert set(found.unused) == set(head)
     kept = convert.from_state_dict(state | head, options={"embedding_size": 5})
     assert kept.unused == ()
-    assert_returns_as_it_came(kept, state | head)
+    assert_round_trip(kept, state | head)
 
 
-def test_a_grey_generator_sees_grey():
+def test_input_of_a_grey_generator_has_one_channel():
     options = GAN | KAYAMIN | {"confidence_head": "none", "channels": 1}
     model = models.create("dr_gan_generator", **options)
     dialect = "kayamin_dr_gan_generator"
@@ -449,7 +449,7 @@ def test_a_grey_generator_sees_grey():
 
 
 @pytest.mark.parametrize("dialect", ["adaface", "curricularface"])
-def test_a_head_beside_the_network_is_left_out(dialect):
+def test_training_head_is_unused(dialect):
     state, variables = small(dialect)
     head = {"head.kernel": np.ones((8, 5), np.float32), "head.t": np.ones(1)}
     found = convert.from_state_dict(state | head)
@@ -458,7 +458,7 @@ def test_a_head_beside_the_network_is_left_out(dialect):
 
 
 def folded(state, pairs):
-    """The state dict as exporters leave it: BatchNorms inside the convolutions."""
+    """Returns the state dict as exported: with BatchNorms folded into convolutions."""
     state = {name: a for name, a in state.items() if "num_batches" not in name}
     for conv, norm in pairs:
         scale, shift, mean, var = (
@@ -473,7 +473,7 @@ def folded(state, pairs):
 
 
 @pytest.mark.parametrize("dialect", ["arcface_torch", "foamliu_mobilefacenet"])
-def test_folded_batch_norms_are_given_back(dialect):
+def test_folded_batch_norms_are_restored(dialect):
     state, _ = small(dialect)
     if dialect == "arcface_torch":
         pairs = [("conv1", "bn1"), ("layer1.0.conv1", "layer1.0.bn2")]
@@ -482,16 +482,16 @@ def test_folded_batch_norms_are_given_back(dialect):
     else:
         pairs = [("conv1.0", "conv1.1"), ("features.3.conv.2", "features.3.conv.3")]
         pairs += [("gdconv.depthwise", "gdconv.bn"), ("conv3", "bn")]
-    alike = folded(state, pairs)
-    if dialect == "arcface_torch":  # as ONNX has slopes
-        alike["prelu.weight"] = alike["prelu.weight"].reshape(-1, 1, 1)
-    whole, other = map(convert.from_state_dict, (state, alike))
+    exported = folded(state, pairs)
+    if dialect == "arcface_torch":  # ONNX has three axes for slopes
+        exported["prelu.weight"] = exported["prelu.weight"].reshape(-1, 1, 1)
+    whole, other = map(convert.from_state_dict, (state, exported))
     assert not equal(whole.variables, other.variables)
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     assert_near(apply(other, images), np.asarray(apply(whole, images)), 2e-6)
 
 
-def test_the_codes_of_a_generator_may_be_given():
+def test_code_sizes_of_a_generator_are_options():
     state, _ = small("kayamin_dr_gan_generator")
     found = convert.from_state_dict(state, options={"poses": 33, "noise": 20})
     assert (found.model.poses, found.model.noise) == (33, 20)
@@ -499,7 +499,7 @@ def test_the_codes_of_a_generator_may_be_given():
         convert.from_state_dict(state, options={"poses": 3, "noise": 20})
 
 
-def test_the_encoder_of_a_generator_is_an_embedder():
+def test_encoder_of_a_generator_is_an_embedder():
     found = convert.from_state_dict(small("kayamin_dr_gan_generator")[0])
     encoder = convert.encoder_of(found)
     assert (encoder.kind, encoder.architecture) == ("embedding", "dr_gan_encoder")
@@ -534,14 +534,14 @@ REFERENCES = {
 
 
 @pytest.mark.parametrize("dialect", REFERENCES)
-def test_networks_without_golden_outputs_agree_with_their_description(dialect):
-    """In NumPy, and by PyTorch's own operations where it is installed."""
+def test_networks_without_golden_outputs_equal_reference_implementations(dialect):
+    """In NumPy, and with PyTorch's operations if it is installed."""
     state, _ = small(dialect)
     converted = convert.from_state_dict(state)
     rng = np.random.default_rng(1)
     height, width, _ = converted.input_spec.shape
     inputs = [rng.uniform(-1, 1, (2, 3, height, width)).astype(np.float32)]
-    if converted.kind == "generator":  # two images of one person
+    if converted.kind == "generator":  # two images of one identity
         inputs += [rng.normal(size=(1, n)).astype(np.float32) for n in (3, 50)]
     found = apply(converted, channels_last(inputs[0]), *inputs[1:])
     if converted.kind == "generator":
@@ -554,8 +554,8 @@ def test_networks_without_golden_outputs_agree_with_their_description(dialect):
         expected = backend(REFERENCES[dialect], state, inputs)
         if expected is not None:
             compared += 1
-            for ours, theirs in zip(found, expected, strict=True):
-                assert_near(ours, theirs, 2e-5)  # PyTorch's own error is 1e-5
+            for output, array in zip(found, expected, strict=True):
+                assert_near(output, array, 2e-5)  # PyTorch's own error is 1e-5
     assert compared
 
 
@@ -577,7 +577,7 @@ def in_torch(network, state, inputs):
     return [part.numpy() for part in (out if isinstance(out, tuple) else (out,))]
 
 
-def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
+def test_real_checkpoint_and_its_onnx_network_embed_alike(real):
     onnxruntime = pytest.importorskip("onnxruntime")
     import cv2
 
@@ -624,10 +624,8 @@ def test_the_real_checkpoint_embeds_as_its_onnx_network(real):
         for name in ("arc_iresnet50", "mag_iresnet100", "ip_irse50", "cos_sphere20")
     ],
 )
-def test_golden_networks_come_out_of_files_as_they_went_in(
-    name, form, golden, tmp_path
-):
-    """The same bits under the same names: so golden outputs hold through files too."""
+def test_golden_networks_are_unchanged_by_weight_files(name, form, golden, tmp_path):
+    """Equal names and bits: golden outputs hold for weight files too."""
     state, _ = golden(name)
     path = tmp_path / "weights"
     if form == "torch":

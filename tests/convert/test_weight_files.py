@@ -1,4 +1,4 @@
-"""What read_weights makes of honest files, in every format and of every kind."""
+"""`read_weights` with valid and damaged files of every format."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ NPZ_ARRAYS = {k: v for k, v in ARRAYS.items() if v.dtype != ml_dtypes.bfloat16}
 
 @pytest.fixture
 def read(tmp_path):
-    """Returns a function: bytes -> what read_weights makes of them."""
+    """Returns a function: bytes of a file -> result of `read_weights`."""
 
     def from_bytes(data: bytes, **options):
         path = tmp_path / "weights"
@@ -51,7 +51,7 @@ def check(found: dict, expected: dict):
 
 
 @pytest.mark.parametrize("form", made.OF)
-def test_tensors_come_as_they_were_saved(form, read):
+def test_tensors_are_read_as_saved(form, read):
     arrays = NPZ_ARRAYS if form == "npz" else ARRAYS
     data = made.OF[form](arrays)
     found = read(data)
@@ -62,7 +62,7 @@ def test_tensors_come_as_they_were_saved(form, read):
     check(found.tensors, arrays)
 
 
-def test_npz_archives_of_every_kind(read):
+def test_npz_variants(read):
     arrays = {
         "compressed": np.arange(1000.0, dtype=np.float32),
         "fortran": np.asfortranarray(RNG.normal(size=(3, 4, 2)).astype(np.float32)),
@@ -105,7 +105,7 @@ def test_views_and_shared_storages(read):
 
 
 def test_views_of_the_legacy_format(read):
-    """Storages that are runs of another: (key, first, length)."""
+    """A storage as a range of another: (key, first, length)."""
     view = made.several(made.text("1"), made.integer(2), made.integer(3))
     place = made.storage("0", "Float", 6, view)
     body = made.table([(made.text("a"), made.tensor(place, 1, (2,), (1,)))])
@@ -114,7 +114,7 @@ def test_views_of_the_legacy_format(read):
     check(found.tensors, {"a": numbers[3:5]})
 
 
-def test_the_byte_order_of_an_archive_counts(read):
+def test_byte_order_of_an_archive(read):
     arrays = {"a": np.arange(5, dtype=np.float32), "n": np.array(7)}
     swapped = {str(n): a.byteswap().tobytes() for n, a in enumerate(arrays.values())}
     check(
@@ -140,7 +140,7 @@ def checkpoint(**parts: bytes) -> bytes:
     return made.table((made.text(name), body) for name, body in parts.items())
 
 
-def test_the_state_dict_of_a_checkpoint_is_found(read):
+def test_state_dict_of_a_checkpoint_is_found(read):
     arrays = {f"conv{n}.weight": np.full(3, n, np.float32) for n in range(4)}
     storages = {str(n): a.tobytes() for n, a in enumerate(arrays.values())}
     storages["head"] = bytes(4_000)
@@ -179,7 +179,7 @@ def test_the_state_dict_of_a_checkpoint_is_found(read):
 
 
 def test_ordered_dicts_of_python_2(read):
-    """Pairs as the argument, names as byte strings."""
+    """A list of pairs as the argument, byte strings as names."""
     place = made.tensor(made.storage("0", "Float", 1, b"N"), 0, (1,), (1,))
     pairs = b"](](U\1w" + place + b"ee"
     body = made.named("collections", "OrderedDict") + pairs + b"\x85R}U\1xK\1sb"
@@ -187,7 +187,7 @@ def test_ordered_dicts_of_python_2(read):
     check(found.tensors, {"w": np.float32([2.5])})
 
 
-def test_initialisers_are_named_after_the_modules_that_take_them(read):
+def test_initialisers_are_named_after_their_modules(read):
     def node(scope: str, operator: str, *inputs: str) -> bytes:
         taken = b"".join(made.field(1, name.encode()) for name in inputs)
         said = made.field(3, scope.encode()) + made.field(4, operator.encode())
@@ -230,14 +230,14 @@ def test_initialisers_are_named_after_the_modules_that_take_them(read):
     )
 
 
-def test_checksums_that_torch_left_out_are_not_missed(read):
+def test_archive_without_checksums_is_read(read):
     data = made.zip_of(ARRAYS)
     stored = made.without_checksums(data)
     assert stored != data
     check(read(stored).tensors, ARRAYS)
 
 
-def test_what_is_no_file(tmp_path):
+def test_missing_folder_or_too_large_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=rf"^{tmp_path}/missing: no such file$"):
         read_weights(tmp_path / "missing")
     with pytest.raises(UserError, match=rf"^{tmp_path}: is a folder, no weight file$"):
@@ -273,7 +273,7 @@ def torch_tensors(torch) -> dict:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_what_torch_saves_is_read(zipped, protocol, tmp_path):
+def test_files_of_torch_save_are_read(zipped, protocol, tmp_path):
     torch = pytest.importorskip("torch")
     tensors = torch_tensors(torch)
     if zipped:
@@ -296,7 +296,7 @@ def test_what_torch_saves_is_read(zipped, protocol, tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_checkpoint_of_torch_is_read(zipped, tmp_path):
+def test_training_checkpoint_of_torch_is_read(zipped, tmp_path):
     torch = pytest.importorskip("torch")
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.PReLU(4)
@@ -322,7 +322,10 @@ def test_a_checkpoint_of_torch_is_read(zipped, tmp_path):
         _use_new_zipfile_serialization=zipped,
     )
     found = read_weights(path)
-    assert (found.part, found.other_parts) == ("model", ("",))  # random stands alone
+    assert (found.part, found.other_parts) == (
+        "model",
+        ("",),
+    )  # "random" is the tensor in ""
     check(found.tensors, {name: tensor.numpy() for name, tensor in state.items()})
 
     torch.save(model, path, _use_new_zipfile_serialization=zipped)
@@ -333,7 +336,7 @@ def test_a_checkpoint_of_torch_is_read(zipped, tmp_path):
 # --- published ----------------------------------------------------------------------
 
 
-def test_the_published_checkpoint(real):
+def test_published_checkpoint(real):
     path = real("weights/mobilefacenet.pt")
     found = read_weights(path)
     assert found.format == "pytorch-legacy"
@@ -343,14 +346,14 @@ def test_the_published_checkpoint(real):
 
     network = read_weights(real("weights/MobileFaceNet.onnx"))
     assert network.format == "onnx"
-    # BatchNorm is folded in, so convolutions alone are the same modules.
+    # BatchNorm is folded, so only convolutions have equal modules.
     kernels = [name for name, array in network.tensors.items() if array.ndim == 4]
     assert len(kernels) == 51
     for name in kernels:
         assert network.tensors[name].shape == found.tensors[name].shape, name
 
 
-def test_torch_reads_the_published_checkpoint_alike(real):
+def test_published_checkpoint_equals_torch_load(real):
     torch = pytest.importorskip("torch")
     path = real("weights/mobilefacenet.pt")
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -360,8 +363,8 @@ def test_torch_reads_the_published_checkpoint_alike(real):
 # --- damage -------------------------------------------------------------------------
 
 
-def spoiled(form: str, data: bytes, rng: np.random.Generator) -> bytes:
-    """The file with damage; every other archive is whole with a damaged entry."""
+def with_damage(form: str, data: bytes, rng: np.random.Generator) -> bytes:
+    """Returns damaged bytes; half of the archives are valid with a damaged entry."""
     if form not in ("pytorch-zip", "npz") or rng.integers(2):
         return made.damaged(data, rng)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -371,7 +374,7 @@ def spoiled(form: str, data: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("reader", fuzz_weights.READERS)
-def test_what_the_fuzzer_starts_from_is_read(reader, tmp_path):
+def test_seeds_of_the_fuzzer_are_read(reader, tmp_path):
     read, seeds = fuzz_weights.READERS[reader]
     rng = np.random.default_rng(0)
     for seed in seeds():
@@ -380,14 +383,14 @@ def test_what_the_fuzzer_starts_from_is_read(reader, tmp_path):
 
 
 @pytest.mark.parametrize("form", made.OF)
-def test_damage_is_content_or_a_user_error(form, tmp_path):
+def test_damaged_file_is_read_or_a_user_error(form, tmp_path):
     arrays = {k: ARRAYS[k] for k in ("stem.weight", "stem.bias", "mask", "nothing")}
     data = made.OF[form](arrays)
     path = tmp_path / "weights"
     rng = np.random.default_rng(0)
     refused, tried = 0, 600
     for _ in range(tried):
-        made.write(path, spoiled(form, data, rng))
+        made.write(path, with_damage(form, data, rng))
         try:
             read_weights(path)
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Embedders: what is saved embeds the same when it is loaded, or is refused."""
+"""Embedders: saving, loading, inference, import of weights, and errors."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ FACES = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3)).astype(np.uint
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Folder of an embedder, and the embedder itself."""
+    """Returns the folder of an embedder, and the embedder."""
     folder = tmp_path_factory.mktemp("embedder") / "e"
     embedder = Embedder(network(), PROVENANCE, batch_size=4)
     embedder.save(folder)
@@ -52,13 +52,13 @@ def test_loaded_embedder_embeds_as_the_saved_one(saved):
 
 
 def test_folder_of_an_earlier_version_loads(saved, tmp_path):
-    """Identities were called 'people' before fr_jax 0.2.0."""
+    """The provenance key `identities` was `people` before fr_jax 0.2.0."""
     folder, embedder = saved
     shutil.copytree(folder, tmp_path / "old")
     path = tmp_path / "old/embedder.json"
     description = json.loads(path.read_text())
-    known = description["provenance"]
-    known["people"] = known.pop("identities")
+    provenance = description["provenance"]
+    provenance["people"] = provenance.pop("identities")
     path.write_text(json.dumps(description))
     loaded = fr_jax.load_embedder(tmp_path / "old", batch_size=4)
     assert loaded.provenance == PROVENANCE
@@ -92,7 +92,7 @@ def test_flip_adds_the_mirrored_face_and_makes_mirrors_equal(saved):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_pixels_are_prepared_as_the_input_specification_says():
+def test_preprocessing_follows_the_input_specification():
     image = np.zeros((1, 2, 2, 3), np.uint8)
     image[..., 0], image[..., 2] = 255, 51
     rgb = prepare(image, InputSpec(size=2))
@@ -145,7 +145,7 @@ def flip_a_bit(folder):
     (folder / "weights.npz").write_bytes(weights)
 
 
-# The weights are whole, but they would be used in another way than before.
+# Intact weights with another preprocessing.
 _BGR = InputSpec(size=32, colour="BGR", mean=0.0, scale=255.0)._asdict()
 
 
@@ -174,7 +174,7 @@ _BGR = InputSpec(size=32, colour="BGR", mean=0.0, scale=255.0)._asdict()
         "another specification",
     ],
 )
-def test_damage_is_refused_on_loading(saved, tmp_path, change, match):
+def test_damaged_embedder_is_refused(saved, tmp_path, change, match):
     shutil.copytree(saved[0], tmp_path / "copy")
     change(tmp_path / "copy")
     with pytest.raises(UserError, match=match) as caught:
@@ -182,7 +182,7 @@ def test_damage_is_refused_on_loading(saved, tmp_path, change, match):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_canary_can_be_left_out(saved, tmp_path):
+def test_canary_is_optional(saved, tmp_path):
     shutil.copytree(saved[0], tmp_path / "copy")
     path = tmp_path / "copy/embedder.json"
     description = json.loads(path.read_text())
@@ -192,7 +192,7 @@ def test_canary_can_be_left_out(saved, tmp_path):
     assert loaded.network.input_spec.colour == "BGR"
 
 
-def test_one_program_serves_every_number_of_images(saved, caplog):
+def test_one_compilation_for_any_number_of_images(saved, caplog):
     with jax.log_compiles():
         loaded = fr_jax.load_embedder(saved[0], batch_size=4)
         for count in (1, 4, 7):
@@ -206,7 +206,7 @@ def test_one_program_serves_every_number_of_images(saved, caplog):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Seven aligned faces as files, the last two JPEG, and their pixels."""
+    """Returns paths of seven aligned faces, the last two JPEG, and their pixels."""
     folder = tmp_path_factory.mktemp("faces")
     pixels = [picture(112, 112, number) for number in range(7)]
     paths = []
@@ -235,7 +235,7 @@ def test_files_arrays_and_iterables_embed_alike(saved, files):
     np.testing.assert_array_equal(embedder.embed(paths[5]), expected[5:6])
 
 
-def test_generator_is_consumed_a_batch_ahead(saved):
+def test_iterable_is_consumed_one_batch_ahead(saved):
     _, embedder = saved
     yielded = []
 
@@ -269,13 +269,13 @@ def bad_files(files, tmp_path_factory):
             lambda f, p, d: [d / "photo.jpg"],
             "photo.jpg: 250x250 .* not an aligned",
         ),
-        (lambda f, p, d: [*p, FACES[0]], "has 32x32 pixels, the first one 112x112"),
+        (lambda f, p, d: [*p, FACES[0]], "has 32x32 pixels, the first face 112x112"),
         (lambda f, p, d: [p[0].astype(np.float32)], "float32 .* not uint8 RGB"),
         (lambda f, p, d: [], "no images"),
     ],
     ids=["missing", "text", "truncated", "not aligned", "two sizes", "float32", "none"],
 )
-def test_face_that_cannot_be_embedded_is_named(saved, files, bad_files, given, match):
+def test_error_names_the_invalid_face(saved, files, bad_files, given, match):
     with pytest.raises(UserError, match=match) as caught:
         saved[1].embed(given(*files, bad_files))
     assert len(str(caught.value).splitlines()) == 1
@@ -286,7 +286,7 @@ def test_face_that_cannot_be_embedded_is_named(saved, files, bad_files, given, m
 
 @pytest.fixture(scope="module")
 def weight_file(tmp_path_factory):
-    """The network of `saved` as arcface_torch writes it, with its classifier."""
+    """The network of `saved` in the dialect arcface_torch, with a classifier."""
     state = dict(to_state_dict(network().variables, "arcface_torch"))
     state = {f"backbone.{name}": array for name, array in state.items()}
     state["head.weight"] = np.zeros((3, 16), np.float32)
@@ -298,20 +298,20 @@ def weight_file(tmp_path_factory):
 def test_weight_file_embeds_as_its_network(saved, weight_file, tmp_path):
     loaded = fr_jax.load_embedder(weight_file, batch_size=4)
     np.testing.assert_array_equal(loaded.embed(FACES), saved[1].embed(FACES))
-    known = loaded.provenance
-    assert known["file"] == "net.npz"
-    assert known["sha256"] == hashlib.sha256(weight_file.read_bytes()).hexdigest()
-    assert known["format"] == "npz"
-    assert known["dialect"] == "arcface_torch"
-    assert known["unused"] == ["head.weight"]
+    provenance = loaded.provenance
+    assert provenance["file"] == "net.npz"
+    assert provenance["sha256"] == hashlib.sha256(weight_file.read_bytes()).hexdigest()
+    assert provenance["format"] == "npz"
+    assert provenance["dialect"] == "arcface_torch"
+    assert provenance["unused"] == ["head.weight"]
     loaded.save(tmp_path / "e")
     again = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
-    assert again.provenance == known
+    assert again.provenance == provenance
     assert again.network.input_spec == loaded.network.input_spec
     np.testing.assert_array_equal(again.embed(FACES), loaded.embed(FACES))
 
 
-def test_colour_and_dialect_can_be_stated(saved, weight_file):
+def test_colour_and_dialect_are_options(saved, weight_file):
     swapped = fr_jax.import_weights(weight_file, colour="BGR", batch_size=4)
     np.testing.assert_allclose(
         swapped.embed(FACES[..., ::-1]), saved[1].embed(FACES), atol=1e-6
@@ -345,13 +345,13 @@ def bad_weights(weight_file, tmp_path_factory):
     ],
     ids=["dialect", "colour", "no file", "text", "other tensors", "missing tensor"],
 )
-def test_wrong_weight_file_is_refused(bad_weights, name, options, match):
+def test_invalid_import_is_refused(bad_weights, name, options, match):
     with pytest.raises(UserError, match=match) as caught:
         fr_jax.import_weights(bad_weights / name, **options)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_generator_is_saved_too_and_embeds_nothing(tmp_path):
+def test_generator_is_saved_and_has_no_embeddings(tmp_path):
     options = {"width": 0.05, "size": 32, "decoder_seed": 2, "poses": 3, "noise": 4}
     model = models.create("dr_gan_generator", **options)
     spec = InputSpec(size=32)
@@ -365,7 +365,7 @@ def test_generator_is_saved_too_and_embeds_nothing(tmp_path):
             embed(FACES)
 
 
-def test_failed_save_leaves_the_older_embedder(saved, tmp_path, monkeypatch):
+def test_failed_save_keeps_the_previous_embedder(saved, tmp_path, monkeypatch):
     shutil.copytree(saved[0], tmp_path / "e")
     other = Embedder(network(colour="BGR"), batch_size=4)
 

@@ -1,4 +1,4 @@
-"""Exported embedders, loaded as their users load them."""
+"""Exported embedders, loaded with the libraries of each format."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ FACES = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3)).astype(np.ui
 
 @pytest.fixture(scope="module")
 def embedder():
-    """Small, but with a resize and BGR before it."""
+    """A small embedder whose preprocessing has a resize and BGR."""
     options = {"width": 0.125, "embedding_size": 8, "stage_sizes": [1, 1, 1, 1]}
     spec = InputSpec(size=32, colour="BGR", mean=100.0, scale=50.0)
     variables = random_variables(models.create("iresnet18", **options), 32)
@@ -61,9 +61,11 @@ def run_tflite(folder):
     return run
 
 
-@pytest.mark.filterwarnings("ignore")  # of TensorFlow about itself
+@pytest.mark.filterwarnings("ignore")  # of TensorFlow
 @pytest.mark.parametrize("kind", ["jax", "savedmodel", "tflite"])
-def test_exported_program_embeds_alike_at_any_batch_size(embedder, kind, tmp_path):
+def test_exported_program_gives_equal_embeddings_at_any_batch_size(
+    embedder, kind, tmp_path
+):
     if kind != "jax":
         pytest.importorskip("tensorflow")
     folder = tmp_path / "out"
@@ -76,7 +78,7 @@ def test_exported_program_embeds_alike_at_any_batch_size(embedder, kind, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_program_that_embeds_otherwise_is_not_kept(embedder, tmp_path, monkeypatch):
+def test_program_with_other_embeddings_is_not_kept(embedder, tmp_path, monkeypatch):
     def wrong(folder):
         run = exporting._load_jax(folder)
         return lambda images: run(images[..., ::-1])  # as if colours were swapped
@@ -96,9 +98,7 @@ def test_program_that_embeds_otherwise_is_not_kept(embedder, tmp_path, monkeypat
     ],
     ids=["format", "taken path", "missing package"],
 )
-def test_impossible_export_is_refused(
-    embedder, tmp_path, monkeypatch, kind, name, match
-):
+def test_invalid_export_is_refused(embedder, tmp_path, monkeypatch, kind, name, match):
     (tmp_path / "taken").mkdir()
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     with pytest.raises(UserError, match=match):

@@ -216,7 +216,7 @@ def test_logits_with_group_norm_do_not_depend_on_other_images():
     assert np.ptp(whole) > 1e-3
 
 
-def test_the_authors_identity_head_gives_cosines():
+def test_cosine_identity_head():
     model = models.create(
         "dr_gan_discriminator",
         width=0.0625,

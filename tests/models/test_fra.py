@@ -1,4 +1,4 @@
-"""FRA's network: its parts, its dropout, and what it refuses."""
+"""FRA's network: gradients, dropout, dependence on both inputs, and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ SMALL = {"width": 0.125, "embedding_size": 192, "vit_width": 32, "vit_depth": 1}
 
 def inputs(rows=3):
     rng = np.random.default_rng(0)
-    pictures = (rng.uniform(size=(rows, 112, 112, 1)) > 0.95).astype(np.float32)
-    return pictures, rng.normal(size=(rows, 192)).astype(np.float32)
+    landmarks = (rng.uniform(size=(rows, 112, 112, 1)) > 0.95).astype(np.float32)
+    return landmarks, rng.normal(size=(rows, 192)).astype(np.float32)
 
 
 def compiled(function):
@@ -26,12 +26,12 @@ def compiled(function):
 def test_training_reaches_every_parameter():
     model = models.create("fra", **SMALL, dropout=0.0, vit_dropout=0.0)
     params = random_variables(model, 112)["params"]
-    pictures, embeddings = inputs()
+    landmarks, embeddings = inputs()
 
     def loss(params):
-        found = model.apply({"params": params}, pictures, embeddings, train=True)
+        found = model.apply({"params": params}, landmarks, embeddings, train=True)
         total = jnp.sum(jnp.sin(found["generated"])) + jnp.sum(found["code"])
-        return total + jnp.sum(jnp.square(found["logits"] - pictures))
+        return total + jnp.sum(jnp.square(found["logits"] - landmarks))
 
     gradient = compiled(jax.grad(loss))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -39,7 +39,7 @@ def test_training_reaches_every_parameter():
         assert (leaf != 0).any(), path
 
 
-def test_training_drops_in_both_parts():
+def test_dropout_in_both_parts():
     model = models.create("fra", **SMALL)
     variables = random_variables(model, 112)
 
@@ -54,31 +54,33 @@ def test_training_drops_in_both_parts():
         assert not np.array_equal(first[name], other[name])
 
 
-def test_the_picture_and_the_face_both_matter():
+def test_output_depends_on_landmarks_and_embedding():
     model = models.create("fra", **SMALL)
     variables = random_variables(model, 112)
-    pictures, embeddings = inputs()
+    landmarks, embeddings = inputs()
     run = compiled(model.apply)
-    found = run(variables, pictures, embeddings)
+    found = run(variables, landmarks, embeddings)
     assert found["generated"].shape == (3, 192)
     assert found["code"].shape == (3, 64)
     assert (found["code"] >= 0).all()
     np.testing.assert_allclose(
         found["reconstruction"], 1 / (1 + np.exp(-found["logits"])), rtol=1e-5
     )
-    turned = run(variables, pictures[::-1], embeddings)
-    assert np.abs(turned["generated"] - found["generated"])[0].max() > 1e-5
-    np.testing.assert_allclose(turned["code"], found["code"][::-1], rtol=1e-5)
-    swapped = run(variables, pictures, embeddings[::-1])
-    assert np.abs(swapped["generated"] - found["generated"])[0].max() > 1e-3
+    reversed_landmarks = run(variables, landmarks[::-1], embeddings)
+    assert np.abs(reversed_landmarks["generated"] - found["generated"])[0].max() > 1e-5
+    np.testing.assert_allclose(
+        reversed_landmarks["code"], found["code"][::-1], rtol=1e-5
+    )
+    reversed_embeddings = run(variables, landmarks, embeddings[::-1])
+    assert np.abs(reversed_embeddings["generated"] - found["generated"])[0].max() > 1e-3
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_sizes_are_refused():
     def refused(match, shape, **options):
         model = models.create("fra", **SMALL | options)
-        pictures, embeddings = (jnp.zeros(s) for s in (shape, (2, 192)))
+        landmarks, embeddings = (jnp.zeros(s) for s in (shape, (2, 192)))
         with pytest.raises(UserError, match=match):
-            jax.eval_shape(model.init, jax.random.key(0), pictures, embeddings)
+            jax.eval_shape(model.init, jax.random.key(0), landmarks, embeddings)
 
-    refused(r"landmark pictures are \[B, 112, 112, 1\]", (2, 96, 96, 1))
+    refused(r"landmark maps are \[B, 112, 112, 1\]", (2, 96, 96, 1))
     refused(r"128 \+ 192 numbers, which fill no square", (2, 112, 112, 1), width=0.25)

@@ -1,4 +1,4 @@
-"""Backbones: sizes, initialisation, BatchNorm, padding, and their arguments."""
+"""Backbones and layers: sizes, initialisation, BatchNorm, padding, options."""
 
 import flax.linen as nn
 import jax
@@ -95,7 +95,7 @@ def check_size(variables, parameters, leaves):
 @pytest.mark.parametrize(
     "name", ["iresnet18", "ir_se50", "mobilefacenet", "mobilefacenet_v2", "sphere20"]
 )
-def test_width_size_and_embedding_are_arguments(name):
+def test_width_image_size_and_embedding_size_are_options(name):
     options = {"width": 0.125, "embedding_size": 24}
     model = models.create(name, **options)
     image = jnp.ones((2, 48, 48, 3))
@@ -105,7 +105,7 @@ def test_width_size_and_embedding_are_arguments(name):
     assert embedding.dtype == jnp.float32
 
 
-def test_unknown_names_are_met_with_the_nearest():
+def test_unknown_name_is_an_error_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'iresnet50'"):
         models.create("iresnet_50")
     with pytest.raises(ValueError, match="did you mean 'dropout'"):
@@ -127,8 +127,8 @@ def test_initialisation_follows_the_published_code():
     assert np.abs(kernel).max() == pytest.approx((9 * 64) ** -0.5, rel=0.01)
 
 
-def test_strided_convolution_pads_as_pytorch_does():
-    """On an even map Flax's SAME would start one pixel later."""
+def test_padding_of_strided_convolution_equals_pytorch():
+    """On an even map, Flax's SAME would start one pixel later."""
     conv = layers.Conv(1, 3, 2)
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
     variables = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
@@ -150,7 +150,7 @@ def numpy_batch_norm(x, groups, epsilon=1e-5):
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(8, 5, 5, 3), (8, 3)])
-def test_batch_norm_normalises_and_remembers_as_pytorch_does(groups, shape):
+def test_batch_norm_output_and_running_values_equal_pytorch(groups, shape):
     x = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
     norm = layers.BatchNorm(groups=groups)
     variables = norm.init(jax.random.key(0), x, True)
@@ -166,7 +166,7 @@ def test_batch_norm_normalises_and_remembers_as_pytorch_does(groups, shape):
     np.testing.assert_allclose(evaluated, by_hand, atol=1e-5)
 
 
-def test_running_values_may_be_those_of_the_first_group_alone():
+def test_running_values_of_the_first_group():
     x = np.random.default_rng(0).normal(3, 2, (8, 5, 5, 3)).astype(np.float32)
 
     def updated(norm, x):
@@ -185,7 +185,7 @@ def test_running_values_may_be_those_of_the_first_group_alone():
 @pytest.mark.parametrize(
     "name", ["iresnet18", "ir_se50", "mobilefacenet", "mobilefacenet_v2"]
 )
-def test_every_batch_norm_of_a_backbone_knows_its_groups(name):
+def test_all_batch_norms_of_a_backbone_get_the_groups(name):
     seen = set()
 
     def look(function, args, keywords, context):
@@ -198,7 +198,7 @@ def test_every_batch_norm_of_a_backbone_knows_its_groups(name):
     assert seen == {(2, True)}
 
 
-def test_batch_norm_gradient_is_that_of_the_formula():
+def test_batch_norm_gradient_equals_autodiff():
     x = jnp.array(np.random.default_rng(1).normal(size=(6, 4, 4, 3)), jnp.float32)
     weights = jnp.array(np.random.default_rng(2).normal(size=x.shape), jnp.float32)
     norm = layers.BatchNorm(groups=2)
@@ -220,14 +220,14 @@ def test_batch_norm_gradient_is_that_of_the_formula():
         scale, bias = (params[k].reshape(1, 1, 1, 3) for k in ("scale", "bias"))
         return jnp.sum(weights * (jnp.concatenate(normal) * scale + bias) ** 2)
 
-    for got, want in zip(
+    for gradient, expected in zip(
         jax.tree.leaves(jax.grad(ours, (0, 1))(params, x)),
         jax.tree.leaves(jax.grad(plain, (0, 1))(params, x)),
     ):
-        np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-3)
 
 
-def test_batch_norm_refuses_a_batch_its_groups_do_not_divide():
+def test_batch_not_divisible_by_groups_is_refused():
     with pytest.raises(ValueError, match="6 rows cannot be cut into 4"):
         layers.BatchNorm(groups=4).init(jax.random.key(0), jnp.ones((6, 3)), True)
 
@@ -276,7 +276,7 @@ def test_prelu_has_a_slope_per_channel():
     assert out.tolist() == [[0.0, -1.0], [3.0, 3.0]]
 
 
-def test_rematerialisation_changes_no_number():
+def test_rematerialisation_keeps_gradients():
     x = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
     results = []
     for remat in (False, True):
@@ -314,7 +314,7 @@ def test_feature_maps_are_the_last_of_each_resolution():
     assert found == [(48, 64), (24, 64), (12, 128), (6, 256), (3, 512)]
     found = [(m.shape[1], m.shape[3]) for m in seen("dr_gan_encoder", 64, width=0.5)]
     assert found == [(64, 32), (32, 64), (16, 96), (8, 128), (4, 160)]
-    with pytest.raises(UserError, match="a Flat shows no maps"):
+    with pytest.raises(UserError, match="a Flat has no maps"):
         images, flat = jnp.zeros((2, 8, 8, 3)), Flat()
         feature_maps.embedding_and_feature_maps(flat, {}, images)
 
@@ -328,7 +328,7 @@ def test_feature_maps_are_the_last_of_each_resolution():
         np.testing.assert_array_equal(found, kept["intermediates"][name]["__call__"][0])
 
 
-def test_bfloat16_trunk_keeps_a_float32_end():
+def test_bfloat16_trunk_has_float32_parameters_and_embeddings():
     model = models.create("iresnet18", width=0.125, dtype="bfloat16")
     x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     variables = random_variables(model, 32)
@@ -347,7 +347,7 @@ def test_bfloat16_trunk_keeps_a_float32_end():
     assert not np.array_equal(embedding, exact)  # else bfloat16 was not used
 
 
-def test_images_may_have_any_shape_where_the_network_allows_it():
+def test_image_shapes_of_sphere_and_vgg():
     variables = abstract("sphere20", size=64, crop=(64, 48), width=0.125)
     assert variables["params"]["fc"]["kernel"].shape == (4 * 3 * 64, 512)
     variables = abstract("vgg16", size=64, width=0.125, embedding_size=None)

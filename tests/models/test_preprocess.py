@@ -1,4 +1,4 @@
-"""What a network wants to see: crops, colours, scales, and what is no such thing."""
+"""Input specifications: crops, colours, scales, and validation."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +9,8 @@ from fr_jax.models.preprocess import InputSpec, prepare
 FACES = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3)).astype(np.uint8)
 
 
-def test_the_middle_is_cropped():
-    """As 112x96 pixels are cut from the 112x112 template: 8 columns on either side."""
+def test_centre_is_cropped():
+    """Like 112x96 pixels from the 112x112 template: 8 columns less on each side."""
     spec = InputSpec(size=12, crop=(12, 8))
     assert spec.shape == (12, 8, 3)
     found = prepare(jnp.asarray(FACES), spec)
@@ -19,7 +19,7 @@ def test_the_middle_is_cropped():
     np.testing.assert_allclose(odd, FACES[:, 1:10, 1:10] / 127.5 - 1, atol=1e-6)
 
 
-def test_every_channel_has_its_mean_whatever_the_order():
+def test_means_are_per_colour_for_both_orders():
     mean, scale = (10.0, 20.0, 30.0), (1.0, 2.0, 4.0)
     rgb = InputSpec(size=12, mean=mean, scale=scale)
     expected = (FACES - np.array(mean)) / np.array(scale)
@@ -29,7 +29,7 @@ def test_every_channel_has_its_mean_whatever_the_order():
     np.testing.assert_allclose(found, expected[..., ::-1], atol=1e-4)
 
 
-def test_grey_is_the_luma():
+def test_grey_is_luma():
     spec = InputSpec(size=12, colour="GREY", mean=0.0, scale=255.0)
     found = prepare(jnp.asarray(FACES), spec)
     assert found.shape == (2, 12, 12, 1)
@@ -37,7 +37,7 @@ def test_grey_is_the_luma():
     np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
 
 
-def test_a_stored_specification_is_checked():
+def test_stored_specification_is_validated():
     spec = InputSpec(size=110, crop=(96, 96), mean=(1.0, 2.0, 3.0))
     stored = {
         name: list(value) if isinstance(value, tuple) else value

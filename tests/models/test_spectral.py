@@ -8,7 +8,7 @@ import pytest
 from fr_jax.models import spectral
 
 
-def test_spectral_norm_leaves_a_greatest_stretch_of_one():
+def test_largest_singular_value_becomes_one():
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 8)), jnp.float32)
     params = {"conv": {"kernel": kernel}, "bn": {"scale": jnp.full(8, 7.0)}}
@@ -16,13 +16,13 @@ def test_spectral_norm_leaves_a_greatest_stretch_of_one():
     assert list(vectors) == ["conv/kernel"]
     for _ in range(60):
         normal, vectors = spectral.normalise(params, vectors)
-    stretch = np.linalg.norm(np.asarray(normal["conv"]["kernel"]).reshape(-1, 8), 2)
-    assert stretch == pytest.approx(1, rel=1e-3)
+    norm = np.linalg.norm(np.asarray(normal["conv"]["kernel"]).reshape(-1, 8), 2)
+    assert norm == pytest.approx(1, rel=1e-3)
     np.testing.assert_array_equal(normal["bn"]["scale"], params["bn"]["scale"])
 
-    def length(kernel):
+    def squared_norm(kernel):
         normal, _ = spectral.normalise({"conv": {"kernel": kernel}}, vectors)
         return jnp.sum(jnp.square(normal["conv"]["kernel"]))
 
-    # A kernel of any length gives the same: no gradient along itself.
-    assert abs(float(jnp.sum(jax.grad(length)(kernel) * kernel))) < 1e-3
+    # The output does not depend on the scale: no gradient along the kernel.
+    assert abs(float(jnp.sum(jax.grad(squared_norm)(kernel) * kernel))) < 1e-3

@@ -1,15 +1,13 @@
 """Safe readers of foreign weight files, in NumPy.
 
-Files come from anywhere, and a PyTorch checkpoint is a pickle, which can ask for
-anything to be run. Here nothing of a file is run: pickles go through the restricted
-unpickler, zip directories, .npy headers and safetensors headers through the libraries
-that keep those formats, ONNX through a reader of our own. Every length and offset is
-checked before it is used, and what is not data is refused with the byte and the remedy.
+Files may be hostile: a PyTorch checkpoint is a pickle, which can call any function. No
+code of a file is executed. Pickles are read by the restricted unpickler, zip
+directories by `zipfile`, .npy headers by NumPy, safetensors headers by `safetensors`,
+and ONNX files by a reader in this package. Every length and offset is checked before
+use. An error names the byte and the remedy.
 """
 
 import hashlib
-import mmap
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,42 +15,43 @@ import numpy as np
 
 from fr_jax.convert.readers import npz, onnx, safetensors, torch_files
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
-from fr_jax.convert.readers.state_dicts import choose, state_dicts
+from fr_jax.convert.readers.state_dicts import state_dicts
 from fr_jax.convert.readers.tensors import Stored, arrays
 from fr_jax.convert.readers.zip_archive import Archive
 from fr_jax.errors import UserError, unknown
 
+Parts = dict[str, dict[str, Stored]]
+
 MAX_BYTES = 16 << 30
-_KNOWN = "PyTorch (.pth, .pt, .ckpt), safetensors, npz and ONNX files are read"
+_FORMATS = "use a PyTorch (.pth, .pt, .ckpt), safetensors, npz or ONNX file"
 
 
 class WeightFile(NamedTuple):
-    """The tensors of a file, under the names they have there."""
+    """The tensors of a weight file, by name."""
 
     tensors: dict[str, np.ndarray]
     format: str  # pytorch-zip, pytorch-legacy, safetensors, npz or onnx
     sha256: str
     path: str
-    part: str = ""  # place of the state dict within a checkpoint, as "state_dict"
-    other_parts: tuple[str, ...] = ()  # further dicts of tensors in the checkpoint
+    part: str = ""  # key of the state dict in a checkpoint, such as "state_dict"
+    other_parts: tuple[str, ...] = ()  # keys of other dicts of tensors
 
 
 def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
-    """Returns the tensors of a weight file; its format is told by its content.
+    """Returns the tensors of a weight file, whose format follows from its content.
 
-    Floating types come as float32 (half types exactly, float64 rounded), others as they
-    are; each array owns its memory. Of a checkpoint that holds several dicts of tensors
-    the one with most tensors is taken, optimizer states aside. ONNX files give their
-    initialisers, BatchNorm folded in as the exporter left it.
+    Floating-point tensors become float32 (half types exactly, float64 rounded); other
+    types stay. Each array owns its memory. Of several dicts of tensors in a checkpoint,
+    the one with most tensors is read; optimiser states do not count. ONNX files give
+    their initialisers, with BatchNorm folded as exported.
 
     Args:
-      path: of a PyTorch (zip or legacy), safetensors, npz or ONNX file.
-      part: another dict of the checkpoint, by its place: "generator", "model.backbone".
+      path: a PyTorch (zip or legacy), safetensors, npz or ONNX file.
+      part: key of another dict in the checkpoint: "generator", "model.backbone".
 
     Raises:
-      UserError: for a file that is missing, damaged, of another kind, or that asks for
-        anything but data: one line with the file, the byte and the remedy. Nothing in
-        it is executed.
+      UserError: for a file that is missing, damaged, of another format or not only
+        data: one line with the file, the byte and the remedy.
     """
     path = Path(path)
     try:
@@ -60,38 +59,38 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
         kind, parts = _parts(path, data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
-        place = choose(parts) if part is None else part
-        if not parts[place]:
-            raise Refusal("holds no tensors", remedy=_KNOWN)
-        tensors = arrays(parts[place], len(data))
+        if not parts:
+            raise Refusal("holds no tensors by name", remedy=RESAVE)
+        if part is None:  # the most tensors, not bytes: a classifier may be larger
+            part = max(parts, key=lambda part: len(parts[part]))
+        if not parts[part]:
+            raise Refusal("holds no tensors", remedy=_FORMATS)
+        tensors = arrays(parts[part], len(data))
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
         raise UserError(f"{path}: {at}{refusal}; {refusal.remedy}") from None
-    others = tuple(other for other in parts if other != place)
+    others = tuple(other for other in parts if other != part)
     digest = hashlib.sha256(data).hexdigest()
-    return WeightFile(tensors, kind, digest, str(path), place, others)
+    return WeightFile(tensors, kind, digest, str(path), part, others)
 
 
 def _mapped(path: Path) -> memoryview:
-    """Returns the bytes of a file without reading them all at once."""
+    """Returns the memory-mapped bytes of a file."""
     if not path.is_file():
         kind = "is a folder, no weight file" if path.is_dir() else "no such file"
         raise UserError(f"{path}: {kind}")
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not 0 < size <= MAX_BYTES:
-                raise Refusal(
-                    f"{size:,} bytes",
-                    remedy=f"1 byte to {MAX_BYTES >> 30} GiB are read",
-                )
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        size = path.stat().st_size
+        if not 0 < size <= MAX_BYTES:
+            limit = f"1 byte to {MAX_BYTES >> 30} GiB are supported"
+            raise Refusal(f"{size:,} bytes", remedy=limit)
+        return np.memmap(path, np.uint8, "r").data
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _parts(path: Path, data: memoryview) -> tuple[str, dict[str, dict[str, Stored]]]:
-    """Returns the format of a file and its dicts of tensors, by their place."""
+def _parts(path: Path, data: memoryview) -> tuple[str, Parts]:
+    """Returns the format of a file and its dicts of tensors, by key."""
     start = bytes(data[:64])
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         return _zip_parts(path, data)
@@ -112,34 +111,28 @@ def _parts(path: Path, data: memoryview) -> tuple[str, dict[str, dict[str, Store
         raise Refusal("one array without a name", 0, "save several with np.savez")
     if start.startswith(b"\x08"):
         return "onnx", {"": onnx.read(data)}
-    web_page = start.lstrip()[:1] == b"<"
-    what = "a web page" if web_page else f"begins with {shown(start[:8])}"
-    raise Refusal(f"{what}, no weight file", 0, _KNOWN)
+    html = start.lstrip().startswith(b"<")
+    content = "a web page" if html else f"begins with {shown(start[:8])}"
+    raise Refusal(f"{content}, no weight file", 0, _FORMATS)
 
 
-def _zip_parts(
-    path: Path, data: memoryview
-) -> tuple[str, dict[str, dict[str, Stored]]]:
+def _zip_parts(path: Path, data: memoryview) -> tuple[str, Parts]:
     archive = Archive(path, data)
     names = list(archive.entries)
     if all(name.endswith(".npy") for name in names):
         return "npz", {"": npz.read(archive)}
     folder = names[0].split("/")[0] + "/"
     if f"{folder}data.pkl" not in names or not all(n.startswith(folder) for n in names):
-        raise Refusal(
-            f"a zip archive of {shown(names[0])}, ..., no weight file", 0, _KNOWN
-        )
-    found, big_endian = torch_files.read_zip(data, archive, folder)
-    return "pytorch-zip", _stored(found, data, big_endian)
+        content = f"a zip archive of {shown(names[0])}, ..., no weight file"
+        raise Refusal(content, 0, _FORMATS)
+    checkpoint, big_endian = torch_files.read_zip(data, archive, folder)
+    return "pytorch-zip", _stored(checkpoint, data, big_endian)
 
 
-def _stored(
-    found: Any, data: memoryview, big_endian: bool = False
-) -> dict[str, dict[str, Stored]]:
+def _stored(checkpoint: Any, data: memoryview, big_endian: bool = False) -> Parts:
     return {
-        place: {
-            name: tensor.stored(data, big_endian=big_endian)
-            for name, tensor in tensors.items()
+        part: {
+            name: tensor.stored(data, big_endian) for name, tensor in tensors.items()
         }
-        for place, tensors in state_dicts(found).items()
+        for part, tensors in state_dicts(checkpoint).items()
     }

@@ -1,6 +1,6 @@
-"""np.savez archives: NumPy reads the headers of the .npy entries, never their data.
+"""np.savez archives. NumPy reads only the headers of .npy entries.
 
-`np.load` would allocate what a header promises before it looks at the file.
+`np.load` would allocate the size that a header states before it checks the file.
 """
 
 import io
@@ -16,15 +16,15 @@ _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_MAX_HEADER = 1024  # bytes: that of 32 axes takes 600
+_MAX_HEADER = 1024  # bytes; a header with 32 axes has 600
 
 
 def read(archive: Archive) -> dict[str, Stored]:
     """Returns the arrays of an archive by name.
 
     Raises:
-      Refusal: for arrays of objects (pickles), and for headers that promise other than
-        the entry holds.
+      Refusal: for arrays of objects (pickles), and for headers that contradict the size
+        of the entry.
     """
     return {
         name.removesuffix(".npy"): _array(archive, name) for name in archive.entries
@@ -38,16 +38,16 @@ def _array(archive: Archive, name: str) -> Stored:
     try:
         read_header = _READERS[np.lib.format.read_magic(header)]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about Python 2's numbers, as 3L
+            warnings.simplefilter("ignore")  # about integers of Python 2, such as 3L
             shape, fortran, dtype = read_header(header, max_header_size=_MAX_HEADER)
-    except Exception:  # also of Python's parser: SyntaxError, MemoryError, ...
+    except Exception:  # includes SyntaxError and MemoryError of Python's parser
         reason = f"{shown(name)} has a header that NumPy does not write"
         raise Refusal(reason, offset) from None
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise Refusal(
             f"{shown(name)} is an array of {dtype.str}, not of numbers",
             offset,
-            "save arrays of float32 (bfloat16 has no type there, objects are pickles)",
+            "save arrays of float32 (npz has no bfloat16, and objects are pickles)",
         )
     start = header.tell()
     if size(shape, dtype.itemsize) != len(data) - start:
@@ -56,6 +56,6 @@ def _array(archive: Archive, name: str) -> Stored:
             offset,
         )
     if fortran:
-        turned = contiguous(data, dtype, start, shape[::-1])
-        return turned._replace(shape=shape, strides=turned.strides[::-1])
+        transposed = contiguous(data, dtype, start, shape[::-1])
+        return transposed._replace(shape=shape, strides=transposed.strides[::-1])
     return contiguous(data, dtype, start, shape)

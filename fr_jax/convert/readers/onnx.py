@@ -1,13 +1,13 @@
-"""The initialisers of an ONNX network: its weights, without the network.
+"""The initialisers (weights) of an ONNX file.
 
-A reader of protobuf's wire format that knows the few fields it needs of onnx.proto and
-steps over the others. The package `onnx` 1.23 is not used: a hostile file of 4 MiB of
-empty nodes takes it 290 MiB, where 64 MiB are the bound, and it merges two graphs, or
-two pieces of a tensor, without a word.
+A reader of protobuf's wire format that decodes the required fields of onnx.proto and
+skips the others. The package `onnx` 1.23 is not used: it needs 290 MiB for a hostile
+file with 4 MiB of empty nodes (the bound is 64 MiB), and it silently merges two graphs,
+or two values of one tensor.
 
-Exporters fold BatchNorm into the convolution before it and call the result
-`onnx::Conv_529`; such an initialiser is named after the module that takes it
-(`features.0.conv.0.0.weight`), which its node's name tells.
+Exporters fold BatchNorm into the preceding convolution and name the result
+`onnx::Conv_529`. Such an initialiser is renamed after its module
+(`features.0.conv.0.0.weight`), which the name of its node contains.
 """
 
 import collections
@@ -20,9 +20,10 @@ import numpy as np
 from fr_jax.convert.readers.refusal import Refusal, shown
 from fr_jax.convert.readers.tensors import Stored, contiguous, size
 
-# A node takes about 20 fields; of a larger file more are read.
-_FEW, _MOST, _BYTES_EACH = 20_000, 200_000, 64
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# Bounds on the number of fields; a node has about 20.
+_MIN_LIMIT, _MAX_LIMIT, _BYTES_PER_FIELD = 20_000, 200_000, 64
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}  # bytes
 _TYPES = {
     1: np.dtype("<f4"),
     2: np.dtype("u1"),
@@ -38,7 +39,7 @@ _TYPES = {
     13: np.dtype("<u8"),
     16: np.dtype(ml_dtypes.bfloat16),
 }
-# What a module calls its inputs after the first.
+# Names of a module's inputs after the first.
 _INPUTS = {
     "Conv": ("weight", "bias"),
     "Gemm": ("weight", "bias"),
@@ -56,7 +57,7 @@ def read(data: memoryview) -> dict[str, Stored]:
     """Returns the initialisers by name.
 
     Raises:
-      Refusal: for damaged bytes, and for weights in other files.
+      Refusal: for damaged bytes, and for weights stored in other files.
     """
     reader = _Reader(data)
     graphs = [
@@ -66,32 +67,32 @@ def read(data: memoryview) -> dict[str, Stored]:
     ]
     if len(graphs) != 1:
         raise Refusal(f"an ONNX model of {len(graphs)} graphs", 0)
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     names: dict[str, str] = {}
     for number, value, at in reader.fields(graphs[0]):
         if number == 1:
             names |= _node_names(reader, reader.span(value))
         elif number == 5:
             name, tensor = _tensor(reader, reader.span(value))
-            if name in found:
+            if name in tensors:
                 raise Refusal(f"two initialisers are named {shown(name)}", at)
-            found[name] = tensor
+            tensors[name] = tensor
         elif number == 15:
             raise Refusal("a sparse initialiser", at, "export it with dense weights")
-    renamed = {names.get(name, name): tensor for name, tensor in found.items()}
-    return renamed if len(renamed) == len(found) else found
+    renamed = {names.get(name, name): tensor for name, tensor in tensors.items()}
+    return renamed if len(renamed) == len(tensors) else tensors
 
 
 class _Reader:
-    """Protobuf fields of a message, all of it within its bounds."""
+    """Reads protobuf fields within the bounds of their message."""
 
     def __init__(self, data: memoryview):
         self.data = data
-        self._limit = min(_FEW + len(data) // _BYTES_EACH, _MOST)
+        self._limit = min(_MIN_LIMIT + len(data) // _BYTES_PER_FIELD, _MAX_LIMIT)
         self._left = self._limit
 
     def fields(self, span: Span) -> Iterator[tuple[int, Any, int]]:
-        """Yields (field number, int or Span, byte where it starts)."""
+        """Yields (field number, int or Span, first byte of the field)."""
         at = span.start
         while at < span.end:
             self.spend(at)
@@ -102,33 +103,33 @@ class _Reader:
                 raise Refusal(f"protobuf field {number:,}", begin)
             if kind == _VARINT:
                 value, at = self.varint(at, span.end)
-            else:
-                if kind == _BYTES:
+            elif kind == _BYTES or kind in _FIXED:
+                length = _FIXED.get(kind)
+                if length is None:
                     length, at = self.varint(at, span.end)
-                elif kind in (_FIXED32, _FIXED64):
-                    length = 4 if kind == _FIXED32 else 8
-                else:
-                    raise Refusal(f"protobuf wire type {kind}", begin)
-                if length > span.end - at:
-                    raise Refusal(
-                        f"a field of {length:,} bytes where {span.end - at:,} are left",
-                        begin,
-                    )
+                if length > (left := span.end - at):
+                    reason = f"a field of {length:,} bytes where {left:,} are left"
+                    raise Refusal(reason, begin)
                 value, at = Span(at, at + length), at + length
+            else:
+                raise Refusal(f"protobuf wire type {kind}", begin)
             yield number, value, begin
 
+    def grouped(self, span: Span) -> dict[int, list[Any]]:
+        """Returns the values of a message by field number."""
+        values = collections.defaultdict(list)
+        for number, value, _ in self.fields(span):
+            values[number].append(value)
+        return values
+
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """Returns an unsigned number of up to 64 bits and where it ends."""
-        value = 0
-        for shift in range(0, 70, 7):
-            if at >= end:
-                break
-            byte = self.data[at]
-            at += 1
+        """Returns an unsigned number of up to 64 bits and the byte after it."""
+        value, end = 0, min(at + 10, end)
+        for shift, byte in zip(range(0, 70, 7), self.data[at:end]):
             value |= (byte & 127) << shift
             if byte < 128 and value < 1 << 64:
-                return value, at
-        raise Refusal("a protobuf number without an end", at)
+                return value, at + shift // 7 + 1
+        raise Refusal("a protobuf number without an end", end)
 
     def spend(self, at: int) -> None:
         self._left -= 1
@@ -140,83 +141,80 @@ class _Reader:
             raise Refusal("a number where a message belongs")
         return value
 
-    def text(self, value: Any) -> str:
-        start, end = self.span(value)
-        if end - start > 1024:
-            raise Refusal(f"a name of {end - start:,} bytes", start)
-        return str(self.data[start:end], "utf-8", "replace")
+    def texts(self, values: list[Any]) -> list[str]:
+        """Returns the names in a repeated field."""
+        spans = [self.span(value) for value in values]
+        for start, end in spans:
+            if end - start > 1024:
+                raise Refusal(f"a name of {end - start:,} bytes", start)
+        return [str(self.data[start:end], "utf-8", "replace") for start, end in spans]
 
-    def numbers(self, value: Any) -> list[int]:
-        """Returns a repeated integer, packed or not, as 64 bits with their sign."""
-        found = []
-        if isinstance(value, Span):
+    def text(self, values: list[Any]) -> str:
+        """Returns the last name in a field, '' by default."""
+        return ["", *self.texts(values)][-1]
+
+    def numbers(self, values: list[Any]) -> list[int]:
+        """Returns the signed 64-bit integers in a repeated field, packed or not."""
+        numbers = []
+        for value in values:
+            if not isinstance(value, Span):
+                numbers.append(value)
+                continue
             at = value.start
             while at < value.end:
                 self.spend(at)
                 number, at = self.varint(at, value.end)
-                found.append(number)
-        else:
-            found.append(value)
-        return [number - (number >> 63 << 64) for number in found]
+                numbers.append(number)
+        return [number - (number >> 63 << 64) for number in numbers]
 
 
 def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
-    """Returns name and place of a TensorProto."""
-    fields = collections.defaultdict(list)
-    for number, value, _ in reader.fields(span):
-        fields[number].append(value)
+    """Returns name and content of a TensorProto."""
+    fields = reader.grouped(span)
     if fields[13] or 1 in fields[14]:
         raise Refusal(
-            "its weights lie in another file",
+            "its weights are in another file",
             span.start,
             "save it as one file (save_as_external_data=False)",
         )
-    if odd := [number for number in (3, 5, 6, 11) if fields[number]]:
-        raise Refusal(f"TensorProto field {odd[0]}", span.start, "export it as float32")
-    name = reader.text(fields[8][-1]) if fields[8] else ""
+    if unsupported := [number for number in (3, 5, 6, 11) if fields[number]]:
+        reason = f"TensorProto field {unsupported[0]}"
+        raise Refusal(reason, span.start, "export it as float32")
+    name = reader.text(fields[8])
     kind = fields[2][-1] if fields[2] else 0
-    shape = [length for value in fields[1] for length in reader.numbers(value)]
-    integers = [number for value in fields[7] for number in reader.numbers(value)]
+    shape = tuple(reader.numbers(fields[1]))
+    integers = reader.numbers(fields[7])
     # float_data, raw_data, double_data
-    places = [(field, value) for field in (4, 9, 10) for value in fields[field]]
-    if len(places) + bool(integers) > 1:
-        raise Refusal(f"{shown(name)} is in {len(places)} pieces", span.start)
-    dtype = _TYPES.get(kind)
-    if dtype is None:
-        raise Refusal(
-            f"{shown(name)} is of ONNX type {shown(kind)}", span.start, "export float32"
-        )
+    contents = [(field, value) for field in (4, 9, 10) for value in fields[field]]
+    if len(contents) + bool(integers) > 1:
+        raise Refusal(f"{shown(name)} is in {len(contents)} pieces", span.start)
+    if kind not in _TYPES:
+        reason = f"{shown(name)} is of ONNX type {shown(kind)}"
+        raise Refusal(reason, span.start, "export float32")
     if not all(0 <= length < 1 << 48 for length in shape):
-        raise Refusal(f"{shown(name)} has shape {shown(str(shape))}", span.start)
-    due = size(tuple(shape), dtype.itemsize)
-    content, start, length, typed = reader.data, span.start, 0, kind
-    if places:
-        field, place = places[0]
-        start, end = reader.span(place)
-        length, typed = end - start, {4: 1, 10: 11}.get(field, kind)
+        raise Refusal(f"{shown(name)} has shape {shown(str([*shape]))}", span.start)
+    dtype = _TYPES[kind]
+    expected = size(shape, dtype.itemsize)
+    data, start, length, stored_kind = reader.data, span.start, 0, kind
+    if contents:
+        field, content = contents[0]
+        start, end = reader.span(content)
+        length, stored_kind = end - start, {4: 1, 10: 11}.get(field, kind)
     elif kind == 7:
-        content = memoryview(np.array(integers, "<i8").tobytes())
-        start, length = 0, len(content)
-    if length != due or typed != kind:
-        raise Refusal(
-            f"{shown(name)} holds {length:,} bytes, not {dtype} {tuple(shape)}",
-            span.start,
-        )
-    return name, contiguous(content, dtype, start, tuple(shape))
+        data = memoryview(np.array(integers, "<i8").tobytes())
+        start, length = 0, len(data)
+    if length != expected or stored_kind != kind:
+        reason = f"{shown(name)} holds {length:,} bytes, not {dtype} {shape}"
+        raise Refusal(reason, span.start)
+    return name, contiguous(data, dtype, start, shape)
 
 
 def _node_names(reader: _Reader, span: Span) -> dict[str, str]:
-    """Returns anonymous initialisers with the names that the module of a node gives."""
-    inputs, scope, operator = [], "", ""
-    for number, value, _ in reader.fields(span):
-        if number == 1:
-            inputs.append(reader.text(value))
-        elif number == 3:
-            scope = reader.text(value)
-        elif number == 4:
-            operator = reader.text(value)
-    # "/features/features.0/conv/conv.0/Conv": each level repeats those it goes through.
-    levels = scope.split("/")[1:-1]
+    """Returns names in the module of a node for its anonymous initialisers."""
+    fields = reader.grouped(span)
+    inputs, operator = reader.texts(fields[1]), reader.text(fields[4])
+    # "/features/features.0/conv/conv.0/Conv": a level may repeat the one above.
+    levels = reader.text(fields[3]).split("/")[1:-1]
     module = ".".join(
         level
         for level, below in zip(levels, [*levels[1:], ""])

@@ -1,18 +1,15 @@
-"""Why a weight file is not read; `read_weights` puts the file's name before it."""
+"""Reasons to refuse a weight file; `read_weights` prepends the file name."""
 
 DAMAGED = "the file is damaged or cut short: fetch it again"
-RESAVE = (
-    "in PyTorch, where you trust the file, load it and "
-    "torch.save(model.state_dict(), FILE)"
-)
+RESAVE = "if you trust it, load it in PyTorch and torch.save(model.state_dict(), FILE)"
 
 
 class Refusal(Exception):
-    """A reason to stop reading.
+    """A reason to refuse a file.
 
     Attributes:
-      offset: byte of the file where it showed, if that helps to find it.
-      remedy: what the user can do.
+      offset: byte of the file with the problem, if known.
+      remedy: advice to the user.
     """
 
     def __init__(self, reason: str, offset: int | None = None, remedy: str = DAMAGED):
@@ -22,7 +19,7 @@ class Refusal(Exception):
 
 
 def shown(value: object) -> str:
-    """Returns text of a file for a message: one short printable line."""
+    """Returns a value from a file as one short printable line."""
     if isinstance(value, int) and abs(value) >= 1 << 64:
         return "a number beyond 64 bits"
     if not isinstance(value, str | int | bytes | float | None):

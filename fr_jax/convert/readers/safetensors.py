@@ -8,7 +8,7 @@ import numpy as np
 from fr_jax.convert.readers.refusal import Refusal, shown
 from fr_jax.convert.readers.tensors import Stored, contiguous, size
 
-# The package takes 12 times as much memory as a header of many small tensors.
+# The package needs 12 times the memory of a header with many small tensors.
 _MAX_HEADER = 4 << 20
 _TYPES = {
     "BOOL": np.dtype(bool),
@@ -23,30 +23,30 @@ _TYPES = {
 
 
 def read(path: Path, data: memoryview) -> dict[str, Stored]:
-    """Returns the tensors of a file by name, in the order of their bytes.
+    """Returns the tensors of a file by name, ordered by offset.
 
     Raises:
-      Refusal: for a header that is damaged, or that does not fit the file.
+      Refusal: for a header that is damaged or contradicts the file size.
     """
     from safetensors import SafetensorError, safe_open
 
     length = int.from_bytes(data[:8], "little")
     if length > _MAX_HEADER:
         raise Refusal(f"a header of {length:,} bytes in a file of {len(data):,}", 0)
-    found = {}
+    tensors = {}
     at = 8 + length
     try:
         with safe_open(path, framework="numpy") as file:
-            # They lie one behind the other, without gap or overlap.
+            # The package has checked that tensors are contiguous.
             for name in file.offset_keys():
-                tensor = file.get_slice(name)
-                dtype, shape = _TYPES.get(tensor.get_dtype()), tensor.get_shape()
-                if dtype is None:
-                    kind = shown(tensor.get_dtype())
-                    raise Refusal(f"tensor {shown(name)}: type {kind}", at)
-                found[name] = contiguous(data, dtype, at, tuple(shape))
-                at += size(tuple(shape), dtype.itemsize)
+                entry = file.get_slice(name)
+                kind, shape = entry.get_dtype(), tuple(entry.get_shape())
+                if kind not in _TYPES:
+                    raise Refusal(f"tensor {shown(name)}: type {shown(kind)}", at)
+                length = size(shape, _TYPES[kind].itemsize)
+                tensors[name] = contiguous(data, _TYPES[kind], at, shape)
+                at += length
     except SafetensorError as error:
-        reason = ascii(str(error).rpartition("header: ")[2])[1:-1]  # it may quote names
+        reason = ascii(str(error).rpartition("header: ")[2])[1:-1]  # may quote names
         raise Refusal(f"the header: {reason[:200]}", 8) from None
-    return found
+    return tensors

@@ -1,7 +1,6 @@
-"""Which of the dicts in a checkpoint is the network's state dict."""
+"""The dicts of tensors in a checkpoint."""
 
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
@@ -9,20 +8,21 @@ from fr_jax.convert.readers.torch_objects import Tensor
 
 _MAX_DEPTH = 8
 _MAX_PARTS = 256
-_MAX_PLACE = 256
+_MAX_KEY = 256
 
 
-def state_dicts(found: Any) -> dict[str, dict[str, Tensor]]:
-    """Returns every dict of named tensors in a checkpoint, by its place ("" the root).
+def state_dicts(checkpoint: Any) -> dict[str, dict[str, Tensor]]:
+    """Returns every dict of named tensors in a checkpoint by dotted key ("": the root).
 
-    Optimizer states are left out: their keys are numbers, or under a name with "optim".
+    Optimiser states are left out: they have numbers as keys or are below a key with
+    "optim" in it.
 
     Raises:
-      Refusal: for more places, or longer ones, than a checkpoint has.
+      Refusal: for too many dicts or too long keys.
     """
     parts: dict[str, dict[str, Tensor]] = {}
     seen: set[int] = set()
-    waiting: deque[tuple[Any, tuple[str, ...]]] = deque([(found, ())])
+    waiting: deque[tuple[Any, tuple[str, ...]]] = deque([(checkpoint, ())])
     while waiting:
         node, keys = waiting.popleft()
         if not isinstance(node, dict) or id(node) in seen or len(keys) > _MAX_DEPTH:
@@ -31,28 +31,15 @@ def state_dicts(found: Any) -> dict[str, dict[str, Tensor]]:
         named = [(key, value) for key, value in node.items() if isinstance(key, str)]
         tensors = {key: value for key, value in named if isinstance(value, Tensor)}
         if tensors:
-            place = ".".join(keys)
-            if len(parts) == _MAX_PARTS or place in parts:
+            part = ".".join(keys)
+            if len(parts) == _MAX_PARTS or part in parts:
                 raise Refusal("holds too many dicts of tensors", remedy=RESAVE)
-            if len(place) > _MAX_PLACE or not place.isprintable():
-                raise Refusal(f"a state dict is named {shown(place)}", remedy=RESAVE)
-            parts[place] = tensors
+            if len(part) > _MAX_KEY or not part.isprintable():
+                raise Refusal(f"a state dict is named {shown(part)}", remedy=RESAVE)
+            parts[part] = tensors
         waiting.extend(
             (value, (*keys, key))
             for key, value in named
             if isinstance(value, dict) and "optim" not in key.lower()
         )
     return parts
-
-
-def choose(parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the place of the dict with most tensors, the first of several.
-
-    Their number, not their size: a classifier's one matrix may outweigh its network.
-
-    Raises:
-      Refusal: where there is none.
-    """
-    if not parts:
-        raise Refusal("holds no tensors by name", remedy=RESAVE)
-    return max(parts, key=lambda place: len(parts[place]))

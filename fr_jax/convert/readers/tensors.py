@@ -1,4 +1,4 @@
-"""Tensors as bytes of a file, and the arrays made of them once all are checked."""
+"""Tensors as byte ranges of a file, and their conversion to arrays."""
 
 import math
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from fr_jax.convert.readers.refusal import Refusal, shown
 
 MAX_DIMENSIONS = 32
 MAX_NAME = 1024
-# Arrays may take this much more memory than the file has bytes: half types widen to
-# float32, and few tensors are honest repetitions of one number.
+# Bounds on the memory of all arrays: half types become float32, and views may repeat
+# values.
 _GROWTH = 4
 _SMALL = 16 << 20
 
 
 class Stored(NamedTuple):
-    """Where a tensor's numbers lie: within `data`, as its reader has checked."""
+    """A tensor in `data`; the reader has checked that all its values are inside."""
 
     data: memoryview
     dtype: np.dtype
@@ -29,18 +29,17 @@ class Stored(NamedTuple):
 def contiguous(
     data: memoryview, dtype: np.dtype, offset: int, shape: tuple[int, ...]
 ) -> Stored:
-    """Returns a tensor whose last axis runs fastest."""
-    strides = [dtype.itemsize]
-    for length in shape[:0:-1]:
-        strides.append(strides[-1] * length)
-    return Stored(data, dtype, offset, shape, tuple(strides[::-1][: len(shape)]))
+    """Returns a tensor in row-major order."""
+    steps = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    strides = tuple(step * dtype.itemsize for step in steps)
+    return Stored(data, dtype, offset, shape, strides)
 
 
 def size(shape: tuple[int, ...], itemsize: int) -> int:
-    """Returns how many bytes an array takes.
+    """Returns the number of bytes of an array.
 
     Raises:
-      Refusal: for a shape that no array has.
+      Refusal: for an invalid shape.
     """
     wrong = [length for length in shape if not 0 <= length < 1 << 48]
     if wrong or len(shape) > MAX_DIMENSIONS:
@@ -50,32 +49,31 @@ def size(shape: tuple[int, ...], itemsize: int) -> int:
 
 
 def arrays(stored: Mapping[str, Stored], file_size: int) -> dict[str, np.ndarray]:
-    """Returns an array of its own for every tensor, native, aligned and contiguous.
+    """Returns an array for every tensor: a native, aligned, contiguous copy.
 
-    Floating types become float32, in which every network here computes: float16,
-    bfloat16 and the float8 types exactly, float64 rounded. Other types stay. Names for
-    the same tensor share one array.
+    Floating types become float32: float16, bfloat16 and float8 exactly, float64
+    rounded. Other types stay. Several names of one tensor share one array.
 
     Raises:
-      Refusal: for names that are not text of one line, for more memory than
-        `file_size` warrants, and for float64 beyond float32.
+      Refusal: for names that are not one printable line, for more memory than a file of
+        `file_size` bytes may need, and for float64 values beyond float32.
     """
-    total = 0
     for name in stored:
         if not name or len(name) > MAX_NAME or not name.isprintable():
             raise Refusal(f"a tensor is named {shown(name)}")
     unique = {_identity(tensor): tensor for tensor in stored.values()}
-    for tensor in unique.values():
-        target = _target(tensor.dtype)
-        # Beside an axis of length 0 others may be of any length: they count too.
-        total += size(tuple(max(length, 1) for length in tensor.shape), target.itemsize)
+    # An axis of length 0 counts as 1, so that it does not hide the length of others.
+    total = sum(
+        size(tuple(max(length, 1) for length in shape), _target(dtype).itemsize)
+        for _, dtype, _, shape, _ in unique.values()
+    )
     if total > _GROWTH * file_size + _SMALL:
         raise Refusal(
-            f"the tensors unfold to {total:,} bytes from a file of {file_size:,}",
+            f"the tensors expand to {total:,} bytes from a file of {file_size:,}",
             remedy="save them with .contiguous(), without optimizer or expanded views",
         )
-    made = {identity: _array(tensor) for identity, tensor in unique.items()}
-    return {name: made[_identity(tensor)] for name, tensor in stored.items()}
+    copies = {identity: _array(tensor) for identity, tensor in unique.items()}
+    return {name: copies[_identity(tensor)] for name, tensor in stored.items()}
 
 
 def _identity(tensor: Stored) -> tuple:
@@ -83,7 +81,7 @@ def _identity(tensor: Stored) -> tuple:
 
 
 def _target(dtype: np.dtype) -> np.dtype:
-    # NumPy takes the types of ml_dtypes for raw bytes ("V") or for odd floats.
+    # Types of ml_dtypes have kind "V" or "f".
     return np.dtype(np.float32) if dtype.kind in "fV" else dtype.newbyteorder("=")
 
 
@@ -96,4 +94,4 @@ def _array(tensor: Stored) -> np.ndarray:
         with np.errstate(over="raise", invalid="ignore"):
             return np.array(view, _target(dtype), order="C")
     except FloatingPointError:
-        raise Refusal("a float64 tensor holds numbers beyond float32") from None
+        raise Refusal("a float64 tensor holds values beyond float32") from None

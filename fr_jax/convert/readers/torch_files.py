@@ -1,26 +1,29 @@
-"""What torch.save wrote: zip archives since PyTorch 1.6, bare pickles before."""
+"""Files of torch.save: zip archives since PyTorch 1.6, plain pickles before."""
 
+import functools
 from pickle import UnpicklingError
 from typing import Any
 
-from fr_jax.convert.readers import torch_objects
+import numpy as np
+
 from fr_jax.convert.readers.refusal import DAMAGED, RESAVE, Refusal, shown
-from fr_jax.convert.readers.torch_objects import Part, Storage
+from fr_jax.convert.readers.torch_objects import Part, Storage, Type, find
 from fr_jax.convert.readers.zip_archive import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_SHORT = 100  # opcodes, of the pickles that hold a number or a few
+_SHORT = 100  # opcodes of a pickle with a number or a small dict
 
 
 def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool]:
     """Returns the saved object, and whether its storages are big-endian.
 
     Args:
-      folder: the name, with a slash, that all entries begin with.
+      folder: prefix of all entries, with a slash.
 
     Raises:
-      Refusal: for anything but data, and for storages that do not fit their entries.
+      Refusal: for objects other than data, and for storages whose length differs from
+        that of their entry.
     """
     if f"{folder}constants.pkl" in archive.entries:
         raise Refusal(
@@ -29,62 +32,55 @@ def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool
         )
     for name, entry in archive.entries.items():
         if entry.deflated:
-            raise Refusal(
-                f"{shown(name)} is compressed, which PyTorch never does",
-                entry.offset,
-                "unpack it and zip it again without compression (zip -0)",
-            )
+            reason = f"{shown(name)} is compressed, which PyTorch never does"
+            remedy = "unpack it and zip it again without compression (zip -0)"
+            raise Refusal(reason, entry.offset, remedy)
     order = "little"
     if f"{folder}byteorder" in archive.entries:
         order = str(archive.read(f"{folder}byteorder")[:10], "latin1")
         if order not in ("little", "big"):
             raise Refusal(f"byte order {shown(order)}")
-    verified: set[str] = set()
+    read = functools.cache(archive.read)  # several tensors may share a storage
 
     def load(identity: Any) -> Part:
-        kind, key, length, _ = _identity(identity)
+        dtype, key, length, _ = _storage(identity)
         name = f"{folder}data/{key}"
         if name not in archive.entries:
             raise Refusal(f"no entry {shown(name)} in the archive")
-        dtype = torch_objects.storage_type(kind, length)
         entry = archive.entries[name]
         if entry.size != length * dtype.itemsize:
-            raise Refusal(
-                f"storage {shown(key)} has {entry.size:,} bytes, not {length:,} {dtype}"
-            )
-        if name not in verified:
-            archive.read(name)  # its checksum
-            verified.add(name)
+            size = f"{entry.size:,} bytes, not {length:,} {dtype}"
+            raise Refusal(f"storage {shown(key)} has {size}")
+        read(name)  # verifies the checksum
         return Part(Storage(dtype, length, entry.offset), 0, length)
 
     entry = archive.entries[f"{folder}data.pkl"]
-    archive.read(entry.name)
+    archive.read(entry.name)  # verifies the checksum
     end = entry.offset + entry.size
-    found, _ = _unpickled(data, entry.offset, end, load=load)
-    return found, order == "big"
+    saved, _ = _unpickled(data, entry.offset, end=end, load=load)
+    return saved, order == "big"
 
 
 def read_legacy(data: memoryview) -> Any:
-    """Returns the object saved by PyTorch 0.1 to 1.5, little-endian.
+    """Returns the object saved by PyTorch 0.1 to 1.5 on a little-endian machine.
 
-    Five pickles (magic number, protocol, system, object, keys of the storages), then
-    each storage: its length as int64, and its numbers.
+    The file has five pickles (magic number, protocol, system, object, keys of the
+    storages), then each storage: its length as int64, and its values.
 
     Raises:
-      Refusal: for anything but data, and for storages that do not fit the file.
+      Refusal: for objects other than data, and for storages that do not fit the file.
     """
     storages: dict[str, Storage] = {}
 
     def load(identity: Any) -> Part:
-        kind, key, length, view = _identity(identity)
-        dtype = torch_objects.storage_type(kind, length)
+        dtype, key, length, view = _storage(identity)
         storage = storages.setdefault(key, Storage(dtype, length))
         if storage.dtype != dtype or storage.length != length:
             raise Refusal(f"storage {shown(key)} is described in two ways")
         if view is None:
             return Part(storage, 0, length)
         if type(view) is not tuple or len(view) != 3:
-            raise Refusal("a view without a place")
+            raise Refusal("a view without an offset")
         _, first, count = view
         for number in (first, count):
             if type(number) is not int or not 0 <= number <= length:
@@ -93,77 +89,74 @@ def read_legacy(data: memoryview) -> Any:
             raise Refusal(f"a view to {first + count:,} of a storage of {length:,}")
         return Part(storage, first, count)
 
-    end = len(data)
-    magic, at = _unpickled(data, 0, end, max_opcodes=_SHORT)
+    magic, at = _unpickled(data, 0, max_opcodes=_SHORT)
     if magic != MAGIC:
         raise Refusal("not PyTorch's magic number", 0)
-    protocol, at = _unpickled(data, at, end, max_opcodes=_SHORT)
+    protocol, at = _unpickled(data, at, max_opcodes=_SHORT)
     if protocol != _PROTOCOL:
         raise Refusal(f"PyTorch's serialisation protocol {shown(protocol)}", 0)
-    system, at = _unpickled(data, at, end, max_opcodes=_SHORT)
+    system, at = _unpickled(data, at, max_opcodes=_SHORT)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refusal("written on a big-endian machine", 0, RESAVE)
-    found, at = _unpickled(data, at, end, load=load)
-    keys, at = _unpickled(data, at, end)
+    saved, at = _unpickled(data, at, load=load)
+    keys, at = _unpickled(data, at)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise Refusal("no list of storages after the object", at)
     for key in keys:
-        at = _place(data, at, key, storages)
+        at = _locate(data, at, key, storages)
     if missing := [key for key, storage in storages.items() if storage.offset is None]:
         raise Refusal(f"storage {shown(missing[0])} is not in the file", at)
-    if at != end:
-        raise Refusal(f"{end - at:,} stray bytes after the last storage", at)
-    return found
+    if at != len(data):
+        raise Refusal(f"{len(data) - at:,} stray bytes after the last storage", at)
+    return saved
 
 
-def _unpickled(
-    data: memoryview, start: int, end: int, **options: Any
-) -> tuple[Any, int]:
-    """Returns the object of the pickle that starts at `start`, and where it ended."""
+def _unpickled(data: memoryview, start: int, **options: Any) -> tuple[Any, int]:
+    """Returns the object of the pickle at byte `start`, and the byte after it."""
     from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
-    find = torch_objects.find
-    unpickler = Unpickler(data, find, start=start, end=end, **options)
+    unpickler = Unpickler(data, find, start=start, **options)
     try:
         return unpickler.run(), unpickler.at
     except UnpicklingError as error:
         remedy = RESAVE if isinstance(error, UnsafePickle) else DAMAGED
         raise Refusal(str(error), unpickler.opcode_at, remedy) from None
-    except Refusal as refusal:  # by what a name stands for
+    except Refusal as refusal:  # raised by a replacement of a name
         if refusal.offset is None:
             refusal.offset = unpickler.opcode_at
         raise
 
 
-def _place(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -> int:
-    """Notes where a storage lies; returns where the next one starts."""
+def _locate(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -> int:
+    """Sets the offset of a storage; returns the byte after the storage."""
     storage = storages.get(key)
     if storage is None or storage.offset is not None:
-        raise Refusal(f"storage {shown(key)} is not wanted, or twice", at)
-    if len(data) - at < 8:
-        raise Refusal(f"storage {shown(key)} lies beyond the end", at)
+        raise Refusal(f"storage {shown(key)} is unused or repeated", at)
+    left = len(data) - at - 8
+    if left < 0:
+        raise Refusal(f"storage {shown(key)} is beyond the end", at)
     length = int.from_bytes(data[at : at + 8], "little", signed=True)
-    end = at + 8 + storage.length * storage.dtype.itemsize
-    if length != storage.length or end > len(data):
-        raise Refusal(
-            f"storage {shown(key)} has {length:,} elements, {storage.length:,} are due "
-            f"and {len(data) - at - 8:,} bytes left",
-            at,
-        )
+    size = storage.length * storage.dtype.itemsize
+    if length != storage.length or size > left:
+        due = f"{storage.length:,} are due and {left:,} bytes left"
+        raise Refusal(f"storage {shown(key)} has {length:,} elements, {due}", at)
     storage.offset = at + 8
-    return end
+    return storage.offset + size
 
 
-def _identity(identity: Any) -> tuple[Any, str, Any, Any]:
-    """Returns type, key, length and view of a persistent id.
+def _storage(identity: Any) -> tuple[np.dtype, str, int, Any]:
+    """Returns type, key, length and view of the storage in a persistent id.
 
-    That is ('storage', type, key, device, length), and in old files a view or None.
+    A persistent id is ('storage', type, key, device, length), in old files with a sixth
+    item: a view or None.
     """
     match identity if type(identity) is tuple else ():
         case ("module", *_):
             raise Refusal("holds a whole module and its source", remedy=RESAVE)
-        case ("storage", kind, str(key), _, length):
-            return kind, key, length, None
-        case ("storage", kind, str(key), _, length, view):
-            return kind, key, length, view
+        case ("storage", kind, str(key), _, length, *view) if len(view) < 2:
+            if not isinstance(kind, Type):
+                raise Refusal("a storage without a type")
+            if type(length) is not int or not 0 <= length < 1 << 48:
+                raise Refusal(f"a storage of {shown(length)} elements")
+            return kind.dtype, key, length, view[0] if view else None
     raise Refusal("a persistent id that names no storage")

@@ -1,8 +1,8 @@
-"""The few names that state dicts ask for, and what they stand for here.
+"""The names that a pickled state dict may use, and their replacements.
 
-A tensor in a PyTorch pickle is a call of `_rebuild_tensor_v2` with a storage (named by
-a persistent id), an offset, a shape and strides. Everything is checked when it is
-named, against what the storage says it holds; the storage is checked against the file.
+A tensor in a PyTorch pickle is a call of `_rebuild_tensor_v2` with a storage (given by
+a persistent id), an offset, a shape and strides. These are checked against the stated
+length of the storage, and the storage against the file.
 """
 
 import re
@@ -17,22 +17,22 @@ from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, MAX_NAME, Stored
 
 
 class Type(NamedTuple):
-    """A storage class or torch.dtype; neither can be called."""
+    """A storage class or torch.dtype. Not callable."""
 
     dtype: np.dtype
 
 
 @dataclass
 class Storage:
-    """Numbers in the file. The legacy format says only at its end where they are."""
+    """Values in the file. In the legacy format the offset follows the objects."""
 
     dtype: np.dtype
     length: int
-    offset: int | None = None  # bytes of the file
+    offset: int | None = None  # in the file, in bytes
 
 
 class Part(NamedTuple):
-    """A run of a storage: all of it, but for the legacy format's views."""
+    """A range of a storage: all of it, except for views in the legacy format."""
 
     storage: Storage
     first: int
@@ -42,14 +42,14 @@ class Part(NamedTuple):
 class Tensor(NamedTuple):
     part: Part
     dtype: np.dtype
-    offset: int  # elements of dtype after the part's first
+    offset: int  # elements of dtype from the start of the part
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # elements
 
-    def stored(self, data: memoryview, *, big_endian: bool) -> Stored:
-        """Returns where the numbers are, once the storage has its place."""
+    def stored(self, data: memoryview, big_endian: bool) -> Stored:
+        """Returns the tensor as bytes of the file."""
         storage = self.part.storage
-        assert storage.offset is not None  # all are placed before tensors are asked for
+        assert storage.offset is not None  # set by the readers
         if big_endian and self.dtype.kind == "V":
             raise Refusal(f"big-endian {self.dtype}", storage.offset, RESAVE)
         start = storage.offset + self.part.first * storage.dtype.itemsize
@@ -77,7 +77,7 @@ _TYPES = {
     "ComplexFloat": np.complex64,
     "ComplexDouble": np.complex128,
 }
-# As torch, NumPy and ml_dtypes call them alike.
+# Types with equal names in torch and in NumPy or ml_dtypes.
 _DTYPES = (
     *("float16", "float32", "float64", "complex64", "complex128", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -93,16 +93,15 @@ def _ordered_dict(arguments: tuple) -> dict:
         for pair in pairs
     ):
         raise Refusal("an OrderedDict of something other than pairs")
-    made = {name: value for name, value in pairs if len(name) <= MAX_NAME}
-    pairs.clear()  # a stream may name one list any number of times
-    return made
+    items = {name: value for name, value in pairs if len(name) <= MAX_NAME}
+    pairs.clear()  # bounds the work if a pickle passes one list many times
+    return items
 
 
 def _rebuild(arguments: tuple, dtype: np.dtype | None = None) -> Tensor:
     if len(arguments) < 4 or not isinstance(arguments[0], Part):
         raise Refusal("a tensor without a storage")
     part, offset, shape, strides = arguments[:4]
-    dtype = dtype or part.storage.dtype
     if type(shape) is not tuple or type(strides) is not tuple:
         raise Refusal("a tensor whose shape or strides are no tuple")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
@@ -110,13 +109,14 @@ def _rebuild(arguments: tuple, dtype: np.dtype | None = None) -> Tensor:
     for number in (offset, *shape, *strides):
         if type(number) is not int or not 0 <= number < 1 << 48:
             raise Refusal(f"{shown(number)} as offset, shape or stride of a tensor")
+    dtype = dtype or part.storage.dtype
+    if 0 in shape:  # has no values to be out of bounds
+        return Tensor(part, dtype, 0, shape, (0,) * len(shape))
     steps = sum((length - 1) * stride for length, stride in zip(shape, strides))
     end = (offset + steps + 1) * dtype.itemsize
-    holds = part.length * part.storage.dtype.itemsize
-    if 0 not in shape and end > holds:
-        raise Refusal(f"a tensor reaches to byte {end:,} of a storage of {holds:,}")
-    if 0 in shape:  # wherever that is
-        offset, strides = 0, (0,) * len(shape)
+    size = part.length * part.storage.dtype.itemsize
+    if end > size:
+        raise Refusal(f"a tensor reaches to byte {end:,} of a storage of {size:,}")
     return Tensor(part, dtype, offset, shape, strides)
 
 
@@ -155,8 +155,8 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _ordered_dict,
 }
 
-# Settings and counters that trainers save beside the tensors. They become empty dicts:
-# the classes themselves are never looked up.
+# Settings and counters in checkpoints. Their objects become empty dicts; the classes
+# are never imported.
 _INERT = re.compile(
     r"torch\.device|_codecs\.encode|collections\.(defaultdict|Counter)"
     r"|(builtins|__builtin__)\.(list|dict|tuple|set|frozenset|bytearray|str|bool|int"
@@ -172,25 +172,16 @@ _INERT = re.compile(
 
 
 def find(module: str, name: str) -> Any:
-    """Returns what a name in a state dict stands for.
+    """Returns the replacement of a name in a pickle.
 
     Raises:
-      Refusal: for every other name, with the name.
+      Refusal: for a name that no state dict needs.
     """
-    if found := _NAMES.get((module, name)):
-        return found
+    if (module, name) in _NAMES:
+        return _NAMES[module, name]
     full = f"{module}.{name}"
     if "." not in name and len(full) < 200 and _INERT.fullmatch(full):
         return lambda arguments: {}
     if module.startswith("torch.nn."):
         raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
     raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)
-
-
-def storage_type(kind: Any, length: Any) -> np.dtype:
-    """Returns the type of the numbers that a persistent id announces."""
-    if not isinstance(kind, Type):
-        raise Refusal("a storage without a type")
-    if type(length) is not int or not 0 <= length < 1 << 48:
-        raise Refusal(f"a storage of {shown(length)} elements")
-    return kind.dtype

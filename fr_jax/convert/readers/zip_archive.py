@@ -1,7 +1,7 @@
-"""Zip archives, with `zipfile` reading the directory and every entry of it checked.
+"""Zip archives: `zipfile` reads the directory, and every entry is checked.
 
-What torch.save and np.savez never write (encryption, several disks, names out of the
-archive, overlapping or repeated entries, two headers that differ) is refused. Stored
+Features that torch.save and np.savez never use (encryption, several disks, paths out of
+the archive, overlapping or repeated entries, contradictory headers) are refused. Stored
 entries are views of the file.
 """
 
@@ -16,13 +16,13 @@ from typing import NamedTuple
 from fr_jax.convert.readers.refusal import Refusal, shown
 
 MAX_ENTRIES = 10_000
-_MAX_DIRECTORY = 1 << 20  # bytes: what that many entries take
+_MAX_DIRECTORY = 1 << 20  # bytes, for that many entries
 _END = struct.Struct("<4s4H2IH")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENCRYPTED = 1 | 1 << 6 | 1 << 13
 _SIZES_FOLLOW, _UTF_8 = 1 << 3, 1 << 11
-_WIDE = 0xFFFFFFFF  # "see the zip64 field"
-# Deflated entries may unfold to this much; trained weights hardly shrink at all.
+_WIDE = 0xFFFFFFFF  # the value is in the zip64 field
+# Bounds on the inflated size; trained weights hardly compress.
 _GROWTH = 4
 _SMALL = 16 << 20
 
@@ -33,11 +33,11 @@ class Entry(NamedTuple):
     checksum: int
     offset: int  # of the first byte of data, in the file
     stored: int  # bytes in the file
-    size: int  # bytes once unfolded
+    size: int  # bytes when inflated
 
 
 class _Capped(io.FileIO):
-    """A file of which a directory of bounded size is read, and no longer one."""
+    """A file that refuses to read a directory beyond the size limit."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _MAX_DIRECTORY:
@@ -70,67 +70,62 @@ class Archive:
                 raise Refusal(f"two entries are named {shown(entry.name)}", at)
             self.entries[entry.name] = entry
             spans.append((info.header_offset, entry.offset + entry.stored))
-        unfolded = sum(entry.size for entry in self.entries.values())
-        if unfolded > _GROWTH * len(data) + _SMALL:
-            raise Refusal(
-                f"the archive would unfold from {len(data):,} to {unfolded:,} bytes",
-                remedy="save it without compression",
-            )
+        inflated = sum(entry.size for entry in self.entries.values())
+        if inflated > _GROWTH * len(data) + _SMALL:
+            sizes = f"from {len(data):,} to {inflated:,} bytes"
+            remedy = "save it without compression"
+            raise Refusal(f"the archive would inflate {sizes}", remedy=remedy)
         spans.sort()
         for (_, end), (start, _) in zip(spans, [*spans[1:], (directory, 0)]):
             if end > start:
                 raise Refusal("an entry reaches into the next", start)
 
     def read(self, name: str) -> memoryview:
-        """Returns the bytes of an entry: of the file itself where they are stored.
+        """Returns the bytes of an entry; a view of the file if it is not compressed.
 
         Raises:
-          Refusal: for a wrong checksum, or for an entry that unfolds to more than it
-            says or than a weight file does.
+          Refusal: for a wrong checksum or inflated size.
         """
         entry = self.entries[name]
         content = self._data[entry.offset : entry.offset + entry.stored]
         if entry.deflated:
             content = memoryview(_inflated(content, entry))
-        # torch.save leaves the checksum out where it is told to, for speed.
+        # torch.save can omit checksums, for speed.
         if entry.checksum and zlib.crc32(content) != entry.checksum:
             raise Refusal(f"the checksum of {shown(name)} is wrong", entry.offset)
         return content
 
     def _check_end(self, at: int, count: int) -> None:
-        """Raises a Refusal for an end that contradicts the directory's `count`."""
+        """Raises a Refusal if the end record contradicts the directory's `count`."""
         magic, disk, first_disk, here, total, *_ = _END.unpack_from(self._data, at)
         if magic != b"PK\5\6":
             raise Refusal("bytes after the end of the zip archive", at)
         if disk or first_disk or here != total:
             raise Refusal("a zip archive of several disks", at)
         if self._data[max(at - 20, 0) : at][:4] == b"PK\6\7" and total == 0xFFFF:
-            total = count  # zip64 has its own number, which zipfile goes by
+            total = count  # zipfile reads the number of entries from the zip64 record
         if total != count or not 0 < count <= MAX_ENTRIES:
-            raise Refusal(
-                f"a zip archive of {total:,} entries; {count:,} are listed", at
-            )
+            listed = f"{total:,} entries; {count:,} are listed"
+            raise Refusal(f"a zip archive of {listed}", at)
 
     def _entry(self, info: zipfile.ZipInfo, directory: int) -> Entry:
         name, at, method = info.orig_filename, info.header_offset, info.compress_type
         _check_name(name)
         deflated = method == zipfile.ZIP_DEFLATED
-        if info.flag_bits & _ENCRYPTED or (
-            method != zipfile.ZIP_STORED and not deflated
-        ):
-            raise Refusal(
-                f"{shown(name)} is encrypted or packed by method {method}",
-                remedy="unpack it with the tool that made it and zip it without",
-            )
+        supported = deflated or method == zipfile.ZIP_STORED
+        if info.flag_bits & _ENCRYPTED or not supported:
+            reason = f"{shown(name)} is encrypted or packed by method {method}"
+            remedy = "unpack it with the tool that wrote it and zip it without"
+            raise Refusal(reason, remedy=remedy)
         stored, size = info.compress_size, info.file_size
         if not deflated and stored != size:
             raise Refusal(f"{shown(name)} has two sizes, {stored:,} and {size:,}")
         if not 0 <= at <= directory - _LOCAL.size:
-            raise Refusal(f"the header of {shown(name)} lies outside the archive")
+            raise Refusal(f"the header of {shown(name)} is outside the archive")
         return Entry(name, deflated, info.CRC, self._offset(info), stored, size)
 
     def _offset(self, info: zipfile.ZipInfo) -> int:
-        """Returns where an entry's data start, if its own header agrees."""
+        """Returns the offset of an entry's data after checking its local header."""
         at = info.header_offset
         header = _LOCAL.unpack_from(self._data, at)
         magic, _, flags, method, _, _, *counts, name_length, extra_length = header
@@ -140,15 +135,14 @@ class Archive:
         agrees &= (flags, method) == (info.flag_bits, info.compress_type)
         if not flags & _SIZES_FOLLOW:
             expected = info.CRC, info.compress_size, info.file_size
-            for here, there in zip(counts, expected):
-                agrees &= here in (there, _WIDE)
+            agrees &= all(n in (value, _WIDE) for n, value in zip(counts, expected))
         if not agrees:
             raise Refusal(f"{shown(info.orig_filename)} is described in two ways", at)
         return start + name_length + extra_length
 
 
 def _check_name(name: str) -> None:
-    # A folder's own entry ends in a slash.
+    # The entry of a folder ends in a slash.
     parts = name.removesuffix("/").split("/")
     if (
         re.search(r"^[A-Za-z]:|\\", name)
@@ -161,12 +155,10 @@ def _check_name(name: str) -> None:
 def _inflated(content: memoryview, entry: Entry) -> bytes:
     decoder = zlib.decompressobj(-15)
     try:
-        unfolded = decoder.decompress(content, entry.size + 1)
+        inflated = decoder.decompress(content, entry.size + 1)
     except zlib.error as error:
         raise Refusal(f"{shown(entry.name)}: {error}", entry.offset) from None
-    if len(unfolded) != entry.size or not decoder.eof:
-        raise Refusal(
-            f"{shown(entry.name)} unfolds to other than its {entry.size:,} bytes",
-            entry.offset,
-        )
-    return unfolded
+    if len(inflated) != entry.size or not decoder.eof:
+        reason = f"{shown(entry.name)} does not inflate to its {entry.size:,} bytes"
+        raise Refusal(reason, entry.offset)
+    return inflated

@@ -1,11 +1,11 @@
 """IR and IR-SE: the backbone of InsightFace_Pytorch, Inter-Prototype, CurricularFace
-and, with a BatchNorm more in each block, of AdaFace.
+and, with an additional BatchNorm in each block, of AdaFace.
 
 Deng et al., ArcFace (CVPR 2019), with the squeeze-and-excitation of Hu et al. (CVPR
 2018); Huang et al., CurricularFace (CVPR 2020); Kim et al., AdaFace (CVPR 2022). Unlike
-IResNet, a shortcut between equal channels is a strided slice without parameters. Some
-of the published networks normalise their output; here, as everywhere, the embedding is
-raw, and its length is AdaFace's quality.
+in IResNet, a shortcut between equal channels is a strided slice without parameters.
+Deviation: some published networks normalise their output; here the embedding is raw,
+and its norm is AdaFace's quality.
 """
 
 import functools
@@ -61,16 +61,16 @@ class Block(nn.Module):
 
 
 class IR(layers.Backbone):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
     Attributes:
-      stage_sizes: blocks in each of the four stages.
-      squeeze: channel reduction of the squeeze-and-excitation; 0 leaves it out.
+      stage_sizes: number of blocks in each of the four stages.
+      squeeze: channel reduction of the squeeze-and-excitation; 0: none.
       middle_norm: a BatchNorm between the first convolution and PReLU (AdaFace).
       affine_end: the last BatchNorm learns a scale and a bias.
-      conv_init, squeeze_init, dense_init: of the kernels; `squeeze_init` of the first
-        of the two in a squeeze-and-excitation, `dense_init` of the last layer.
-      The others are those of `layers.Backbone`.
+      conv_init, squeeze_init, dense_init: initialisers of the convolutions, of the
+        first kernel in each squeeze-and-excitation, and of the last layer.
+      For the others see `layers.Backbone`.
     """
 
     stage_sizes: Sequence[int] = STAGES[50]
@@ -86,10 +86,9 @@ class IR(layers.Backbone):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         norm = self.norm()
+        conv = functools.partial(layers.Conv, init=self.conv_init, dtype=self.dtype)
         channels = [round(c * self.width) for c in (64, 128, 256, 512)]
-        x = layers.Conv(
-            channels[0], 3, init=self.conv_init, dtype=self.dtype, name="input_conv"
-        )(x)
+        x = conv(channels[0], 3, name="input_conv")(x)
         x = layers.PReLU(name="input_prelu")(norm(name="input_bn")(x, train))
         block = self.block(
             Block,
@@ -104,15 +103,9 @@ class IR(layers.Backbone):
             for blocks, features in zip(self.stage_sizes, channels)
             for index in range(blocks)
         ]
-        for index, (features, stride) in enumerate(plan):
-            x = block(features, stride, name=f"body_{index}")(x, train)
+        for number, (features, stride) in enumerate(plan):
+            x = block(features, stride, name=f"body_{number}")(x, train)
         x = norm(name="out_bn")(x, train)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = layers.flat(x)
-        x = layers.Dense(
-            self.embedding_size,
-            init=self.dense_init,
-            bias_init=self.dense_bias_init,
-            name="fc",
-        )(x)
+        dense = {"init": self.dense_init, "bias_init": self.dense_bias_init}
+        x = self.last_layer(x, train, **dense)
         return norm(use_affine=self.affine_end, name="out_bn1d")(x, train)

@@ -1,8 +1,8 @@
-"""IResNet 18/34/50/100/200: the backbone of arcface_torch and of MagFace.
+"""IResNet 18/34/50/100/200: the backbone of arcface_torch and MagFace.
 
 Deng et al., ArcFace (CVPR 2019), section 3; Meng et al., MagFace (CVPR 2021). A block
-is BN - conv3x3 - BN - PReLU - conv3x3 (with the stride) - BN plus a shortcut, with no
-activation after the sum.
+is BN - conv3x3 - BN - PReLU - conv3x3 (with the stride) - BN plus a shortcut, without
+an activation after the sum.
 """
 
 import functools
@@ -47,15 +47,15 @@ class Block(nn.Module):
 
 
 class IResNet(layers.Backbone):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
     Attributes:
-      stage_sizes: blocks in each of the four stages.
-      channel_dropout: dropout drops whole channels.
+      stage_sizes: number of blocks in each of the four stages.
+      channel_dropout: dropout of whole channels.
       bn_momentum: weight of the old running value.
       frozen_scale: the scale of the last BatchNorm gets no gradient (arcface_torch).
-      The others are those of `layers.Backbone`; `width` is a factor on the channels
-      (64, 128, 256, 512).
+      width: factor on the channels (64, 128, 256, 512).
+      For the others see `layers.Backbone`.
     """
 
     stage_sizes: Sequence[int] = STAGES[50]
@@ -79,8 +79,5 @@ class IResNet(layers.Backbone):
                 name = f"layer{stage}_{index}"
                 x = block(features, stride, name=name)(x, train)
         x = norm(name="bn2")(x, train)
-        axes = (1, 2) if self.channel_dropout else ()
-        x = nn.Dropout(self.dropout, axes, deterministic=not train)(x)
-        x = layers.flat(x)
-        x = layers.Dense(self.embedding_size, name="fc")(x)
+        x = self.last_layer(x, train, (1, 2) if self.channel_dropout else ())
         return norm(name="features", frozen_scale=self.frozen_scale)(x, train)

@@ -14,16 +14,14 @@ from fr_jax.models import layers
 
 Array = jax.Array
 
-# (features, channels the strided block expands to, residual blocks that follow, which
-# expand to twice their features)
+# (features, expanded channels of the strided block, number of residual blocks after it,
+# whose expansion is 2)
 STAGES = ((64, 128, 4), (128, 256, 6), (128, 512, 2))
-
-
 _ACTIVATIONS = {"relu": nn.relu, "relu6": nn.relu6, "none": lambda x: x}
 
 
 class ConvUnit(nn.Module):
-    """Convolution, BatchNorm, and 'prelu', 'relu', 'relu6' or 'none'."""
+    """Convolution, BatchNorm and an activation: 'prelu', 'relu', 'relu6' or 'none'."""
 
     features: int
     kernel: int
@@ -55,7 +53,7 @@ class Bottleneck(nn.Module):
     """1x1 expansion, 3x3 depthwise, 1x1 projection; `residual` adds the input.
 
     Attributes:
-      expanded: features of the middle.
+      expanded: channels between the three units.
       names: of the three units.
     """
 
@@ -82,10 +80,10 @@ class Bottleneck(nn.Module):
 
 
 class MobileFaceNet(layers.Backbone):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
-    The global depthwise convolution takes whatever map is left: 7x7 of 112x112 pixels.
-    Attributes as in `layers.Backbone`; the published network has no dropout.
+    The global depthwise convolution covers the last map, 7x7 for 112x112 pixels. For
+    the attributes see `layers.Backbone`; the published network has no dropout.
     """
 
     @nn.compact
@@ -107,7 +105,4 @@ class MobileFaceNet(layers.Backbone):
         x = unit(last, 1, name="head_conv")(x, train)
         whole = functools.partial(unit, groups=last, padding=0, activation="none")
         x = whole(last, x.shape[1], name="head_dw")(x, train)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = layers.flat(x)
-        x = layers.Dense(self.embedding_size, use_bias=False, name="fc")(x)
-        return norm(name="bn")(x, train)
+        return norm(name="bn")(self.last_layer(x, train, use_bias=False), train)

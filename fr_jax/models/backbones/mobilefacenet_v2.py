@@ -1,8 +1,8 @@
-"""MobileFaceNet in the style of MobileNet-V2: clipped ReLUs in place of PReLU.
+"""MobileFaceNet in the style of MobileNet-V2: ReLU6 in place of PReLU.
 
-Chen et al., MobileFaceNets (CCBR 2018), as foamliu/MobileFaceNet builds it: inverted
-residuals of Sandler et al., MobileNetV2 (CVPR 2018), between the stem and the global
-depthwise convolution of MobileFaceNet.
+Chen et al., MobileFaceNets (CCBR 2018), in the version of foamliu/MobileFaceNet:
+inverted residuals of Sandler et al., MobileNetV2 (CVPR 2018), between the stem and the
+global depthwise convolution of MobileFaceNet.
 """
 
 import functools
@@ -26,10 +26,10 @@ STAGES = (
 
 
 class MobileFaceNetV2(layers.Backbone):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
-    The global depthwise convolution takes whatever map is left: 7x7 of 112x112 pixels.
-    Attributes as in `layers.Backbone`; the published network has no dropout.
+    The global depthwise convolution covers the last map, 7x7 for 112x112 pixels. For
+    the attributes see `layers.Backbone`; the published network has no dropout.
     """
 
     embedding_size: int = 128
@@ -63,7 +63,4 @@ class MobileFaceNetV2(layers.Backbone):
         x = clipped(last, 1, name="head")(x, train)
         whole = functools.partial(clipped, groups=last, padding=0, activation="none")
         x = whole(last, x.shape[1], name="global")(x, train)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = layers.flat(x)
-        x = layers.Dense(self.embedding_size, name="fc")(x)
-        return norm(name="bn")(x, train)
+        return norm(name="bn")(self.last_layer(x, train), train)

@@ -1,7 +1,7 @@
 """Sphere20 and Sphere64: residual networks without BatchNorm.
 
 Liu et al., SphereFace (CVPR 2017), section 3.3, table 2; with the PReLUs of the CosFace
-implementation whose weights are in use (Wang et al., CVPR 2018). A stage is a strided
+implementation (Wang et al., CVPR 2018), which published weights. A stage is a strided
 convolution, PReLU, and blocks x + PReLU(conv(PReLU(conv(x)))). The published networks
 take faces of 112x96 pixels.
 """
@@ -28,7 +28,7 @@ class Block(nn.Module):
     def __call__(self, x: Array) -> Array:
         out = x
         for index in (1, 2):
-            # Small, as without BatchNorm the sum of many blocks would explode.
+            # Small: without BatchNorm the sum of many blocks would diverge.
             init = nn.initializers.normal(0.01)
             out = layers.Conv(
                 self.features, 3, init=init, dtype=self.dtype, name=f"conv{index}"
@@ -38,11 +38,11 @@ class Block(nn.Module):
 
 
 class Sphere(nn.Module):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
     Attributes:
-      stage_sizes: blocks in each of the four stages.
-      The others are those of `layers.Backbone`; there is no dropout and no BatchNorm.
+      stage_sizes: number of blocks in each of the four stages.
+      For the others see `layers.Backbone`; there is no dropout and no BatchNorm.
     """
 
     stage_sizes: Sequence[int] = STAGES[20]
@@ -70,5 +70,4 @@ class Sphere(nn.Module):
             x = layers.PReLU(name=f"layer{stage}_prelu")(x)
             for index in range(blocks):
                 x = block(features, self.dtype, name=f"layer{stage}_{index}")(x)
-        x = layers.flat(x)
-        return layers.Dense(self.embedding_size, name="fc")(x)
+        return layers.Dense(self.embedding_size, name="fc")(layers.flat(x))

@@ -1,7 +1,7 @@
-"""VGG-16: thirteen 3x3 convolutions, five poolings, two wide layers.
+"""VGG-16: thirteen 3x3 convolutions, five max-poolings, two wide linear layers.
 
-Simonyan and Zisserman (ICLR 2015), configuration D; with face weights, Parkhi et al.,
-Deep Face Recognition (BMVC 2015).
+Simonyan and Zisserman (ICLR 2015), configuration D; for faces, Parkhi et al., Deep Face
+Recognition (BMVC 2015).
 """
 
 import functools
@@ -18,14 +18,14 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (features, convolu
 
 
 class VGG16(nn.Module):
-    """Images [B, H, W, 3], scaled as the InputSpec says -> embeddings [B, D], raw.
+    """Images [B, H, W, 3] scaled by the InputSpec -> raw embeddings [B, D].
 
     Attributes:
-      width: factor on the channels, the two wide layers included.
-      embedding_size: outputs of a last linear layer; None leaves it out, and the
-        embedding is that of the second wide layer, 4096 numbers, none negative.
-      dropout: rate behind each wide layer.
-      dtype: of the convolutions; the wide layers are always float32.
+      width: factor on the number of channels, also of the two wide layers.
+      embedding_size: outputs of a last linear layer. None: no such layer; the embedding
+        is the output of the second wide layer, 4096 non-negative values.
+      dropout: rate after each wide layer.
+      dtype: type of the convolutions; the linear layers are always float32.
     """
 
     width: float = 1.0
