@@ -17,7 +17,7 @@ import numpy as np
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import FACE_SIDE, check_aligned, read_image
 from fr_jax.errors import UserError, check_range
-from fr_jax.evaluation.results import known_results
+from fr_jax.evaluation.results import stored_results
 from fr_jax.metrics.verification import cosines
 
 _THRESHOLD = "/cosine_threshold"  # of protocols that add mirrored embeddings, as here
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if threshold is not None:
         print(f"{_decision(cosine, threshold)} (--threshold)")
         return 0
-    results = known_results(arguments.embedder)
+    results = stored_results(arguments.embedder)
     sets = [key.removesuffix(_THRESHOLD) for key in results if key.endswith(_THRESHOLD)]
     evaluated = [name for name in sets if f"{name}/accuracy" in results]
     for name in evaluated:

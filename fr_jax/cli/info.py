@@ -10,7 +10,7 @@ from typing import Any
 import flax.traverse_util
 
 from fr_jax.embedder import Embedder, load_embedder
-from fr_jax.evaluation.results import known_results, table
+from fr_jax.evaluation.results import stored_results, table
 
 
 def add_arguments(parser: Any) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the properties of an embedder; returns the exit code."""
     print(describe(load_embedder(arguments.embedder, check=False)))
-    if results := known_results(arguments.embedder):
+    if results := stored_results(arguments.embedder):
         print("results")
         print(table(results))
     return 0

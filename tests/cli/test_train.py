@@ -164,7 +164,7 @@ RENDERED = [
     ("--init-from={t}", "no embedder here"),
     ("--given=x", "expected NAME=EMBEDDER, got 'x'"),
     ("--config.data.children.stand_ins=50", "is 50, for records"),
-    ("--config.data.rendered.size=8", "size is 8; a face needs 16 pixels"),
+    ("--config.data.rendered.size=8", "rendered.size is 8; use 16 or more"),
     ("--config.data.rendered.num_unseen=25", "25 identities for 10 disjoint folds"),
     ("--config.train.num_steps=-5", "-5 steps of training"),
     ("--config.train.ema_decay=1.5", "an EMA decay of 1.5"),
