@@ -75,10 +75,9 @@ def fold_accuracy(
     thresholds. For a single fold the threshold is chosen on the evaluated pairs.
     """
     distances, same = _checked(distances, same)
-    correct = _per_fold(
-        folds, lambda rows: _correct_below(distances[rows], same[rows], thresholds)
-    )  # [folds, thresholds]
-    sizes = np.bincount(folds)
+    impostors, sizes = np.bincount(folds, ~same), np.bincount(folds)
+    correct = impostors[:, None] - _below(distances, ~same, folds, thresholds)
+    correct += _below(distances, same, folds, thresholds)  # [folds, thresholds]
     train = correct.sum(0) - correct if len(correct) > 1 else correct
     train_sizes = sizes.sum() - sizes if len(correct) > 1 else sizes
     best = np.argmax(train / train_sizes[:, None], axis=1)
@@ -108,9 +107,7 @@ def fold_tar_at_far(
         no threshold has a FAR of `far` or more.
     """
     distances, same = _checked(distances, same)
-    accepted = _per_fold(
-        folds, lambda rows: _below(distances[rows & ~same], thresholds)
-    )
+    accepted = _below(distances, ~same, folds, thresholds)
     impostors = np.bincount(folds, ~same)
     tar, rates = [], []
     for fold in range(len(impostors)):
@@ -227,19 +224,14 @@ def _checked(scores: Array, same: Array) -> tuple[Array, Array]:
     return scores, same
 
 
-def _per_fold(folds: Array, count) -> Array:
-    return np.stack([count(folds == fold) for fold in range(folds.max() + 1)])
+def _below(values: Array, rows: Array, folds: Array, thresholds: Array) -> Array:
+    """Returns the number of values below a threshold, int [folds, thresholds].
 
-
-def _below(values: Array, thresholds: Array) -> Array:
-    """Returns the number of values below each threshold."""
-    return np.searchsorted(np.sort(values), thresholds, side="left")
-
-
-def _correct_below(distances: Array, same: Array, thresholds: Array) -> Array:
-    """Returns the number of correct decisions at each threshold."""
-    accepted_impostors = _below(distances[~same], thresholds)
-    return _below(distances[same], thresholds) + np.sum(~same) - accepted_impostors
+    Args:
+      rows: bool [pairs], the values to count.
+    """
+    parts = [values[rows & (folds == fold)] for fold in range(folds.max() + 1)]
+    return np.stack([np.searchsorted(np.sort(part), thresholds) for part in parts])
 
 
 def _share(flags: Array) -> float:

@@ -5,6 +5,7 @@ its folder into place; then a manifest with the sha256 of every file is added. A
 restored only if its files match its manifest.
 """
 
+import concurrent.futures
 import contextlib
 import gc
 import hashlib
@@ -12,7 +13,6 @@ import json
 import logging as standard_logging
 import math
 import os
-import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -88,8 +88,8 @@ class Checkpoints:
         for name in "absl", "asyncio":  # asyncio logs pending writes when one fails
             standard_logging.getLogger(name).addFilter(_is_not_raised)
         self._unsealed: int | None = None  # the step being written, without a manifest
-        self._sealer: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._sealing: concurrent.futures.Future | None = None
 
     def _score(self, metrics: Mapping[str, float] | None) -> float:
         return (metrics or {}).get(self._best, -math.inf)
@@ -126,8 +126,8 @@ class Checkpoints:
         """Raises a UserError for an error in a background thread."""
         with self._writing():
             self._manager.check_for_errors()
-            if self._failure is not None:
-                raise self._failure
+            if self._sealing is not None and self._sealing.done():
+                self._sealing.result()
 
     def wait(self) -> None:
         """Waits until all saved steps are on disk and sealed; raises like `check`."""
@@ -136,10 +136,9 @@ class Checkpoints:
         self.check()
         if self._unsealed is not None:
             self._start_sealing()
-        if self._sealer is not None:
-            self._sealer.join()
-            self._sealer = None
-        self.check()
+        with self._writing():
+            if self._sealing is not None:
+                self._sealing.result()
 
     def settle(self) -> None:
         """Seals the saved steps while another error is raised; ignores UserErrors.
@@ -204,16 +203,12 @@ class Checkpoints:
     def _start_sealing(self) -> None:
         step, self._unsealed = self._unsealed, None
         if jax.process_index() == 0:
-            self._sealer = threading.Thread(target=self._seal, args=(step,))
-            self._sealer.start()
+            self._sealing = self._sealer.submit(self._seal, step)
 
-    def _seal(self, step: int) -> None:
-        try:
-            folder = self._directory / str(step)
-            digests = {name: _sha256(folder / name) for name in _files(folder)}
-            (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
-        except Exception as error:  # check() raises it in the main thread
-            self._failure = error
+    def _seal(self, step: int | None) -> None:
+        folder = self._directory / str(step)
+        digests = {name: _sha256(folder / name) for name in _files(folder)}
+        (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -166,11 +166,10 @@ def train(
             checkpoints.poll()
             interrupted = sigterm(step)
 
-            ends = step == num_steps or interrupted
+            finished = step == num_steps
+            ends = finished or interrupted
             logs = ends or step % log_every == 0
-            evaluates = bool(evaluate_every) and (
-                step == num_steps or step % evaluate_every == 0
-            )
+            evaluates = evaluate_every and (finished or step % evaluate_every == 0)
             saves = ends or step % save_every == 0 or (evaluates and bool(best_metric))
             # Read two steps late, so that the device never waits for the host, unless
             # something is written now.
@@ -210,16 +209,15 @@ def train(
                 log.write(step, scalars)
                 log.progress(step, scalars)
                 clock = _Clock()
-            if evaluates:
-                with clock.paused():
+            with clock.paused():
+                if evaluates:
                     evaluated = evaluation(loop.state)
                     log.write(step, evaluated)
                     log.say(summary(evaluated))
                     if system.feedback:
                         state, stopped = system.feedback(loop.state, evaluated)
                         loop = update.after_feedback(loop, state, stopped)
-            if saves or stopped:
-                with clock.paused():
+                if saves or stopped:
                     scored = -math.inf
                     if selected and evaluates:
                         scored = score(evaluated, selected, "best_metric")
@@ -241,17 +239,17 @@ class _Clock:
     """Rates since the last line of metrics, without evaluation and saving."""
 
     def __init__(self):
-        self._start, self._paused = time.perf_counter(), 0.0
+        self._start = time.perf_counter()
         self.steps, self.data_wait = 0, 0.0
 
     @contextlib.contextmanager
     def paused(self):
-        began = time.perf_counter()
+        paused = time.perf_counter()
         yield
-        self._paused += time.perf_counter() - began
+        self._start += time.perf_counter() - paused
 
     def rates(self, batch_size: int, unit: str) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self._start - self._paused, 1e-9)
+        seconds = max(time.perf_counter() - self._start, 1e-9)
         return {
             f"{unit}_per_second": self.steps * batch_size / seconds,
             "steps_per_second": self.steps / seconds,

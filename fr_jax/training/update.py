@@ -84,11 +84,8 @@ class Update:
             system.train_step, state, self._batch, self._key_steps
         )
         for name, value in metrics.items():
-            for leaf in jax.tree.leaves(value):
-                if leaf.shape:
-                    raise UserError(
-                        f"metric {name!r} has shape {leaf.shape}, not a scalar"
-                    )
+            if shapes := [leaf.shape for leaf in jax.tree.leaves(value) if leaf.shape]:
+                raise UserError(f"metric {name!r} has shape {shapes[0]}, not a scalar")
         self._metrics = sorted(metrics)
         self._watch = [name for name in system.watch if name in metrics]
         like = jax.eval_shape(self._create, self._key_init, self._batch, given)
@@ -135,8 +132,7 @@ class Update:
             out_shardings=(self._shardings, self._replicated),
             compiler_options=cpu.compiler_options(),
         )
-        number = jnp.int32(0)
-        lowered = advance.lower(loop, self._batch, number, self._key_steps)
+        lowered = advance.lower(loop, self._batch, jnp.int32(0), self._key_steps)
         self._advance = lowered.compile()
         return time.perf_counter() - start
 
@@ -186,17 +182,17 @@ class Update:
         scalars = _values(values["totals"])
         if values["skipped"]:
             scalars["skipped"] = float(values["skipped"])
-        return scalars, loop._replace(**self._put(jax.tree.map(np.zeros_like, values)))
+        return scalars, self._with(loop, **jax.tree.map(np.zeros_like, values))
 
     def moved(self, loop: LoopState, offset: int, rollbacks: int) -> LoopState:
         """Returns `loop` with another offset of the data and count of rollbacks."""
-        numbers = {"data_offset": np.int32(offset), "rollbacks": np.int32(rollbacks)}
-        return loop._replace(**self._put(numbers))
+        counts = {"data_offset": np.int32(offset), "rollbacks": np.int32(rollbacks)}
+        return self._with(loop, **counts)
 
     def after_feedback(self, loop: LoopState, state, stopped: bool) -> LoopState:
         """Returns `loop` with the state and the decision to stop of `feedback`."""
         state = jax.jit(lambda x: x, out_shardings=self._shardings.state)(state)
-        return loop._replace(state=state, **self._put({"stopped": np.int32(stopped)}))
+        return self._with(loop._replace(state=state), stopped=np.int32(stopped))
 
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
         """Returns mean metrics of `eval_step` over the first batches of a stream."""
@@ -212,12 +208,13 @@ class Update:
                 totals[name] = Mean(before.total + total, before.count + count)
         return {f"validation/{name}": x for name, x in _values(totals).items()}
 
-    def _put(self, tree):
-        """Returns host values, equal in all processes, as replicated global arrays.
+    def _with(self, loop: LoopState, **values) -> LoopState:
+        """Returns `loop` with host values, equal in all processes, as global arrays.
 
         `device_put` would compare them across processes first.
         """
-        return jax.jit(lambda x: x, out_shardings=self._replicated)(tree)
+        place = jax.jit(lambda x: x, out_shardings=self._replicated)
+        return loop._replace(**place(values))
 
 
 def _values(totals: Mapping[str, Mean]) -> dict[str, float]:
