@@ -114,8 +114,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
     faces = [records.decode(indexes.read(folder, index, number)) for number in chosen]
-    default = epath.Path(arguments.directory) / "contact_sheet.png"
-    sheet = epath.Path(arguments.sheet or default)
+    sheet = epath.Path(arguments.sheet or f"{arguments.directory}/contact_sheet.png")
     titles = [face.identity[:14] for face in faces]
     pictures = [images.decode(face.image) for face in faces]
     figures.contact_sheet(pictures, sheet, titles=titles)

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from fr_jax.cli.info import describe, doubts
 from fr_jax.convert import DIALECTS
@@ -18,7 +17,7 @@ from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
 from fr_jax.errors import UserError
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
     add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
@@ -32,8 +31,7 @@ def add_arguments(parser: Any) -> None:
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
     text = "training sets; evaluation marks their identities as seen"
-    repeated: Any = {"nargs": "+", "action": "extend", "default": []}
-    add("--data-set", **repeated, metavar="NAME", help=text)
+    add("--data-set", nargs="+", action="extend", default=[], metavar="NAME", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -152,6 +152,7 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
+        self._sealer.shutdown()
         self._manager.close()
 
     def latest(self, like: PyTree) -> tuple[int, PyTree] | None:

@@ -136,14 +136,14 @@ def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
     Raises:
       UserError: if the identities cannot be divided into ten folds.
     """
-    numbered = pairs.number(context.seed, options.num_unseen, IMAGES_OF_UNSEEN)
+    counts = options.num_unseen, IMAGES_OF_UNSEEN
+    numbered = pairs.number(context.seed, *counts)
 
     def render() -> Verification:
         unseen = Rendered(
             sets.default(options.max_yaw),
             context,
-            options.num_unseen,
-            IMAGES_OF_UNSEEN,
+            *counts,
             first=sets.FIRST_UNSEEN,
             size=options.size,
             quality="full",
