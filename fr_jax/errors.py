@@ -1,4 +1,4 @@
-"""Errors of users, as opposed to faults of the program, and checks of options."""
+"""User errors, as opposed to faults of the program, and checks of options."""
 
 import difflib
 import inspect
@@ -7,31 +7,31 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """An error in the input; the message has the value and the remedy."""
+    """Invalid input; the message has the value and the remedy."""
 
 
 class CheckFailed(RuntimeError):
-    """A result failed its check and was deleted."""
+    """A result that failed its check; it was deleted."""
 
 
 class TrainingStopped(RuntimeError):
-    """Training stopped itself because it could not continue."""
+    """Training that stopped because it could not continue."""
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Returns an error text: the unknown name, the nearest known one, and all."""
-    names = sorted(known)
-    longer = [known for known in names if name and known.startswith(name)]
+def unknown(what: str, name: str, valid: Iterable[str]) -> str:
+    """Returns an error text: the unknown name, the nearest valid name, all of them."""
+    names = sorted(valid)
+    longer = [one for one in names if name and one.startswith(name)]
     near = longer or difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}{hint} (available: {', '.join(names) or 'none'})"
 
 
-def check_names(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises a UserError for the first of `names` that is not known."""
+def check_names(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    """Raises a UserError for the first of `names` that is not in `valid`."""
     for name in names:
-        if name not in known:
-            raise UserError(unknown(what, name, known))
+        if name not in valid:
+            raise UserError(unknown(what, name, valid))
 
 
 def check_range(what: str, value: Any, low: float, high: float | None = None) -> None:
@@ -48,7 +48,8 @@ def check_options(
 ) -> None:
     """Raises a UserError for an option that is not a parameter of `function`.
 
-    Its first `given` parameters are not options.
+    Args:
+      given: number of leading parameters that are not options.
     """
     parameters = list(inspect.signature(function).parameters)[given:]
     check_names(f"option of {what}", options, parameters)

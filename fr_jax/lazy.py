@@ -1,4 +1,4 @@
-"""Names of a package that are imported on first use."""
+"""Public names of a package, imported on first use."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ def attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
 
     Args:
       package: its `__name__`.
-      modules: the module in which each public name is defined, '.module' within it.
+      modules: the module that defines each public name; '.module' is relative.
     """
 
     def __getattr__(name: str) -> Any:

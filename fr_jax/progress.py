@@ -1,4 +1,4 @@
-"""Progress of long loops: a bar in a terminal, plain lines in a file or a pipe."""
+"""Progress of long loops: a bar in a terminal, lines in a file or a pipe."""
 
 import io
 import sys
@@ -22,8 +22,8 @@ def progress_bar(
 ) -> tqdm:
     """Returns tqdm's progress bar over `iterable`.
 
-    Where standard error is no terminal, it prints a line every 30 seconds and a last
-    one instead, without carriage returns.
+    If standard error is not a terminal, it prints a line every 30 seconds and at the
+    end instead, without carriage returns.
 
     Args:
       options: of tqdm, such as total, unit (default: images), leave, disable.

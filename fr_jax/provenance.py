@@ -1,6 +1,6 @@
-"""The identities a network was trained on, directly or through pretrained weights.
+"""Training identities of a network, including those of its pretrained weights.
 
-Identities are {data set: names}, since a name has a meaning within its set only.
+Identities are {data set: names}, since names are unique within a data set only.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ class Provenance(NamedTuple):
     """The origin of training data; stored with every network trained on them.
 
     Attributes:
-      identities: names by data set; an empty list if a set's names are unknown.
+      identities: names by data set; an empty list if they are unknown.
       licences: by data set or weight file.
       held_out: identities, by data set, that must not be trained on.
       fingerprint: digest of names, labels and counts of the data.
       notes: sentences to print with the results.
-      details: the meaning of the outputs, such as the angles of pose classes.
+      details: meaning of the outputs, such as the angles of pose classes.
     """
 
     identities: Identities
@@ -55,7 +55,7 @@ def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> 
 
 
 def joined(*several: Identities) -> dict[str, list[str]]:
-    """Returns the union of each data set, in the order of first appearance."""
+    """Returns the union of names per data set, in the order of first appearance."""
     union: dict[str, dict[str, None]] = {}
     for identities in several:
         for name, names in identities.items():
@@ -66,7 +66,7 @@ def joined(*several: Identities) -> dict[str, list[str]]:
 def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None:
     """Raises a UserError if held-out identities were trained on.
 
-    Of a set without names, all identities count as trained on.
+    For a training set without names, all of its identities count as trained on.
     """
     for name, names in held_out.items():
         if name not in trained:
@@ -78,30 +78,28 @@ def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None
             )
 
 
-def inherit(own: Provenance, pretrained: Mapping[str, Mapping[str, Any]]) -> Provenance:
-    """Returns `own` with the identities and licences of pretrained networks.
+def inherit(
+    data: Provenance, pretrained: Mapping[str, Mapping[str, Any]]
+) -> Provenance:
+    """Returns the provenance of data with that of pretrained networks.
 
     Args:
-      pretrained: the provenance of each pretrained embedder, by the system's name of
-        it. The licence of an imported weight file defaults to its terms.
+      pretrained: provenance of embedders, by the system's name for them. The licence of
+        an imported weight file defaults to its terms.
 
     Raises:
-      UserError: if one of them was trained on held-out identities.
+      UserError: if a pretrained network was trained on held-out identities.
     """
-    identities, licences = [own.identities], {}
-    for name, inherited in pretrained.items():
-        trained = inherited.get("identities", {})
-        check_unseen(
-            own.held_out,
-            trained,
+    identities, licences = [data.identities], {}
+    for name, stored in pretrained.items():
+        identities.append(stored.get("identities", {}))
+        remedy = (
             f"by the network given as {name!r}: give another, or hold out other "
-            "identities (config.data.records.validation)",
+            "identities (config.data.records.validation)"
         )
-        identities.append(trained)
-        licences |= inherited.get("licences", {})
-        if "file" in inherited:
-            licence = inherited.get("licence") or inherited["terms"]
-            licences[inherited["file"]] = licence
-    return own._replace(
-        identities=joined(*identities), licences=licences | dict(own.licences)
-    )
+        check_unseen(data.held_out, identities[-1], remedy)
+        licences |= stored.get("licences", {})
+        if "file" in stored:
+            licences[stored["file"]] = stored.get("licence") or stored["terms"]
+    licences |= data.licences
+    return data._replace(identities=joined(*identities), licences=licences)

@@ -16,9 +16,9 @@ Batch = Mapping[str, jax.Array]
 
 
 class NetState(NamedTuple):
-    """One trained network: the pytrees that its optimiser step reads and writes.
+    """The state of one trained network: the pytrees that an optimiser step updates.
 
-    `updates` counts the optimiser steps.
+    `updates` is the number of optimiser steps.
     """
 
     params: PyTree
@@ -33,7 +33,7 @@ class NetState(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A trained network with all that is needed to rebuild it.
+    """A trained network, with everything needed to rebuild it.
 
     `architecture` and `options` are arguments of `models.create`, `input_spec` is a
     `models.preprocess.InputSpec`, `variables` are those of the module's `apply`.
@@ -57,7 +57,7 @@ class Mean(NamedTuple):
 
     @classmethod
     def of(cls, total: Any, count: Any = 1) -> "Mean":
-        """Returns a mean of float32 scalars of JAX; of one value by default."""
+        """Returns a mean of float32 JAX scalars; of one value by default."""
         return cls(jnp.float32(total), jnp.float32(count))
 
 
@@ -67,7 +67,7 @@ class Input(NamedTuple):
     Attributes:
       dtype: NumPy type.
       shape: lengths of the axes, None for any length.
-      low, below: integer values lie in [low, below); None leaves a side open.
+      low, below: integer values lie in [low, below); None for no limit.
       multiple: the batch size is a multiple of this.
     """
 
@@ -79,7 +79,7 @@ class Input(NamedTuple):
 
 
 class System(NamedTuple):
-    """The pure functions of a method; the training loop calls nothing else.
+    """The pure functions of a method, the interface to the training loop.
 
     Attributes:
       init: (key, batch, given={}) -> State. `given` holds trained variables by name. A
@@ -88,13 +88,13 @@ class System(NamedTuple):
       train_step: (state, batch, key) -> (State, metrics): one update; a metric is a
         scalar or a `Mean`.
       embed: (state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
-      hand_over: state -> {name: Network}: the networks that the run leaves behind.
+      hand_over: state -> {name: Network}: the trained networks, saved after the run.
       eval_step: (state, batch, key) -> metrics: losses on held-out data.
       feedback: (state, metrics) -> (State, stop): after each evaluation.
-      partition: PartitionSpec of the arrays under a key of the state, by that key; all
+      partition: PartitionSpec of the arrays below a key of the state, by that key; all
         others are replicated.
       expects: shapes and types of a batch, by name; checked before compilation.
-      watch: metrics whose spikes the loop's guard rejects.
+      watch: metrics whose spikes the guard of the loop rejects.
     """
 
     init: Callable[..., PyTree]
@@ -125,10 +125,10 @@ def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> floa
 
 
 def check_given(
-    given: Mapping[str, PyTree] | None, known: Iterable[str]
+    given: Mapping[str, PyTree] | None, valid: Iterable[str]
 ) -> dict[str, PyTree]:
-    """Returns `given` as a dict; UserError for a name that is not in `known`."""
-    check_names("given network", given or {}, known)
+    """Returns `given` as a dict; UserError for a name that is not in `valid`."""
+    check_names("given network", given or {}, valid)
     return dict(given or {})
 
 

@@ -1,4 +1,4 @@
-"""Progress of long loops where standard error is no terminal."""
+"""Progress of long loops, mostly if standard error is not a terminal."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ def clock(monkeypatch):
     return advance
 
 
-def test_lines_come_every_30_seconds_and_at_the_end(capsys, clock):
+def test_lines_are_printed_every_30_seconds_and_at_the_end(capsys, clock):
     for _ in progress_bar(range(100), "embed", leave=False):
         clock(1)
     error = capsys.readouterr().err
@@ -54,7 +54,7 @@ def test_short_loop_prints_one_line(capsys, clock):
     )
 
 
-def test_loop_that_fails_at_once_prints_nothing(capsys):
+def test_loop_that_fails_in_its_first_iteration_prints_nothing(capsys):
     with pytest.raises(ValueError, match="damaged"), progress_bar(total=20):
         raise ValueError("damaged")
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Provenance: what a network inherits, and which identities it may not have seen."""
+"""Provenance: inheritance from pretrained networks, and held-out identities."""
 
 import json
 
@@ -14,7 +14,7 @@ from fr_jax.provenance import (
     joined,
 )
 
-OWN = Provenance(
+DATA = Provenance(
     {"cfp": ["001", "002"]},
     {"cfp": "research only"},
     held_out={"cfp": ["003", "004"]},
@@ -46,18 +46,18 @@ def test_fingerprint_of_the_same_data_is_the_same():
     ids=["name", "identity", "order", "joined", "label", "more images", "fewer images"],
 )
 def test_fingerprint_changes_with_names_labels_and_counts(name, identities, labels):
-    known = fingerprint("cfp", ["a", "b"], [0, 0, 1])
-    assert fingerprint(name, identities, labels) != known
+    original = fingerprint("cfp", ["a", "b"], [0, 0, 1])
+    assert fingerprint(name, identities, labels) != original
 
 
-def test_fingerprint_takes_any_file_name():
+def test_fingerprint_accepts_names_that_are_not_utf_8():
     assert fingerprint("faces", ["\udcff"], [0]) != fingerprint("faces", ["?"], [0])
 
 
 # --- sets of identities ---------------------------------------------------------------
 
 
-def test_identities_are_joined_set_by_set_in_order():
+def test_identities_are_joined_per_set_in_order():
     result = joined({"a": ["2", "1"]}, {"b": []}, {"a": ["1", "3"], "c": ["1"]})
     assert result == {"a": ["2", "1", "3"], "b": [], "c": ["1"]}
 
@@ -68,7 +68,7 @@ def test_identities_are_joined_set_by_set_in_order():
     ids=["nothing", "other identities", "same name in another set", "rendered"],
 )
 def test_held_out_identities_that_were_not_trained_on_pass(trained):
-    check_unseen(OWN.held_out, trained, "choose others")
+    check_unseen(DATA.held_out, trained, "choose others")
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_held_out_identities_that_were_not_trained_on_pass(trained):
     [
         ({"cfp": ["001", "004"]}, "1 of the 2 held-out identities of cfp .*as 004"),
         ({"cfp": ["003", "004"]}, "2 of the 2 held-out identities of cfp .*as 003"),
-        # A set whose names are not known may hold any.
+        # A set without names may have any of them.
         ({"cfp": []}, "2 of the 2 held-out identities of cfp"),
     ],
     ids=["one", "all", "a set without names"],
 )
 def test_held_out_identities_that_were_trained_on_are_refused(trained, match):
     with pytest.raises(UserError, match=match) as caught:
-        check_unseen(OWN.held_out, trained, "choose others")
+        check_unseen(DATA.held_out, trained, "choose others")
     assert str(caught.value).endswith("; choose others")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -92,42 +92,42 @@ def test_held_out_identities_that_were_trained_on_are_refused(trained, match):
 
 
 def test_identities_and_licences_of_pretrained_networks_are_inherited():
-    known = {
+    stored = {
         "identities": {"cfp": ["002", "005"], RENDERED: ["s0n0"]},
         "licences": {RENDERED: "none needed", "cfp": "of the older network"},
     }
-    result = inherit(OWN, {"init": known, "identity": {}})
+    result = inherit(DATA, {"init": stored, "identity": {}})
     assert result.identities == {"cfp": ["001", "002", "005"], RENDERED: ["s0n0"]}
     assert result.licences == {"cfp": "research only", RENDERED: "none needed"}
     kept = ("held_out", "fingerprint", "notes", "details")
-    assert all(getattr(result, name) == getattr(OWN, name) for name in kept)
+    assert all(getattr(result, name) == getattr(DATA, name) for name in kept)
 
 
 @pytest.mark.parametrize(
     ("stated", "licence"),
-    [({"licence": "mine"}, "mine"), ({"licence": ""}, "see there"), ({}, "see there")],
+    [({"licence": "mine"}, "mine"), ({"licence": ""}, "terms.txt"), ({}, "terms.txt")],
     ids=["stated", "empty", "not stated"],
 )
 def test_terms_of_a_weight_file_are_inherited(stated, licence):
-    known = {"file": "net.pth", "terms": "see there"} | stated
-    assert inherit(OWN, {"init": known}).licences["net.pth"] == licence
+    stored = {"file": "net.pth", "terms": "terms.txt"} | stated
+    assert inherit(DATA, {"init": stored}).licences["net.pth"] == licence
 
 
-def test_pretrained_network_that_saw_held_out_identities_is_refused():
-    known = {"identities": {"cfp": ["003"]}}
+def test_pretrained_network_trained_on_held_out_identities_is_refused():
+    stored = {"identities": {"cfp": ["003"]}}
     with pytest.raises(UserError, match="1 of the 2 .* network given as 'identity'"):
-        inherit(OWN, {"init": {}, "identity": known})
+        inherit(DATA, {"init": {}, "identity": stored})
 
 
-def test_nothing_pretrained_changes_nothing():
-    assert inherit(OWN, {}) == OWN
+def test_provenance_without_pretrained_networks_is_unchanged():
+    assert inherit(DATA, {}) == DATA
 
 
-# --- what an embedder keeps -----------------------------------------------------------
+# --- description in an embedder -------------------------------------------------------
 
 
-def test_description_is_json_and_leaves_out_what_is_empty():
-    result = OWN._replace(details={"angles": [0.0, 45.0]}).describe()
+def test_description_is_json_without_empty_values():
+    result = DATA._replace(details={"angles": [0.0, 45.0]}).describe()
     assert json.loads(json.dumps(result)) == result
     assert result == {
         "identities": {"cfp": ["001", "002"]},

@@ -1,1 +1,1 @@
-"""Devices: the mesh, the CPU's compiler options, forms of the convolution."""
+"""Devices: the mesh, compiler options for CPUs, implementations of convolution."""

@@ -1,10 +1,10 @@
-"""Convolution of channels-last images, with the form that is fast where it runs.
+"""Convolution of channels-last images, implemented for speed on each platform.
 
-On accelerators this is XLA's convolution. On a CPU, where XLA's is far from the speed
-of a matrix product, 1x1 kernels become one product and wide 3x3 kernels sixteen, by
+On accelerators this is XLA's convolution. On a CPU, where XLA's is much slower than a
+matrix product, 1x1 kernels become one product and wide 3x3 kernels sixteen, by
 Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks, CVPR 2016, section 4.1), and depthwise kernels a sum of
-shifted images. Results agree to float32 rounding.
+Convolutional Neural Networks, CVPR 2016, section 4.1); depthwise kernels become a sum
+of shifted images. Results agree to float32 rounding.
 """
 
 import contextlib
@@ -19,7 +19,6 @@ from jax import lax
 
 Array = jax.Array
 
-_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 # Below this many channels, the transforms cost more than the products save.
 _WINOGRAD_CHANNELS = 128
 
@@ -28,10 +27,11 @@ _target: contextvars.ContextVar[str] = contextvars.ContextVar("target", default=
 
 @contextlib.contextmanager
 def traced_for(target: str) -> Iterator[None]:
-    """Convolutions traced in here are not for this process's backend.
+    """A context in which convolutions are traced for other backends.
 
-    `target` is 'any', a form for each platform, of which lowering picks one, or
-    'plain', XLA's convolution everywhere, which converters to other formats know.
+    Args:
+      target: 'any' traces both implementations, of which lowering selects one; 'plain'
+        traces XLA's convolution, which converters to other formats support.
     """
     token = _target.set(target)
     try:
@@ -48,10 +48,11 @@ def convolve(
     padding: int | tuple[int, int],
     groups: int = 1,
 ) -> Array:
-    """Returns images [B, H', W', K] of images [B, H, W, C], kernel [k, k, C/groups, K].
+    """Returns the convolution [B, H', W', K] of x [B, H, W, C], without a bias.
 
-    `padding` zeros go on every side, or that many before and after each axis; there is
-    no bias.
+    Args:
+      kernel: [k, k, C / groups, K].
+      padding: number of zeros on every side, or before and after each axis.
     """
     before, after = (padding, padding) if isinstance(padding, int) else padding
 
@@ -64,10 +65,8 @@ def convolve(
         if groups == features and channels == 1 and exact:
             return _shifted_sum(x, kernel[None, :, :, 0], stride, (before, after))
         if groups == 1 and size == 1 and before == after == 0:
-            seen = x
-            for axis in (1, 2):
-                seen = lax.slice_in_dim(seen, 0, None, stride, axis)
-            return jnp.einsum("bhwc,ck->bhwk", seen, kernel[0, 0])
+            pixels = lax.slice(x, (0,) * 4, x.shape, (1, stride, stride, 1))
+            return jnp.einsum("bhwc,ck->bhwk", pixels, kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
         if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
@@ -81,16 +80,16 @@ def convolve(
 def _by_platform(on_cpu, elsewhere, *arrays) -> Any:
     if _target.get() == "any":
         return lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere)
-    here = jax.default_backend() == "cpu" and not _target.get()
-    return (on_cpu if here else elsewhere)(*arrays)
+    uses_cpu = jax.default_backend() == "cpu" and not _target.get()
+    return (on_cpu if uses_cpu else elsewhere)(*arrays)
 
 
 def _general(x, kernel, stride, padding, x_step=1, kernel_step=1, groups=1):
-    """XLA's convolution.
+    """Returns XLA's convolution.
 
     Args:
-      padding: of both axes, or a pair of pairs.
-      x_step, kernel_step: distance of neighbours, zeros between them.
+      padding: (before, after) for both axes, or a pair of them.
+      x_step, kernel_step: dilation factors.
     """
     return lax.conv_general_dilated(
         x,
@@ -99,18 +98,18 @@ def _general(x, kernel, stride, padding, x_step=1, kernel_step=1, groups=1):
         _per_axis(padding),
         lhs_dilation=(x_step, x_step),
         rhs_dilation=(kernel_step, kernel_step),
-        dimension_numbers=_CHANNELS_LAST,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _in_order(x, kernel, stride, padding, x_step, kernel_step) -> Any:
-    """`_general` with the axes of its gradients in the same order.
+    """Returns `_general`, whose gradients are convolutions with the same axis order.
 
-    XLA:CPU has a fast form for that order alone. It brings others into it, but not
-    within a branch or a loop (https://github.com/jax-ml/jax/issues/12868), where
-    gradients of kernels then take thirty times as long.
+    XLA:CPU is fast for that order only. It converts others to it, but not within a
+    branch or a loop (https://github.com/jax-ml/jax/issues/12868), where gradients of
+    kernels then take thirty times as long.
     """
     return _general(x, kernel, stride, padding, x_step, kernel_step)
 
@@ -128,13 +127,12 @@ def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient
         out = (gradient.shape[axis + 1] - 1) * stride
         to_x.append((window - before, side - out + before))
         to_kernel.append((before, window + out - side - before))
-    turned = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    rotated = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
     by_channel = jnp.transpose(x, (3, 1, 2, 0))
     weights = jnp.transpose(gradient, (1, 2, 0, 3))
-    of_x = _in_order(gradient, turned, x_step, tuple(to_x), stride, kernel_step)
-    of_kernel: Any = _in_order(
-        by_channel, weights, kernel_step, tuple(to_kernel), x_step, stride
-    )
+    of_x = _in_order(gradient, rotated, x_step, tuple(to_x), stride, kernel_step)
+    geometry = kernel_step, tuple(to_kernel), x_step, stride
+    of_kernel: Any = _in_order(by_channel, weights, *geometry)
     return of_x, jnp.transpose(of_kernel, (1, 2, 0, 3))
 
 
@@ -146,7 +144,7 @@ def _per_axis(padding):
 
 
 def _shifted_sum(x, kernel, stride, padding):
-    """The depthwise convolution with a kernel [1, k, k, C]: a product a place in it."""
+    """Returns the depthwise convolution with a kernel [1, k, k, C], tap by tap."""
     size = kernel.shape[1]
     x = jnp.pad(x, ((0, 0), padding, padding, (0, 0)))
     if x.shape[1:3] == (size, size):
@@ -156,26 +154,21 @@ def _shifted_sum(x, kernel, stride, padding):
     for row in range(size):
         rows = _strided(x, row, height, stride, 1)
         for column in range(size):
-            seen = _strided(rows, column, width, stride, 2)
-            out += seen * kernel[:, row : row + 1, column : column + 1]
+            pixels = _strided(rows, column, width, stride, 2)
+            out += pixels * kernel[:, row : row + 1, column : column + 1]
     return out
 
 
 def transposed(x: Array, kernel: Array) -> Array:
-    """Returns the transposed convolution [B, 2H+1, 2W+1, K] with stride 2, kernel 3.
+    """Returns the transposed convolution [B, 2H+1, 2W+1, K] with stride 2.
 
-    Every pixel of x [B, H, W, C] adds kernel [3, 3, C, K], turned by 180 degrees, times
-    its value, at twice its place. The kernel is turned as it is for a convolution over
-    x with zeros between its pixels, which is what this equals. On a CPU, where XLA has
-    no fast form of that, it is done as four convolutions of x, one for even and odd
-    rows and columns of the result, and its gradients as those of the convolution with
-    stride 2 that it turns round.
+    It equals the convolution with kernel [3, 3, C, K] of x [B, H, W, C] after inserting
+    zeros between the pixels of x and padding by two. On a CPU, where XLA's is slow, it
+    is computed as four convolutions of x, for even and odd rows and columns of the
+    result; its gradients are those of the convolution with stride 2 that it transposes.
     """
-    return _by_platform(_transposed_by_parity, _transposed, x, kernel)
-
-
-def _transposed(x, kernel):
-    return _general(x, kernel, 1, (2, 2), x_step=2)
+    dilated = functools.partial(_general, stride=1, padding=(2, 2), x_step=2)
+    return _by_platform(_transposed_by_parity, dilated, x, kernel)
 
 
 @jax.custom_vjp
@@ -201,8 +194,8 @@ def _by_parity_forward(x, kernel):
 
 def _by_parity_backward(residuals, gradient):
     x, kernel = residuals
-    turned = lax.rev(kernel, (0, 1))
-    to_x = _in_order(gradient, turned.swapaxes(2, 3), 2, (0, 0), 1, 1)
+    rotated = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    to_x = _in_order(gradient, rotated, 2, (0, 0), 1, 1)
     by_feature = jnp.transpose(gradient, (3, 1, 2, 0))
     weights = jnp.transpose(x, (1, 2, 0, 3))
     to_kernel: Any = _in_order(by_feature, weights, 1, (0, 0), 1, 2)
@@ -216,14 +209,14 @@ _transposed_by_parity.defvjp(_by_parity_forward, _by_parity_backward)
 def winograd(x: Array, kernel: Array) -> Array:
     """Returns the 3x3 convolution [B, H, W, K] of x [B, H, W, C], padded by one.
 
-    y = A' [(G kernel G') * (B' x B)] A on 4x4 tiles that step by 2, where * is sixteen
-    matrix products over the channels, one for each place in a tile.
+    y = A' [(G kernel G') * (B' x B)] A on 4x4 tiles with stride 2, where * is sixteen
+    matrix products over the channels, one for each position in a tile.
     """
     return _forward(x, kernel)[0]
 
 
 def _forward(x, kernel):
-    # Each helper below transforms one axis, and puts the transform's four values first.
+    # Each function below transforms one axis; the axis of the transform is the first.
     weights = _kernel_side(_kernel_side(kernel, 0), 1).reshape(16, *kernel.shape[2:])
     products = jnp.einsum("tnc,tck->tnk", _tiles(x), weights)
     out = _output_side(_output_side(products.reshape(_grid(x)), 3), 1)
@@ -231,7 +224,7 @@ def _forward(x, kernel):
 
 
 def _backward(residuals, gradient):
-    # Without the barrier XLA would keep the forward pass's tiles, four times x.
+    # Without the barrier XLA keeps the tiles of the forward pass, four times x.
     (x, weights), gradient = lax.optimization_barrier((residuals, gradient))
     _, height, width, _ = x.shape
     gradient = jnp.pad(gradient, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
@@ -241,9 +234,8 @@ def _backward(residuals, gradient):
     to_x = _input_side_transposed(_input_side_transposed(tiles, 3), 1)
     to_weights = jnp.einsum("tnc,tnk->tck", _tiles(x), products)
     to_weights = to_weights.reshape(4, 4, *weights.shape[1:])
-    to_kernel = _kernel_side_transposed(
-        _kernel_side_transposed(to_weights).swapaxes(0, 1)
-    )
+    columns = _kernel_side_transposed(to_weights).swapaxes(0, 1)
+    to_kernel = _kernel_side_transposed(columns)
     return to_x[:, 1 : height + 1, 1 : width + 1], to_kernel
 
 
@@ -251,7 +243,7 @@ winograd.defvjp(_forward, _backward)
 
 
 def _tiles(x):
-    """The transformed 4x4 tiles of x, one row each: [16, B * tiles, C]."""
+    """Returns the transformed 4x4 tiles of x, [16, B * tiles, C]."""
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
     return _input_side(_input_side(x, 1), 3).reshape(16, -1, x.shape[-1])

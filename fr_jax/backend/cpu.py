@@ -1,6 +1,6 @@
-"""Settings that make XLA's CPU backend train at the speed of the hardware.
+"""Settings for fast training with XLA's CPU backend.
 
-Each is worth measuring again with a new jaxlib: `python -m benchmarks training_step`.
+Measure each again with a new jaxlib: `python -m benchmarks training_step`.
 """
 
 import ctypes
@@ -15,42 +15,39 @@ _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8  # glibc's mal
 
 
 def arenas() -> int:
-    """Returns how many arenas `keep_freed_memory` asks for."""
-    mine = getattr(os, "sched_getaffinity", None)  # of the machine's, where it is known
-    return (len(mine(0)) if mine else os.cpu_count() or 1) + 1
+    """Returns the number of arenas set by `keep_freed_memory`: cores + 1."""
+    affinity = getattr(os, "sched_getaffinity", None)  # missing on some platforms
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to keep the memory that a step frees; returns whether it did.
+    """Returns True if the C library was set to keep the memory that a step frees.
 
-    XLA asks for a step's scratch memory anew each time. glibc would map it and give it
-    back at once, and the page faults then cost as much time as the arithmetic. Call
-    this before JAX starts its backend. An arena for each core and one more: of the
-    usual eight for each core every one would keep its own, and hardly any would find
-    what it needs; threads that share a single one wait for each other (a step of
-    DR-GAN's at 64 pixels then took 1.7 times as long on two cores, one of IR-18's 1.1
-    times). Does nothing where the C library is not glibc.
+    XLA allocates the scratch memory of a step anew each time. By default glibc maps it
+    and unmaps it at once, and the page faults cost as much time as the arithmetic. Call
+    this before JAX starts its backend.
+
+    The number of arenas is a compromise: with the default, eight per core, freed memory
+    is spread over arenas that rarely have the size needed; with a single one, threads
+    wait for each other (steps took 1.7 times as long for DR-GAN at 64 pixels on two
+    cores, 1.1 times for IR-18). Does nothing if the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     set_option = ctypes.CDLL(None).mallopt
-    settings = (
-        (_ARENA_MAX, arenas()),
-        (_MMAP_MAX, 0),
-        (_TRIM_THRESHOLD, -1),
-        (_TOP_PAD, 64 << 20),
-    )
-    done = [set_option(name, value) == 1 for name, value in settings]
-    return all(done)
+    options = {_ARENA_MAX: arenas(), _MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
+    options[_TOP_PAD] = 64 << 20
+    results = [set_option(name, value) for name, value in options.items()]
+    return results == [1] * len(options)
 
 
 @functools.cache
 def compiler_options() -> dict[str, Any]:
-    """Returns options for `jax.jit` on this backend; {} anywhere but on a CPU.
+    """Returns options for `jax.jit` on this backend; {} if it is not a CPU.
 
-    XLA:CPU sends convolutions to YNNPACK, which runs those of 64 channels on one thread
-    and their weight gradients far from cache. Its older path, through Eigen, does not;
-    YNNPACK keeps the matrix products and the sums, where it is the faster one.
+    By default XLA:CPU uses YNNPACK for convolutions, which runs those with 64 channels
+    on one thread and their weight gradients with many cache misses. With these options
+    it uses Eigen, and YNNPACK only for matrix products and sums, where that is faster.
     """
     kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     return _on_cpu({"xla_cpu_experimental_ynn_fusion_type": kinds})
@@ -58,16 +55,16 @@ def compiler_options() -> dict[str, Any]:
 
 @functools.cache
 def quick_compilation() -> dict[str, Any]:
-    """Returns options for what runs once, such as drawing the first weights."""
+    """Returns options for programs that run once, such as initialisation."""
     return _on_cpu({"xla_backend_optimization_level": 1})
 
 
 def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
-    """Returns the options on a CPU whose jaxlib knows them, else {}."""
+    """Returns the options on a CPU if this jaxlib supports them, else {}."""
     if jax.default_backend() != "cpu":
         return {}
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options=options)
-    except Exception:  # another jaxlib may not know them: then do without
+    except Exception:  # another jaxlib may not have them
         return {}
     return options

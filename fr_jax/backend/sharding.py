@@ -1,4 +1,4 @@
-"""The device mesh: who holds which rows of a batch and which part of a state."""
+"""The device mesh, and the sharding of batches and states."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,8 @@ PyTree = Any
 def make_mesh(model: int = 1) -> Mesh:
     """Returns a mesh of all devices, axes 'data' and 'model' (`model` devices wide).
 
-    Raises UserError where the number of devices is no multiple of `model`.
+    Raises:
+      UserError: if the number of devices is not a multiple of `model`.
     """
     count = jax.device_count()
     if model < 1 or count % model:
@@ -23,20 +24,21 @@ def make_mesh(model: int = 1) -> Mesh:
             f"{count} devices cannot be laid out {model} wide on the axis 'model'; "
             "use a divisor of the number of devices"
         )
-    # Process by process, so that each owns one run of rows; `jax.make_mesh` would lay
-    # them out by their places in the machine. Explicit axes, its default, do not
-    # compose with Flax Linen.
+    # Ordered by process, so that each process has contiguous rows; `jax.make_mesh`
+    # orders devices by their location. Explicit axes, its default, do not work with
+    # Flax Linen.
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     grid = np.array(devices).reshape(count // model, model)
     return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the axis 'data', the rest whole."""
+    """Returns the sharding of rows over the axis 'data'."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
@@ -46,8 +48,8 @@ def state_shardings(
     """Returns a NamedSharding for every leaf of a state (arrays or shapes).
 
     Args:
-      partition: the PartitionSpec of every array under a key; others are replicated. An
-        optimiser's copies of a parameter carry its key and are partitioned alike.
+      partition: the PartitionSpec of all arrays below a key; others are replicated.
+        Copies of a parameter in an optimiser's state have its key as well.
     """
 
     def place(path, leaf):
@@ -61,10 +63,10 @@ def state_shardings(
 
 
 def rows_over_data(array: jax.Array) -> jax.Array:
-    """Returns an array of a traced function with its rows over the axis 'data'.
+    """Returns an array, in a traced function, with its rows over the axis 'data'.
 
-    What is taken from a cut array by number comes back whole on every device, which
-    would then all do the same work.
+    Rows gathered by index from a sharded array are replicated otherwise, so that every
+    device computes all of them.
     """
     mesh = jax.typeof(array).sharding.mesh
     if "data" not in mesh.axis_names:
@@ -73,15 +75,16 @@ def rows_over_data(array: jax.Array) -> jax.Array:
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
-    """Returns the rows [start, stop) of a global batch that this process must supply.
+    """Returns the rows [start, stop) of a global batch that this process supplies.
 
-    Raises UserError where the batch cannot be cut into equal shards.
+    Raises:
+      UserError: if the batch cannot be divided into equal shards.
     """
     shards = mesh.shape["data"]
     if batch_size % shards or batch_size < 1:
         raise UserError(
-            f"a batch of {batch_size} rows cannot be cut into {shards} equal shards; "
-            f"use {shards} or a multiple of it"
+            f"a batch of {batch_size} rows cannot be divided into {shards} equal "
+            f"shards; use a multiple of {shards}"
         )
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     bounds = [index[0].indices(batch_size)[:2] for index in places.values() if index]
@@ -89,9 +92,9 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[int, int]:
 
 
 def to_global(mesh: Mesh, batch: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    """Returns the batch as global arrays; leaves that already are one stay as they are.
+    """Returns a batch as global arrays.
 
-    NumPy leaves hold this process's `local_rows`.
+    NumPy arrays have the `local_rows` of this process; others are returned unchanged.
     """
     sharding = batch_sharding(mesh)
 
@@ -105,7 +108,7 @@ def to_global(mesh: Mesh, batch: Mapping[str, Any], batch_size: int) -> dict[str
 
 
 def to_host(array: jax.Array) -> np.ndarray:
-    """Returns a whole global array as NumPy, on every process."""
+    """Returns a whole global array as NumPy, in every process."""
     if array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils

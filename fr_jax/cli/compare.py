@@ -17,11 +17,11 @@ import numpy as np
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import FACE_SIDE, check_aligned, read_image
 from fr_jax.errors import UserError, check_range
-from fr_jax.evaluation.results import known_results
+from fr_jax.evaluation.results import stored_results
 from fr_jax.metrics.verification import cosines
 
-_THRESHOLD = "/cosine_threshold"  # of protocols that add mirrored embeddings, as here
-_PROFILE = 0.08  # misfit of the five points above which they are those of a profile
+_THRESHOLD = "/cosine_threshold"  # key of protocols that add mirrored embeddings
+_PROFILE = 0.08  # misfit of the five points above which a face is taken for a profile
 
 
 def add_arguments(parser: Any) -> None:
@@ -33,8 +33,8 @@ def add_arguments(parser: Any) -> None:
     add("--threshold", type=float, help="smallest cosine of one identity, -1 to 1")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Compares two faces; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the cosine of two faces, and the decision."""
     threshold = arguments.threshold
     if threshold is not None:
         check_range("--threshold", threshold, -1, 1)
@@ -44,20 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
         from data_pipelines.vision import detect
 
         detector = detect.YuNet(arguments.detector)
-        images = [_aligned(*both, detector) for both in zip(paths, images)]
+        images = [_aligned(*pair, detector) for pair in zip(paths, images)]
     embedder = load_embedder(arguments.embedder)
     for path, image in zip(paths, images):
         check_aligned(image, embedder.network.input_spec.size, str(path))
     mirrored = [image[:, ::-1] for image in images]
-    # Four faces: the network is compiled for them already, but not for two with `flip`.
-    first, second, *mirror = embedder.embed(images + mirrored, normalize=False)
-    faces = np.stack([first + mirror[0], second + mirror[1]])
+    # The network is compiled for four faces on loading, not for two with `flip`.
+    embeddings = embedder.embed(images + mirrored, normalize=False)
+    faces = embeddings[:2] + embeddings[2:]
     (cosine,) = cosines(faces[:1], faces[1:])
     print(f"cosine {cosine:.4f} (sum of the embeddings of each face and its mirror)")
     if threshold is not None:
         print(f"{_decision(cosine, threshold)} (--threshold)")
-        return 0
-    results = known_results(arguments.embedder)
+        return
+    results = stored_results(arguments.embedder)
     sets = [key.removesuffix(_THRESHOLD) for key in results if key.endswith(_THRESHOLD)]
     evaluated = [name for name in sets if f"{name}/accuracy" in results]
     for name in evaluated:
@@ -70,7 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"it:\nfr-jax evaluate --embedder {arguments.embedder} "
             f"--set NAME=PATH --to {arguments.embedder}"
         )
-    return 0
 
 
 def _decision(cosine: float, threshold: float) -> str:
@@ -80,7 +79,7 @@ def _decision(cosine: float, threshold: float) -> str:
 
 
 def _aligned(path: Path, image: np.ndarray, detector: Any) -> np.ndarray:
-    """Returns the largest face of an image, aligned; UserError if there is none."""
+    """Returns the largest face of an image, aligned; UserError if none is detected."""
     from data_pipelines.vision import align, detect
 
     faces = detect.detect_or_pad(detector, image)
@@ -89,5 +88,5 @@ def _aligned(path: Path, image: np.ndarray, detector: Any) -> np.ndarray:
     if len(faces) > 1:
         print(f"{path}: {len(faces)} faces; the largest is used", file=sys.stderr)
     if align.residual(faces[0].points) > _PROFILE:
-        print(f"{path}: a profile, or its points are wrong", file=sys.stderr)
+        print(f"{path}: a profile, or wrong landmarks", file=sys.stderr)
     return align.crop(image, faces[0].points, FACE_SIDE)

@@ -1,14 +1,13 @@
-"""Configurations: load a file, override its keys, compare it with a stored run."""
+"""Configurations: load a file, override keys, compare with the one of a stored run."""
 
 import ast
 import importlib
-import importlib.util
 import json
 import pkgutil
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import configs
 from fr_jax.cli.renamed import RENAMED
 from fr_jax.errors import UserError, check_names, check_options, unknown
 
-# Keys that may change when a run resumes: they do not affect the trained weights.
+# Keys that may change when a run resumes, since they do not affect the weights.
 FREE = (
     "train.log_every",
     "train.save_every",
@@ -31,25 +30,27 @@ FREE = (
     "data.records.path",
     "evaluation",
 )
-# They do where evaluations lower the learning rate or stop the run.
+# These do if evaluations lower the learning rate or stop the run.
 _STEERING = ("train.evaluate_every", "evaluation")
+# Types of a default and of its new value -> conversion of the value.
+_CONVERT = {(float, int): float, (tuple, list): tuple, (ConfigDict, dict): ConfigDict}
 
 
 def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns the locked configuration of `FILE[:VARIANT]`, its keys overridden.
+    """Returns the locked configuration of `FILE[:VARIANT]` with overridden keys.
 
     Raises:
       UserError: for a missing file, an unknown variant, an unknown or renamed key, and
         a value whose type differs from the default's.
     """
     path, _, variant = spec.partition(":")
-    module = _module(path, spec)
-    if not hasattr(module, "get_config"):
+    names = _names(path, spec)
+    if "get_config" not in names:
         raise UserError(f"{path}: defines no get_config(variant)")
-    variants = getattr(module, "VARIANTS", None)
-    if variants and variant:
-        check_names(f"variant of {path}", [variant], variants)
-    config = module.get_config(variant) if variant else module.get_config()
+    if variant and names.get("VARIANTS"):
+        check_names(f"variant of {path}", [variant], names["VARIANTS"])
+    get_config = names["get_config"]
+    config = get_config(variant) if variant else get_config()
     config.lock()
     for key, text in overrides:
         _put(config, key, text)
@@ -61,45 +62,42 @@ def packaged() -> list[str]:
     return [info.name for info in pkgutil.iter_modules(configs.__path__)]
 
 
-def _module(path: str, spec: str) -> ModuleType:
-    """Returns the module of a packaged name, or of a file in an importable folder."""
+def _names(path: str, spec: str) -> dict[str, Any]:
+    """Returns the names defined by a packaged configuration or by a Python file.
+
+    The file can import modules of its folder.
+    """
     if path.isidentifier() and not Path(path).exists():
         check_names("packaged configuration", [path], packaged())
-        return importlib.import_module(f"{configs.__name__}.{path}")
+        return vars(importlib.import_module(f"{configs.__name__}.{path}"))
     if not Path(path).is_file():
         raise UserError(f"--config={spec}: no such file: {path}")
     folder = str(Path(path).resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    module_spec = importlib.util.spec_from_file_location("fr_jax_config", path)
-    assert module_spec and module_spec.loader
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(path)
 
 
 def call(
-    name: str,
-    make: Callable[..., Any],
-    options: ConfigDict,
-    known: Mapping[str, Any],
+    name: str, make: Callable[..., Any], options: ConfigDict, derived: Mapping[str, Any]
 ) -> Any:
-    """Returns make(**options, **known) of the system `name`.
+    """Returns make(**options, **derived) of the system `name`.
 
     Raises:
-      UserError: for an option that `make` does not take, or that is in `known`.
+      UserError: for an option that `make` does not take, or that is in `derived`.
     """
     for option in options:
-        if option in known:
+        if option in derived:
             raise UserError(f"config.system.{option} follows from the data: remove it")
-    check_options(f"system {name}", make, {**options, **known})
-    return make(**options.to_dict(), **known)
+    check_options(f"system {name}", make, {**options, **derived})
+    return make(**options.to_dict(), **derived)
 
 
 def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> None:
     """Raises a UserError if `workdir` has checkpoints of another configuration.
 
-    `steered`: evaluations lower the learning rate or stop the run.
+    Args:
+      steered: whether evaluations lower the learning rate or stop the run.
     """
     if not _has_run(workdir):
         return
@@ -112,7 +110,7 @@ def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> No
 
 
 def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes config.json atomically, unless `workdir` has checkpoints already."""
+    """Writes config.json atomically, unless `workdir` has checkpoints."""
     if jax.process_index() == 0 and not _has_run(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         part = workdir / "config.json.part"
@@ -125,16 +123,17 @@ def _has_run(workdir: epath.Path) -> bool:
 
 
 def _put(config: ConfigDict, key: str, text: str) -> None:
+    """Sets a key to the value of a text, converted to the type of the default."""
     default: Any = config
-    walked = "--config"
+    parent = "--config"
     for name in key.split("."):
         node = default
         names = list(node) if isinstance(node, ConfigDict) else []
         if name not in names:
             if new := renamed(key, str(config.system_name)):
                 raise UserError(f"--config.{key} was renamed: use --config.{new}")
-            raise UserError(unknown(f"key of {walked}", name, names))
-        walked += f".{name}"
+            raise UserError(unknown(f"key of {parent}", name, names))
+        parent += f".{name}"
         default = node[name]
     try:
         value = ast.literal_eval(text)
@@ -142,12 +141,8 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
         value = text
     if isinstance(default, str):
         value = text
-    elif isinstance(default, float) and type(value) is int:
-        value = float(value)
-    elif isinstance(default, tuple) and isinstance(value, list):
-        value = tuple(value)
-    elif isinstance(default, ConfigDict) and isinstance(value, dict):
-        value = ConfigDict(value)  # such as the options of another head
+    elif convert := _CONVERT.get((type(default), type(value))):
+        value = convert(value)
     if default is not None and type(value) is not type(default):
         example = default.to_dict() if isinstance(default, ConfigDict) else default
         raise UserError(
@@ -158,9 +153,12 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
 
 
 def renamed(key: str, system_name: str) -> str:
-    """Returns the new name of a key that was renamed, or that is below one; else ''."""
-    above = [old for old in RENAMED if f"{key}.".startswith(f"{old}.")]
-    old = max(above, key=len, default="")
+    """Returns the new name of a key, if it or one of its parents was renamed; else ''.
+
+    Some new names depend on the system.
+    """
+    parents = [old for old in RENAMED if f"{key}.".startswith(f"{old}.")]
+    old = max(parents, key=len, default="")
     new = RENAMED.get(old, "")
     if isinstance(new, Mapping):
         new = new.get(system_name, "")
@@ -172,8 +170,11 @@ def differences(
 ) -> list[str]:
     """Returns a line per key, except `FREE`, whose value differs from a config.json.
 
-    An option that only one of the two has, and that is off, is no difference: versions
+    A key that only one of the two has counts only if its value is true, since versions
     of the program add and remove options.
+
+    Raises:
+      UserError: if the stored file is not JSON.
     """
     try:
         before = flatten_dict(json.loads(stored.read_text()), sep=".")

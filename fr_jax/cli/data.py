@@ -19,7 +19,7 @@ from fr_jax.report import figures
 
 _SHOWN = 50  # faces on a contact sheet
 _LAYOUT = """\
-folders: one of images per identity; labels: a labels.csv with file, identity and
+folders: a folder of images per identity; labels: a labels.csv with file, identity and
 optionally yaw, light; cfp, multipie: labels in file names; auto: labels if there is a
 labels.csv, else RecordIO, .bin or folders"""
 
@@ -28,43 +28,42 @@ def add_arguments(parser: Any) -> None:
     from data_pipelines.readers.layouts import LAYOUTS
 
     action = parser.add_actions()
-    what = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
-    add = action("convert", what).add_argument
+    summary = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
+    add = action("convert", summary).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
     add("--to", required=True, metavar="DIR", help="the records go to DIR/NAME")
-    add("--name", required=True, help="of the set: lower-case letters, digits and _")
+    add("--name", required=True, help="set name: lower-case letters, digits and _")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="", metavar="TEXT", help="stored with the set")
-    what = "origin of the set, stored with it"
-    add("--source", dest="origin", default="", metavar="TEXT", help=what)
+    text = "origin of the set, stored with it"
+    add("--source", dest="origin", default="", metavar="TEXT", help=text)
     add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
-    add("--flat", action="store_true", help="folders are no identities: no labels")
-    what = "unusable images that are skipped before it is an error"
-    add("--max-bad", type=int, default=100, metavar="N", help=what)
+    add("--flat", action="store_true", help="folders are not identities: no labels")
+    text = "number of unusable images to skip; more are an error"
+    add("--max-bad", type=int, default=100, metavar="N", help=text)
 
-    what = "Print counts, sizes and provenance of a set, and draw a contact sheet."
-    add = action("info", what).add_argument
+    summary = "Print counts, sizes and provenance of a set, and plot a contact sheet."
+    add = action("info", summary).add_argument
     add("directory", metavar="DIR", help="of the records")
     add("--sheet", default="", metavar="PNG", help="default: DIR/contact_sheet.png")
 
-    what = "Detect faces and align them to the five-point template."
-    add = action("align", what).add_argument
+    summary = "Detect faces and align them to the five-point template."
+    add = action("align", summary).add_argument
     add("source", metavar="SRC", help="folder of photographs, with subfolders")
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR", help="new folder for the faces")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    what = "show the detector BGR for RGB, as USynthFace did"
-    add("--legacy-bgr", action="store_true", help=what)
+    add("--legacy-bgr", action="store_true", help="detect in BGR, as USynthFace did")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs an action; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Runs an action."""
     actions = {"convert": _convert, "info": _info, "align": _align}
-    return actions[arguments.action](arguments)
+    actions[arguments.action](arguments)
 
 
-def _convert(arguments: argparse.Namespace) -> int:
-    """Writes TFRecords of a source of any layout."""
+def _convert(arguments: argparse.Namespace) -> None:
+    """Writes a source of any layout as TFRecords."""
     from data_pipelines.readers.layouts import open_source
 
     source = Path(arguments.source)
@@ -86,11 +85,10 @@ def _convert(arguments: argparse.Namespace) -> int:
     print(f"{kept:,} images to {folder}, {kept / seconds:,.0f} images/s")
     if bad:
         print(f"{len(bad)} unusable images skipped:", *bad[:5], sep="\n  ")
-    return 0
 
 
-def _info(arguments: argparse.Namespace) -> int:
-    """Prints a set's properties and draws a contact sheet."""
+def _info(arguments: argparse.Namespace) -> None:
+    """Prints the properties of a set and plots a contact sheet."""
     from data_pipelines import images
     from data_pipelines import index as indexes
 
@@ -115,38 +113,34 @@ def _info(arguments: argparse.Namespace) -> int:
     from data_pipelines import records  # loads TensorFlow
 
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
-    shown = [records.decode(indexes.read(folder, index, number)) for number in chosen]
-    default = epath.Path(arguments.directory) / "contact_sheet.png"
-    sheet = epath.Path(arguments.sheet or default)
-    faces = [images.decode(face.image) for face in shown]
-    titles = [face.identity[:14] for face in shown]
-    figures.contact_sheet(faces, sheet, titles=titles)
+    faces = [records.decode(indexes.read(folder, index, number)) for number in chosen]
+    sheet = epath.Path(arguments.sheet or f"{arguments.directory}/contact_sheet.png")
+    titles = [face.identity[:14] for face in faces]
+    pictures = [images.decode(face.image) for face in faces]
+    figures.contact_sheet(pictures, sheet, titles=titles)
     print(f"figure      {sheet}")
-    return 0
 
 
-def _align(arguments: argparse.Namespace) -> int:
+def _align(arguments: argparse.Namespace) -> None:
     """Aligns the faces of a folder; prints the images to check."""
     from data_pipelines.vision import detect
     from data_pipelines.vision.align_folder import align_folder
 
-    source, target = Path(arguments.source), Path(arguments.to)
-    detector = detect.YuNet(arguments.detector)
+    target = Path(arguments.to)
     rows = align_folder(
-        source,
+        Path(arguments.source),
         target,
-        detector,
+        detect.YuNet(arguments.detector),
         size=arguments.size,
         legacy_bgr=arguments.legacy_bgr,
         progress=functools.partial(progress_bar, label="align"),
     )
-    noted = [row for row in rows if row["note"]]
+    doubtful = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)
     aligned = sum(bool(row["score"]) for row in rows)
     print(f"{aligned:,} of {len(rows):,} images aligned to {target}")
     print(f"{several:,} had several faces; the largest was used")
-    print(f"{len(noted):,} to check:")
-    for row in noted[:10]:
+    print(f"{len(doubtful):,} to check:")
+    for row in doubtful[:10]:
         print(f"  {row['file']}: {row['note']} {row['misfit']}")
     print(f"all rows: {target / 'alignment.csv'}")
-    return 0

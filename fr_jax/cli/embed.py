@@ -1,6 +1,6 @@
 """`fr-jax embed`: embed aligned faces, and store the embeddings with their names.
 
-The arrays are names, identities, embeddings (of unit length) and norms.
+The file has the arrays names, identities, embeddings (of unit length) and norms.
 
 Example:
     fr-jax embed aligned --embedder mbf --to faces.npz
@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,56 +21,54 @@ from fr_jax.progress import progress_bar
 SUFFIXES = (".npz", ".parquet")
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SRC",
-        help="folder of images or of <identity>/*.jpg, one image, records, or a .bin",
-    )
+    text = "folder of images or of <identity>/*.jpg, one image, records, or a .bin"
+    add("source", metavar="SRC", help=text)
     add("--embedder", required=True, metavar="EMBEDDER", help="its folder")
     add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
     add("--flip", action="store_true", help="add the embedding of the mirrored face")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Embeds faces; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Embeds faces, and writes the embeddings."""
     target = Path(arguments.to)
     if target.suffix not in SUFFIXES:
         raise UserError(f"{target}: the name must end in {' or '.join(SUFFIXES)}")
     if target.exists():
         raise UserError(f"{target} exists; choose another file or remove it")
     if target.suffix == ".parquet":
-        import pyarrow  # noqa: F401 - if it is missing, fail before the work
+        import pyarrow  # noqa: F401 - fails before embedding if it is missing
     embedder = load_embedder(arguments.embedder)
     from data_pipelines.readers.embeddable import open_faces
 
     side = embedder.network.input_spec.size
     progress = functools.partial(progress_bar, label="check", leave=False)
     faces = open_faces(Path(arguments.source), side, progress)
-    raw = []
+    parts = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))
     with progress_bar(total=count, label="embed") as bar:
         for part in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
-            raw.append(part)
+            parts.append(part)
             bar.update(len(part))
         seconds = max(bar.format_dict["elapsed"], 1e-9)
-    embeddings = np.concatenate(raw)
-    norms = np.linalg.norm(embeddings, axis=1)
+    embeddings = np.concatenate(parts)
     columns = {
         "names": np.array(faces.names, str),
         "identities": np.array(faces.identities, str),
         "embeddings": l2_normalize(embeddings).astype(np.float32),
-        "norms": norms,
+        "norms": np.linalg.norm(embeddings, axis=1),
     }
     about = json.dumps(embedder.describe() | {"flip": arguments.flip})
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:
         with part.open("wb") as file:
-            write = _write_parquet if target.suffix == ".parquet" else _write_npz
-            write(file, columns, about)
+            if target.suffix == ".parquet":
+                _write_parquet(file, columns, about)
+            else:
+                np.savez(file, allow_pickle=False, about=np.array(about), **columns)
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)
@@ -79,11 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
         f"{count:,} embeddings of {embeddings.shape[1]} dimensions to {target}, "
         f"{count / seconds:,.0f} images/s"
     )
-    return 0
-
-
-def _write_npz(file, columns: dict[str, np.ndarray], about: str) -> None:
-    np.savez(file, allow_pickle=False, about=np.array(about), **columns)
 
 
 def _write_parquet(file, columns: dict[str, np.ndarray], about: str) -> None:
@@ -92,12 +84,10 @@ def _write_parquet(file, columns: dict[str, np.ndarray], about: str) -> None:
 
     embeddings = columns["embeddings"]
     flat, size = pa.array(embeddings.ravel()), embeddings.shape[1]
-    table = pa.table(
-        {
-            "name": columns["names"].tolist(),
-            "identity": columns["identities"].tolist(),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, size),
-            "norm": columns["norms"],
-        }
-    )
-    parquet.write_table(table.replace_schema_metadata({"fr_jax": about}), file)
+    rows = {
+        "name": columns["names"].tolist(),
+        "identity": columns["identities"].tolist(),
+        "embedding": pa.FixedSizeListArray.from_arrays(flat, size),
+        "norm": columns["norms"],
+    }
+    parquet.write_table(pa.table(rows, metadata={"fr_jax": about}), file)

@@ -21,7 +21,7 @@ from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.report import figures
 
 _SETS = """\
-verification pairs, with protocol insightface, kfold or paper; may be repeated. Of
+verification pairs, with protocol insightface, kfold or paper; may be repeated. With
 --generator, one set: NAME=RECORDS[,identities=A:B][,expression=X], or
 NAME=rendered[,identities=N] (default: unseen=rendered,identities=40)"""
 
@@ -30,28 +30,29 @@ def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     repeated: Any = {"action": "append", "default": [], "metavar": "EMBEDDER"}
     add("--embedder", **repeated, help="its folder; may be repeated")
-    what = "WORKDIR/embedder_generator, with its discriminator if any; may be repeated"
-    add("--generator", **repeated, help=what)
+    text = "WORKDIR/embedder_generator, with its discriminator if any; may be repeated"
+    add("--generator", **repeated, help=text)
     repeated["metavar"] = "NAME=PATH[,root=DIR][,protocol=P]"
     add("--set", **repeated, help=_SETS)
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
-    what = "of --generator: measures how well identity is preserved"
-    add("--recogniser", metavar="EMBEDDER", help=what)
-    what = "of --generator: its embeddings measure the distance of fake to real images"
-    add("--features", metavar="EMBEDDER", help=what)
-    what = "of --generator: identities of the records that train a pose classifier"
-    add("--pose-identities", default="", metavar="A:B", help=what)
+    text = "with --generator: recogniser that measures preserved identity"
+    add("--recogniser", metavar="EMBEDDER", help=text)
+    text = "with --generator: features for the distance of fake to real images"
+    add("--features", metavar="EMBEDDER", help=text)
+    text = "with --generator: identities of the records that train a pose classifier"
+    add("--pose-identities", default="", metavar="A:B", help=text)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Evaluates embedders or generators; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates embedders or generators."""
     cpu.keep_freed_memory()
     if bool(arguments.embedder) == bool(arguments.generator):
         raise UserError("give either --embedder or --generator, once or more")
     if arguments.generator:
         from fr_jax.systems.dr_gan.comparison import evaluate_generators
 
-        return evaluate_generators(arguments)
+        evaluate_generators(arguments)
+        return
     for flag in ("recogniser", "features", "pose_identities"):
         if getattr(arguments, flag):
             raise UserError(f"--{flag.replace('_', '-')} needs --generator")
@@ -68,12 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     curves = {}
     for label, embedder in embedders.items():
         folder = target if len(embedders) == 1 else target / label
-        of_one = evaluate_and_write(evaluators, {"embedding": embedder}, folder)
-        curves |= {f"{label}: {name}": curve for name, curve in of_one.items()}
+        results = evaluate_and_write(evaluators, {"embedding": embedder}, folder)
+        curves |= {f"{label}: {name}": curve for name, curve in results.items()}
     if len(embedders) > 1:
         figures.roc(curves, target / "figures/roc.png")
     print(f"figure: {target / 'figures/roc.png'}")
-    return 0
 
 
 def _label(path: str) -> str:

@@ -7,25 +7,21 @@ Example:
 """
 
 import argparse
-from typing import Any
 
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.export import FORMATS, export
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("embedder", metavar="EMBEDDER", help="its folder")
-    add("--format", required=True, choices=tuple(FORMATS), help="of the program")
+    add("--format", required=True, choices=tuple(FORMATS), help="program format")
     add("--to", required=True, metavar="DIR", help="new folder for the program")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Exports an embedder; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Exports an embedder."""
     embedder = load_embedder(arguments.embedder)
     cosine = export(embedder, arguments.format, arguments.to)
-    print(
-        f"{arguments.format}: {arguments.to} (checked: cosine {cosine:.6f} to the "
-        "embeddings of the original)"
-    )
-    return 0
+    checked = f"checked: cosine {cosine:.6f} to the embeddings of the original"
+    print(f"{arguments.format}: {arguments.to} ({checked})")

@@ -20,9 +20,8 @@ from fr_jax.faces import pairs, sets, video
 from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
 from fr_jax.progress import progress_bar
 
-_NAMES = (*sets.SETS, "pairs", "video")
-_WHOLE = ("pairs", "video")  # folders that cannot be rendered in shards
-_IMAGES = 20  # per identity, for sets of any number of images
+_WHOLE = ("pairs", "video")  # cannot be rendered in shards or as records
+_IMAGES = 20  # per identity, for sets without a fixed number
 _GROUP = 6  # identities in a video
 _GAPS = (20, 30)  # years between the images of a child-adult pair
 _LICENCE = "none needed: the faces are synthetic"
@@ -32,10 +31,12 @@ data set or method; pairs: with LFW's pairs.txt; video: a group with tracks"""
 
 
 class Plan(NamedTuple):
-    """The images to render: numbers of the identity and of the image, int [N] each.
+    """The images to render.
 
-    `ages` is [N] where file names contain them; `lists` are texts by the name of their
-    file, next to the images.
+    Attributes:
+      identities, images: int [N], numbers of the identity and of the image.
+      ages: int [N], if file names contain them.
+      lists: texts of files next to the images, by file name.
     """
 
     face_set: sets.FaceSet
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
     lists: dict[str, str]
 
     def file(self, row: int, seed: int) -> str:
-        """Returns a row's file, named as in LFW or, with ages, as in AgeDB."""
+        """Returns the file of a row, named as in LFW or, with ages, as in AgeDB."""
         name, image = sets.identity_name(seed, self.identities[row]), self.images[row]
         if self.ages is None:
             return f"{name}/{name}_{image + 1:04}.jpg"
@@ -54,43 +55,42 @@ class Plan(NamedTuple):
 
 def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
-    what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
-    add = action("render", what).add_argument
+    summary = "Render labelled synthetic faces as files, TFRecords, pairs or a video."
+    add = action("render", summary).add_argument
     add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
-    what = "number of identities, of all shards together; default: 6 in a video"
-    add("--identities", type=int, metavar="N", help=what)
-    what = "images per identity; default: the set's own number, or 20"
-    add("--images-per-identity", type=int, metavar="K", help=what)
-    add("--set", default="default", choices=_NAMES, help=_SET)
-    what = "<identity>/*.jpg with labels.csv, or TFRecords"
-    add("--format", default="folder", choices=("folder", "records"), help=what)
+    text = "number of identities, of all shards together; default: 6 in a video"
+    add("--identities", type=int, metavar="N", help=text)
+    text = "images per identity; default: the number of the set, or 20"
+    add("--images-per-identity", type=int, metavar="K", help=text)
+    add("--set", default="default", choices=(*sets.SETS, *_WHOLE), help=_SET)
+    text = "<identity>/*.jpg with labels.csv, or TFRecords"
+    add("--format", default="folder", choices=("folder", "records"), help=text)
     add("--name", default="", help="name of the records; default: that of the set")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    what = "crop: aligned by five points, or loose; default: aligned"
-    add("--frame", choices=("aligned", "loose"), help=what)
-    add("--seed", type=int, default=0, help="of the identities and of their images")
-    what = "render part I of N, counted from 0"
+    text = "crop: aligned by five points, or loose; default: aligned"
+    add("--frame", choices=("aligned", "loose"), help=text)
+    add("--seed", type=int, default=0, help="seed of the identities and their images")
     shard = functools.partial(_two_numbers, "/", "I/N, as in 0/8")
-    add("--shard", type=shard, default="0/1", metavar="I/N", help=what)
+    add("--shard", type=shard, default="0/1", metavar="I/N", help="part I of N, from 0")
     qualities = ("full", "fast")
     add("--quality", default="full", choices=qualities, help="fast: without shadows")
-    what = "largest yaw to either side; default: 90"
-    add("--max-yaw", type=float, metavar="DEGREES", help=what)
-    what = "share of identities with child images in --set ages, 0 to 1; default: 1"
-    add("--child-share", type=float, metavar="SHARE", help=what)
+    add("--max-yaw", type=float, metavar="DEGREES", help="largest |yaw|; default: 90")
+    text = "share of identities with child images in --set ages, 0 to 1; default: 1"
+    add("--child-share", type=float, metavar="SHARE", help=text)
     add("--shots", type=int, metavar="N", help="shots of a video; default: 8")
     add("--shot-frames", type=int, metavar="N", help="frames of a shot; default: 40")
     add("--together", type=int, metavar="N", help="identities in a shot; default: 3")
-    what = "frame size of a video; default: 640x360"
     size = functools.partial(_two_numbers, "x", "WxH, as in 640x360")
-    add("--frame-size", type=size, metavar="WxH", help=what)
+    text = "frame size of a video; default: 640x360"
+    add("--frame-size", type=size, metavar="WxH", help=text)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Renders faces if the arguments are valid; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Renders faces if the arguments are valid."""
     _check(arguments)
     if arguments.set == "video":
-        return _video(arguments)
+        _video(arguments)
+        return
     write = _records if arguments.format == "records" else _folder
     _check_target(arguments)
     plan = _plan(arguments)
@@ -104,7 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name in plan.lists:
         pairs_set = f"{Path(name).stem}={target}/{name},root={target}"
         print(f"evaluate with: fr-jax evaluate --set {pairs_set}")
-    return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -119,10 +118,10 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None:
             check_range(f"--{flag.replace('_', '-')}", value, low, high)
-    for flag, takers in _ONLY_WITH.items():
-        if getattr(arguments, flag) is not None and arguments.set not in takers:
+    for flag, names in _ONLY_WITH.items():
+        if getattr(arguments, flag) is not None and arguments.set not in names:
             raise UserError(
-                f"--{flag.replace('_', '-')} needs --set {' or '.join(takers)}, got "
+                f"--{flag.replace('_', '-')} needs --set {' or '.join(names)}, got "
                 f"{arguments.set}"
             )
     part, shards = arguments.shard
@@ -140,8 +139,9 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_target(arguments: argparse.Namespace) -> None:
-    first, last = _numbers(arguments)
-    images = (last - first) * _count(arguments)
+    """Raises a UserError for a target that is not free, or has too little space."""
+    first, end = _shard(arguments)
+    images = (end - first) * _count(arguments)
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
@@ -150,11 +150,11 @@ def _check_target(arguments: argparse.Namespace) -> None:
         face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
 
 
-def _numbers(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Returns the first identity of the shard and the first one after it."""
+def _shard(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Returns the identities [first, end) of the shard."""
     part, shards = arguments.shard
-    first, last = (arguments.identities * n // shards for n in (part, part + 1))
-    return first, last
+    first, end = (arguments.identities * n // shards for n in (part, part + 1))
+    return first, end
 
 
 def _count(arguments: argparse.Namespace) -> int:
@@ -163,18 +163,19 @@ def _count(arguments: argparse.Namespace) -> int:
     return arguments.images_per_identity or fixed or _IMAGES
 
 
-_FREE = ("default", "usynthface", "ages", "pairs")  # of any number of images
+_ANY_NUMBER = ("default", "usynthface", "ages", "pairs")  # of images per identity
 _ONLY_WITH = {
-    "images_per_identity": _FREE,
+    "images_per_identity": _ANY_NUMBER,
     "frame": (*sets.SETS, "pairs"),
-    "max_yaw": _FREE,
+    "max_yaw": _ANY_NUMBER,
     "child_share": ("ages",),
     **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
 }
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    options = _stated(max_yaw=arguments.max_yaw, child_share=arguments.child_share)
+    """Returns the images of the arguments' set and shard."""
+    options = _given(max_yaw=arguments.max_yaw, child_share=arguments.child_share)
     name = "default" if arguments.set == "pairs" else arguments.set
     face_set = sets.SETS[name](**options)
     count, seed = _count(arguments), arguments.seed
@@ -182,8 +183,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         numbered = pairs.number(seed, arguments.identities, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
         return Plan(face_set, numbered.identities, numbered.images, None, lists)
-    first, last = _numbers(arguments)
-    label, images = sets.rows(face_set, last - first, count)
+    first, end = _shard(arguments)
+    label, images = sets.rows(face_set, end - first, count)
     plan = Plan(face_set, first + label, images, None, {})
     if name != "ages" or arguments.format == "records":
         return plan
@@ -191,8 +192,8 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return plan._replace(lists=_age_lists(plan, seed))
 
 
-def _stated(**options: Any) -> dict[str, Any]:
-    """Returns the options that are not None, for others to keep their defaults."""
+def _given(**options: Any) -> dict[str, Any]:
+    """Returns the options that are not None, so that the others have defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -213,13 +214,12 @@ def _ages(plan: Plan, seed: int) -> np.ndarray:
     for start in range(0, len(plan.identities), 10_000):
         rows = slice(start, start + 10_000)
         numbers = plan.identities[rows], plan.images[rows]
-        labelled = sets.label(plan.face_set, seed, *numbers)
-        ages.append(labelled.codes.age.astype(int))
+        ages.append(sets.label(plan.face_set, seed, *numbers).codes.age.astype(int))
     return np.concatenate(ages)
 
 
 def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
-    """Returns lists of child-adult pairs by the rule of AgeDB-C20 and -C30."""
+    """Returns lists of child-adult pairs by the rules of AgeDB-C20 and -C30."""
     from data_pipelines.protocols import pairs as published
 
     names = [plan.file(row, seed) for row in range(len(plan.identities))]
@@ -236,7 +236,7 @@ def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
 def _faces(
     arguments: argparse.Namespace, plan: Plan, bar: tqdm, done: int = 0
 ) -> Iterator[tuple[Any, Codes]]:
-    """Yields record and codes of the rows from `done` on."""
+    """Yields the record and the codes of each row from `done` on."""
     from data_pipelines.readers import Face
 
     options = {"size": arguments.size, "quality": arguments.quality}
@@ -245,7 +245,7 @@ def _faces(
     rendered = sets.render_set(plan.face_set, arguments.seed, *rows, **options)
     for number, batch in enumerate(rendered):
         boxes = sets.face_boxes(batch.landmarks68)
-        if number == 0:  # the bar's clock starts after the compilation
+        if number == 0:  # the progress bar starts its clock after compilation
             bar.set_description(arguments.set, refresh=False)
             bar.n = bar.initial = done + len(batch.image)
             bar.unpause()
@@ -275,10 +275,12 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes TFRecords; an interrupted run starts again from the first image."""
     from data_pipelines.builders import faces  # loads TensorFlow
 
+    part, shards = arguments.shard
+    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
     target, _ = faces.build(
         (face for face, _ in _faces(arguments, plan, bar)),
         arguments.to,
-        _records_name(arguments),
+        arguments.name or arguments.set + suffix,
         size=arguments.size,
         licence=_LICENCE,
         source=f"rendered: {arguments.set}, seed {arguments.seed}",
@@ -287,16 +289,10 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(target)
 
 
-def _records_name(arguments: argparse.Namespace) -> str:
-    part, shards = arguments.shard
-    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
-    return arguments.name or arguments.set + suffix
-
-
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; an interrupted run resumes."""
     target = Path(arguments.to)
-    options = {name: getattr(arguments, name) for name in _DECIDE}
+    options = {name: getattr(arguments, name) for name in _CONTENTS}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
             print(f"resumed after {folder.done:,} images in {folder.part}")
@@ -305,15 +301,16 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(target)
 
 
-_DECIDE = (
+# Arguments that determine the images of a folder.
+_CONTENTS = (
     *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
     *("quality", "max_yaw", "child_share"),
 )
 
 
-def _video(arguments: argparse.Namespace) -> int:
+def _video(arguments: argparse.Namespace) -> None:
     """Writes group.mp4, group_tracks.csv and a folder of crops per track."""
-    options = _stated(
+    options = _given(
         shots=arguments.shots,
         frames=arguments.shot_frames,
         together=arguments.together,
@@ -326,8 +323,8 @@ def _video(arguments: argparse.Namespace) -> int:
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
-    needed = len(film) * (width * height // 8 + 3 * arguments.size**2)
-    face_files.check_bytes(target, needed)
+    size = len(film) * (width * height // 8 + 3 * arguments.size**2)
+    face_files.check_bytes(target, size)
     with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
             target, bar, film.size, video.RATE, arguments.size, arguments.seed
@@ -336,7 +333,6 @@ def _video(arguments: argparse.Namespace) -> int:
         f"{len(film):,} frames, {tracks} tracks of {identities} identities with "
         f"{rows:,} faces to {target}"
     )
-    return 0
 
 
 def _two_numbers(separator: str, form: str, text: str) -> tuple[int, int]:

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from fr_jax.cli.info import describe, doubts
 from fr_jax.convert import DIALECTS
@@ -18,52 +17,47 @@ from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
 from fr_jax.errors import UserError
 
 
-def add_arguments(parser: Any) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
     add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
-    what = "source of the tensor names: %(choices)s; default: recognised"
-    add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=what)
-    what = "channel order of the input; default: that of the dialect"
-    add("--colour", choices=("RGB", "BGR"), help=what)
-    what = "dict of tensors to import, if a checkpoint has several"
-    add("--part", metavar="NAME", help=what)
-    what = "prefix of the tensors to import, if a file has several networks"
-    add("--prefix", metavar="PREFIX", help=what)
+    text = "source of the tensor names: %(choices)s; default: recognised"
+    add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=text)
+    text = "channel order of the input; default: that of the dialect"
+    add("--colour", choices=("RGB", "BGR"), help=text)
+    add("--part", metavar="NAME", help="dict of tensors, if a checkpoint has several")
+    add("--prefix", help="prefix of the tensors, if a file has several networks")
     add("--encoder", action="store_true", help="import only a DR-GAN encoder")
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
-    what = "origin of the file"
-    add("--source", dest="origin", default="", metavar="TEXT", help=what)
-    what = "training sets; evaluation marks their identities as seen"
-    repeated: Any = {"nargs": "+", "action": "extend", "default": []}
-    add("--data-set", **repeated, metavar="NAME", help=what)
+    add("--source", default="", metavar="TEXT", help="origin of the file")
+    text = "training sets; evaluation marks their identities as seen"
+    add("--data-set", nargs="+", action="extend", default=[], metavar="NAME", help=text)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Imports a weight file; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Imports a weight file."""
     target = Path(arguments.to)
-    taken = ("dialect", "colour", "part", "prefix", "encoder")
-    options = {name: getattr(arguments, name) for name in taken}
+    names = ("dialect", "colour", "part", "prefix", "encoder")
+    options = {name: getattr(arguments, name) for name in names}
     embedder = import_weights(arguments.file, **options)
     stated = {
         "licence": arguments.licence,
-        "source": arguments.origin,
+        "source": arguments.source,
         "identities": {name: [] for name in arguments.data_set},
     }
     embedder.provenance |= {name: value for name, value in stated.items() if value}
     if _is_stored(embedder, target):
-        print(f"{target}: imported already")
+        print(f"{target}: already imported")
     else:
         embedder.save(target)
     print(describe(embedder))
     for doubt in doubts(embedder):
         print(f"note: {doubt}", file=sys.stderr)
     print(f"embedder: {target}")
-    return 0
 
 
 def _is_stored(embedder: Embedder, target: Path) -> bool:
-    """Whether `target` holds this embedder; UserError if it holds anything else."""
+    """Returns True if `target` holds this embedder; UserError for anything else."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
@@ -72,8 +66,5 @@ def _is_stored(embedder: Embedder, target: Path) -> bool:
         stored = {}
     stored.pop("weights_sha256", None)
     if stored != json.loads(json.dumps(embedder.describe())):
-        raise UserError(
-            f"{target} exists and holds something else; choose another --to or remove "
-            "it"
-        )
+        raise UserError(f"{target} holds something else; choose another --to")
     return True

@@ -10,35 +10,30 @@ from typing import Any
 import flax.traverse_util
 
 from fr_jax.embedder import Embedder, load_embedder
-from fr_jax.evaluation.results import known_results, table
+from fr_jax.evaluation.results import stored_results, table
 
 
 def add_arguments(parser: Any) -> None:
-    what = "its folder, or a weight file"
-    parser.add_argument("embedder", metavar="EMBEDDER", help=what)
+    parser.add_argument("embedder", metavar="EMBEDDER", help="folder or weight file")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Prints the properties of an embedder; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the properties of an embedder."""
     print(describe(load_embedder(arguments.embedder, check=False)))
-    if results := known_results(arguments.embedder):
+    if results := stored_results(arguments.embedder):
         print("results")
         print(table(results))
-    return 0
 
 
-_STATED = (
-    *("file", "sha256", "format", "part", "dialect", "repository", "terms"),
-    *("licence", "source"),
-)
+_IMPORTED = ("file", "sha256", "format", "part", "dialect", "repository", "terms")
 
 
 def describe(embedder: Embedder) -> str:
-    """Returns an embedder's properties, one a line."""
-    network, known = embedder.network, embedder.provenance
+    """Returns the properties of an embedder, one per line."""
+    network, provenance = embedder.network, embedder.provenance
     spec = network.input_spec
     height, width, _ = spec.shape
-    others = ", ".join(known.get("alternatives", ()))
+    others = ", ".join(provenance.get("alternatives", ()))
     options = ", ".join(f"{k} {v}" for k, v in network.options.items())
     flat: dict[Any, Any] = flax.traverse_util.flatten_dict(network.variables["params"])
     rows = {
@@ -48,52 +43,50 @@ def describe(embedder: Embedder) -> str:
         "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
         ", from uint8 RGB",
         "alignment": spec.template,
-        **{name: known.get(name) for name in _STATED},
-        "data sets": _data_sets(known),
-        "steps": known.get("steps"),
-        "unused": _shortened(known.get("unused", ())),
-        "other parts": _shortened(known.get("other_parts", ())),
-        "note": known.get("note"),
-        "colour": None if known.get("colour_known", True) else _COLOUR,
+        **{name: provenance.get(name) for name in (*_IMPORTED, "licence", "source")},
+        "data sets": _data_sets(provenance),
+        "steps": provenance.get("steps"),
+        "unused": _shortened(provenance.get("unused", ())),
+        "other parts": _shortened(provenance.get("other_parts", ())),
+        "note": provenance.get("note"),
+        "colour": None if provenance.get("colour_known", True) else _COLOUR,
         "dialects": f"{others} have the same names" if others else "",
     }
-    return "\n".join(
-        f"{name:<13} {_printable(text)}" for name, text in rows.items() if text
-    )
+    lines = (f"{name:<13} {_printable(text)}" for name, text in rows.items() if text)
+    return "\n".join(lines)
 
 
 _COLOUR = "order uncertain, since files of this dialect differ; --colour sets it"
 
 
 def doubts(embedder: Embedder) -> list[str]:
-    """Returns notes on what the import had to assume."""
-    known = embedder.provenance
-    notes = []
-    if not known["colour_known"]:
-        colour = embedder.network.input_spec.colour
+    """Returns notes on the assumptions of an import."""
+    provenance = embedder.provenance
+    dialect, notes = provenance["dialect"], []
+    if not provenance["colour_known"]:
         notes.append(
-            f"{known['dialect']} files differ in their colour order; {colour} is "
-            "assumed. If the accuracy is low, import with the other --colour"
+            f"{dialect} files differ in their colour order; "
+            f"{embedder.network.input_spec.colour} is assumed. If the accuracy is low, "
+            "import with the other --colour"
         )
-    if known["alternatives"]:
+    if others := ", ".join(provenance["alternatives"]):
         notes.append(
-            f"assumed to be {known['dialect']}; {', '.join(known['alternatives'])} "
-            "files have the same names; --dialect selects one"
+            f"assumed to be {dialect}; {others} files have the same names; --dialect "
+            "selects one"
         )
     return notes
 
 
-def _data_sets(known: dict[str, Any]) -> str:
-    licences = known.get("licences", {})
-    texts = []
-    for name, names in known.get("identities", {}).items():
+def _data_sets(provenance: dict[str, Any]) -> str:
+    licences, texts = provenance.get("licences", {}), []
+    for name, names in provenance.get("identities", {}).items():
         text = f"{name} ({len(names):,} identities)" if names else name
-        texts.append(text + (f", {licences[name]}" if licences.get(name) else ""))
+        texts.append(", ".join(filter(None, [text, licences.get(name)])))
     return "; ".join(texts)
 
 
 def _printable(text: Any) -> str:
-    """Escapes what could steer a terminal: names come from foreign files."""
+    """Returns a text with control characters escaped: names come from foreign files."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 

@@ -1,7 +1,8 @@
-"""The program `fr-jax`: finds and runs a command, and reports errors of its user.
+"""The program `fr-jax`: finds and runs a command, and prints user errors.
 
-Exit codes: 0 success, 1 a failed check, 2 a user error, 3 training stopped itself, 143
-training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 shows where an error arose.
+Exit codes: 0 success, 1 a failed check, 2 a user error, 3 training stopped itself, 130
+Ctrl-C, 143 training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 prints the
+traceback of an error.
 """
 
 import argparse
@@ -34,7 +35,7 @@ Documentation: README.md and docs/ in the repository."""
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits with its code."""
-    # Read when TensorFlow and OpenCV are imported.
+    # TensorFlow and OpenCV read these when they are imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs on every start
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # warns about detector files
@@ -62,8 +63,7 @@ def _exit_code(error: Exception) -> int:
     """Returns the exit code of an error; 0 for a fault of the program."""
     from data_pipelines import DataError
 
-    codes = {TrainingStopped: 3, CheckFailed: 1}
-    codes |= dict.fromkeys((UserError, DataError, OSError), 2)
+    codes = {TrainingStopped: 3, CheckFailed: 1, (UserError, DataError, OSError): 2}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 0)
 
 
@@ -73,15 +73,14 @@ def _run(argv: list[str]) -> int:
     subparsers = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
-    named = next((word for word in rest if not word.startswith("-")), "")
-    chosen: Any = None
+    first = next((word for word in rest if not word.startswith("-")), "")
+    command: Any = None
     for name, (module, summary, details) in sorted(commands().items()):
-        command = subparsers.add_parser(
-            name, help=summary, description=summary, epilog=details
-        )
-        if name == named:
-            chosen = importlib.import_module(module)
-            chosen.add_arguments(command)
+        texts: Any = {"help": summary, "description": summary, "epilog": details}
+        subparser = subparsers.add_parser(name, **texts)
+        if name == first:
+            command = importlib.import_module(module)
+            command.add_arguments(subparser)
     arguments, unused = parser.parse_known_args(rest or ["--help"])
     if unused:
         flags = arguments.parser._option_string_actions
@@ -89,15 +88,15 @@ def _run(argv: list[str]) -> int:
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
-    return chosen.run(arguments)
+    return command.run(arguments) or 0
 
 
 def commands() -> dict[str, tuple[str, str, str]]:
-    """Returns each command's module, summary and details, from the module's docstring.
+    """Returns the module, summary and details of each command, without importing it.
 
     A command is a module of this package, or `commands` in the package of a system,
-    whose docstring begins with `fr-jax NAME`; none is imported. It has the functions
-    `add_arguments(parser)` and `run(arguments)`, which returns the exit code.
+    whose docstring begins with `fr-jax NAME`. Its functions are
+    `add_arguments(parser)` and `run(arguments)`, which returns an exit code or None.
     """
     root = Path(fr_jax.__path__[0])
     modules = {}
@@ -119,10 +118,10 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserErrors, with the nearest name for an invalid choice.
+    """A parser that raises UserErrors, with the nearest name for an invalid choice.
 
     Attributes:
-      more_help: returns text for the end of the help; called when help is shown.
+      more_help: returns text for the end of the help; called when help is printed.
     """
 
     more_help: Callable[[], str] | None = None
@@ -136,9 +135,9 @@ class Parser(argparse.ArgumentParser):
         return "\n".join(filter(None, [super().format_help(), more]))
 
     def add_actions(self) -> Callable[..., "Parser"]:
-        """Returns a function of name and summary that adds an action.
+        """Returns a function of name and summary that returns an action's parser.
 
-        Its help has the examples of the command's help that use the action.
+        The help of an action has those examples of the command that use it.
         """
         actions = self.add_subparsers(
             title="actions", dest="action", required=True, metavar="ACTION"
@@ -147,9 +146,9 @@ class Parser(argparse.ArgumentParser):
         def add(name: str, summary: str) -> Parser:
             command = rf"^ +{self.prog} {name} .*$"
             lines = re.findall(command, self.epilog or "", re.MULTILINE)
-            epilog = "\n".join(["Example:", *lines])
+            texts: Any = {"help": summary, "description": summary}
             return actions.add_parser(
-                name, help=summary, description=summary, epilog=epilog
+                name, **texts, epilog="\n".join(["Example:", *lines])
             )
 
         return add
@@ -164,7 +163,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _overrides(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Separates --config.KEY=VALUE and --config.KEY VALUE from other arguments."""
+    """Returns --config.KEY=VALUE and --config.KEY VALUE as pairs, and the rest."""
     overrides, rest = [], []
     words = iter(argv)
     for word in words:

@@ -1,59 +1,50 @@
-"""Configuration keys that were renamed: the old key is refused with the new one.
+"""Renamed configuration keys: the error for an old key states the new one."""
 
-A key that was split has a new name for each `system_name`.
-"""
-
+# Old parent -> new parent -> keys that kept their name.
+_MOVED = {
+    "data": {
+        "data.records": "drop_beyond drop_small expression identities num_identities "
+        "path template validation",
+    },
+    "system": {
+        "system.backbone_options": "bn_first_group bn_groups",
+        "system.loss_options": "margin temperature",
+        "system.network": "discriminator generator",
+        "system.objective": "diff_augmentation discriminate_fused interpolate "
+        "paired_loss real_target weights",
+        "system.optimizer": "betas clip_norm learning_rate milestones momentum plateau "
+        "reference_batch warmup_epochs weight_decay",
+        "system.queue": "force mask_identity mask_unfilled",
+        "system.update": "accuracy_decay ratio strong_ratio threshold",
+    },
+}
+# A key that was split has a new name for each `system_name`.
 RENAMED: dict[str, str | dict[str, str]] = {
+    f"{old}.{key}": f"{new}.{key}"
+    for old, moved in _MOVED.items()
+    for new, keys in moved.items()
+    for key in keys.split()
+} | {
     "children": "data.children",
     "data.beside": "data.records.auxiliary",
     "data.beside_rows": "data.records.auxiliary_rows",
-    "data.drop_beyond": "data.records.drop_beyond",
-    "data.drop_small": "data.records.drop_small",
-    "data.expression": "data.records.expression",
-    "data.identities": "data.records.identities",
-    "data.num_identities": "data.records.num_identities",
-    "data.path": "data.records.path",
-    "data.template": "data.records.template",
-    "data.validation": "data.records.validation",
     "selection": "data.selection",
     "selection.held_out": "data.records.held_out",
-    "system.accuracy_decay": "system.update.accuracy_decay",
-    "system.betas": "system.optimizer.betas",
-    "system.bn_first_group": "system.backbone_options.bn_first_group",
-    "system.bn_groups": "system.backbone_options.bn_groups",
     "system.channels": "system.network.generator.channels",
-    "system.clip_norm": "system.optimizer.clip_norm",
-    "system.diff_augmentation": "system.objective.diff_augmentation",
-    "system.discriminate_fused": "system.objective.discriminate_fused",
-    "system.discriminator": "system.network.discriminator",
     "system.discriminator_learning_rate": (
         "system.optimizer.discriminator.learning_rate"
     ),
     "system.discriminator_stats_in_generator_step": (
         "system.objective.statistics_in_generator_step"
     ),
-    "system.force": "system.queue.force",
     "system.gan_loss": "system.objective.adversarial",
-    "system.generator": "system.network.generator",
     "system.generator_ema": "train.ema_decay",
-    "system.interpolate": "system.objective.interpolate",
-    "system.learning_rate": "system.optimizer.learning_rate",
-    "system.margin": "system.loss_options.margin",
-    "system.mask_identity": "system.queue.mask_identity",
-    "system.mask_unfilled": "system.queue.mask_unfilled",
-    "system.milestones": "system.optimizer.milestones",
-    "system.momentum": "system.optimizer.momentum",
     "system.num_classes": "data.records.expected_identities",
-    "system.paired_loss": "system.objective.paired_loss",
-    "system.plateau": "system.optimizer.plateau",
     "system.pose_mode": "data.pose_labels",
     "system.queue_policy": "system.queue.policy",
     "system.queue_size": "system.queue.size",
     "system.r1_every": "system.objective.r1.every",
     "system.r1_weight": "system.objective.r1.weight",
-    "system.ratio": "system.update.ratio",
-    "system.real_target": "system.objective.real_target",
-    "system.reference_batch": "system.optimizer.reference_batch",
     "system.schedule": {
         "dr_gan": "system.update.name",
         "inter_prototype": "system.optimizer.schedule",
@@ -61,12 +52,6 @@ RENAMED: dict[str, str | dict[str, str]] = {
     },
     "system.spectral_norm": "system.network.discriminator.spectral_norm",
     "system.stages": "system.update",
-    "system.strong_ratio": "system.update.strong_ratio",
     "system.switch": "system.trunk_switching",
     "system.switch_every": "system.trunk_switching",
-    "system.temperature": "system.loss_options.temperature",
-    "system.threshold": "system.update.threshold",
-    "system.warmup_epochs": "system.optimizer.warmup_epochs",
-    "system.weight_decay": "system.optimizer.weight_decay",
-    "system.weights": "system.objective.weights",
 }

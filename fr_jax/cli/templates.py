@@ -1,7 +1,7 @@
 """`fr-jax templates`: evaluate templates, sets of images of an identity, as in IJB-A.
 
-In each split, every probe template is compared with every gallery template:
-verification, and identification of the probes whose identity is in the gallery. An
+In each split, every probe template is compared with every gallery template, for
+verification and for identification of probes with an identity of the gallery. An
 embedder averages the embeddings of a template; a generator also fuses them, weighted by
 confidence.
 
@@ -26,14 +26,13 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     add("table", metavar="CSV", help="with split, part, template, identity, file")
-    what = "folder of an embedder or a generator"
-    add("--embedder", required=True, metavar="EMBEDDER", help=what)
+    add("--embedder", required=True, metavar="EMBEDDER", help="embedder or generator")
     add("--root", metavar="DIR", help="folder of the files; default: that of CSV")
     add("--to", required=True, metavar="DIR", help="folder of results.json")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Evaluates templates; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates templates, and writes results.json."""
     from data_pipelines.protocols.templates import load
 
     splits, files = load(arguments.table)
@@ -50,26 +49,25 @@ def run(arguments: argparse.Namespace) -> int:
         features = embedder.embed(paths, normalize=False)
     results = {}
     for aggregation, confidence in weights.items():
-        scores = []
+        metrics = []
         for name, split in splits.items():
             try:
-                scores.append(_score(split, features, confidence))
+                metrics.append(_metrics(split, features, confidence))
             except ValueError as error:
                 raise UserError(f"{arguments.table}: split {name}: {error}") from None
-        for measure, value in templates.over_splits(scores).items():
-            results[f"templates/{measure}:{aggregation}"] = value
-    target = Path(arguments.to)
-    target.mkdir(parents=True, exist_ok=True)
-    write(target / "results.json", results)
+        for metric, value in templates.over_splits(metrics).items():
+            results[f"templates/{metric}:{aggregation}"] = value
+    path = Path(arguments.to) / "results.json"
+    write(path, results)
     for name, value in results.items():
         print(f"{name:<40} {value:.4f}")
-    print(f"{len(splits)} splits, {len(files)} images: {target / 'results.json'}")
-    return 0
+    print(f"{len(splits)} splits, {len(files)} images: {path}")
 
 
-def _score(
+def _metrics(
     split: Any, features: np.ndarray, confidence: np.ndarray | None
 ) -> dict[str, float]:
+    """Returns verification and identification rates of a split."""
     vectors, identities = [], []
     for part in (split.probe, ~split.probe):
         rows, template = split.image[part], split.template[part]

@@ -1,8 +1,8 @@
 """`fr-jax train`: train a system, or resume from the last checkpoint in WORKDIR.
 
---config=FILE:VARIANT is a configuration file and one of its variants; the NAME of a
-packaged configuration will do. --config.KEY=VALUE overrides a key and may be repeated.
-WORKDIR/config.json has all keys.
+--config=FILE:VARIANT is a configuration file and one of its variants; FILE can be the
+NAME of a packaged configuration. --config.KEY=VALUE overrides a key and may be
+repeated. WORKDIR/config.json has all keys.
 
 Example:
     fr-jax train --config=inter_prototype:smoke --workdir=runs/smoke \\
@@ -25,24 +25,24 @@ from fr_jax.errors import UserError
 def add_arguments(parser: Any) -> None:
     parser.more_help = _packaged
     add = parser.add_argument
-    what = "configuration file or packaged configuration; see below"
-    add("--config", required=True, metavar="FILE[:VARIANT]", help=what)
+    text = "configuration file or packaged configuration; see below"
+    add("--config", required=True, metavar="FILE[:VARIANT]", help=text)
     add("--workdir", required=True, help="folder of the run, local or gs://")
     given: Any = {"dest": "given", "action": "append", "default": []}
-    what = "initialise the trained network from an embedder"
-    add("--init-from", **given, type=_init, metavar="EMBEDDER", help=what)
-    what = "pretrained network that the system takes by NAME; may be repeated"
-    add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=what)
-    what = "keep compiled programs in this folder"
-    add("--compilation-cache", default="", metavar="DIR", help=what)
-    what = "train in several processes, of which this is one"
-    add("--distributed", action="store_true", help=what)
-    what = "of --distributed: address of process 0; default: from the cluster"
-    add("--coordinator", metavar="HOST:PORT", help=what)
-    what = "of --distributed: number of processes; default: from the cluster"
-    add("--num-processes", type=int, metavar="N", help=what)
-    what = "of --distributed: number of this process, from 0; default: from the cluster"
-    add("--process-id", type=int, metavar="I", help=what)
+    text = "initialise the trained network from an embedder"
+    add("--init-from", **given, type=_init, metavar="EMBEDDER", help=text)
+    text = "pretrained network, by the system's NAME for it; may be repeated"
+    add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=text)
+    text = "keep compiled programs in this folder"
+    add("--compilation-cache", default="", metavar="DIR", help=text)
+    add("--distributed", action="store_true", help="train in several processes")
+    for flag, metavar, kind, meaning in (
+        ("--coordinator", "HOST:PORT", str, "address of process 0"),
+        ("--num-processes", "N", int, "number of processes"),
+        ("--process-id", "I", int, "number of this process, from 0"),
+    ):
+        text = f"with --distributed: {meaning}; default: from the cluster"
+        add(flag, type=kind, metavar=metavar, help=text)
 
 
 def _packaged() -> str:
@@ -56,8 +56,8 @@ def _packaged() -> str:
     return "\n".join(texts)
 
 
-# Arguments of the loop that have the name of their key in `config.train`.
-_PASSED = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
+# Arguments of the loop with equal names in `config.train`.
+_LOOP = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = dict(arguments.given)
     if len(given) < len(arguments.given):
         names = ", ".join(name for name, _ in arguments.given)
-        raise UserError(f"--given and --init-from name a network twice: {names}")
+        raise UserError(f"--given and --init-from set a network twice: {names}")
     context = Context(
         mesh=sharding.make_mesh(model=options.model_axis),
         seed=options.seed,
@@ -99,13 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
             "--config.train.num_steps above 0"
         )
     networks = {name: one.network for name, one in context.pretrained.items()}
-    known = {
+    derived = {
         "num_steps": num_steps,
         "steps_per_epoch": data.epoch_steps,
         "pretrained": {n: one._replace(variables=()) for n, one in networks.items()},
         **data.arguments,
     }
-    system = configs.call(config.system_name, method.make, config.system, known)
+    system = configs.call(config.system_name, method.make, config.system, derived)
     configs.check_claim(workdir, config, steered=system.feedback is not None)
     if options.ema_decay:
         system = with_ema(system, options.ema_decay)
@@ -115,8 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
             "this system needs evaluations during training: set "
             "--config.train.evaluate_every"
         )
-    origins = {name: one.provenance for name, one in context.pretrained.items()}
-    provenance = inherit(data.provenance, origins)
+    pretrained = {name: one.provenance for name, one in context.pretrained.items()}
+    provenance = inherit(data.provenance, pretrained)
     configured = [sets.parse(text) for text in config.evaluation.sets]
     shape = ", ".join(f"{name} {size}" for name, size in context.mesh.shape.items())
     _say(
@@ -129,12 +129,12 @@ def run(arguments: argparse.Namespace) -> int:
         one.mark_seen(provenance.identities) if isinstance(one, Verification) else one
         for one in (*streams.final_evaluators, *configured)
     ]
-    streams = streams._replace(
-        evaluators=[*_subsets(final, config.evaluation.subset), *streams.evaluators]
-        if options.evaluate_every
-        else (),
-        final_evaluators=final,
-    )
+    evaluators: list[Any] = []
+    if options.evaluate_every:  # fixed subsets of the final evaluators that have them
+        count = config.evaluation.subset
+        evaluators = [one.subset(count) for one in final if hasattr(one, "subset")]
+        evaluators += streams.evaluators
+    streams = streams._replace(evaluators=evaluators, final_evaluators=final)
     configs.claim(workdir, config)
     result = train(
         system,
@@ -143,14 +143,14 @@ def run(arguments: argparse.Namespace) -> int:
         num_steps=num_steps,
         mesh=context.mesh,
         given={name: network.variables for name, network in networks.items()},
-        **{name: options[name] for name in _PASSED},
+        **{name: options[name] for name in _LOOP},
         guard=Guard() if options.guard else None,
         profile=tuple(options.profile) or None,
     )
     if result.interrupted:
         _say(f"interrupted: saved step {result.step:,}; the same command resumes")
         return 143
-    _hand_over(system, result, provenance, streams.final_evaluators, workdir)
+    _hand_over(system, result, provenance, final, workdir)
     return 0
 
 
@@ -179,13 +179,8 @@ def _say(line: str, file=None) -> None:
         print(line, file=file)
 
 
-def _subsets(evaluators, count: int) -> list:
-    """Returns fixed subsets of the evaluators that have a method `subset`."""
-    return [one.subset(count) for one in evaluators if hasattr(one, "subset")]
-
-
 def _hand_over(system, result, provenance, evaluators, workdir) -> None:
-    """Saves the trained networks as embedders, evaluates them, and draws figures."""
+    """Saves the trained networks as embedders, evaluates them, and plots figures."""
     from fr_jax.embedder import Embedder
     from fr_jax.evaluation.results import evaluate_and_write
     from fr_jax.report import figures

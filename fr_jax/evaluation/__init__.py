@@ -1,1 +1,1 @@
-"""Networks measured: embed a set once, hand the arrays to metrics."""
+"""Evaluators: embed a set once, compute metrics of the embeddings, write results."""

@@ -1,4 +1,4 @@
-"""Evaluators: what is measured of a trained network, while training and afterwards."""
+"""Evaluators: functions that measure a trained network, during training and after."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,13 +10,13 @@ from fr_jax.embedder import Embedder
 
 
 class Trained(NamedTuple):
-    """What an evaluator sees of a run or of a saved embedder.
+    """The networks of a run, or of a saved embedder, in the form evaluators take.
 
     Attributes:
       embed: (images, flip=False, progress='') -> {'embedding': float32 [N, D]}, raw,
         and with `flip` 'mirrored', the embeddings of the mirrored images; `images`
         slices to uint8 RGB [n, H, W, 3]. Batched, over all devices.
-      networks: what the run hands over, by name, made when first asked for.
+      networks: networks that the run hands over, by name, built on first access.
     """
 
     embed: Callable[..., dict[str, np.ndarray]]
@@ -24,10 +24,10 @@ class Trained(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """A callable that measures.
+    """A callable that returns metrics of trained networks.
 
-    An evaluator may have two more methods: `subset(count) -> Evaluator`, a fixed subset
-    to evaluate while training, and `draw(folder) -> paths`, figures of its last result.
+    Optional methods: `subset(count) -> Evaluator`, a fixed subset to evaluate during
+    training, and `draw(folder) -> paths`, figures of the last result.
     """
 
     @property

@@ -18,28 +18,22 @@ from fr_jax.report import figures
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def trained_of(embedders: Mapping[str, Embedder]) -> Trained:
-    """Returns embedders in the form that evaluators take."""
-    return Trained(embedders["embedding"].embed_raw, embedders)
-
-
 def evaluate_and_write(
     evaluators: Sequence[Evaluator],
     embedders: Mapping[str, Embedder],
     folder: epath.Path,
 ) -> Curves:
-    """Runs evaluators on embedders; writes results.json and figures to a folder.
+    """Returns (scores, same) of every verification set, by its result key.
 
-    Verification sets with training identities of the embedder are marked as seen.
+    Writes results.json and figures to a folder and prints a table. Verification sets
+    with training identities of the embedder are marked as seen.
 
     Args:
       embedders: by name, one of them 'embedding'.
-
-    Returns:
-      (scores, same) of every verification set, by its result key.
     """
     provenance = embedders["embedding"].provenance
-    trained, seen = trained_of(embedders), provenance.get("identities", {})
+    trained = Trained(embedders["embedding"].embed_raw, embedders)
+    seen = provenance.get("identities", {})
     results, curves, paths = {}, {}, []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
@@ -67,7 +61,7 @@ def evaluate_and_write(
 
 
 def write(path: epath.PathLike, results: Mapping[str, Any]) -> None:
-    """Writes results as strict JSON; the file is complete or absent."""
+    """Writes results as strict JSON, atomically; creates missing folders."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -75,8 +69,8 @@ def write(path: epath.PathLike, results: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def known_results(path: str) -> dict[str, float]:
-    """Returns results.json of an embedder's folder or of its run; {} without one."""
+def stored_results(path: str) -> dict[str, float]:
+    """Returns results.json of an embedder's folder or of its run; {} if missing."""
     folder = epath.Path(path)
     folders = [folder, folder.parent] if folder.name == "embedder" else [folder]
     for folder in folders:
@@ -89,7 +83,7 @@ def known_results(path: str) -> dict[str, float]:
 
 
 def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
-    """Returns the mean accuracy of the sets that steered a run, named by their kind."""
+    """Returns the mean accuracy of a run's selection sets, with their kind as key."""
     names = [f"{name}/accuracy" for name in (selection or {}).get("sets", ())]
     if not selection or not names or not results.keys() >= set(names):
         return {}
@@ -98,18 +92,15 @@ def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
 
 
 def summary(results: Mapping[str, float]) -> str:
-    """Returns the accuracies among results as one line."""
+    """Returns the accuracies in results as one line."""
     ends = ("_std", "_low", "_high")
-    shown = [
-        f"{name} {value:.4f}"
-        for name, value in results.items()
-        if "/accuracy" in name and not name.endswith(ends)
-    ]
-    return "  ".join(shown)
+    names = [name for name in results if "/accuracy" in name]
+    names = [name for name in names if not name.endswith(ends)]
+    return "  ".join(f"{name} {results[name]:.4f}" for name in names)
 
 
 def table(results: Mapping[str, float]) -> str:
-    """Returns the accuracies and TARs among results as lines of text.
+    """Returns the accuracies and TARs in results as lines of text.
 
     A TAR with fewer than 10 / FAR impostor pairs has an asterisk.
     """

@@ -1,4 +1,4 @@
-"""Evaluation sets by name and path, as flags and configurations state them."""
+"""Evaluation sets by name and path, the form of flags and configurations."""
 
 import sys
 
@@ -12,7 +12,7 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
     """Returns name, path and options of NAME=PATH[,OPTION=VALUE...].
 
     Raises:
-      UserError: for another form, and an option that is not among `options`.
+      UserError: for another form, or an option that is not in `options`.
     """
     name, equals, rest = text.partition("=")
     path, *parts = rest.split(",")
@@ -27,11 +27,11 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
 def parse(text: str) -> Verification:
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,lag_mode=M].
 
-    Protocols: 'insightface' (default where there are folds), 'kfold' (default of lists)
+    Protocols: 'insightface' (default for sets with folds), 'kfold' (default for lists)
     and 'paper'; see `Verification`.
 
     Raises:
-      UserError: for another form or option; DataError for what is wrong with the set.
+      UserError: for another form or option; DataError for an invalid set.
     """
     from data_pipelines.protocols import pairs
 
@@ -42,6 +42,5 @@ def parse(text: str) -> Verification:
     images, numbers, same, folds, identities, skipped = pairs.load(path, **options)
     if skipped:
         print(f"{name}: skipped {skipped} truncated lines", file=sys.stderr)
-    if protocol is None:
-        protocol = "kfold" if folds is None else "insightface"
+    protocol = protocol or ("kfold" if folds is None else "insightface")
     return Verification(name, images, numbers, same, folds, protocol, identities)

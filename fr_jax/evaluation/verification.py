@@ -1,4 +1,4 @@
-"""Verification pairs as an evaluator: each face is embedded once."""
+"""An evaluator of verification pairs, which embeds each face once."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -25,11 +25,11 @@ class Verification:
       pairs: int [P, 2], indices of images.
       same: bool [P], True for genuine pairs.
       folds: int [P], the official fold of each pair, or None.
-      protocol: 'insightface' (flip-sum, the folds, squared distances), 'kfold' (no
-        flip, ten seeded folds stratified by label) or 'paper' (no flip, the best
-        threshold of the evaluated pairs themselves); the last two: Inter-Prototype's.
+      protocol: 'insightface' (flip-sum, official folds, squared distances); those of
+        Inter-Prototype: 'kfold' (no flip, ten seeded folds stratified by label) and
+        'paper' (no flip, the best threshold on the evaluated pairs themselves).
       identities: the name of each image's identity, or None.
-      seen: folds with identities that the network was trained on.
+      seen: folds with training identities of the network.
       curve: (cosine [P], same [P]) of the last evaluation.
 
     Raises:
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def key(self) -> str:
-        """The first part of result keys, with '_seen' if identities were trained on."""
+        """The first part of result keys, with '_seen' if `seen` is not empty."""
         return f"{self.name}_seen" if self.seen else self.name
 
     @property
@@ -105,21 +105,17 @@ class Verification:
         measured = verification.fold_accuracy(distances, same, folds)
         by_fold = verification.fold_tar_at_far(distances, same, folds)
         values = _accuracy(measured, folds) | _rates(scores, same)
-        values |= {
-            "auc": verification.area_under_roc(scores, same),
-            "eer": verification.equal_error_rate(scores, same),
-            "tar@far=1e-3:insightface": float(by_fold.tar.mean()),
-            "tar@far=1e-3_std:insightface": float(by_fold.tar.std()),
-        }
+        values["auc"] = verification.area_under_roc(scores, same)
+        values["eer"] = verification.equal_error_rate(scores, same)
+        tar = float(by_fold.tar.mean()), float(by_fold.tar.std())
+        values |= dict(zip(_FOLD_RATES, tar))
         results = {f"{self.key}/{name}": value for name, value in values.items()}
         held_out = self._held_out()
         if held_out.any():
             rows = held_out[folds]
             values = _accuracy(measured, folds, held_out)
             values |= _rates(scores[rows], same[rows])
-            results |= {
-                f"{self.name}_heldout/{n}": value for n, value in values.items()
-            }
+            results |= {f"{self.name}_heldout/{n}": x for n, x in values.items()}
         return results
 
     def _fold_numbers(self) -> np.ndarray:
@@ -128,15 +124,15 @@ class Verification:
         return verification.contiguous_folds(len(self.same))
 
     def _held_out(self) -> np.ndarray:
-        """Returns a mask of the unseen folds of a set that has seen ones."""
+        """Returns a mask of the folds that are not in `seen`; all False without any."""
         folds = np.arange(self._fold_numbers().max() + 1)
         return ~np.isin(folds, list(self.seen)) & bool(self.seen)
 
     def subset(self, count: int) -> "Verification":
         """Returns a fixed subset of `count` pairs, named 'name:count'.
 
-        The first genuine and impostor pairs of every fold, as many of both. A set
-        without more pairs is returned whole.
+        It has the first genuine and impostor pairs of every fold, in equal numbers. A
+        set of at most `count` pairs is returned unchanged.
         """
         if not count or count >= len(self.same):
             return self
@@ -148,8 +144,8 @@ class Verification:
         rows = np.sort(np.concatenate(chosen))
         if size < 1 or len(rows) != size * num_groups:
             raise UserError(
-                f"{self.name} has no {count} pairs with as many of both kinds in every "
-                "fold; choose a smaller --config.evaluation.subset, or 0 for all"
+                f"{self.name} has no {count} pairs with equal numbers of both kinds in "
+                "every fold; choose a smaller --config.evaluation.subset, or 0 for all"
             )
         needed, pairs = np.unique(self.pairs[rows], return_inverse=True)
         images = [self.images[number] for number in needed]
@@ -169,54 +165,42 @@ class Verification:
         )
 
     def mark_seen(self, trained: Mapping[str, Collection[str]]) -> "Verification":
-        """Returns the set with the folds marked that contain training identities.
+        """Returns the set, with the folds that have training identities as `seen`.
 
         Args:
           trained: names of the training identities, by data set. A set without
             identities counts as seen if its name begins with that of a training set,
-            as 'cfp_fp' with 'cfp'. The log warns of overlapping identities.
+            as 'cfp_fp' with 'cfp'. Overlapping identities are logged as a warning.
         """
-        touched: Any
+        in_training: Any
         if self.identities is None:
-            touched = np.full(len(self.same), self.name.split("_")[0] in trained)
+            in_training = np.full(len(self.same), self.name.split("_")[0] in trained)
         else:
             names = {name for names in trained.values() for name in names}
             overlap = np.array([identity in names for identity in self.identities])
-            touched = overlap[self.pairs].any(axis=1)
-            if touched.any():
-                logging.warning(
-                    "%s: %d names of identities are those of training identities too",
-                    self.name,
-                    len(names.intersection(self.identities)),
-                )
-        if self.folds is None:  # folds made later would share identities
-            touched[:] = touched.any()
-        seen = frozenset(self._fold_numbers()[touched].tolist())
+            in_training = overlap[self.pairs].any(axis=1)
+            if in_training.any():
+                count = len(names.intersection(self.identities))
+                text = "%s: %d identities have the names of training identities"
+                logging.warning(text, self.name, count)
+        if self.folds is None:  # contiguous folds share identities
+            in_training[:] = in_training.any()
+        seen = frozenset(self._fold_numbers()[in_training].tolist())
         return dataclasses.replace(self, seen=seen) if seen else self
 
 
-_ACCURACY = (
-    "accuracy",
-    "accuracy_std",
-    "accuracy_low",
-    "accuracy_high",
-    "cosine_threshold",
-)
+_ACCURACY = ("accuracy", "accuracy_std", "accuracy_low", "accuracy_high")
+_ACCURACY += ("cosine_threshold",)
 _RATES = tuple(f"tar@far={far}{end}" for far in FARS for end in ("", "_low", "_high"))
 _RATES += ("impostor_pairs",)
-_OTHERS = (
-    "xnorm",
-    "auc",
-    "eer",
-    "tar@far=1e-3:insightface",
-    "tar@far=1e-3_std:insightface",
-)
+_FOLD_RATES = ("tar@far=1e-3:insightface", "tar@far=1e-3_std:insightface")
+_OTHERS = ("xnorm", "auc", "eer", *_FOLD_RATES)
 
 
 def _accuracy(
     measured: verification.FoldAccuracy, folds: np.ndarray, chosen: Any = slice(None)
 ) -> dict[str, float]:
-    """Returns accuracy over the chosen folds, its deviation and 95 % interval."""
+    """Returns accuracy over chosen folds, deviation, 95 % interval and threshold."""
     accuracies = measured.accuracies[chosen]
     sizes = np.bincount(folds)[chosen]
     correct = np.sum(accuracies * sizes)

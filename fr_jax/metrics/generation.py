@@ -1,4 +1,4 @@
-"""Quality of generated images: distance to real ones, and preserved identity."""
+"""Quality of generated images: distance to real images, preserved identity."""
 
 import numpy as np
 
@@ -13,11 +13,15 @@ def kernel_distance(
     """Returns mean and deviation of the kernel inception distance over subsets.
 
     Binkowski et al., Demystifying MMD GANs (ICLR 2018): the unbiased squared maximum
-    mean discrepancy under (x.y / F + 1)^3. Any features will do; 0 is no difference,
-    and it may come out negative.
+    mean discrepancy with the kernel (x.y / F + 1)^3, of any features. It is 0 for equal
+    distributions, and may be negative, since it is unbiased.
 
     Args:
-      real, fake: features [N, F], [M, F]; subsets are at most as large as the smaller.
+      real, fake: features [N, F], [M, F].
+      size: rows per subset, limited to N and M.
+
+    Raises:
+      ValueError: for fewer than two rows.
     """
     size = min(size, len(real), len(fake))
     if size < 2:
@@ -26,7 +30,7 @@ def kernel_distance(
         )
     rng = np.random.default_rng(seed)
     real, fake = (np.asarray(x, np.float64) for x in (real, fake))
-    found = []
+    distances = []
     for _ in range(subsets):
         x = real[rng.choice(len(real), size, replace=False)]
         y = fake[rng.choice(len(fake), size, replace=False)]
@@ -34,17 +38,18 @@ def kernel_distance(
             (_kernel(z, z).sum() - np.trace(_kernel(z, z))) / (size * (size - 1))
             for z in (x, y)
         )
-        found.append(within - 2 * _kernel(x, y).mean())
-    return float(np.mean(found)), float(np.std(found))
+        distances.append(within - 2 * _kernel(x, y).mean())
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def identity_preservation(
     inputs: Array, labels: Array, fakes: Array
 ) -> dict[str, float]:
-    """Returns the similarity of generated images to their inputs, by a recogniser.
+    """Returns the similarity of generated images to their inputs, from features.
 
-    A genuine pair is a generated image and its input, an impostor pair one with the
-    input of another identity: mean cosines of both, and the area under the ROC curve.
+    A genuine pair is a generated image and its input, an impostor pair a generated
+    image and the input of another identity. 'cosine' and 'cosine_impostor' are means,
+    'auc' is the area under the ROC curve.
 
     Args:
       inputs, labels: features [N, F] and identities [N].
@@ -65,10 +70,10 @@ def identity_preservation(
 
 
 def pairwise_auc(features: Array, labels: Array) -> float:
-    """Returns the area under the ROC of cosines between all rows.
+    """Returns the area under the ROC curve of the cosines of all pairs of rows.
 
     Args:
-      features, labels: [N, F] and identities [N], some with several rows.
+      features, labels: [N, F] and identities [N], some of them with several rows.
     """
     rows, labels = verification.l2_normalize(features), np.asarray(labels)
     first, second = np.triu_indices(len(rows), 1)

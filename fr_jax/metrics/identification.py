@@ -19,10 +19,10 @@ def gallery(
     *,
     neutral: int = 7,
 ) -> Array:
-    """Returns one row for each identity: its gallery image.
+    """Returns one row per identity, its gallery image, in ascending order.
 
-    Multi-PIE's rule as in DR-GAN: frontal, in neutral light (the frontal flash,
-    shot 07, if there is one), of the earliest session; of several such, the first.
+    Multi-PIE's rule as in DR-GAN: the most frontal, in neutral light (frontal flash,
+    shot 07) if any, of the earliest session; of several equal images, the first.
 
     Args:
       labels, yaws: [N] identities, and degrees (NaN is not frontal).
@@ -45,15 +45,15 @@ def rank_one(
     """Returns a mask [P]: probes whose nearest gallery image has their identity.
 
     Args:
-      probes, labels: features [P, F] of any length, and identities [P]; the same of
-        the gallery.
+      probes, labels: features [P, F] of any norm, and identities [P].
+      gallery_features, gallery_labels: [G, F] and [G].
     """
     cosines = l2_normalize(probes) @ l2_normalize(gallery_features).T
     return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
 
 
 def by_yaw(hits: Array, yaws: Array) -> dict[int, float]:
-    """Returns rank-1 by |yaw| in degrees, left and right together, ascending."""
+    """Returns rank-1 by |yaw| in whole degrees, ascending; left and right together."""
     angles = np.round(np.abs(yaws)).astype(int)
     return {
         int(angle): float(np.mean(hits[angles == angle])) for angle in np.unique(angles)
@@ -71,11 +71,11 @@ def number_of_images(
     draws: int = 10,
     seed: int = 0,
 ) -> dict[str, Array]:
-    """Returns rank-1 [most, draws] of templates of 1 to `most` images of an identity.
+    """Returns rank-1 [most, draws] of templates with 1 to `most` images per identity.
 
     'mean' fuses images with equal weights, 'confidence' with their confidence. Both use
-    the same images, so that draws can be compared: for each identity and draw, row n
-    has n + 1 images without replacement.
+    the same random images: for each draw and identity, row n has the first n + 1 of a
+    permutation of its images.
 
     Raises:
       ValueError: if an identity has fewer than `most` images.
@@ -88,14 +88,14 @@ def number_of_images(
     rows = [rng.permutation(np.flatnonzero(labels == one))[:most] for one in repeated]
     rows = np.stack(rows)  # [draws * identities, most]
     weights = {"mean": np.ones_like(confidence), "confidence": confidence}
-    found = {name: np.empty((most, draws)) for name in weights}
+    rates = {name: np.empty((most, draws)) for name in weights}
     for name, weight in weights.items():
         for count in range(1, most + 1):
             chosen = rows[:, :count]
             shares = weight[chosen][..., None]
-            # Exactly 1 for a single image, so that both give the same bits.
+            # Exactly 1 for a single image, so that 'mean' and 'confidence' are equal.
             shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6)
             fused = (features[chosen] * shares).sum(axis=1)
             hits = rank_one(fused, repeated, gallery_features, gallery_labels)
-            found[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
-    return found
+            rates[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
+    return rates

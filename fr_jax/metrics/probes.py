@@ -1,13 +1,13 @@
-"""Linear probes: the pose of an image, and information left in a feature.
+"""Linear probes: the pose of an image, and information contained in a feature.
 
-They are trained on other images than those that are evaluated.
+They are trained and evaluated on different images.
 """
 
 from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -15,11 +15,10 @@ Array = np.ndarray
 
 
 class PictureClassifier:
-    """Classes of pictures by their gradients, such as poses of aligned faces.
+    """A linear classifier of gradient histograms, such as for poses of aligned faces.
 
     Args:
-      images: uint8 [N, S, S, 3] to learn from; all that it is given later must have as
-        many pixels.
+      images: uint8 [N, S, S, 3], for training; later images must have the same size.
       classes: int [N].
     """
 
@@ -32,49 +31,46 @@ class PictureClassifier:
 
 
 def gradient_histograms(images: Array, *, cells: int = 8, bins: int = 8) -> Array:
-    """Returns histograms of the directions of gradients [N, cells * cells * bins].
+    """Returns histograms of gradient directions [N, cells * cells * bins].
 
-    Dalal and Triggs, Histograms of Oriented Gradients (CVPR 2005), without blocks: in
-    each cell, gradients by direction, weighted by their length; an image's is 1.
+    Dalal and Triggs, Histograms of Oriented Gradients (CVPR 2005), without blocks: for
+    each cell, gradients by direction, weighted by their length. Square roots are taken,
+    and the rows have length 1.
     """
     grey = np.asarray(images, np.float32).mean(axis=3)
     height, width = (side // cells * cells for side in grey.shape[1:])
     down, right = np.gradient(grey, axis=(1, 2))
     down, right = down[:, :height, :width], right[:, :height, :width]
     length = np.hypot(down, right)
-    place = np.arctan2(down, right) / (2 * np.pi) * bins % bins
-    found = np.empty((len(grey), cells, cells, bins), np.float32)
+    direction = np.arctan2(down, right) / (2 * np.pi) * bins % bins
+    histograms = np.empty((len(grey), cells, cells, bins), np.float32)
     for number in range(bins):
-        away = np.abs(place - number)
-        share = np.maximum(1 - np.minimum(away, bins - away), 0) * length
+        distance = np.abs(direction - number)
+        share = np.maximum(1 - np.minimum(distance, bins - distance), 0) * length
         parts = share.reshape(len(grey), cells, height // cells, cells, width // cells)
-        found[..., number] = parts.mean(axis=(2, 4))
-    found = np.sqrt(found.reshape(len(grey), -1))
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+        histograms[..., number] = parts.mean(axis=(2, 4))
+    rows = np.sqrt(histograms.reshape(len(grey), -1))
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
 def leakage(
     features: Array, classes: Array, groups: Array | None = None, *, folds: int = 5
 ) -> float:
-    """Returns how well a linear probe tells the class from the feature, [0, 1].
+    """Returns the accuracy of a linear probe that predicts the class, in [0, 1].
 
-    Of poses and an identity feature: the lower, the better apart; chance is the share
-    of the most frequent class.
+    An identity feature is independent of the pose if poses are predicted at chance, the
+    share of the most frequent class.
 
     Args:
-      features: [N, F]; classes: [N].
-      groups: [N], such as identities: no group is in training and test fold. None
-        splits the rows of each class into folds.
+      features, classes: [N, F] and [N].
+      groups: [N], such as identities, which are disjoint between training and test
+        folds. None for folds stratified by class.
     """
-    if groups is None:
-        cut: Any = StratifiedKFold(folds, shuffle=True, random_state=0)
-    else:
-        cut = GroupKFold(folds)
-    scores = []
-    for train, test in cut.split(features, classes, groups):
-        probe = _linear().fit(features[train], classes[train])
-        scores.append(probe.score(features[test], classes[test]))
-    return float(np.mean(scores))
+    split: Any = StratifiedKFold(folds, shuffle=True, random_state=0)
+    if groups is not None:
+        split = GroupKFold(folds)
+    options = {"groups": groups, "cv": split, "error_score": "raise"}
+    return float(np.mean(cross_val_score(_linear(), features, classes, **options)))
 
 
 def _linear():

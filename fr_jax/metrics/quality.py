@@ -1,4 +1,4 @@
-"""Does a network know how far its features are to be trusted?"""
+"""Agreement of confidence with quality."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from scipy import stats
 
 
 def rank_correlation(confidence: np.ndarray, quality: np.ndarray) -> float:
-    """Returns Spearman's rho of confidence [N] and quality [N]; 0 if one is flat."""
+    """Returns Spearman's rho of confidence and quality [N]; 0 if one is constant."""
     if np.ptp(confidence) == 0 or np.ptp(quality) == 0:
         return 0.0
-    found: Any = stats.spearmanr(confidence, quality)
-    return float(found.statistic)
+    result: Any = stats.spearmanr(confidence, quality)
+    return float(result.statistic)

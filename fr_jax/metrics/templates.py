@@ -2,7 +2,7 @@
 
 Klare et al., Pushing the Frontiers of Unconstrained Face Detection and Recognition
 (CVPR 2015): verification by TAR at FAR, closed-set identification by rank, over splits.
-A template is one image or many; two ways to score a pair of them.
+A template is one image or several; a pair of templates is scored in two ways.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,31 +17,32 @@ RANKS = (1, 5)
 
 
 def averaged(features: Array, templates: Array) -> tuple[Array, Array]:
-    """Returns the numbers of the templates [T] and a vector of each, [T, F].
+    """Returns the numbers of the templates [T] and their vectors [T, F].
 
     'avg': the product of two vectors is the mean cosine over all pairs of images.
 
     Args:
-      features, templates: [N, F] and int [N], the template of each image.
+      features, templates: [N, F], and the number of each image's template, int [N].
     """
     numbers, sums = _sums(verification.l2_normalize(features), templates)
     return numbers, sums / np.unique(templates, return_counts=True)[1][:, None]
 
 
 def fused(features: Array, confidence: Array, templates: Array) -> tuple[Array, Array]:
-    """Returns as `averaged`; the product is the cosine of fused features.
+    """Returns numbers and vectors, see `averaged`, for cosines of fused features.
 
-    'fuse': a template's feature is the mean of its images', weighted by confidence [N].
+    'fuse': a template's feature is the mean of those of its images, weighted by
+    confidence [N].
     """
     numbers, sums = _sums(features * confidence[:, None], templates)
     return numbers, verification.l2_normalize(sums)
 
 
 def verify(scores: Array, same: Array) -> dict[str, float]:
-    """Returns tar@far=1e-2 and 1e-3 of pairs of templates, exact.
+    """Returns the exact tar@far=1e-2 and tar@far=1e-3 of pairs of templates.
 
     Args:
-      scores: of each pair, any shape; same: bool, likewise.
+      scores, same: float and bool, of equal shape.
     """
     scores, same = np.ravel(scores), np.ravel(same)
     return {
@@ -62,30 +63,31 @@ def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
     Raises:
       ValueError: if no probe has an identity of the gallery.
     """
-    identities, own = np.unique(gallery, return_inverse=True)
+    identities, labels = np.unique(gallery, return_inverse=True)
     best = np.full((len(identities), len(probes)), -np.inf)
-    np.maximum.at(best, own, scores.T)
+    np.maximum.at(best, labels, scores.T)
     mated = np.isin(probes, identities)
     if not mated.any():
         raise ValueError("no probe has an identity of the gallery")
-    place = np.searchsorted(identities, np.asarray(probes)[mated])
-    right = best[place, np.flatnonzero(mated)]
-    others = np.sum(best[:, mated] >= right[None], axis=0) - 1
+    probe_labels = np.searchsorted(identities, np.asarray(probes)[mated])
+    genuine = best[probe_labels, np.flatnonzero(mated)]
+    others = np.sum(best[:, mated] >= genuine[None], axis=0) - 1
     return {f"rank{rank}": float(np.mean(others < rank)) for rank in RANKS}
 
 
-def over_splits(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def over_splits(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns mean (NAME) and deviation (NAME_std) of each metric over splits."""
     results = {}
-    for name in found[0]:
-        values = [split[name] for split in found]
+    for name in splits[0]:
+        values = [metrics[name] for metrics in splits]
         results[name] = float(np.mean(values))
         results[f"{name}_std"] = float(np.std(values))
     return results
 
 
 def _sums(rows: Array, templates: Array) -> tuple[Array, Array]:
-    numbers, of = np.unique(templates, return_inverse=True)
+    """Returns the numbers of the templates [T] and the sums of their rows [T, F]."""
+    numbers, labels = np.unique(templates, return_inverse=True)
     sums = np.zeros((len(numbers), rows.shape[1]))
-    np.add.at(sums, of, np.asarray(rows, np.float64))
+    np.add.at(sums, labels, np.asarray(rows, np.float64))
     return numbers, sums

@@ -1,9 +1,9 @@
 """1:1 verification: accuracy over folds, TAR at FAR, best thresholds, intervals.
 
-Scores are similarities (higher = more alike) or squared distances (lower = more alike),
-as each function says. TAR is the share of genuine pairs accepted, FAR the share of
-impostor pairs accepted (ISO/IEC 19795-1: 1 - FNMR, FMR). Everything is exact: counts
-are integers read off sorted scores, never a loop over thresholds.
+`scores` are similarities (higher: more similar), `distances` squared distances (lower:
+more similar). TAR is the share of genuine pairs accepted, FAR the share of impostor
+pairs accepted (ISO/IEC 19795-1: 1 - FNMR, FMR). Both are exact: counts are integers
+from sorted scores, without a loop over thresholds.
 """
 
 import math
@@ -36,18 +36,18 @@ def l2_normalize(rows: Array) -> Array:
 
 
 def contiguous_folds(pairs: int, folds: int = 10) -> Array:
-    """Returns a fold number [pairs] for each pair: runs of equal length, unshuffled.
+    """Returns the fold of each pair, int [pairs]: contiguous, of equal length.
 
-    Longer folds come first where the number does not divide (scikit-learn's KFold).
+    If that is impossible, the first folds have one pair more (scikit-learn's KFold).
     """
     sizes = [len(part) for part in np.array_split(range(pairs), folds)]
     return np.repeat(np.arange(folds), sizes)
 
 
 def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
-    """Returns a fold number [pairs] from a seeded permutation within each label.
+    """Returns the fold of each pair, int [pairs], from a permutation of each label.
 
-    For lists that are sorted by label, where contiguous folds would hold one label.
+    For lists sorted by label, whose contiguous folds would have one label.
     """
     rng = np.random.default_rng(seed)
     numbers = np.empty(len(same), int)
@@ -58,9 +58,9 @@ def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
 
 
 class FoldAccuracy(NamedTuple):
-    accuracies: Array  # [folds], each with the threshold of the other folds
+    accuracies: Array  # [folds], each at the threshold of the other folds
     thresholds: Array  # [folds]
-    correct: int  # held-out decisions that were right, all folds together
+    correct: int  # number of correct decisions in all folds
 
 
 def fold_accuracy(
@@ -71,14 +71,13 @@ def fold_accuracy(
 ) -> FoldAccuracy:
     """Returns accuracy per fold with the best threshold of all other folds.
 
-    insightface's protocol: same iff distance < threshold, the first best threshold
-    wins. With one fold the threshold is chosen on the evaluated pairs.
+    insightface's protocol: same iff distance < threshold; the first of equally good
+    thresholds. For a single fold the threshold is chosen on the evaluated pairs.
     """
     distances, same = _checked(distances, same)
-    correct = _per_fold(
-        folds, lambda rows: _correct_below(distances[rows], same[rows], thresholds)
-    )  # [folds, thresholds]
-    sizes = np.bincount(folds)
+    impostors, sizes = np.bincount(folds, ~same), np.bincount(folds)
+    correct = impostors[:, None] - _below(distances, ~same, folds, thresholds)
+    correct += _below(distances, same, folds, thresholds)  # [folds, thresholds]
     train = correct.sum(0) - correct if len(correct) > 1 else correct
     train_sizes = sizes.sum() - sizes if len(correct) > 1 else sizes
     best = np.argmax(train / train_sizes[:, None], axis=1)
@@ -99,29 +98,26 @@ def fold_tar_at_far(
     thresholds: Array = FAR_THRESHOLDS,
     interpolate: bool = True,
 ) -> FoldRates:
-    """Returns held-out TAR and FAR per fold, at the threshold of the other folds.
+    """Returns TAR and FAR of each fold, at the threshold of the other folds.
 
     Args:
-      interpolate: the threshold at which the other folds' FAR is `far`, on a straight
-        line between grid points and the last of equal rates (insightface); otherwise
-        the largest one whose FAR is at most `far`. 0 where none reaches it.
+      interpolate: the threshold where the other folds' FAR is `far`, by linear
+        interpolation between thresholds, the last of those with equal FAR
+        (insightface); otherwise the largest threshold whose FAR is at most `far`. 0 if
+        no threshold has a FAR of `far` or more.
     """
     distances, same = _checked(distances, same)
-    accepted = _per_fold(
-        folds, lambda rows: _below(distances[rows & ~same], thresholds)
-    )
+    accepted = _below(distances, ~same, folds, thresholds)
     impostors = np.bincount(folds, ~same)
     tar, rates = [], []
     for fold in range(len(impostors)):
-        rest = np.arange(len(impostors)) != fold
-        if len(impostors) == 1:
-            rest = ~rest
+        rest = (np.arange(len(impostors)) != fold) | (len(impostors) == 1)
         train_far = accepted[rest].sum(0) / max(impostors[rest].sum(), 1)
         threshold = 0.0
         if train_far.max() >= far:
             last = np.searchsorted(train_far, far, side="right") - 1
             if interpolate:
-                keep = np.append(np.diff(train_far) != 0, True)  # the last of equals
+                keep = np.append(np.diff(train_far) != 0, True)  # the last of equal FAR
                 threshold = np.interp(far, train_far[keep], thresholds[keep])
             elif last >= 0:
                 threshold = thresholds[last]
@@ -132,18 +128,21 @@ def fold_tar_at_far(
 
 
 def few_impostors(far: Any, impostors: Any) -> Any:
-    """Returns True where fewer than ten of the impostor pairs lie within a FAR.
+    """Returns True if a FAR corresponds to fewer than ten impostor pairs.
 
-    A TAR at such a FAR hangs on a few pairs: it needs 10 / FAR impostor pairs.
+    A TAR at that FAR is unreliable: it needs at least 10 / FAR impostor pairs.
     """
     return far * impostors < 10 - 1e-9
 
 
 def tar_at_far(scores: Array, same: Array, far: float) -> tuple[float, float]:
-    """Returns the exact pooled TAR at the given FAR, and its threshold on similarity.
+    """Returns the exact pooled TAR at the given FAR, and its similarity threshold.
 
-    The threshold is the lowest that accepts no more than far * impostors impostors;
-    pairs with a score >= threshold are accepted. Ties are accepted or refused together.
+    The threshold is the lowest that accepts at most far * impostors impostor pairs;
+    pairs with a score >= threshold are accepted, so ties are treated alike.
+
+    Raises:
+      ValueError: without genuine or without impostor pairs.
     """
     scores, same = _checked(scores, same)
     genuine, impostor = scores[same], np.sort(scores[~same])[::-1]
@@ -152,7 +151,7 @@ def tar_at_far(scores: Array, same: Array, far: float) -> tuple[float, float]:
     allowed = math.floor(far * len(impostor) + 1e-9)
     if allowed >= len(impostor):
         return 1.0, -math.inf
-    # Strictly above the first impostor that must be refused.
+    # Strictly above the first impostor pair that must be rejected.
     threshold = np.nextafter(impostor[allowed], np.inf)
     return float(np.mean(genuine >= threshold)), float(threshold)
 
@@ -164,20 +163,18 @@ def roc(scores: Array, same: Array) -> tuple[Array, Array]:
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     genuine = np.cumsum(same[order])[ends]
     impostor = ends + 1 - genuine
-    return (
-        np.append(0.0, impostor / max(impostor[-1], 1)),
-        np.append(0.0, genuine / max(genuine[-1], 1)),
-    )
+    far, tar = (np.append(0.0, n / max(n[-1], 1)) for n in (impostor, genuine))
+    return far, tar
 
 
 def area_under_roc(scores: Array, same: Array) -> float:
-    """Returns the chance that a genuine pair scores above an impostor, ties half."""
+    """Returns P(genuine score > impostor score) + P(equal scores) / 2."""
     far, tar = roc(scores, same)
     return float(np.trapezoid(tar, far))
 
 
 def equal_error_rate(scores: Array, same: Array) -> float:
-    """Returns the error where FAR = 1 - TAR, interpolated along the ROC."""
+    """Returns the error rate where FAR = 1 - TAR, interpolated along the ROC."""
     far, tar = roc(scores, same)
     difference = far - (1 - tar)  # rises from -1 to 1
     after = int(np.argmax(difference >= 0))
@@ -188,16 +185,16 @@ def equal_error_rate(scores: Array, same: Array) -> float:
 
 
 def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
-    """Returns the best accuracy of any threshold on these pairs, and the threshold.
+    """Returns the highest accuracy of any threshold on these pairs, and the threshold.
 
     Inter-Prototype's protocol: candidates are the similarities themselves, same iff
-    score >= threshold, the first maximum in the order of the list. Optimistic: the
-    threshold is chosen on the evaluated pairs.
+    score >= threshold; of equally good ones, the first in the order of the list.
+    Optimistic, since the threshold is chosen on the evaluated pairs.
     """
     scores, same = _checked(scores, same)
     order = np.argsort(-scores, kind="stable")
     genuine = np.cumsum(same[order])
-    # Accepting the top k + 1 pairs: right are their genuine and the rest's impostors.
+    # Accepting the top k + 1 pairs, correct are: their genuine, the others' impostors.
     correct = 2 * genuine - np.arange(1, len(scores) + 1) + np.sum(~same)
     at = np.searchsorted(-scores[order], -scores, side="right") - 1  # ties together
     best = int(np.argmax(correct[at]))
@@ -227,18 +224,14 @@ def _checked(scores: Array, same: Array) -> tuple[Array, Array]:
     return scores, same
 
 
-def _per_fold(folds: Array, count) -> Array:
-    return np.stack([count(folds == fold) for fold in range(folds.max() + 1)])
+def _below(values: Array, rows: Array, folds: Array, thresholds: Array) -> Array:
+    """Returns the number of values below a threshold, int [folds, thresholds].
 
-
-def _below(values: Array, thresholds: Array) -> Array:
-    """How many values lie below each threshold."""
-    return np.searchsorted(np.sort(values), thresholds, side="left")
-
-
-def _correct_below(distances: Array, same: Array, thresholds: Array) -> Array:
-    accepted_impostors = _below(distances[~same], thresholds)
-    return _below(distances[same], thresholds) + np.sum(~same) - accepted_impostors
+    Args:
+      rows: bool [pairs], the values to count.
+    """
+    parts = [values[rows & (folds == fold)] for fold in range(folds.max() + 1)]
+    return np.stack([np.searchsorted(np.sort(part), thresholds) for part in parts])
 
 
 def _share(flags: Array) -> float:

@@ -1,12 +1,14 @@
 """Figures of training and evaluation: ROC, cosines, training curves, image grids.
 
 Matplotlib's Figure instead of pyplot: no display, no global state. Legends are above
-the axes. Curves that coincide stay visible: each is thinner than the one below it.
+the axes. Each curve is thinner than the one below it, so that all of several equal
+curves are visible.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,33 +29,27 @@ def roc(
 
     A curve is pale where fewer than ten impostor pairs are accepted.
     """
-    figure = Figure(figsize=(6, 4.2 + 0.2 * len(curves)), layout="constrained")
-    axes = figure.subplots()
-    lowest = 1e-1
-    for number, (name, (scores, same)) in enumerate(curves.items()):
-        far, tar = verification.roc(scores, same)
-        impostors = max(np.sum(~same), 1)
-        lowest = min(lowest, 1 / impostors)
-        style = _style(number, len(curves))
-        start = np.count_nonzero(far == 0)
-        reliable = np.count_nonzero(verification.few_impostors(far, impostors))
-        pale = slice(start, reliable + 1)
-        axes.step(far[pale], tar[pale], where="post", alpha=0.35, **style)
-        label = f"{name} (AUC {verification.area_under_roc(scores, same):.4f})"
-        points = far[reliable:], tar[reliable:]
-        axes.step(*points, where="post", label=label, **style)
-    axes.plot([], [], color="grey", alpha=0.35, label="pale: FAR < 10 / impostor pairs")
-    axes.plot(axis := np.logspace(-6, 0, 200), axis, ":", color="grey", label="chance")
-    axes.set(
-        xscale="log",
-        xlim=(lowest, 1),
-        ylim=(0, 1.03),
-        xlabel="false accept rate (share of impostor pairs accepted)",
-        ylabel="true accept rate (share of genuine pairs accepted)",
-    )
-    axes.grid(alpha=0.3, which="both")
-    _legend(axes)
-    save(figure, path)
+    with panels(path, 1, (6, 4.2 + 0.2 * len(curves))) as (axes,):
+        lowest = 1e-1
+        for number, (name, (scores, same)) in enumerate(curves.items()):
+            far, tar = verification.roc(scores, same)
+            impostors = max(np.sum(~same), 1)
+            lowest = min(lowest, 1 / impostors)
+            style = _style(number, len(curves)) | {"where": "post"}
+            start = np.count_nonzero(far == 0)
+            reliable = np.count_nonzero(verification.few_impostors(far, impostors))
+            pale = slice(start, reliable + 1)
+            axes.step(far[pale], tar[pale], alpha=0.35, **style)
+            label = f"{name} (AUC {verification.area_under_roc(scores, same):.4f})"
+            axes.step(far[reliable:], tar[reliable:], label=label, **style)
+        grey: dict[str, Any] = {"color": "grey"}
+        axes.plot([], [], alpha=0.35, label="pale: FAR < 10 / impostor pairs", **grey)
+        axes.plot(axis := np.logspace(-6, 0, 200), axis, ":", label="chance", **grey)
+        axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.03))
+        axes.set_xlabel("false accept rate (share of impostor pairs accepted)")
+        axes.set_ylabel("true accept rate (share of genuine pairs accepted)")
+        axes.grid(alpha=0.3, which="both")
+        _legend(axes)
 
 
 def cosines(
@@ -64,25 +60,24 @@ def cosines(
     Args:
       pairs: (scores, same) by name, as for `roc`.
     """
-    figure = Figure(figsize=(4.2 * len(pairs), 3.8), layout="constrained")
-    panels = figure.subplots(1, len(pairs), squeeze=False, sharex=True)[0]
     lowest = min(0.0, *(np.min(scores) for scores, _ in pairs.values()))
     bins = np.linspace(max(lowest, -1), 1, 41)
-    for axes, (name, (scores, same)) in zip(panels, pairs.items()):
-        for kind, mask in (("impostor", ~same), ("genuine", same)):
-            values = np.clip(scores[mask], -1, 1)  # rounding may exceed the last bin
-            label = f"{kind}: {values.mean():.2f} +- {values.std():.2f}"
-            axes.hist(values, bins, density=True, alpha=0.6, label=label)
-        axes.set(xlabel="cosine", ylabel="density", yticks=[])
-        _legend(axes, title=name)
-    save(figure, path)
+    size = 4.2 * len(pairs), 3.8
+    with panels(path, len(pairs), size, sharex=True, grid=False) as row:
+        for axes, (name, (scores, same)) in zip(row, pairs.items()):
+            for kind, mask in (("impostor", ~same), ("genuine", same)):
+                values = np.clip(scores[mask], -1, 1)  # rounding may exceed 1
+                label = f"{kind}: {values.mean():.2f} +- {values.std():.2f}"
+                axes.hist(values, bins, density=True, alpha=0.6, label=label)
+            axes.set(xlabel="cosine", ylabel="density", yticks=[])
+            _legend(axes, title=name)
 
 
 def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
     """Plots the metrics of a metrics.jsonl against the step.
 
-    Losses with their chance levels; accuracies; for contrastive learning the cosines of
-    positives and negatives, and shares.
+    Panels: losses with their chance levels; for contrastive learning cosines of
+    positives and negatives, and shares; accuracies.
     """
     rows = [json.loads(line) for line in epath.Path(metrics).read_text().splitlines()]
     present = sorted({name for row in rows for name in row} - {"step"})
@@ -92,22 +87,43 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
         "share": [name for name in present if name.split("/")[-1] in _SHARES],
         "accuracy": [name for name in present if name.endswith("accuracy")],
     }
-    panels = {label: names for label, names in kinds.items() if names}
-    if not panels:
+    kinds = {label: names for label, names in kinds.items() if names}
+    if not kinds:
         return
-    height = 3.2 + 0.2 * max(map(len, panels.values()))
-    figure = Figure(figsize=(5 * len(panels), height), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (label, names) in zip(grid, panels.items()):
-        for number, name in enumerate(names):
-            steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
-            style = _style(number, len(names)) | {"marker": ".", "markersize": 3}
-            if "chance" in name:
-                style |= {"color": "black", "linestyle": ":"}
-            axes.plot(steps, values, **style, label=name)
-        axes.set(xlabel="step", ylabel=label)
-        axes.grid(alpha=0.3)
-        _legend(axes)
+    height = 3.2 + 0.2 * max(map(len, kinds.values()))
+    with panels(path, len(kinds), (5 * len(kinds), height)) as row:
+        for axes, (label, names) in zip(row, kinds.items()):
+            for number, name in enumerate(names):
+                steps, values = zip(*[(r["step"], r[name]) for r in rows if name in r])
+                style = _style(number, len(names)) | {"marker": ".", "markersize": 3}
+                if "chance" in name:
+                    style |= {"color": "black", "linestyle": ":"}
+                axes.plot(steps, values, **style, label=name)
+            axes.set(xlabel="step", ylabel=label)
+            _legend(axes)
+
+
+@contextlib.contextmanager
+def panels(
+    path: epath.PathLike,
+    count: int,
+    size: tuple[float, float],
+    grid: bool = True,
+    **options: Any,
+) -> Iterator[Any]:
+    """Yields a row of axes, and writes their figure to `path` on leaving.
+
+    Args:
+      size: width and height in inches.
+      grid: whether the axes have grid lines.
+      options: arguments of `Figure.subplots`.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    row = figure.subplots(1, count, squeeze=False, **options)[0]
+    yield row
+    if grid:
+        for axes in row:
+            axes.grid(alpha=0.3)
     save(figure, path)
 
 

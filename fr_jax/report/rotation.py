@@ -1,4 +1,4 @@
-"""Figures of turned faces: rows of images, confidence against pose and light."""
+"""Figures of rotated faces: rows of images, confidence against pose and light."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from fr_jax.report.figures import save
+from fr_jax.report.figures import panels, save
 
 
 def rows(
@@ -17,10 +17,11 @@ def rows(
     names: Sequence[str] = (),
     notes: Sequence[Sequence[str]] = (),
 ) -> None:
-    """Draws rows of uint8 RGB images, a gap where there is none.
+    """Plots rows of uint8 RGB images, with gaps for None.
 
     Args:
-      titles: of the columns; names: of the rows; notes: on the images, row by row.
+      titles, names: texts of the columns and of the rows.
+      notes: texts on the images, row by row.
     """
     height, width = len(images), max(map(len, images))
     figure = Figure(figsize=(width * 1.05 + 1.0 * bool(names), height * 1.05 + 0.3))
@@ -28,15 +29,15 @@ def rows(
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    for line, faces in zip(grid, images):
-        for axes, image in zip(line, faces):
+    for row, faces in zip(grid, images):
+        for axes, image in zip(row, faces):
             if image is not None:
                 axes.imshow(image)
-    for line, words in zip(grid, notes):
-        for axes, word in zip(line, words):
-            box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
-            at = {"transform": axes.transAxes, "va": "bottom"}
-            axes.text(0.03, 0.03, word, color="white", fontsize=7, bbox=box, **at)
+    box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
+    style = {"color": "white", "fontsize": 7, "va": "bottom", "bbox": box}
+    for row, texts in zip(grid, notes):
+        for axes, text in zip(row, texts):
+            axes.text(0.03, 0.03, text, transform=axes.transAxes, **style)
     for axes, title in zip(grid[0], titles):
         axes.set_title(title, fontsize=8)
     for axes, name in zip(grid[:, 0], names):
@@ -49,87 +50,81 @@ def rows(
 
 def pose_grid(
     inputs: np.ndarray,
-    made: np.ndarray,
+    generated: np.ndarray,
     path: epath.PathLike,
     *,
     angles: Sequence[float],
     truth: Sequence[Sequence[np.ndarray | None]] | None = None,
 ) -> None:
-    """Draws each input and what was made of it at every angle; below, what is true.
+    """Plots inputs with the images generated at every angle; below, the ground truth.
 
     Args:
-      inputs: [N, S, S, 3]; made: [N, A, S, S, 3]; truth: [N][A] images or None.
+      inputs: uint8 RGB [N, S, S, 3].
+      generated: uint8 RGB [N, A, S, S, 3].
+      angles: [A] in degrees.
+      truth: [N][A] real images, None for a gap.
     """
     lines: list[Sequence[np.ndarray | None]] = []
     for number, face in enumerate(inputs):
-        lines.append([face, *made[number]])
+        lines.append([face, *generated[number]])
         if truth is not None:
             lines.append([None, *truth[number]])
-    names = ["made", "true"] * len(inputs) if truth is not None else []
+    names = ["generated", "real"] * len(inputs) if truth is not None else []
     titles = ["input", *(f"{angle:+g}" for angle in angles)]
     rows(lines, path, titles=titles, names=names)
 
 
 def confidence(
-    panels: Mapping[str, Mapping[float, float]],
+    means: Mapping[str, Mapping[float, float]],
     path: epath.PathLike,
     *,
     quality: np.ndarray,
     trusted: np.ndarray,
 ) -> None:
-    """Draws mean confidence against each thing, and against quality image by image.
+    """Plots the confidence of each image against quality, and mean confidences.
 
     Args:
-      panels: axis label -> {value: mean confidence}.
-      quality, trusted: [N] true quality and confidence of each image.
+      means: axis label -> {value: mean confidence}, a panel each.
+      quality, trusted: [N] quality and confidence of each image.
     """
-    figure = Figure(figsize=(3.6 * (len(panels) + 1), 3.2), layout="constrained")
-    first, *others = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
-    first.plot(quality, trusted, ".", markersize=3, alpha=0.5)
-    first.set(xlabel="quality (share of the pixels' side)", ylabel="confidence")
-    for axes, (name, means) in zip(others, panels.items()):
-        axes.plot(list(means), list(means.values()), ".-")
-        axes.set(xlabel=name, ylabel="mean confidence")
-    for axes in (first, *others):
-        axes.grid(alpha=0.3)
-    save(figure, path)
+    count = len(means) + 1
+    with panels(path, count, (3.6 * count, 3.2)) as (first, *others):
+        first.plot(quality, trusted, ".", markersize=3, alpha=0.5)
+        first.set(xlabel="quality (share of the pixels' side)", ylabel="confidence")
+        for axes, (name, mean) in zip(others, means.items()):
+            axes.plot(list(mean), list(mean.values()), ".-")
+            axes.set(xlabel=name, ylabel="mean confidence")
 
 
 def known(
     shares: np.ndarray, trusted: np.ndarray, quality: np.ndarray, path: epath.PathLike
 ) -> None:
-    """Draws confidence against the probability of the true identity, by quality.
+    """Plots confidence against the probability of the true identity, by quality.
 
     Args:
-      shares, trusted, quality: [N] probability, confidence and true quality.
+      shares, trusted, quality: [N] probability, confidence and quality of each image.
     """
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
-    axes = figure.subplots()
-    points = axes.scatter(shares, trusted, 6, quality, alpha=0.7)
-    figure.colorbar(points, label="quality (share of the pixels' side)")
-    axes.set(xlabel="probability of the true identity", ylabel="confidence")
-    axes.grid(alpha=0.3)
-    save(figure, path)
+    with panels(path, 1, (4.6, 3.4)) as (axes,):
+        points = axes.scatter(shares, trusted, 6, quality, alpha=0.7)
+        axes.figure.colorbar(points, label="quality (share of the pixels' side)")
+        axes.set(xlabel="probability of the true identity", ylabel="confidence")
 
 
 def number_of_images(
     tables: Mapping[str, np.ndarray], path: epath.PathLike, way: str = "fused by "
 ) -> None:
-    """Draws rank-1 against the number of images that are fused, a line each way.
+    """Plots rank-1 against the number of fused images, a curve per name.
 
     Args:
-      tables: name -> shares [numbers, draws]; the band is their deviation over draws.
-      way: what comes before each name.
+      tables: name -> rank-1 [numbers, draws]; the band is the deviation over draws.
+      way: prefix of the names in the legend.
     """
-    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for name, shares in tables.items():
-        mean, deviation = shares.mean(axis=1), shares.std(axis=1)
-        numbers = np.arange(1, len(shares) + 1)
-        (line,) = axes.plot(numbers, mean, ".-", label=way + name)
-        band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
-        axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
-    axes.set(xlabel="images of a person", ylabel="rank-1")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
-    save(figure, path)
+    with panels(path, 1, (4.4, 3.4)) as (axes,):
+        for name, shares in tables.items():
+            mean, deviation = shares.mean(axis=1), shares.std(axis=1)
+            numbers = np.arange(1, len(shares) + 1)
+            (line,) = axes.plot(numbers, mean, ".-", label=way + name)
+            band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
+            axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
+        axes.set(xlabel="images per identity", ylabel="rank-1")
+        axes.legend(loc="lower right", fontsize=8)

@@ -1,1 +1,1 @@
-"""The training loop, what it trains on, and what it writes."""
+"""The training loop, its data, checkpoints and logs."""

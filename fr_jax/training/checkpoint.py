@@ -1,10 +1,11 @@
-"""Checkpoints: asynchronous, verified, and fit for any number of devices.
+"""Checkpoints: asynchronous, verified, independent of the number of devices.
 
-The only file that names orbax. Orbax writes a step in the background and renames it
-into place; then a manifest with the sha256 of every file is put beside it. Only a step
-whose files agree with its manifest is ever restored.
+The only module that imports orbax. Orbax writes a step in the background and renames
+its folder into place; then a manifest with the sha256 of every file is added. A step is
+restored only if its files match its manifest.
 """
 
+import concurrent.futures
 import contextlib
 import gc
 import hashlib
@@ -12,7 +13,6 @@ import json
 import logging as standard_logging
 import math
 import os
-import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -30,26 +30,26 @@ from fr_jax.errors import UserError
 PyTree = Any
 
 MANIFEST = "manifest.json"
-# What a step holds: 2 since fr_jax 0.2.0.
-LAYOUT, _LAYOUT_FILE, _LAST_OF_1 = "2", "layout", "0.1.0"
+# Version of the contents of a step: 2 since fr_jax 0.2.0.
+LAYOUT, _LAYOUT_FILE = "2", "layout"
 
 
 def check_layout(directory: epath.PathLike) -> None:
-    """Raises a UserError for checkpoints of an earlier version's layout."""
+    """Raises a UserError for checkpoints in the layout of an earlier version."""
     folder = epath.Path(directory)
     if not folder.exists() or (folder / _LAYOUT_FILE).exists():
         return
     if any(path.name.isdigit() for path in folder.iterdir()):
         raise UserError(
-            f"{folder} was begun with fr_jax {_LAST_OF_1}, whose checkpoints have "
-            "another layout: finish it with that version, or choose another workdir"
+            f"{folder} was begun with fr_jax 0.1.0, whose checkpoints have another "
+            "layout: finish it with that version, or choose another workdir"
         )
 
 
-def _is_no_echo(record: standard_logging.LogRecord) -> bool:
-    """False of errors that orbax logs in its threads: `Checkpoints` raises them too."""
-    there = record.name == "asyncio" or "/orbax/" in record.pathname
-    if not (there and record.exc_info and record.levelno >= standard_logging.ERROR):
+def _is_not_raised(record: standard_logging.LogRecord) -> bool:
+    """False for errors in threads of orbax, which `Checkpoints` raises as well."""
+    of_orbax = record.name == "asyncio" or "/orbax/" in record.pathname
+    if not (of_orbax and record.exc_info and record.levelno >= standard_logging.ERROR):
         return True
     frames = traceback.walk_tb(record.exc_info[2])
     return not any("/orbax/" in frame.f_code.co_filename for frame, _ in frames)
@@ -59,52 +59,49 @@ class Checkpoints:
     """The checkpoints of one run, in `directory`.
 
     Args:
-      keep: how many of the latest steps stay on disk.
-      best: what the scores handed to `save` are of; the step with the highest one stays
-        as well. '' keeps none.
+      keep: number of newest steps kept on disk.
+      best: name of the score passed to `save`; the step with the highest score is kept
+        as well. '' for no score.
     """
 
     def __init__(self, directory: epath.PathLike, *, keep: int = 3, best: str = ""):
-        place = os.fspath(directory)
-        if "://" not in place:  # orbax refuses relative paths, and only when it writes
-            place = os.path.abspath(place)
-        self._directory = epath.Path(place)
+        path = os.fspath(directory)
+        if "://" not in path:  # orbax refuses relative paths, but only when it writes
+            path = os.path.abspath(path)
+        self._directory = epath.Path(path)
         check_layout(self._directory)
         self._best = best
         policies: list[Any] = [checkpoint_managers.LatestN(keep)]
         if best:
-            of_best = checkpoint_managers.BestN(
+            keep_best = checkpoint_managers.BestN(
                 get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
             )
-            policies.append(of_best)
-        policy = checkpoint_managers.AnyPreservationPolicy(policies)
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                best_fn=self._score if best else None,  # or scores are not written
-                cleanup_tmp_directories=True,
-            ),
+            policies.append(keep_best)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=self._score if best else None,  # needed for scores to be written
+            cleanup_tmp_directories=True,
         )
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
         if jax.process_index() == 0:
             (self._directory / _LAYOUT_FILE).write_text(LAYOUT)
-        for name in "absl", "asyncio":  # the latter of writes left over when one fails
-            standard_logging.getLogger(name).addFilter(_is_no_echo)
-        self._unsealed: int | None = None  # the step being written, no manifest yet
-        self._sealer: threading.Thread | None = None
-        self._failure: Exception | None = None
+        for name in "absl", "asyncio":  # asyncio logs pending writes when one fails
+            standard_logging.getLogger(name).addFilter(_is_not_raised)
+        self._unsealed: int | None = None  # the step being written, without a manifest
+        self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._sealing: concurrent.futures.Future | None = None
 
     def _score(self, metrics: Mapping[str, float] | None) -> float:
         return (metrics or {}).get(self._best, -math.inf)
 
     def save(self, step: int, tree: PyTree, score: float = -math.inf):
-        """Starts to write a step; waits only for the one before it.
+        """Starts to write a step; waits only for the previous one.
 
         A step without a score is never the best.
 
         Raises:
-          UserError: where this or an earlier step could not be written, such as on a
-            full disk. The steps before it are untouched.
+          UserError: if this or an earlier step could not be written, such as on a full
+            disk. Earlier steps are intact.
         """
         self.wait()
         with self._writing():
@@ -117,38 +114,37 @@ class Checkpoints:
         self._unsealed = step
 
     def poll(self) -> None:
-        """Seals the step being written as soon as orbax is done with it; see `check`.
+        """Starts to seal the step being written if orbax has finished it; cheap.
 
-        Cheap.
+        Raises like `check`.
         """
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
             self.check()
             self._start_sealing()
 
     def check(self) -> None:
-        """Raises a UserError if anything went wrong in the background."""
+        """Raises a UserError for an error in a background thread."""
         with self._writing():
             self._manager.check_for_errors()
-            if self._failure is not None:
-                raise self._failure
+            if self._sealing is not None and self._sealing.done():
+                self._sealing.result()
 
     def wait(self) -> None:
-        """Returns when everything handed in is on disk and sealed; raises if not."""
+        """Waits until all saved steps are on disk and sealed; raises like `check`."""
         with self._writing():
             self._manager.wait_until_finished()
         self.check()
         if self._unsealed is not None:
             self._start_sealing()
-        if self._sealer is not None:
-            self._sealer.join()
-            self._sealer = None
-        self.check()
+        with self._writing():
+            if self._sealing is not None:
+                self._sealing.result()
 
     def settle(self) -> None:
-        """On the way out of an error: seals what was handed in, as far as can be.
+        """Seals the saved steps while another error is raised; ignores UserErrors.
 
-        Says nothing of what cannot. With several processes it leaves the step that
-        is being written, since one process that waits for the others may wait for ever.
+        Does nothing with several processes: one that waits for the others may never
+        return.
         """
         if jax.process_count() == 1:
             with contextlib.suppress(UserError):
@@ -156,46 +152,44 @@ class Checkpoints:
 
     def close(self) -> None:
         self.wait()
+        self._sealer.shutdown()
         self._manager.close()
 
     def latest(self, like: PyTree) -> tuple[int, PyTree] | None:
-        """Returns the newest undamaged step and its tree, or None where there is none.
+        """Returns the newest undamaged step and its tree, or None if there is none.
 
         `like` has the tree's shapes, types and shardings. Damaged steps are moved to
-        `damaged/` beside the checkpoints, and the log says so.
+        the folder `damaged` next to the checkpoints, with a warning.
 
         Raises:
-          UserError: where the step holds another tree.
+          UserError: if the step holds another tree.
         """
         for step in self._undamaged(sorted(self._manager.all_steps(), reverse=True)):
             return step, self._restore(step, like)
         return None
 
     def best(self, like: PyTree) -> tuple[int, float, PyTree] | None:
-        """Returns the undamaged step of the highest score, the score and the tree.
+        """Returns the undamaged step with the highest score, the score and the tree.
 
-        None where no step has one. See `latest`.
+        None if no step has a score. See `latest`.
         """
-        scores = {
-            n: self._score(self._manager.metrics(n)) for n in self._manager.all_steps()
-        }
-        scored = [step for step, score in scores.items() if score > -math.inf]
-        order = sorted(scored, key=lambda step: (scores[step], step), reverse=True)
-        for step in self._undamaged(order):
+        steps = self._manager.all_steps()
+        scores = {step: self._score(self._manager.metrics(step)) for step in steps}
+        scored = [step for step in steps if scores[step] > -math.inf]
+        for step in self._undamaged(sorted(scored, key=lambda n: (-scores[n], -n))):
             return step, scores[step], self._restore(step, like)
         return None
 
     def _undamaged(self, steps: Iterable[int]) -> Iterator[int]:
-        """Yields the whole ones of `steps`; sets the damaged ones before them aside."""
+        """Yields the undamaged steps; moves the damaged steps before them away."""
         for step in steps:
             problem = self._problem(step) if jax.process_index() == 0 else ""
-            damaged = multihost_utils.broadcast_one_to_all(np.bool(bool(problem)))
-            if not damaged:
+            if not multihost_utils.broadcast_one_to_all(np.bool(bool(problem))):
                 yield step
                 continue
             if jax.process_index() == 0:
-                self._set_aside(step, problem)
-            multihost_utils.sync_global_devices(f"set aside {step}")
+                self._move_damaged(step, problem)
+            multihost_utils.sync_global_devices(f"moved {step}")
             self._manager.reload()
 
     def _restore(self, step: int, like: PyTree) -> PyTree:
@@ -210,34 +204,30 @@ class Checkpoints:
     def _start_sealing(self) -> None:
         step, self._unsealed = self._unsealed, None
         if jax.process_index() == 0:
-            self._sealer = threading.Thread(target=self._seal, args=(step,))
-            self._sealer.start()
+            self._sealing = self._sealer.submit(self._seal, step)
 
-    def _seal(self, step: int) -> None:
-        try:
-            folder = self._directory / str(step)
-            digests = {name: _sha256(folder / name) for name in _files(folder)}
-            (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
-        except Exception as error:  # raised again in the main thread by check()
-            self._failure = error
+    def _seal(self, step: int | None) -> None:
+        folder = self._directory / str(step)
+        digests = {name: _sha256(folder / name) for name in _files(folder)}
+        (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of orbax, its storage or the operating system
-            self._unsealed = None  # nor shall it be: orbax tells of a failure once
+        except Exception as error:  # from orbax, its storage or the operating system
+            self._unsealed = None  # never sealed, since orbax reports a failure once
             reason = " ".join(str(error).split())
-            # Writes left over complain when they are let go of: now, not afterwards.
+            # Destroying the pending writes logs errors: do it now, not at exit.
             traceback.clear_frames(error.__traceback__)
             gc.collect()
             raise UserError(
-                f"could not write to {self._directory}: {reason:.300}; the checkpoints "
-                "before it are whole"
+                f"could not write to {self._directory}: {reason:.300}; earlier "
+                "checkpoints are intact"
             ) from error
 
     def _problem(self, step: int) -> str:
-        """What is wrong with a step on disk, or ''."""
+        """Returns the damage of a step on disk; '' if there is none."""
         folder = self._directory / str(step)
         try:
             sealed = json.loads((folder / MANIFEST).read_text())
@@ -253,30 +243,24 @@ class Checkpoints:
             return str(error)
         return ""
 
-    def _set_aside(self, step: int, problem: str) -> None:
-        place = self._directory.parent / "damaged" / str(step)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            place.rmtree()
-        (self._directory / str(step)).rename(place)
-        logging.warning(
-            "checkpoint %d is damaged (%s): moved to %s, using the one before it",
-            step,
-            problem,
-            place,
-        )
+    def _move_damaged(self, step: int, problem: str) -> None:
+        target = self._directory.parent / "damaged" / str(step)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rmtree()
+        (self._directory / str(step)).rename(target)
+        text = "checkpoint %d is damaged (%s): moved to %s, using the previous one"
+        logging.warning(text, step, problem, target)
 
 
 def _files(folder: epath.Path) -> list[str]:
-    """Relative names of all files below a folder but the manifest."""
-    names, folders = [], [folder]
-    while folders:
-        for path in folders.pop().iterdir():
-            if path.is_dir():
-                folders.append(path)
-            elif path.name != MANIFEST:
-                names.append(str(path.relative_to(folder)))
-    return sorted(names)
+    """Returns the relative names of all files below a folder except the manifest."""
+    return sorted(
+        str((parent / name).relative_to(folder))
+        for parent, _, names in folder.walk()
+        for name in names
+        if name != MANIFEST
+    )
 
 
 def _sha256(path: epath.Path) -> str:

@@ -1,4 +1,4 @@
-"""What a method trains on: the interface between a paper's data and the loop."""
+"""Training data of a method: the interface between a paper's data and the loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -11,11 +11,11 @@ from fr_jax.provenance import Provenance
 
 
 class Context(NamedTuple):
-    """What is known before any data are opened.
+    """Arguments of a run that are set before any data are opened.
 
     Attributes:
-      pretrained: embedders by the name under which they enter the system.
-      show_progress: False in all processes but one.
+      pretrained: embedders, by the system's name for them.
+      show_progress: True in process 0 only.
     """
 
     mesh: Mesh
@@ -27,9 +27,9 @@ class Context(NamedTuple):
 class Stream(Protocol):
     """Batches as a pure function of the step.
 
-    `batch_at` gives arrays with `batch_size` rows, or this process's NumPy rows of
-    them. A stream of labelled identities states their number as `num_classes`; one
-    whose rows are not images names them as `unit`, such as 'pairs'.
+    `batch_at` returns arrays with `batch_size` rows, or NumPy arrays with the rows of
+    this process. Optional attributes: `num_classes`, the number of labelled identities;
+    `unit`, the name of a row if it is not an image, such as 'pairs'.
     """
 
     batch_size: int
@@ -42,9 +42,9 @@ class Streams(NamedTuple):
 
     Attributes:
       validation: batches for `System.eval_step`.
-      evaluators: run while training; `fr-jax train` adds fixed subsets of the final
-        ones that have them.
-      final_evaluators: run once, on what was handed over.
+      evaluators: run during training; `fr-jax train` adds fixed subsets of the final
+        evaluators that have a method `subset`.
+      final_evaluators: run once, on the networks that are handed over.
     """
 
     train: Stream
@@ -54,13 +54,13 @@ class Streams(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """The data of a run; `load(config.data, context)` of a paper returns it.
+    """The data of a run, as `load(config.data, context)` of a paper returns them.
 
     Attributes:
-      open: called last, since rendering takes minutes.
-      arguments: keyword arguments of `make` that only the data determine.
-      batch_size: rows of a training batch.
-      epoch_steps: batches in an epoch.
+      open: opens the streams; called last, since rendering takes minutes.
+      arguments: keyword arguments of `make` that follow from the data.
+      batch_size: rows per training batch.
+      epoch_steps: batches per epoch.
       summary: such as '1,000 identities, 21,000 images an epoch'.
     """
 

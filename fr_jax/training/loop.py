@@ -3,7 +3,7 @@
     batch = stream.batch_at(step + data_offset)
     state, metrics = train_step(state, batch, fold_in(key, step + data_offset))
 
-Around these two lines: restore, log, evaluate, save, and the rollback after rejected
+Around these two lines: restore, log, evaluate, save, and roll back after rejected
 updates. The same seed gives the same numbers, however often the run is killed.
 """
 
@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 
 from fr_jax.backend import sharding
 from fr_jax.embedder.batched import BatchedEmbed
-from fr_jax.errors import TrainingStopped, UserError
+from fr_jax.errors import TrainingStopped, UserError, check_range
 from fr_jax.evaluation.evaluator import LazyNetworks, Trained, evaluate, metric_names
 from fr_jax.evaluation.results import summary
 from fr_jax.system import System, score
@@ -36,12 +36,12 @@ PyTree = Any
 
 
 class TrainResult(NamedTuple):
-    """The end of a run: its last step, or the best one where `best_metric` is set.
+    """The result of a run: its last step, or the best one if `best_metric` is set.
 
     Attributes:
-      metrics: of the last evaluation.
-      interrupted: by SIGTERM; the last state is saved.
-      best: of the best step, 'metric', its 'value', and the 'last_step' of the run.
+      metrics: results of the last evaluation.
+      interrupted: True after SIGTERM; the last state is saved.
+      best: 'metric' and 'value' of the best step, and 'last_step' of the run.
     """
 
     state: PyTree
@@ -70,35 +70,40 @@ def train(
     guard: Guard | None = Guard(),  # noqa: B008 - immutable
     profile: tuple[int, int] | None = None,
 ) -> TrainResult:
-    """Trains until `num_steps`, from wherever `workdir` left off.
+    """Returns the result of training until `num_steps`; resumes a run in `workdir`.
 
     Args:
       system: the method.
-      streams: what it trains on and is evaluated by; a stream alone will do.
+      streams: training batches and evaluators, or a training stream alone.
       workdir: local or gs://; checkpoints, metrics.jsonl, TensorBoard events. A run
         that was stopped or killed earlier resumes from its last checkpoint.
-      num_steps: of the whole run, earlier parts included.
+      num_steps: total of the run, including steps before it resumed.
       mesh: defaults to all devices on the axis 'data'.
-      given: trained variables by name, handed to `system.init`.
+      given: trained variables by name, passed to `system.init`.
       validation_steps: batches of `streams.validation` for `system.eval_step`.
       log_every, save_every: in steps, at least 1.
-      evaluate_every: in steps; 0 leaves evaluation out.
-      keep: number of newest checkpoints kept.
-      best_metric: of an evaluation, such as 'lfw/accuracy' (of the set or of the subset
-        that is evaluated), or several with commas between, whose mean counts; the step
-        where it is highest is kept besides the newest, and returned in the end.
-      guard: None trusts every update.
+      evaluate_every: in steps; 0 disables evaluation.
+      keep: number of newest checkpoints kept, at least 1.
+      best_metric: metric of an evaluation, such as 'lfw/accuracy' (of the set or of its
+        evaluated subset), or several separated by commas, which are averaged. The step
+        with the highest value is kept as well, and returned.
+      guard: None accepts every update.
       profile: (first, last) step of a profiler trace, written to workdir/profile.
 
     Raises:
-      TrainingStopped: after too many rollbacks, naming the step.
-      UserError: for data that are not what the system expects, a batch that the mesh
+      TrainingStopped: after too many rollbacks; the message has the step.
+      UserError: for batches that the system does not expect, a batch that the mesh
         cannot hold, or a checkpoint of another tree.
     """
     if not isinstance(streams, Streams):
         streams = Streams(streams)
     stream, validation = streams.train, streams.validation
-    _check_numbers(log_every, save_every, evaluate_every, keep, profile)
+    check_range("log_every", log_every, 1)
+    check_range("save_every", save_every, 1)
+    check_range("evaluate_every", evaluate_every, 0)
+    check_range("keep", keep, 1)
+    if profile and len(profile) != 2:
+        raise UserError(f"profile is {profile}; give (first step, last step)")
     validates = system.eval_step is not None and validation is not None
     if not (streams.evaluators or validates or system.feedback):
         evaluate_every = 0
@@ -107,11 +112,10 @@ def train(
             f"best_metric {best_metric!r} needs evaluate_every and an evaluation"
         )
     selected = [name.strip() for name in best_metric.split(",") if best_metric]
-    names = dict.fromkeys(metric_names(streams.evaluators), 0.0)
-    if names:
-        own = [name for name in selected if not name.startswith("validation/")]
-        if own:
-            score(names, own, "best_metric")
+    declared = dict.fromkeys(metric_names(streams.evaluators), 0.0)
+    of_evaluators = [name for name in selected if not name.startswith("validation/")]
+    if declared and of_evaluators:
+        score(declared, of_evaluators, "best_metric")  # raises if one is unknown
     workdir = epath.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
@@ -124,8 +128,8 @@ def train(
     step, loop = checkpoints.latest(update.like) or (0, update.initial())
     if step:
         log.say(f"resumed at step {step:,}")
-    elif system.feedback and names:
-        system.feedback(loop.state, names)  # or says which metric is missing
+    elif system.feedback and declared:
+        system.feedback(loop.state, declared)  # raises if a metric is missing
     log.cut_back(step)
     offset, rollbacks = int(loop.data_offset), int(loop.rollbacks)
     stopped, interrupted = bool(loop.stopped), False
@@ -153,7 +157,7 @@ def train(
             trace(step)
             waiting = time.perf_counter()
             batch = update.place(stream.batch_at(step + offset))
-            if not in_flight or in_flight[-1][1].is_ready():  # the device ran dry
+            if not in_flight or in_flight[-1][1].is_ready():  # the device is idle
                 clock.data_wait += time.perf_counter() - waiting
             loop, bad = update(loop, batch, step + offset)
             step += 1
@@ -162,42 +166,39 @@ def train(
             checkpoints.poll()
             interrupted = sigterm(step)
 
-            ends = step == num_steps or interrupted
+            finished = step == num_steps
+            ends = finished or interrupted
             logs = ends or step % log_every == 0
-            evaluates = bool(evaluate_every) and (
-                step == num_steps or step % evaluate_every == 0
-            )
+            evaluates = evaluate_every and (finished or step % evaluate_every == 0)
             saves = ends or step % save_every == 0 or (evaluates and bool(best_metric))
-            # Two steps late, so that the device never waits for the host, unless
-            # something is about to be written.
-            late = 0 if logs or saves or evaluates else 2
+            # Read two steps late, so that the device never waits for the host, unless
+            # something is written now.
+            delay = 0 if logs or saves or evaluates else 2
             bad_step = None
-            while len(in_flight) > late and bad_step is None:
-                done, bad = in_flight.popleft()
+            while len(in_flight) > delay and bad_step is None:
+                read_step, bad = in_flight.popleft()
                 if guard and int(bad) >= guard.in_a_row:
-                    bad_step = done
+                    bad_step = read_step
             if guard and bad_step is not None:
                 in_flight.clear()
                 rollbacks += 1
                 checkpoints.wait()
-                back, loop = checkpoints.latest(update.like) or (0, update.initial())
-                first = bad_step - guard.in_a_row + 1
-                what = (
-                    f"updates {first:,} to {bad_step:,} had non-finite values or a "
-                    "loss spike"
+                step, loop = checkpoints.latest(update.like) or (0, update.initial())
+                reason = (
+                    f"updates {bad_step - guard.in_a_row + 1:,} to {bad_step:,} had "
+                    "non-finite values or a loss spike"
                 )
                 if rollbacks >= guard.rollbacks:
                     raise TrainingStopped(
-                        f"stopped at step {bad_step:,}: {what}, after "
-                        f"{rollbacks - 1} rollbacks; step {back:,} is kept in "
+                        f"stopped at step {bad_step:,}: {reason}, after "
+                        f"{rollbacks - 1} rollbacks; step {step:,} is kept in "
                         f"{workdir}. A lower learning rate or gradient clipping may "
                         "help"
                     )
-                offset += bad_step - back
+                offset += bad_step - step
                 loop = update.moved(loop, offset, rollbacks)
-                log.say(f"{what}; rolled back to step {back:,}, skipping their data")
-                log.cut_back(back)
-                step = back
+                log.say(f"{reason}; rolled back to step {step:,}, skipping their data")
+                log.cut_back(step)
                 clock = _Clock()
                 continue
 
@@ -208,24 +209,23 @@ def train(
                 log.write(step, scalars)
                 log.progress(step, scalars)
                 clock = _Clock()
-            if evaluates:
-                with clock.paused():
+            with clock.paused():
+                if evaluates:
                     evaluated = evaluation(loop.state)
                     log.write(step, evaluated)
                     log.say(summary(evaluated))
                     if system.feedback:
                         state, stopped = system.feedback(loop.state, evaluated)
                         loop = update.after_feedback(loop, state, stopped)
-            if saves or stopped:
-                with clock.paused():
+                if saves or stopped:
                     scored = -math.inf
                     if selected and evaluates:
                         scored = score(evaluated, selected, "best_metric")
                     checkpoints.save(step, loop, scored)
         checkpoints.wait()
         last, best = step, None
-        if selected and not interrupted and (found := checkpoints.best(update.like)):
-            step, value, loop = found
+        if selected and not interrupted and (kept := checkpoints.best(update.like)):
+            step, value, loop = kept
             best = {"metric": best_metric, "value": value, "last_step": last}
             log.say(
                 f"step {step:,} of {last:,} is handed over: its {best_metric} is the "
@@ -235,39 +235,21 @@ def train(
     return TrainResult(loop.state, step, evaluated, interrupted, best)
 
 
-def _check_numbers(
-    log_every: int,
-    save_every: int,
-    evaluate_every: int,
-    keep: int,
-    profile: Sequence[int] | None,
-) -> None:
-    steps = {"log_every": log_every, "save_every": save_every}
-    for name, value in (steps | {"evaluate_every": evaluate_every}).items():
-        if value < (name in steps):
-            least = "at least 1" if name in steps else "or 0 for none"
-            raise UserError(f"{name} is {value}; it is a number of steps, {least}")
-    if keep < 1:
-        raise UserError(f"keep is {keep}; resuming needs at least 1 checkpoint")
-    if profile and len(profile) != 2:
-        raise UserError(f"profile is {profile}; give (first step, last step)")
-
-
 class _Clock:
-    """Rates since the last line of metrics, evaluation and saving left out."""
+    """Rates since the last line of metrics, without evaluation and saving."""
 
     def __init__(self):
-        self._start, self._paused = time.perf_counter(), 0.0
+        self._start = time.perf_counter()
         self.steps, self.data_wait = 0, 0.0
 
     @contextlib.contextmanager
     def paused(self):
-        began = time.perf_counter()
+        paused = time.perf_counter()
         yield
-        self._paused += time.perf_counter() - began
+        self._start += time.perf_counter() - paused
 
     def rates(self, batch_size: int, unit: str) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self._start - self._paused, 1e-9)
+        seconds = max(time.perf_counter() - self._start, 1e-9)
         return {
             f"{unit}_per_second": self.steps * batch_size / seconds,
             "steps_per_second": self.steps / seconds,
@@ -277,40 +259,43 @@ class _Clock:
 
 @contextlib.contextmanager
 def _trace(folder: epath.Path, window: tuple[int, int] | None):
-    """Yields what is called at every step: a profiler trace from one to another."""
-    (first, last), on = window or (-1, -1), False
+    """Yields a function of the step that traces the steps of `window`, [first, last).
 
-    def at(step: int) -> None:
-        nonlocal on
-        if not on and first <= step < last:
+    It is called before every step.
+    """
+    (first, last), tracing = window or (-1, -1), False
+
+    def trace(step: int) -> None:
+        nonlocal tracing
+        if not tracing and first <= step < last:
             jax.profiler.start_trace(str(folder))
-            on = True
-        elif on and step >= last:
+            tracing = True
+        elif tracing and step >= last:
             jax.profiler.stop_trace()
-            on = False
+            tracing = False
 
     try:
-        yield at
+        yield trace
     finally:
-        at(last)
+        trace(last)
 
 
 @contextlib.contextmanager
 def _terminated():
-    """Yields step -> whether to save and leave, because SIGTERM came to any process.
+    """Yields a function of the step: True once a process has received SIGTERM.
 
-    Several processes agree on one step through JAX's coordination service, which takes
-    the signal itself; a single one takes it here.
+    Several processes agree on one step through JAX's coordination service, which
+    handles the signal; for a single process, it is handled here.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point
         return
-    came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False
+        yield lambda step: False  # only the main thread can handle signals
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    received = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: received.set())
     try:
-        yield lambda step: came.is_set()
+        yield lambda step: received.is_set()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,6 +1,7 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, a progress line."""
+"""Logs of a run: metrics.jsonl, TensorBoard events, a progress line."""
 
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -10,13 +11,13 @@ from etils import epath
 
 
 class MetricLog:
-    """The written record of one run; only process 0 of several has one.
+    """The logs of one run.
 
     Args:
-      workdir: metrics.jsonl and the TensorBoard events go here.
-      num_steps: of the whole run, for the time left.
-      unit: what a batch has rows of, as the rates are named.
-      active: whether this process is the one that writes.
+      workdir: folder of metrics.jsonl and the TensorBoard events.
+      num_steps: total of the run, for the time left.
+      unit: name of the rows of a batch, as in the names of the rates.
+      active: False in all processes but one, which then write nothing.
     """
 
     def __init__(
@@ -32,19 +33,12 @@ class MetricLog:
         self._tensorboard = _tensorboard(workdir) if active else None
 
     def cut_back(self, step: int) -> None:
-        """Drops the lines of steps after `step`: the run goes on from there."""
+        """Removes unfinished lines and those after `step`, where the run continues."""
         if not self._active or not self._file.exists():
             return
-        kept = []
-        for line in self._file.read_text().splitlines(keepends=True):
-            try:
-                if json.loads(line)["step"] > step:
-                    continue
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a killed run did not finish
-            kept.append(line)
+        lines = self._file.read_text().splitlines(keepends=True)
         part = self._file.with_name(self._file.name + ".part")
-        part.write_text("".join(kept))
+        part.write_text("".join(line for line in lines if _step(line) <= step))
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -57,10 +51,10 @@ class MetricLog:
             self._tensorboard.write_scalars(step, dict(scalars))
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
-        """Shows a line: step, losses, accuracies, images per second, time left.
+        """Prints a line: step, losses, accuracies, images per second, time left.
 
-        Metrics named 'loss' or 'accuracy' are shown, also those of one network of
-        several, such as 'generator/loss'.
+        Losses and accuracies are metrics with that name, or with that name after the
+        name of a network, such as 'generator/loss'.
         """
         left = (self._num_steps - step) / max(scalars["steps_per_second"], 1e-9)
         parts = [f"step {step:,}/{self._num_steps:,}"]
@@ -76,7 +70,7 @@ class MetricLog:
         self.say("  ".join(parts))
 
     def say(self, line: str) -> None:
-        """Shows a line to whoever watches the run."""
+        """Prints a line to standard error."""
         if self._active and line:
             print(line, file=sys.stderr, flush=True)
 
@@ -86,20 +80,28 @@ class MetricLog:
             self._tensorboard.close()
 
 
+def _step(line: str) -> float:
+    """Returns the step of a line; infinity for a line that is not complete."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
 def duration(seconds: float) -> str:
-    """Returns a time span a person can read: '3 h 05 min', '4 min', '12 s'."""
+    """Returns a time span as text: '3 h 05 min', '4 min', '12 s'."""
     if seconds >= 3600:
         return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _tensorboard(workdir: epath.PathLike) -> Any:
-    """clu's TensorBoard writer, or None where TensorFlow is not installed."""
+    """Returns clu's TensorBoard writer, or None if TensorFlow is not installed."""
     try:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs when imported
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN logs at import
         import tensorflow as tf
 
-        tf.config.set_visible_devices([], "GPU")  # the accelerator is JAX's
+        tf.config.set_visible_devices([], "GPU")  # left to JAX
         from clu import metric_writers
 
         return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))

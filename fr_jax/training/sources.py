@@ -1,4 +1,4 @@
-"""What several papers share of opening data: records under a mesh, rendered sets."""
+"""Data sources shared by several papers: records under a mesh, rendered faces."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ def open_records(path: str, **filters: Any) -> Any:
     """Returns a RecordSet.
 
     Args:
-      filters: of `RecordSet`; empty ones are left out.
+      filters: arguments of `RecordSet`; empty values are ignored.
 
     Raises:
-      UserError: where no path is given; DataError for what is wrong with the records.
+      UserError: if no path is given; DataError for invalid records.
     """
     from data_pipelines.record_set import RecordSet
 
@@ -34,14 +34,14 @@ def open_records(path: str, **filters: Any) -> Any:
 
 
 class Rendered:
-    """Rendered identities, each image rendered once, when first needed, and kept.
+    """Images of rendered identities, kept in memory after they are first used.
 
     Args:
-      num_images: of each identity; 0: as many as the face set has.
+      num_images: images per identity; 0 for the number of the face set.
       first: number of the first identity.
 
     Attributes:
-      label, number: int [N], the identity from 0 on, and the image's number.
+      label, number: int [N], numbers of the identity (from 0) and of the image.
       identities: names.
     """
 
@@ -59,7 +59,7 @@ class Rendered:
         quality: str = "fast",
         progress: str = "rendering faces",
     ):
-        _check_size(size)
+        check_range("config.data.rendered.size", size, 16)
         self.label, self.number = sets.rows(face_set, num_identities, num_images)
         numbers = range(first, first + num_identities)
         self.identities = [sets.identity_name(context.seed, n) for n in numbers]
@@ -80,7 +80,7 @@ class Rendered:
         return self._render()["image"]
 
     def images(self, numbers: Any) -> np.ndarray:
-        """Returns uint8 RGB [n, S, S, 3]; renders all at the first call."""
+        """Returns uint8 RGB [n, S, S, 3]; the first call renders all images."""
         return self._images[numbers]
 
 
@@ -91,16 +91,16 @@ def stream(
     context: Context,
     augment: Any = None,
 ) -> Stream:
-    """Returns a stream of `Rendered` faces, from memory, or of records, by tf.data.
+    """Returns a stream of `Rendered` faces in memory, or of records read by tf.data.
 
     Args:
-      sampler: of `data_pipelines.samplers`.
-      columns: over the images, beside them in batches.
-      augment: (image, NumPy generator) -> image, of every image on its own.
+      sampler: from `data_pipelines.samplers`.
+      columns: arrays with one row per image, added to batches.
+      augment: (image, NumPy generator) -> image, applied to each image.
     """
     options = {"seed": context.seed, "augment": augment}
     if isinstance(faces, Rendered):
-        check_batch_size(sampler, len(faces.label))  # before all are rendered
+        check_batch_size(sampler, len(faces.label))  # before rendering
         arrays = {"image": faces.images(slice(None)), **columns}
         return ArrayStream(arrays, sampler, mesh=context.mesh, **options)
     from data_pipelines.stream import RecordStream  # loads TensorFlow
@@ -119,42 +119,31 @@ def provenance(faces: Any) -> Provenance:
     )
 
 
-def _check_size(size: int) -> None:
-    if size < 16:
-        raise UserError(f"config.data.rendered.size is {size}; a face needs 16 pixels")
-
-
 def check_rendered(options: Any) -> None:
-    """Raises a UserError for rendered faces that are too small or turned too far."""
-    _check_size(options.size)
+    """Raises a UserError for a yaw that the renderer does not support."""
     check_range("config.data.rendered.max_yaw", options.max_yaw, 0, 90)
 
 
 def rendered(options: Any, context: Context, face_set: sets.FaceSet) -> Rendered:
-    """Returns the identities that `config.data.rendered` asks for."""
-    return Rendered(
-        face_set,
-        context,
-        options.num_identities,
-        options.num_images,
-        size=options.size,
-    )
+    """Returns the rendered identities of `config.data.rendered`."""
+    counts = options.num_identities, options.num_images
+    return Rendered(face_set, context, *counts, size=options.size)
 
 
 def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
     """Returns a function that renders verification pairs of unseen identities.
 
     Raises:
-      UserError: for a number of identities that do not make ten folds.
+      UserError: if the identities cannot be divided into ten folds.
     """
-    numbered = pairs.number(context.seed, options.num_unseen, IMAGES_OF_UNSEEN)
+    counts = options.num_unseen, IMAGES_OF_UNSEEN
+    numbered = pairs.number(context.seed, *counts)
 
     def render() -> Verification:
         unseen = Rendered(
             sets.default(options.max_yaw),
             context,
-            options.num_unseen,
-            IMAGES_OF_UNSEEN,
+            *counts,
             first=sets.FIRST_UNSEEN,
             size=options.size,
             quality="full",
@@ -168,7 +157,7 @@ def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
 def verification(
     name: str, faces: Any, numbered: pairs.Numbered, rows: np.ndarray
 ) -> Verification:
-    """Returns verification pairs whose images are these rows of a set of faces."""
+    """Returns verification pairs of rows of a RecordSet or of `Rendered`."""
     return Verification(
         name,
         images=faces.images(rows),

@@ -1,4 +1,4 @@
-"""Streams without TensorFlow: arrays in memory, and batches made on the device."""
+"""Streams without TensorFlow: arrays in memory, batches generated on the device."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,17 +15,17 @@ Array = jax.Array
 
 
 class ArrayStream:
-    """Batches of arrays in memory: their rows and `seed` uint32, gathered in threads.
+    """Batches of rows of arrays in memory, with `seed` uint32, assembled in threads.
 
     Args:
       arrays: `image` uint8 [N, H, W, 3] and columns [N], such as `label` int32.
-      sampler: which rows make up a batch, see `data_pipelines.samplers`; a number is a
-        batch size: every row once in each epoch, in random order.
-      augment: (image, NumPy generator) -> image, applied to every image on its own.
-      mesh: several processes supply a part of each batch.
+      sampler: from `data_pipelines.samplers`, or a batch size: every row once per
+        epoch, in random order.
+      augment: (image, NumPy generator) -> image, applied to each image.
+      mesh: determines the rows that this process supplies.
 
     Attributes:
-      num_examples.
+      num_examples: N.
       num_classes, num_unlabelled: of the column `label`, if there is one.
 
     Raises:
@@ -58,34 +58,34 @@ class ArrayStream:
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self.num_classes, self.num_unlabelled = batches.classes()
 
-        def made(step):
+        def batch(step):
             chosen = batches.augmented(step, images[batches.images(step)])
             return batches.assemble(step, chosen)
 
-        self._ahead = Prefetch(made)
+        self._prefetch = Prefetch(batch)
 
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
-        """Returns this process's rows of a step's batch. Steps in order are fast."""
-        return self._ahead.at(step)
+        """Returns this process's rows of a batch; fast for steps in order."""
+        return self._prefetch.at(step)
 
 
 def check_batch_size(sampler: Any, num_examples: int) -> None:
-    """Raises a UserError where a batch, or a sampler's, is larger than the set."""
+    """Raises a UserError if a batch size, or that of a sampler, exceeds the set."""
     batch_size = sampler if isinstance(sampler, int) else sampler.batch_size
     if not 1 <= batch_size <= num_examples:
         raise UserError(
-            f"a batch of {batch_size} rows from a set of {num_examples}; use a batch "
-            "of 1 to so many"
+            f"a batch of {batch_size} rows from a set of {num_examples}; use 1 to "
+            f"{num_examples}"
         )
 
 
 class GeneratedStream:
-    """Batches that are made on the device and never stored.
+    """Batches that are generated on the device and never stored.
 
     Args:
       make_batch: key -> dict of arrays with `batch_size` rows, a pure function; `seed`
         uint32 [B] is added.
-      unit: what a row is.
+      unit: name of a row.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class GeneratedStream:
             seeds = jax.random.bits(key_rows, (batch_size,), jnp.uint32)
             return make_batch(jax.random.fold_in(key_batch, step)) | {"seed": seeds}
 
-        places = sharding.batch_sharding(mesh or sharding.make_mesh())
-        self._batch = jax.jit(batch, out_shardings=places)
+        rows = sharding.batch_sharding(mesh or sharding.make_mesh())
+        self._batch = jax.jit(batch, out_shardings=rows)
 
     def batch_at(self, step: int) -> dict[str, Array]:
         """Returns the global batch of a step."""

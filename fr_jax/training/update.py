@@ -1,4 +1,4 @@
-"""The compiled, sharded and guarded step of the training loop."""
+"""The compiled, sharded and guarded update of the training loop."""
 
 import time
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ PyTree = Any
 class Guard(NamedTuple):
     """When an update is rejected, and how many rejections cause a rollback.
 
-    An update is rejected where the new state has a non-finite value, or where a metric
-    that the system watches lies more than `spike` deviations above its running mean.
-    After `in_a_row` rejections the run rolls back to its last checkpoint and continues
-    with the data behind the bad stretch; at the `rollbacks`-th time it stops.
+    An update is rejected if the new state has a non-finite value, or if a metric that
+    the system watches exceeds its running mean by more than `spike` deviations. After
+    `in_a_row` rejections the run rolls back to its last checkpoint and continues with
+    the data after the rejected updates; the `rollbacks`-th rollback stops the run.
     """
 
     spike: float = 10.0
-    warm_up: int = 100  # values before a metric's mean and deviation are trusted
+    warm_up: int = 100  # number of values before spikes of a metric are rejected
     in_a_row: int = 5
     rollbacks: int = 3
 
 
 class Watched(NamedTuple):
-    """Running mean and variance of a watched metric, and how many values it had."""
+    """Running mean and variance of a watched metric, and the number of values."""
 
     mean: Any = np.float32(0)
     variance: Any = np.float32(0)
@@ -40,33 +40,27 @@ class Watched(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """Everything that a checkpoint holds: the system's State and the loop's own."""
+    """The contents of a checkpoint: the State of the system and that of the loop."""
 
     state: PyTree
     data_offset: Any = np.int32(0)
     rollbacks: Any = np.int32(0)
-    stopped: Any = np.int32(0)  # by the system's feedback
+    stopped: Any = np.int32(0)  # 1 if the system's feedback has stopped the run
     bad_in_a_row: Any = np.int32(0)
     watched: Mapping[str, Watched] = {}
-    skipped: Any = np.int32(0)  # since the last line of metrics, as the totals
+    skipped: Any = np.int32(0)  # since the last line of metrics, like the totals
     totals: Mapping[str, Mean] = {}
-
-    @classmethod
-    def create(cls, state: PyTree, metrics: list[str], watch: list[str]) -> "LoopState":
-        watched = dict.fromkeys(watch, Watched())
-        nothing = Mean(np.float32(0), np.float32(0))
-        return cls(state, watched=watched, totals=dict.fromkeys(metrics, nothing))
 
 
 class Update:
-    """A system's step as the loop runs it, compiled once.
+    """A system's train step with the guard and running totals, compiled once.
 
     Attributes:
-      like: shapes, types and shardings of the LoopState, as checkpoints need them.
+      like: shapes, types and shardings of the LoopState, for restoring checkpoints.
 
     Raises:
-      UserError: for a stream or a batch that is not what the system expects, and for a
-        metric that is no scalar.
+      UserError: for a stream or a batch that the system does not expect, and for a
+        metric that is not a scalar.
     """
 
     def __init__(
@@ -90,60 +84,60 @@ class Update:
             system.train_step, state, self._batch, self._key_steps
         )
         for name, value in metrics.items():
-            for leaf in jax.tree.leaves(value):
-                if leaf.shape:
-                    raise UserError(
-                        f"metric {name!r} has shape {leaf.shape}, not a scalar"
-                    )
+            if shapes := [leaf.shape for leaf in jax.tree.leaves(value) if leaf.shape]:
+                raise UserError(f"metric {name!r} has shape {shapes[0]}, not a scalar")
         self._metrics = sorted(metrics)
         self._watch = [name for name in system.watch if name in metrics]
         like = jax.eval_shape(self._create, self._key_init, self._batch, given)
-        self._everywhere = sharding.replicated(mesh)
-        places = jax.tree.map(lambda _: self._everywhere, like)
-        self._places = places._replace(
+        self._replicated = sharding.replicated(mesh)
+        replicated = jax.tree.map(lambda _: self._replicated, like)
+        self._shardings = replicated._replace(
             state=sharding.state_shardings(mesh, state, system.partition)
         )
         self.like = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=place
-            ),
-            like,
-            self._places,
+            lambda leaf, place: leaf.update(sharding=place), like, self._shardings
         )
         self._advance: Any = None
-        self._eval_step: Any = None
+        self._eval_step: Any = system.eval_step and jax.jit(
+            system.eval_step, compiler_options=cpu.compiler_options()
+        )
 
     def place(self, batch):
+        """Returns a batch as global arrays."""
         return sharding.to_global(self._mesh, batch, self._batch_size)
 
     def initial(self) -> LoopState:
+        """Returns the LoopState before the first update."""
         create = jax.jit(
             self._create,
-            out_shardings=self._places,
+            out_shardings=self._shardings,
             compiler_options=cpu.quick_compilation(),
         )
         return create(self._key_init, self._batch, self._given)
 
     def _create(self, key, batch, given):
         state = self._system.init(key, batch, given)
-        return LoopState.create(state, self._metrics, self._watch)
+        watched = dict.fromkeys(self._watch, Watched())
+        zero = Mean(np.float32(0), np.float32(0))
+        return LoopState(
+            state, watched=watched, totals=dict.fromkeys(self._metrics, zero)
+        )
 
     def compile(self, loop: LoopState) -> float:
-        """Compiles the step ahead of time; returns the seconds it took."""
-        began = time.perf_counter()
+        """Compiles the update ahead of time; returns the duration in seconds."""
+        start = time.perf_counter()
         advance = jax.jit(
             self._guarded,
             donate_argnums=0,
-            out_shardings=(self._places, self._everywhere),
+            out_shardings=(self._shardings, self._replicated),
             compiler_options=cpu.compiler_options(),
         )
-        number = jnp.int32(0)
-        lowered = advance.lower(loop, self._batch, number, self._key_steps)
+        lowered = advance.lower(loop, self._batch, jnp.int32(0), self._key_steps)
         self._advance = lowered.compile()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     def __call__(self, loop, batch, number: int):
-        """Returns the loop after one update, and how many in a row were rejected."""
+        """Returns the LoopState after an update, and the rejections in a row so far."""
         return self._advance(loop, batch, jnp.int32(number), self._key_steps)
 
     def _guarded(self, loop: LoopState, batch, number, key):
@@ -163,16 +157,15 @@ class Update:
         guard = self._guard
         if guard is None:
             return new, loop.bad_in_a_row
-        # Once too many in a row were rejected nothing moves until the rollback, so it
-        # does not matter how late the loop notices.
+        # After `in_a_row` rejections every update is rejected until the rollback, so
+        # the loop may read the count late.
         checks = [loop.bad_in_a_row < guard.in_a_row]
         checks += [~_spikes(means[n], w, guard) for n, w in loop.watched.items()]
         leaves = jax.tree.leaves(([means[name] for name in self._watch], state))
         floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
         checks += [jnp.isfinite(leaf).all() for leaf in floats]
-        # A running sum, where `all` would do: XLA's CPU compiler copies a plain
-        # conjunction of hundreds of checks into each of the selections below, and then
-        # takes six times as long.
+        # A running sum instead of `all`: XLA's CPU compiler copies a conjunction of
+        # hundreds of checks into each `where` below, which takes six times as long.
         passed = jnp.cumsum(jnp.stack(checks).astype(jnp.int32))[-1]
         accept = passed == len(checks)
         kept = loop._replace(
@@ -183,61 +176,56 @@ class Update:
         return new, new.bad_in_a_row
 
     def read(self, loop: LoopState) -> tuple[dict[str, float], LoopState]:
-        """Mean metrics since the last reading, and the loop with them at zero."""
-        totals, skipped = jax.device_get((loop.totals, loop.skipped))
-        scalars = _values(totals)
-        if skipped:
-            scalars["skipped"] = float(skipped)
-        zero = LoopState.create((), self._metrics, self._watch)
-        zeros = self._put((zero.totals, zero.skipped))
-        return scalars, loop._replace(totals=zeros[0], skipped=zeros[1])
+        """Returns mean metrics since the last call, and `loop` with totals at zero."""
+        counted = {"totals": loop.totals, "skipped": loop.skipped}
+        values = jax.device_get(counted)
+        scalars = _values(values["totals"])
+        if values["skipped"]:
+            scalars["skipped"] = float(values["skipped"])
+        return scalars, self._with(loop, **jax.tree.map(np.zeros_like, values))
 
     def moved(self, loop: LoopState, offset: int, rollbacks: int) -> LoopState:
-        numbers = {"data_offset": np.int32(offset), "rollbacks": np.int32(rollbacks)}
-        return loop._replace(**self._put(numbers))
+        """Returns `loop` with another offset of the data and count of rollbacks."""
+        counts = {"data_offset": np.int32(offset), "rollbacks": np.int32(rollbacks)}
+        return self._with(loop, **counts)
 
     def after_feedback(self, loop: LoopState, state, stopped: bool) -> LoopState:
-        state = jax.jit(lambda x: x, out_shardings=self._places.state)(state)
-        return loop._replace(state=state, **self._put({"stopped": np.int32(stopped)}))
+        """Returns `loop` with the state and the decision to stop of `feedback`."""
+        state = jax.jit(lambda x: x, out_shardings=self._shardings.state)(state)
+        return self._with(loop._replace(state=state), stopped=np.int32(stopped))
 
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
-        """Means of the system's eval_step over the first batches of a stream."""
-        if self._eval_step is None:
-            assert self._system.eval_step is not None
-            self._eval_step = jax.jit(
-                self._system.eval_step, compiler_options=cpu.compiler_options()
-            )
+        """Returns mean metrics of `eval_step` over the first batches of a stream."""
         totals: dict[str, Mean] = {}
         for step in range(steps):
             batch = stream.batch_at(step)
             batch = sharding.to_global(self._mesh, batch, stream.batch_size)
             key = jax.random.fold_in(self._key_init, step)
-            found = jax.device_get(self._eval_step(state, batch, key))
-            for name, value in found.items():
+            metrics = jax.device_get(self._eval_step(state, batch, key))
+            for name, value in metrics.items():
                 total, count = value if isinstance(value, Mean) else (value, 1)
                 before = totals.get(name, Mean(0, 0))
                 totals[name] = Mean(before.total + total, before.count + count)
         return {f"validation/{name}": x for name, x in _values(totals).items()}
 
-    def _put(self, tree):
-        """Numbers of the host, the same on every process, as global arrays.
+    def _with(self, loop: LoopState, **values) -> LoopState:
+        """Returns `loop` with host values, equal in all processes, as global arrays.
 
-        `device_put` would first make the processes compare them.
+        `device_put` would compare them across processes first.
         """
-        return jax.jit(lambda x: x, out_shardings=self._everywhere)(tree)
+        place = jax.jit(lambda x: x, out_shardings=self._replicated)
+        return loop._replace(**place(values))
 
 
 def _values(totals: Mapping[str, Mean]) -> dict[str, float]:
-    """The means as numbers, without those that nothing was counted of."""
-    return {
-        name: float(mean.total / mean.count)
-        for name, mean in totals.items()
-        if mean.count
-    }
+    """Returns the means as floats, without those with a count of zero."""
+    means = totals.items()
+    return {name: float(mean.total / mean.count) for name, mean in means if mean.count}
 
 
 def _spikes(mean: Mean, watched: Watched, guard: Guard) -> jax.Array:
-    # A loss near zero may well double; hence the floors under the deviation.
+    """Returns a bool: True if the value exceeds the running mean by too much."""
+    # The deviation is bounded below, since a loss near zero may well double.
     deviation = jnp.sqrt(watched.variance)
     deviation = jnp.maximum(deviation, 0.1 * jnp.abs(watched.mean) + 0.02)
     value = mean.total / jnp.maximum(mean.count, 1)
@@ -246,16 +234,17 @@ def _spikes(mean: Mean, watched: Watched, guard: Guard) -> jax.Array:
 
 
 def _observed(mean: Mean, watched: Watched) -> Watched:
+    """Returns the running mean and variance with one more value, if there is one."""
     rate = jnp.maximum(0.01, 1 / (1 + watched.count))
     change = mean.total / jnp.maximum(mean.count, 1) - watched.mean
     variance = (1 - rate) * (watched.variance + rate * change**2)
     new = Watched(watched.mean + rate * change, variance, watched.count + 1)
-    has = mean.count > 0
-    return jax.tree.map(lambda new, old: jnp.where(has, new, old), new, watched)
+    has_value = mean.count > 0
+    return jax.tree.map(lambda new, old: jnp.where(has_value, new, old), new, watched)
 
 
 def check_stream(expects: Mapping[str, Input], stream: Stream) -> None:
-    """Raises a UserError where a stream has other batches than expected."""
+    """Raises a UserError if the classes or batch size of a stream are unexpected."""
     classes = getattr(stream, "num_classes", None)
     below = expects["label"].below if "label" in expects else None
     if classes is not None and below is not None and classes > below:
@@ -264,38 +253,39 @@ def check_stream(expects: Mapping[str, Input], stream: Stream) -> None:
 
 
 def check_batch_size(expects: Mapping[str, Input], batch_size: int) -> None:
-    """Raises a UserError for a batch size that the system cannot take."""
-    for name, wanted in expects.items():
-        if batch_size < 1 or batch_size % wanted.multiple:
+    """Raises a UserError for a batch size that a system does not accept."""
+    for name, expected in expects.items():
+        multiple = expected.multiple
+        if batch_size < 1 or batch_size % multiple:
             raise UserError(
-                f"a batch of {batch_size} rows: {name!r} takes a multiple of "
-                f"{wanted.multiple}"
+                f"a batch of {batch_size} rows: {name!r} takes a multiple of {multiple}"
             )
 
 
 def check_batch(expects: Mapping[str, Input], batch: Mapping[str, Any]) -> None:
-    """Raises a UserError for the first array that is not what a system expects."""
-    for name, wanted in expects.items():
+    """Raises a UserError for the first array that a system does not expect."""
+    for name, expected in expects.items():
         if name not in batch:
             raise UserError(
                 f"the batches have no {name!r}, which the system needs; they have "
                 f"{', '.join(sorted(batch))}"
             )
         array = batch[name]
-        fits = len(array.shape) == len(wanted.shape) and all(
-            length in (None, found) for length, found in zip(wanted.shape, array.shape)
+        fits = len(array.shape) == len(expected.shape) and all(
+            length in (None, actual)
+            for length, actual in zip(expected.shape, array.shape)
         )
-        if array.dtype != wanted.dtype or not fits:
-            shape = ", ".join("any" if n is None else str(n) for n in wanted.shape)
+        if array.dtype != expected.dtype or not fits:
+            shape = ", ".join("any" if n is None else str(n) for n in expected.shape)
             raise UserError(
                 f"{name!r} of a batch is {array.dtype} {tuple(array.shape)}, expected "
-                f"{np.dtype(wanted.dtype).name} ({shape})"
+                f"{np.dtype(expected.dtype).name} ({shape})"
             )
-        if wanted.low is None and wanted.below is None:
+        if expected.low is None and expected.below is None:
             continue
         for values in _local(array):
-            low = values.min() if wanted.low is None else wanted.low
-            below = values.max() + 1 if wanted.below is None else wanted.below
+            low = values.min() if expected.low is None else expected.low
+            below = values.max() + 1 if expected.below is None else expected.below
             wrong = values[(values < low) | (values >= below)]
             if len(wrong):
                 raise UserError(
@@ -304,7 +294,7 @@ def check_batch(expects: Mapping[str, Input], batch: Mapping[str, Any]) -> None:
 
 
 def _local(array) -> list[np.ndarray]:
-    """The rows of a batch's array that this process holds."""
+    """Returns the rows of a batch's array that this process holds, by device."""
     if isinstance(array, jax.Array):
         return [np.asarray(shard.data) for shard in array.addressable_shards]
     return [np.asarray(array)]

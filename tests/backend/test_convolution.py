@@ -1,4 +1,4 @@
-"""The forms of convolution that a CPU takes, against XLA's plain one."""
+"""Convolutions as implemented for a CPU, compared with XLA's."""
 
 import platform
 import re
@@ -32,15 +32,15 @@ def arrays(*shapes):
     return [jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes]
 
 
-def assert_close(got, want):
-    assert got.shape == want.shape
-    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+def assert_close(actual, expected):
+    assert actual.shape == expected.shape
+    error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
     assert error < 2e-6
 
 
 @pytest.mark.parametrize("height", [1, 2, 4, 7])
 @pytest.mark.parametrize("width", [3, 6])
-def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
+def test_winograd_and_its_gradients_equal_the_convolution(height, width):
     x, kernel, weights = arrays(
         (2, height, width, 5), (3, 3, 5, 4), (2, height, width, 4)
     )
@@ -49,10 +49,10 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         out, pull = jax.vjp(function, x, kernel)
         return out, *pull(weights)
 
-    ours = jax.jit(lambda: through(convolution.winograd))()
-    theirs = jax.jit(lambda: through(lambda x, k: plain(x, k, 1, 1)))()
-    for got, want in zip(ours, theirs, strict=True):
-        assert_close(got, want)
+    actual = jax.jit(lambda: through(convolution.winograd))()
+    expected = jax.jit(lambda: through(lambda x, k: plain(x, k, 1, 1)))()
+    for one, other in zip(actual, expected, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize(
@@ -65,46 +65,46 @@ def test_winograd_is_the_convolution_and_so_are_its_gradients(height, width):
         (3, 2, 1, 6, 6),
         (3, 2, (0, 1), 6, 6),
         (7, 1, 0, 6, 6),
-        (3, 1, 1, 1, 128),  # by Winograd on a CPU
+        (3, 1, 1, 1, 128),  # winograd
         (3, 2, 1, 1, 128),
         (7, 1, 0, 1, 6),
         (3, 2, (0, 1), 1, 6),
         (3, 1, (0, 1), 1, 128),
     ],
 )
-def test_every_form_gives_the_same(size, stride, padding, groups, channels):
+def test_every_form_equals_the_convolution(size, stride, padding, groups, channels):
     x, kernel = arrays((2, 7, 7, channels), (size, size, channels // groups, channels))
     options = {"stride": stride, "padding": padding, "groups": groups}
-    got = jax.jit(lambda: convolution.convolve(x, kernel, **options))()
-    assert_close(got, plain(x, kernel, stride, padding, groups))
+    actual = jax.jit(lambda: convolution.convolve(x, kernel, **options))()
+    assert_close(actual, plain(x, kernel, stride, padding, groups))
 
 
 @pytest.mark.parametrize("height", [1, 2, 5])
-def test_a_transposed_convolution_and_its_gradients(height):
-    """One over x with zeros between its pixels."""
+def test_transposed_convolution_and_its_gradients(height):
+    """It equals the convolution of x with zeros between its pixels."""
     x, kernel, weights = arrays(
         (2, height, 3, 4), (3, 3, 4, 5), (2, 2 * height + 1, 7, 5)
     )
 
-    def stretched(x, kernel):
-        apart = lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 0)])
-        return plain(apart, kernel, 1, 2)
+    def dilated(x, kernel):
+        wide = lax.pad(x, 0.0, [(0, 0, 0), (0, 0, 1), (0, 0, 1), (0, 0, 0)])
+        return plain(wide, kernel, 1, 2)
 
     def through(function):
         out, pull = jax.vjp(function, x, kernel)
         return out, *pull(weights)
 
-    ours = jax.jit(lambda: through(convolution.transposed))()
-    theirs = jax.jit(lambda: through(stretched))()
-    for got, want in zip(ours, theirs, strict=True):
-        assert_close(got, want)
+    actual = jax.jit(lambda: through(convolution.transposed))()
+    expected = jax.jit(lambda: through(dilated))()
+    for one, other in zip(actual, expected, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("height, width", [(7, 6), (8, 8)])
 @pytest.mark.parametrize(
     "size, stride, padding", [(3, 1, 1), (3, 2, 1), (3, 2, (0, 1)), (7, 2, 3)]
 )
-def test_gradients_and_theirs(size, stride, padding, height, width):
+def test_first_and_second_gradients(size, stride, padding, height, width):
     x, kernel = arrays((2, height, width, 4), (size, size, 4, 5))
 
     def gradients(function):
@@ -116,16 +116,17 @@ def test_gradients_and_theirs(size, stride, padding, height, width):
 
         return jax.grad(cost, (0, 1))(x, kernel), jax.grad(slope, (0, 1))(x, kernel)
 
-    def ours(x, kernel):
+    def convolve(x, kernel):
         return convolution.convolve(x, kernel, stride=stride, padding=padding)
 
-    got = jax.jit(lambda: gradients(ours))()
-    want = jax.jit(lambda: gradients(lambda x, k: plain(x, k, stride, padding)))()
-    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    actual = jax.jit(lambda: gradients(convolve))()
+    expected = jax.jit(lambda: gradients(lambda x, k: plain(x, k, stride, padding)))()
+    leaves = jax.tree.leaves(actual), jax.tree.leaves(expected)
+    for one, other in zip(*leaves, strict=True):
         assert_close(one, other)
 
 
-def test_gradients_within_a_branch_are_in_the_order_that_xla_has_a_fast_form_of():
+def test_gradients_within_a_branch_have_the_axis_order_that_is_fast():
     """In another order they take thirty times as long, without a warning."""
     x, kernel = arrays((2, 8, 8, 4), (3, 3, 4, 4))
 
@@ -146,27 +147,27 @@ def test_gradients_within_a_branch_are_in_the_order_that_xla_has_a_fast_form_of(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_of_a_depthwise_convolution(stride):
+def test_gradients_of_depthwise_convolution(stride):
     x, kernel, weights = arrays((2, 7, 6, 5), (3, 3, 1, 5), (2, 7, 6, 5))
 
     def pull(function):
         out, pull = jax.vjp(function, x, kernel)
         return pull(weights[:, : out.shape[1], : out.shape[2]])
 
-    ours = jax.jit(
+    actual = jax.jit(
         lambda: pull(
             lambda x, k: convolution.convolve(x, k, stride=stride, padding=1, groups=5)
         )
     )()
-    theirs = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
-    for got, want in zip(ours, theirs, strict=True):
-        assert_close(got, want)
+    expected = jax.jit(lambda: pull(lambda x, k: plain(x, k, stride, 1, 5)))()
+    for one, other in zip(actual, expected, strict=True):
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("groups", [1, 128])
-def test_what_is_traced_for_elsewhere_gives_the_same(groups):
+def test_convolution_traced_for_other_backends_is_equal(groups):
     x, kernel = arrays((2, 6, 6, 128), (3, 3, 128 // groups, 128))
-    seen = {}
+    programs = {}
     for target in ("any", "plain"):
 
         def convolve(x, kernel, target=target):
@@ -175,13 +176,13 @@ def test_what_is_traced_for_elsewhere_gives_the_same(groups):
                     x, kernel, stride=1, padding=1, groups=groups
                 )
 
-        seen[target] = str(jax.make_jaxpr(convolve)(x, kernel))
+        programs[target] = str(jax.make_jaxpr(convolve)(x, kernel))
         assert_close(jax.jit(convolve)(x, kernel), plain(x, kernel, 1, 1, groups))
-    assert "platform_index" in seen["any"]
-    assert seen["plain"].count("conv_general_dilated") == 1
+    assert "platform_index" in programs["any"]
+    assert programs["plain"].count("conv_general_dilated") == 1
 
 
-def test_a_bfloat16_convolution_stays_one():
+def test_bfloat16_convolution_returns_bfloat16():
     x, kernel = arrays((1, 4, 4, 128), (3, 3, 128, 128))
     out = convolution.convolve(
         x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), stride=1, padding=1
@@ -189,8 +190,8 @@ def test_a_bfloat16_convolution_stays_one():
     assert out.dtype == jnp.bfloat16
 
 
-def test_settings_for_the_cpu_are_known_to_this_jaxlib():
-    """Otherwise steps take twice as long, without a warning."""
+def test_this_jaxlib_supports_the_options_for_cpus():
+    """Without them steps take twice as long, without a warning."""
     assert cpu.compiler_options()
     assert cpu.quick_compilation()
 
@@ -198,9 +199,9 @@ def test_settings_for_the_cpu_are_known_to_this_jaxlib():
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_kept(keep):
-    """What was freed is had again without a page fault; without the setting it is not.
+    """With the setting, freed memory is allocated again without page faults.
 
-    In a process of its own, since the setting is for the whole process.
+    Runs in a separate process, since the setting affects the whole process.
     """
     code = f"""
 import resource, numpy as np

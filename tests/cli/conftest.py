@@ -1,4 +1,4 @@
-"""A weight file, its embedder and folders of faces that the commands share."""
+"""Fixtures of several commands: a weight file, its embedder, folders of faces."""
 
 import pickle
 
@@ -16,7 +16,7 @@ OPTIONS = {"width": 0.125, "embedding_size": 8}
 
 @pytest.fixture(scope="session")
 def weight_file(tmp_path_factory):
-    """A small network as arcface_torch writes it, in an .npz."""
+    """A small network with the tensor names of arcface_torch, in an .npz."""
     variables = random_variables(models.create("iresnet18", **OPTIONS), 32)
     path = tmp_path_factory.mktemp("published") / "net.npz"
     np.savez(path, **to_state_dict(variables, "arcface_torch"))
@@ -25,7 +25,7 @@ def weight_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def embedder(weight_file, tmp_path_factory):
-    """Folder of the embedder of `weight_file`."""
+    """The folder of the embedder imported from `weight_file`."""
     path = tmp_path_factory.mktemp("imported") / "net"
     fr_jax.import_weights(weight_file).save(path)
     return path

@@ -12,7 +12,7 @@ from data_pipelines import images
 from tests.support.faces import encoded, picture
 
 
-def test_two_aligned_faces(command, embedder, identities):
+def test_cosine_and_decision_for_two_aligned_faces(command, embedder, identities):
     first, second = identities / "p0/0.jpg", identities / "p1/0.jpg"
     words = ("compare", first, second, "--embedder", embedder)
     code, out, error = command(*words)
@@ -42,7 +42,7 @@ def test_threshold_comes_from_results_next_to_the_embedder(
     assert "toy" in out
 
 
-def test_faces_of_photographs_are_found_and_aligned(
+def test_faces_in_photographs_are_detected_and_aligned(
     command, mistake, embedder, real, tmp_path
 ):
     detector = real("weights/face_detection_yunet_2026may.onnx")
@@ -80,7 +80,7 @@ def test_faces_of_photographs_are_found_and_aligned(
     ],
     ids=["no image", "text", "not aligned", "threshold", "no detector", "no embedder"],
 )
-def test_wrong_use_is_refused(
+def test_invalid_arguments_are_refused(
     mistake, monkeypatch, embedder, identities, tmp_path, other, words, match
 ):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Configurations: files and packaged names, overrides, and whose workdir it is."""
+"""Configurations: files and packaged names, overrides, one per workdir."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ FILE = str(CONFIGS["inter_prototype"])
 SMOKE = f"{FILE}:smoke"
 
 
-def test_packaged_name_is_the_file():
+def test_packaged_name_equals_its_file():
     by_name, by_file = configs.load("inter_prototype:smoke"), configs.load(SMOKE)
     assert by_name == by_file
     assert configs.load("inter_prototype") == configs.load(FILE)
@@ -58,7 +58,7 @@ def test_every_variant_is_a_locked_configuration_of_its_system(name):
     ],
     ids=["file", "path", "packaged", "variant", "packaged variant", "no get_config"],
 )
-def test_wrong_configuration_names_the_nearest(spec, match):
+def test_unknown_configuration_raises_an_error_with_the_nearest_name(spec, match):
     with pytest.raises(UserError, match=match) as caught:
         configs.load(spec)
     assert len(str(caught.value).splitlines()) == 1
@@ -77,7 +77,7 @@ def test_wrong_configuration_names_the_nearest(spec, match):
         ("data.rendered.child_share", "0.5", 0.5),
     ],
 )
-def test_value_is_read_as_the_type_of_the_default(key, text, value):
+def test_value_has_the_type_of_the_default(key, text, value):
     node = configs.load(SMOKE, [(key, text)])
     for name in key.split("."):
         node = node[name]
@@ -110,7 +110,7 @@ def test_value_is_read_as_the_type_of_the_default(key, text, value):
         ("system.head_options", "5", "expected dict, as in {'margin'.*, got int"),
     ],
 )
-def test_wrong_key_or_value_is_refused(key, text, match):
+def test_unknown_key_or_value_of_another_type_is_refused(key, text, match):
     with pytest.raises(UserError, match=match) as caught:
         configs.load(SMOKE, [(key, text)])
     assert len(str(caught.value).splitlines()) == 1
@@ -119,13 +119,13 @@ def test_wrong_key_or_value_is_refused(key, text, match):
 # --- renamed keys ---------------------------------------------------------------------
 
 
-def known_keys(node, prefix="") -> set[str]:
-    """Returns the dotted keys of a configuration, of inner nodes too."""
+def dotted_keys(node, prefix="") -> set[str]:
+    """Returns the dotted keys of a configuration, including inner nodes."""
     keys = set()
     for name, value in node.items():
         keys |= {prefix + name}
         if isinstance(value, ConfigDict):
-            keys |= known_keys(value, f"{prefix}{name}.")
+            keys |= dotted_keys(value, f"{prefix}{name}.")
     return keys
 
 
@@ -135,7 +135,7 @@ def keys_by_system():
     return {
         name: set().union(
             *(
-                known_keys(configs.load(f"{name}:{variant}"))
+                dotted_keys(configs.load(f"{name}:{variant}"))
                 for variant in importlib.import_module(f"configs.{name}").VARIANTS
             )
         )
@@ -172,7 +172,7 @@ def test_renamed_key_is_refused_with_its_new_name(name, key, new):
 
 
 def test_renamed_key_of_a_configuration_of_another_system(tmp_path):
-    """A file of the user's own need not have the new key, and may have the old one."""
+    """A file of a user may lack the new key, and may have the old one."""
     path = tmp_path / "mine.py"
     path.write_text(
         "from ml_collections import ConfigDict\n"
@@ -193,7 +193,7 @@ def make(num_classes, *, backbone="a", head="b"):
     return num_classes, backbone, head
 
 
-def test_options_of_make_are_those_of_config_and_of_the_data():
+def test_options_of_make_come_from_config_and_data():
     options = ConfigDict({"backbone": "c"})
     assert configs.call("toy", make, options, {"num_classes": 3}) == (3, "c", "b")
 
@@ -206,7 +206,7 @@ def test_options_of_make_are_those_of_config_and_of_the_data():
     ],
     ids=["unknown", "of the data"],
 )
-def test_wrong_option_of_make_is_refused(options, match):
+def test_invalid_option_of_make_is_refused(options, match):
     with pytest.raises(UserError, match=match):
         configs.call("toy", make, ConfigDict(options), {"num_classes": 3})
 
@@ -214,7 +214,7 @@ def test_wrong_option_of_make_is_refused(options, match):
 # --- one configuration per workdir ----------------------------------------------------
 
 
-def test_workdir_without_checkpoints_takes_another_configuration(tmp_path):
+def test_workdir_without_checkpoints_accepts_another_configuration(tmp_path):
     workdir = epath.Path(tmp_path)
     for seed in (0, 1):
         config = configs.load(SMOKE, [("train.seed", str(seed))])
@@ -247,11 +247,11 @@ def begun(tmp_path):
         "evaluation.subset=7",
     ],
 )
-def test_settings_that_touch_no_number_are_free_to_change(begun, key):
+def test_settings_that_do_not_affect_the_weights_may_change(begun, key):
     config = configs.load(SMOKE, [tuple(key.split("=", 1))])
     configs.check_claim(begun, config, steered=False)
     configs.claim(begun, config)
-    # The first configuration stays on record.
+    # The first configuration stays stored.
     assert (begun / "config.json").read_text() == configs.to_json(configs.load(SMOKE))
 
 
@@ -299,7 +299,7 @@ def test_unset_option_of_another_version_is_no_difference(begun):
         configs.check_claim(begun, configs.load(SMOKE), steered=False)
 
 
-def test_damaged_record_of_a_configuration_is_refused(begun):
+def test_damaged_config_json_is_refused(begun):
     (begun / "config.json").write_text("{")
     with pytest.raises(UserError, match="config.json: damaged"):
         configs.check_claim(begun, configs.load(SMOKE), steered=False)

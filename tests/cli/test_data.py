@@ -1,4 +1,4 @@
-"""`fr-jax data`: converting, inspecting and aligning sets of faces."""
+"""`fr-jax data`: conversion, description and alignment of sets of faces."""
 
 import pickle
 import shutil
@@ -15,7 +15,7 @@ from tests.support.recordio import write_pack
 
 @pytest.fixture(scope="module")
 def folders(identities, tmp_path_factory):
-    """Folders of faces with one thing wrong each."""
+    """Folders of faces with one defect each."""
     root = tmp_path_factory.mktemp("folders")
     (root / "empty").mkdir()
     for name in ("truncated", "text"):
@@ -65,7 +65,7 @@ def test_recordio_pack_and_bin_are_converted(command, identities, tmp_path, kind
     assert index.label.tolist() == labels
 
 
-def test_unusable_images_are_skipped_and_named(command, folders, tmp_path):
+def test_unusable_images_are_skipped_and_listed(command, folders, tmp_path):
     words = ("--to", tmp_path, "--name", "faces")
     code, out, error = command("data", "convert", folders / "truncated", *words)
     assert code == 0, error
@@ -86,7 +86,7 @@ def test_unusable_images_are_skipped_and_named(command, folders, tmp_path):
     ],
     ids=["no folder", "no images", "name", "size", "truncated", "text"],
 )
-def test_folder_that_cannot_be_converted_is_refused(
+def test_invalid_folder_or_option_is_refused(
     mistake, identities, folders, tmp_path, source, options, match
 ):
     path = identities if source == "whole" else folders / source
@@ -105,13 +105,13 @@ def test_missing_detector_is_refused(mistake, identities, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("taken", [True, False], ids=["taken target", "no source"])
-def test_align_refuses_taken_target_and_missing_source(
-    mistake, monkeypatch, identities, tmp_path, taken
+@pytest.mark.parametrize("exists", [True, False], ids=["target exists", "no source"])
+def test_align_refuses_existing_target_and_missing_source(
+    mistake, monkeypatch, identities, tmp_path, exists
 ):
     monkeypatch.setattr(detect, "YuNet", lambda _: None)
-    source, target = (identities, "") if taken else (tmp_path / "nowhere", "new")
-    match = "exists; choose another" if taken else "no such folder"
+    source, target = (identities, "") if exists else (tmp_path / "nowhere", "new")
+    match = "exists; choose another" if exists else "no such folder"
     words = ("--detector", "any", "--to", tmp_path / target)
     mistake(match, "data", "align", source, *words)
     assert not list(tmp_path.iterdir())
@@ -138,19 +138,19 @@ def test_align_writes_faces_and_reports_misfits(command, mistake, real, tmp_path
     mistake("exists; choose another", *words)
 
 
-def test_legacy_detector_sees_bgr_and_faces_stay_the_same(
+def test_legacy_bgr_changes_the_detector_input_but_not_the_faces(
     command, monkeypatch, tmp_path
 ):
-    """As USynthFace's did."""
-    shown = []
+    """USynthFace detected faces in BGR."""
+    inputs = []
 
     def detector(_):
-        def found(image):
-            shown.append(image.copy())
+        def detections(image):
+            inputs.append(image.copy())
             box = np.array([0, 0, 100, 100])
             return [detect.Detection(box, align.template() + (5, 9), 1.0)]
 
-        return found
+        return detections
 
     monkeypatch.setattr(detect, "YuNet", detector)
     (tmp_path / "photos").mkdir()
@@ -160,6 +160,6 @@ def test_legacy_detector_sees_bgr_and_faces_stay_the_same(
         code, _, error = command(*words, "--to", tmp_path / folder, *flag)
         assert code == 0, error
     assert (image != image[..., ::-1]).any()
-    np.testing.assert_array_equal(shown, [image, image[..., ::-1]])
+    np.testing.assert_array_equal(inputs, [image, image[..., ::-1]])
     plain, legacy = (tmp_path / f"{n}/a.jpg" for n in ("plain", "legacy"))
     assert plain.read_bytes() == legacy.read_bytes()

@@ -31,7 +31,7 @@ def test_folder_is_embedded(command, mistake, embedder, identities, tmp_path):
     assert [path.name for path in to.parent.iterdir()] == ["faces.npz"]
 
 
-def test_parquet_and_flips(command, embedder, identities, tmp_path):
+def test_parquet_with_flip(command, embedder, identities, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     words = ("embed", identities / "p1", "--embedder", embedder, "--flip")
     code, _, error = command(*words, "--to", tmp_path / "faces.parquet")
@@ -55,7 +55,7 @@ def expected(embedder, identities):
 
 @pytest.fixture
 def embedded(command, embedder, tmp_path):
-    """Returns a function: source -> what the command writes of it."""
+    """Returns a function: source -> arrays that the command writes."""
 
     def run(source):
         to = tmp_path / "out.npz"
@@ -95,7 +95,7 @@ def test_records_are_embedded(command, embedded, expected, identities, tmp_path)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """An empty folder, and one with an aligned face, another image, and text."""
+    """An empty folder, and one with an aligned face, an unaligned one, and text."""
     root = tmp_path_factory.mktemp("folders")
     for name in ("empty", "mixed"):
         (root / name).mkdir()
@@ -115,9 +115,9 @@ def folders(tmp_path_factory):
         ("mixed", "out.npz", "b.jpg: 250x250 pixels"),
         ("", "out.parquet", "pip install '.[parquet]', or choose .npz"),
     ],
-    ids=["suffix", "no source", "no images", "not aligned", "named", "no pyarrow"],
+    ids=["suffix", "no source", "no images", "not aligned", "listed", "no pyarrow"],
 )
-def test_wrong_source_or_target_is_refused(
+def test_invalid_source_or_target_is_refused(
     mistake, monkeypatch, embedder, folders, tmp_path, source, to, match
 ):
     monkeypatch.setitem(sys.modules, "pyarrow", None)

@@ -35,10 +35,10 @@ def test_several_sets_and_protocols_are_evaluated_together(
     assert names <= results.keys()
 
 
-def test_identities_of_training_are_marked(
+def test_sets_with_training_identities_are_marked_as_seen(
     command, embedder, verification_bin, tmp_path
 ):
-    """By the data set that the embedder's provenance names."""
+    """The set has the name of a data set in the embedder's provenance."""
     shutil.copytree(embedder, tmp_path / "net")
     path = tmp_path / "net/embedder.json"
     description = json.loads(path.read_text())
@@ -54,7 +54,7 @@ def test_identities_of_training_are_marked(
 
 @pytest.fixture
 def other(embedder, tmp_path):
-    """The same embedder in the folder of another run."""
+    """A copy of the embedder in the folder of another run."""
     shutil.copytree(embedder, tmp_path / "other/embedder")
     return tmp_path / "other/embedder"
 
@@ -93,9 +93,9 @@ def test_several_embedders_are_compared(
         ),
         ("--generator {e}", "give a generator, as WORKDIR"),
     ],
-    ids=lambda value: "" if "{" in value else value,  # messages name the cases
+    ids=lambda value: "" if "{" in value else value,  # the messages
 )
-def test_wrong_use_is_refused(
+def test_invalid_arguments_are_refused(
     mistake, embedder, verification_bin, tmp_path, words, match
 ):
     places = {"e": embedder, "s": verification_bin, "t": tmp_path}

@@ -1,4 +1,4 @@
-"""`fr-jax export`; the programs themselves are tested in tests/embedder/test_export."""
+"""`fr-jax export`; the programs are tested in tests/embedder/test_export."""
 
 import sys
 
@@ -11,7 +11,7 @@ from fr_jax.embedder import export as exporting
 
 @pytest.fixture
 def exported_as(monkeypatch):
-    """Returns a function that sets what an exported program is loaded as."""
+    """Returns a function that sets the loader of the format 'jax'."""
 
     def write(network, folder):
         (folder / "model.jax").write_text("a program")
@@ -36,14 +36,16 @@ def words(embedder, tmp_path):
     ],
     ids=["format", "no jax2onnx", "no tensorflow"],
 )
-def test_wrong_format_is_refused(mistake, monkeypatch, words, tmp_path, kind, match):
+def test_unknown_format_and_missing_package_are_refused(
+    mistake, monkeypatch, words, tmp_path, kind, match
+):
     for name in ("jax2onnx", "tensorflow"):
         monkeypatch.setitem(sys.modules, name, None)
     mistake(match, *words, kind)
     assert not list(tmp_path.iterdir())
 
 
-def test_program_that_embeds_otherwise_is_not_kept(
+def test_program_with_other_embeddings_is_deleted(
     command, exported_as, words, tmp_path
 ):
     exported_as(lambda folder: lambda images: np.ones((len(images), 8)))
@@ -53,7 +55,7 @@ def test_program_that_embeds_otherwise_is_not_kept(
     assert not list(tmp_path.iterdir())
 
 
-def test_program_is_kept_with_its_description(
+def test_program_is_written_with_its_description(
     command, mistake, exported_as, embedder, words, tmp_path
 ):
     exported_as(lambda folder: fr_jax.load_embedder(embedder).embed)

@@ -1,4 +1,4 @@
-"""`fr-jax faces render`: files on disk, resuming, and wrong settings."""
+"""`fr-jax faces render`: files, resuming, and invalid settings."""
 
 import csv
 import re
@@ -62,25 +62,26 @@ def test_folder_has_images_and_exact_labels(render):
     rows = table(folder / "labels.csv")
     assert [row["file"] for row in rows] == [face.source for face in faces]
     label, image = sets.rows(sets.default(), 5, 3)
-    known = sets.label(sets.default(45.0), 4, label, image)
+    labels = sets.label(sets.default(45.0), 4, label, image)
     for number, (row, face) in enumerate(zip(rows, faces)):
         assert images.decode(face.image).shape == (32, 32, 3)
         assert row["identity"] == face.identity
         stated = [float(row[f"identity.{name}"]) for name in TRAITS]
-        exact = known.codes.identity[number, : len(TRAITS)]
+        exact = labels.codes.identity[number, : len(TRAITS)]
         np.testing.assert_allclose(stated, exact, rtol=1e-5)
         stated = [float(row[f"imaging.{name}"]) for name in IMAGING]
-        np.testing.assert_allclose(stated, known.codes.imaging[number], rtol=1e-5)
-        assert float(row["yaw"]) == pytest.approx(known.codes.pose[number, 0], rel=1e-5)
-        assert float(row["age"]) == pytest.approx(known.codes.age[number], rel=1e-5)
+        np.testing.assert_allclose(stated, labels.codes.imaging[number], rtol=1e-5)
+        yaw, age = labels.codes.pose[number, 0], labels.codes.age[number]
+        assert float(row["yaw"]) == pytest.approx(yaw, rel=1e-5)
+        assert float(row["age"]) == pytest.approx(age, rel=1e-5)
         assert abs(float(row["yaw"])) <= 45
-        assert float(row["lx"]) < float(row["rx"])  # of the aligned eyes
+        assert float(row["lx"]) < float(row["rx"])  # aligned eyes
         assert (row["expression"], row["light"], row["session"]) == ("", "-1", "-1")
     noses = {(row["x30"], row["y30"]) for row in rows}
     assert len(noses) == 15
 
 
-def test_shards_together_are_the_whole(render):
+def test_shards_together_equal_the_whole(render):
     whole, _ = render("whole", *IDENTITIES)
     parts = [render(f"part{i}", *IDENTITIES, "--shard", f"{i}/2")[0] for i in range(2)]
     files = [contents(part) for part in parts]
@@ -96,10 +97,10 @@ def test_shards_together_are_the_whole(render):
 def test_interrupted_folder_is_resumed(render, command, tmp_path, monkeypatch):
     whole, _ = render("whole", *IDENTITIES)
     target = tmp_path / "stopped"
-    encode, left = face_files.jpeg, iter(range(11))
+    encode, remaining = face_files.jpeg, iter(range(11))
 
     def stop(image):
-        if next(left, None) is None:
+        if next(remaining, None) is None:
             raise KeyboardInterrupt
         return encode(image)
 
@@ -110,14 +111,14 @@ def test_interrupted_folder_is_resumed(render, command, tmp_path, monkeypatch):
     assert not target.exists()
     part = target.with_name("stopped.part")
     rows = (part / "labels.csv").read_text()
-    (part / "labels.csv").write_text(rows[:-100])  # as if the last row were cut
+    (part / "labels.csv").write_text(rows[:-100])  # truncates the last row
     code, out, error = command(*words)
     assert code == 0, error
     assert "after 10 images" in out
     assert contents(target) == contents(whole)
     shutil.rmtree(target)
     part.mkdir()
-    (part / "options.json").write_text("{}")  # of other settings: starts anew
+    (part / "options.json").write_text("{}")  # of other settings, so it starts again
     (part / "rest.jpg").write_bytes(b"old")
     code, out, error = command(*words)
     assert code == 0, error
@@ -136,13 +137,13 @@ def test_records_have_exact_labels(render):
     assert index.size == 32
     assert index.licence.startswith("none needed")
     label, image = sets.rows(sets.kdef(), 1, 0)
-    known = sets.label(sets.kdef(), 0, label, image)
+    labels = sets.label(sets.kdef(), 0, label, image)
     for number in (0, 33, 69):
         face = records.decode(indexes.read(version, index, number))
-        assert face.expression == EXPRESSIONS[known.expression[number]]
-        assert face.session == known.session[number]
-        assert face.yaw == known.codes.pose[number, 0]
-        assert face.age == known.codes.age[number] == index.age[number]
+        assert face.expression == EXPRESSIONS[labels.expression[number]]
+        assert face.session == labels.session[number]
+        assert face.yaw == labels.codes.pose[number, 0]
+        assert face.age == labels.codes.age[number] == index.age[number]
         assert face.light == -1
         assert face.landmarks68.shape == (68, 2) and face.landmarks5.shape == (5, 2)
         nose = face.landmarks68[30] - face.landmarks5[2]
@@ -166,7 +167,7 @@ def test_pairs_are_a_verification_set(render):
     assert pairs.images[:40].shape == (40, 32, 32, 3)
 
 
-def test_child_adult_pairs_have_their_gap_of_years(render):
+def test_child_adult_pairs_differ_by_the_gap_in_years(render):
     folder, _ = render(
         "a", "--set", "ages", "--identities", "4", "--images-per-identity", "6"
     )
@@ -242,7 +243,7 @@ SOME = "--identities 5 "
         ("--identities 1000000 --images-per-identity 9999", "GB are free at"),
     ],
 )
-def test_wrong_settings_are_refused(mistake, tmp_path, words, match):
+def test_invalid_settings_are_refused(mistake, tmp_path, words, match):
     mistake(match, "faces", "render", "--to", tmp_path / "new", *words.split())
     assert not list(tmp_path.iterdir())
 
@@ -256,7 +257,7 @@ def test_wrong_settings_are_refused(mistake, tmp_path, words, match):
     ],
     ids=["bucket", "folder", "records"],
 )
-def test_taken_or_impossible_target_is_refused(mistake, tmp_path, to, words, match):
+def test_existing_or_invalid_target_is_refused(mistake, tmp_path, to, words, match):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("kept")
     (tmp_path / "r/default/1.0.0").mkdir(parents=True)

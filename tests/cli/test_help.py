@@ -1,4 +1,4 @@
-"""Help of every command and action: a summary, an example and the flags' meaning."""
+"""Help of every command and action: a summary, an example, a text for each flag."""
 
 import argparse
 import importlib
@@ -47,7 +47,7 @@ def examples(parser: argparse.ArgumentParser) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, *ACTIONS])
-def test_help_has_a_summary_an_example_and_the_meaning_of_each_flag(parsers, words):
+def test_help_has_a_summary_an_example_and_a_text_for_each_flag(parsers, words):
     parser = parsers(words)
     assert re.fullmatch(r"[A-Z].*\w\.", parser.description)
     assert ". " not in parser.description
@@ -61,7 +61,7 @@ def test_help_has_a_summary_an_example_and_the_meaning_of_each_flag(parsers, wor
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, *ACTIONS])
-def test_example_parses_and_its_configuration_keys_exist(
+def test_examples_parse_and_their_configuration_keys_exist(
     parsers, command, monkeypatch, words
 ):
     parsed = []
@@ -93,7 +93,7 @@ def test_help_of_train_lists_packaged_configurations(command):
         assert text in flat
 
 
-def test_the_program_without_a_command_prints_its_help(command):
+def test_program_without_a_command_prints_its_help(command):
     code, out, error = command()
     assert (code, error) == (0, "")
     assert command("--help") == (0, out, "")

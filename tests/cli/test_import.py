@@ -1,4 +1,4 @@
-"""`fr-jax import` and `fr-jax info`: weight file in, embedder with provenance out."""
+"""`fr-jax import` and `fr-jax info`: weight files, embedders and provenance."""
 
 import json
 import pickle
@@ -12,7 +12,7 @@ from tests.support.paths import read_npz
 
 @pytest.fixture
 def imported(command, weight_file, tmp_path):
-    """The command that imported a file, its target, and what it printed."""
+    """The words of a command that imported a file, its target and its output."""
     target = tmp_path / "net"
     words = ("import", weight_file, "--to", target, "--licence", "mine")
     words += ("--source", "a friend", "--data-set", "faces", "others")
@@ -21,7 +21,7 @@ def imported(command, weight_file, tmp_path):
     return words, target, out, error
 
 
-def test_import_keeps_the_provenance(command, imported, weight_file):
+def test_imported_embedder_has_the_provenance(command, imported, weight_file):
     _, target, out, error = imported
     assert "arcface_torch" in out
     assert "note: assumed to be arcface_torch; magface" in error
@@ -34,15 +34,15 @@ def test_import_keeps_the_provenance(command, imported, weight_file):
     parameters = sum(array.size for array in weights.values() if array.ndim)
     parameters -= sum(len(v) for k, v in weights.items() if "running" in k)
     assert f"{parameters:,}" in out
-    known = fr_jax.load_embedder(target).provenance
-    assert known["identities"] == {"faces": [], "others": []}
+    provenance = fr_jax.load_embedder(target).provenance
+    assert provenance["identities"] == {"faces": [], "others": []}
 
 
 def test_repeated_import_changes_nothing(command, mistake, imported):
     words, target, _, _ = imported
     code, out, _ = command(*words)
     assert code == 0
-    assert "imported already" in out
+    assert "already imported" in out
     mistake("holds something else; choose another --to", *words, "--colour", "BGR")
     assert fr_jax.load_embedder(target).network.input_spec.colour == "RGB"
 
@@ -56,9 +56,9 @@ def test_repeated_import_changes_nothing(command, mistake, imported):
         ("evil.pth", (), "evil.pth: "),
         ("net.npz", ("--dialct", "magface"), "did you mean '--dialect'"),
     ],
-    ids=["dialect", "colour", "no file", "a program", "flag"],
+    ids=["dialect", "colour", "no file", "pickled code", "flag"],
 )
-def test_wrong_import_is_refused(mistake, weight_file, tmp_path, name, words, match):
+def test_invalid_import_is_refused(mistake, weight_file, tmp_path, name, words, match):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(print))
     shutil.copy(weight_file, tmp_path)
     target = tmp_path / "e"
@@ -66,7 +66,7 @@ def test_wrong_import_is_refused(mistake, weight_file, tmp_path, name, words, ma
     assert not target.exists()
 
 
-def test_text_of_others_cannot_steer_the_terminal(command, embedder, tmp_path):
+def test_control_characters_of_stored_text_are_escaped(command, embedder, tmp_path):
     shutil.copytree(embedder, tmp_path / "net")
     path = tmp_path / "net/embedder.json"
     description = json.loads(path.read_text())

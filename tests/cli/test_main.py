@@ -1,4 +1,4 @@
-"""The program itself: its commands, unknown names, exit codes."""
+"""The program `fr-jax`: commands, unknown names, exit codes."""
 
 import ast
 import subprocess
@@ -18,8 +18,8 @@ def test_commands_are_those_of_the_package_and_of_systems():
     assert modules["import"] == "fr_jax.cli.import_"
 
 
-def test_help_imports_no_command_and_no_jax():
-    """So that it is printed at once."""
+def test_help_of_the_program_imports_neither_jax_nor_tensorflow():
+    """It is printed without the delay of these imports."""
     code = (
         "import sys\n"
         "from fr_jax.cli.main import main\n"
@@ -60,7 +60,7 @@ def test_help_imports_no_command_and_no_jax():
         ("data info x --config.a=1", "--config.a is a flag of `fr-jax train` only"),
     ],
 )
-def test_unknown_name_gets_the_nearest(mistake, words, match):
+def test_error_for_an_unknown_name_has_the_nearest_name(mistake, words, match):
     mistake(match, *words.split())
 
 
@@ -68,23 +68,23 @@ def test_unknown_name_gets_the_nearest(mistake, words, match):
     ("error", "code"),
     [
         (TrainingStopped("stopped"), 3),
-        (CheckFailed("not kept"), 1),
+        (CheckFailed("deleted"), 1),
         (OSError("disk full"), 2),
         (KeyboardInterrupt(), 130),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_exit_code_follows_the_error(command, monkeypatch, error, code):
+def test_exit_code_depends_on_the_error(command, monkeypatch, error, code):
     def fail(argv):
         raise error
 
     monkeypatch.setattr(program, "_run", fail)
-    left, _, text = command("info")
-    assert left == code
+    actual, _, text = command("info")
+    assert actual == code
     assert text == (f"fr-jax: {error}\n" if str(error) else "")
 
 
-def test_fault_of_the_program_keeps_its_traceback(monkeypatch):
+def test_fault_of_the_program_has_a_traceback(monkeypatch):
     def fail(argv):
         raise KeyError("a fault")
 
@@ -107,7 +107,7 @@ def test_environment_variable_shows_the_traceback_of_an_error(monkeypatch):
         ("pyarrow.parquet", "pip install '.[parquet]', or choose .npz"),
     ],
 )
-def test_missing_extra_is_named(mistake, monkeypatch, name, match):
+def test_error_for_a_missing_package_has_the_extra(mistake, monkeypatch, name, match):
     def fail(argv):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

@@ -1,4 +1,4 @@
-"""`fr-jax templates`: a table of templates scored over splits, and wrong tables."""
+"""`fr-jax templates`: results over splits, and invalid tables."""
 
 import json
 
@@ -17,7 +17,7 @@ HEADER = "split,part,template,identity,file"
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """Three identities with four images each, all of one identity alike."""
+    """Three identities with four equal images each."""
     folder = tmp_path_factory.mktemp("faces")
     for number in range(12):
         face = picture(16, 16, number // 4)
@@ -27,7 +27,7 @@ def faces(tmp_path_factory):
 
 
 def rows():
-    """Two splits: a gallery template of one image, a probe of two, per identity."""
+    """Two splits: per identity a gallery template of one image, a probe of two."""
     for split in (1, 2):
         for identity in range(3):
             for part, images in (("gallery", (0,)), ("probe", (split, 3))):
@@ -59,7 +59,7 @@ def embedder(tmp_path_factory, quick_compilation):
 @pytest.mark.parametrize(
     ("kind", "ways"), [("generator", ("avg", "fuse")), ("embedder", ("avg",))]
 )
-def test_templates_are_scored_over_splits(
+def test_templates_are_evaluated_over_splits(
     command, request, faces, tmp_path, kind, ways
 ):
     table = tmp_path / "splits.csv"
@@ -105,7 +105,7 @@ def test_templates_are_scored_over_splits(
         "no table",
     ],
 )
-def test_wrong_table_is_refused(mistake, embedder, faces, tmp_path, lines, match):
+def test_invalid_table_is_refused(mistake, embedder, faces, tmp_path, lines, match):
     table = tmp_path / "splits.csv"
     if lines is not None:
         table.write_text("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`fr-jax train`: what a run leaves, how it resumes, and wrong settings."""
+"""`fr-jax train`: files of a run, resuming, and invalid settings."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.commands import CONFIGS, INTER_PROTOTYPE, call, flags
 from tests.support.faces import encoded, picture, some_faces
 from tests.support.paths import read_npz
 
-# The tests share a run, and programs with others that render.
+# The tests share a run, and compiled programs with other tests that render.
 pytestmark = [
     pytest.mark.usefixtures("quick_drawing", "quick_compilation"),
     pytest.mark.xdist_group("drawn"),
@@ -20,14 +20,14 @@ CONFIG = CONFIGS["inter_prototype"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, quick_drawing, quick_compilation):
-    """The workdir of a short run on rendered faces, by the packaged configuration."""
+    """The workdir of a short run on rendered faces, from the packaged configuration."""
     workdir = tmp_path_factory.mktemp("trained") / "w"
     words = ("--config=inter_prototype:smoke", "--workdir", workdir)
     assert call("train", *words, *flags(INTER_PROTOTYPE)) == 0
     return workdir
 
 
-def test_run_leaves_an_embedder_results_metrics_and_figures(trained):
+def test_run_writes_an_embedder_results_metrics_and_figures(trained):
     for name in (
         "config.json",
         "metrics.jsonl",
@@ -46,7 +46,7 @@ def test_run_leaves_an_embedder_results_metrics_and_figures(trained):
     description = json.loads((trained / "embedder/embedder.json").read_text())
     provenance = description["provenance"]
     assert provenance["steps"] == 4
-    assert "note" not in provenance  # no stand-ins for children
+    assert "note" not in provenance  # children are not stand-ins
     assert provenance["identities"]["rendered"][7] == "s4885n0000007"
     assert len(provenance["identities"]["rendered"]) == 8
 
@@ -103,7 +103,7 @@ def on_records(records):
 
 
 def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):
-    """Also in the loop, where they choose the step that is handed over."""
+    """During training, they determine the step that is handed over."""
     import pickle
 
     images = [encoded(image=picture(20, 20, n)) for n in range(40)]
@@ -138,13 +138,13 @@ def test_batch_larger_than_the_rendered_set_is_refused(mistake, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_layout_1_is_refused_before_anything_is_read(mistake, tmp_path):
+def test_layout_1_is_refused_before_embedders_are_loaded(mistake, tmp_path):
     (tmp_path / "checkpoints/500").mkdir(parents=True)
     mistake("fr_jax 0.1.0", *SAME, "--workdir", tmp_path, "--init-from", "nowhere")
     assert not (tmp_path / "config.json").exists()
 
 
-# Refused before faces are rendered.
+# Refused before rendering.
 RENDERED = [
     ("--config.system.optimizer.learning_rat=1", "did you mean 'learning_rate'"),
     (
@@ -164,7 +164,7 @@ RENDERED = [
     ("--init-from={t}", "no embedder here"),
     ("--given=x", "expected NAME=EMBEDDER, got 'x'"),
     ("--config.data.children.stand_ins=50", "is 50, for records"),
-    ("--config.data.rendered.size=8", "size is 8; a face needs 16 pixels"),
+    ("--config.data.rendered.size=8", "rendered.size is 8; use 16 or more"),
     ("--config.data.rendered.num_unseen=25", "25 identities for 10 disjoint folds"),
     ("--config.train.num_steps=-5", "-5 steps of training"),
     ("--config.train.ema_decay=1.5", "an EMA decay of 1.5"),
@@ -175,7 +175,7 @@ RENDERED = [
 @pytest.mark.parametrize(
     ("word", "match"), RENDERED, ids=[word.strip("-") for word, _ in RENDERED]
 )
-def test_wrong_setting_is_refused_before_rendering(
+def test_invalid_setting_is_refused_before_rendering(
     mistake, monkeypatch, tmp_path, word, match
 ):
     from fr_jax.faces import sets
@@ -207,7 +207,9 @@ ON_RECORDS = [
 @pytest.mark.parametrize(
     ("word", "match"), ON_RECORDS, ids=[word.strip("-") for word, _ in ON_RECORDS]
 )
-def test_wrong_setting_for_records_is_refused(mistake, records, tmp_path, word, match):
+def test_invalid_setting_for_records_is_refused(
+    mistake, records, tmp_path, word, match
+):
     words = (*on_records(records), "--workdir", tmp_path / "w")
     mistake(match, *words, word.format(t=tmp_path))
     assert not (tmp_path / "w/checkpoints").exists()

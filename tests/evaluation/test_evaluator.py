@@ -1,4 +1,4 @@
-"""Evaluators: results and names of several, networks that are built when asked for."""
+"""Evaluators: joined results and metric names, networks built on first access."""
 
 import numpy as np
 import pytest
@@ -33,21 +33,21 @@ def test_results_and_names_of_several_evaluators_are_joined():
 
 @pytest.fixture
 def lazy():
-    """Networks of a run, and how often they were made."""
-    made = []
+    """Lazy networks of a run, and a list with an item per call of their function."""
+    calls = []
 
     def make():
-        made.append(1)
+        calls.append(1)
         options = {"width": 0.125, "embedding_size": 8, "stage_sizes": [1, 1]}
         variables = random_variables(models.create("iresnet18", **options), 16)
         spec = InputSpec(size=16)
         return {"embedding": Network("iresnet18", options, variables, spec)}
 
-    return LazyNetworks(make), made
+    return LazyNetworks(make), calls
 
 
 @pytest.mark.parametrize(
-    "look",
+    "access",
     [
         lambda networks: networks["embedding"],
         list,
@@ -57,18 +57,18 @@ def lazy():
     ],
     ids=["item", "names", "length", "membership", "get"],
 )
-def test_networks_are_made_once_and_only_when_asked_for(lazy, look):
-    networks, made = lazy
+def test_networks_are_built_once_on_first_access(lazy, access):
+    networks, calls = lazy
     trained = Trained(None, networks)
     assert evaluate([Constant(a=1.0)], trained)
-    assert not made
-    look(trained.networks)
-    assert made == [1]
+    assert not calls
+    access(trained.networks)
+    assert calls == [1]
     assert trained.networks["embedding"] is trained.networks["embedding"]
-    assert made == [1]
+    assert calls == [1]
 
 
-def test_networks_embed_as_embedders(lazy):
+def test_networks_are_embedders(lazy):
     networks, _ = lazy
     faces = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     assert networks["embedding"].embed(faces).shape == (3, 8)

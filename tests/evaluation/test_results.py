@@ -1,4 +1,4 @@
-"""Files of an evaluation: results.json, figures, a table on the terminal."""
+"""Output of an evaluation: results.json, figures, a printed table."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
     folder = epath.Path(tmp_path / "to")
     curves = written.evaluate_and_write(evaluators, {"embedding": embedder}, folder)
     results = json.loads((folder / "results.json").read_text())
-    # Seen identities are marked.
+    # Sets with training identities have other keys.
     assert {"faces_seen/accuracy", "faces_heldout/accuracy"} <= results.keys()
     assert "others/accuracy" in results
     assert results["answer"] == 42
@@ -90,7 +90,7 @@ def test_results_without_verification_have_no_curves(embedder, tmp_path):
     assert [path.name for path in (folder / "figures").iterdir()] == ["answer.png"]
 
 
-def test_results_are_strict_json_and_written_whole(tmp_path):
+def test_results_are_strict_json_and_written_atomically(tmp_path):
     path = tmp_path / "deep/results.json"
     written.write(path, {"a": 1.0})
     with pytest.raises(ValueError):
@@ -107,15 +107,15 @@ def test_results_are_strict_json_and_written_whole(tmp_path):
         ('{"a": "text"}', {}),
         ("[1]", {}),
     ],
-    ids=["results", "no file", "cut file", "text", "list"],
+    ids=["results", "no file", "truncated file", "text", "list"],
 )
 @pytest.mark.parametrize("owner", ["net", "run/embedder", "run"])
-def test_results_of_an_embedder_are_read(tmp_path, content, expected, owner):
+def test_stored_results_of_an_embedder_are_returned(tmp_path, content, expected, owner):
     network = tmp_path / ("run/embedder" if owner == "run" else owner)
     network.mkdir(parents=True)
     if content is not None:
         (tmp_path / owner / "results.json").write_text(content)
-    assert written.known_results(str(network)) == expected
+    assert written.stored_results(str(network)) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_results_of_an_embedder_are_read(tmp_path, content, expected, owner):
     ],
     ids=["legacy", "clean", "no sets", "set not evaluated", "no selection"],
 )
-def test_mean_of_the_sets_of_selection_is_named_by_its_kind(selection, expected):
+def test_mean_accuracy_of_selection_sets_has_their_kind_as_key(selection, expected):
     results = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
     assert written._selected(selection, results) == pytest.approx(expected)
 

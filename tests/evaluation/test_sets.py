@@ -1,4 +1,4 @@
-"""Verification sets as flags state them: NAME=PATH[,OPTION=VALUE...]."""
+"""Verification sets in the form of flags: NAME=PATH[,OPTION=VALUE...]."""
 
 import pickle
 
@@ -34,23 +34,23 @@ def folder(tmp_path_factory):
     ],
     ids=["bin", "bin, paper", "list", "list, insightface"],
 )
-def test_protocol_follows_the_form_of_the_set(folder, text, protocol, folds):
-    found = sets.parse(text.format(folder))
-    assert (found.name, found.protocol) == ("toy", protocol)
-    assert (found.folds is not None) == folds
-    assert found.pairs.shape == (20, 2)
-    assert found.images[:].shape == (40, 32, 32, 3)
+def test_default_protocol_depends_on_the_kind_of_set(folder, text, protocol, folds):
+    toy = sets.parse(text.format(folder))
+    assert (toy.name, toy.protocol) == ("toy", protocol)
+    assert (toy.folds is not None) == folds
+    assert toy.pairs.shape == (20, 2)
+    assert toy.images[:].shape == (40, 32, 32, 3)
 
 
-def test_truncated_lines_are_counted_on_the_terminal(folder, tmp_path, capsys):
+def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
     lines = (folder / "list.txt").read_text().splitlines()
     lines = [line.replace(".jpg", ".png") for line in lines] + ["1 2.pn"]
     (tmp_path / "lag.txt").write_text("\n".join(lines) + "\n")
     for path in folder.glob("*.jpg"):
         image = encoded(".png", picture(32, 32, int(path.stem)))
         (tmp_path / f"{path.stem}.png").write_bytes(image)
-    found = sets.parse(f"lag={tmp_path}/lag.txt,root={tmp_path}")
-    assert len(found.same) == 20
+    lag = sets.parse(f"lag={tmp_path}/lag.txt,root={tmp_path}")
+    assert len(lag.same) == 20
     assert capsys.readouterr().err == "lag: skipped 1 truncated lines\n"
 
 
@@ -69,7 +69,7 @@ def test_truncated_lines_are_counted_on_the_terminal(folder, tmp_path, capsys):
         ("lfw={}/list.txt,root={}/..", "40 of 40 images are not below"),
     ],
 )
-def test_wrong_set_is_refused_in_one_line(folder, text, match):
+def test_invalid_set_raises_a_one_line_error(folder, text, match):
     with pytest.raises((UserError, DataError), match=match) as caught:
         sets.parse(text.replace("{}", str(folder)))
     assert len(str(caught.value).splitlines()) == 1

@@ -17,7 +17,7 @@ PAIRS = 200
 
 
 def make_set(name="toy", **options):
-    """Images whose first pixel is an angle; pairs of similar and of other angles."""
+    """Images whose first pixel encodes an angle; genuine pairs have similar angles."""
     rng = np.random.default_rng(0)
     angle = rng.integers(0, 256, PAIRS)
     same = np.arange(PAIRS) % 20 < 10
@@ -44,7 +44,7 @@ def trained():
     return Trained(functools.partial(BatchedEmbed(embed, 64), 3.0), {})
 
 
-def test_images_are_embedded_in_order_whatever_the_batch(trained):
+def test_images_are_embedded_in_order_for_any_batch_size(trained):
     images = make_set().images
     outputs = trained.embed(images, flip=True)
     assert outputs.keys() == {"embedding", "mirrored"}
@@ -88,7 +88,7 @@ def test_insightface_protocol(trained):
     assert all(0 <= value <= 1 for value in shares.values())
 
 
-def test_paper_protocol_takes_the_best_threshold_and_kfold_is_not_better(trained):
+def test_paper_protocol_uses_the_best_threshold_and_kfold_is_not_better(trained):
     paper = make_set(folds=None, protocol="paper")
     results = paper(trained)
     assert set(results) == {"toy/accuracy:paper", "toy/cosine_threshold:paper"}
@@ -119,7 +119,7 @@ def test_too_few_pairs_of_a_kind_are_refused(protocol, genuine, needed):
 
 
 def seen_sets():
-    """Sets by id: every protocol, with and without folds, seen and held-out ones."""
+    """Every protocol, with and without folds, with none, some or all folds seen."""
     trained_on = {"none": 0, "some": 7, "all": 10}
     identities = [f"p{pair // 20}" for pair in range(PAIRS) for _ in range(2)]
     for protocol in PROTOCOLS:
@@ -130,8 +130,8 @@ def seen_sets():
                     options["folds"] = None
                 trained = {"train": [f"p{n}" for n in range(count)]}
                 toy = functools.partial(make_set, **options)
-                named = f"{protocol}, {'folds' if with_folds else 'no folds'}, {seen}"
-                yield pytest.param(toy, trained, id=f"{named} seen")
+                case = f"{protocol}, {'folds' if with_folds else 'no folds'}, {seen}"
+                yield pytest.param(toy, trained, id=f"{case} seen")
 
 
 @pytest.mark.parametrize(("toy", "trained_on"), list(seen_sets()))
@@ -143,13 +143,13 @@ def test_metric_names_are_the_keys_of_the_results(trained, toy, trained_on):
     assert all(name.startswith(marked.name) for name in results)
 
 
-def test_metric_names_of_a_subset_are_its_results(trained):
+def test_metric_names_of_a_subset_are_the_keys_of_its_results(trained):
     part = make_set().subset(40)
     assert set(part.metric_names) == part(trained).keys()
     assert "toy:40/accuracy" in part.metric_names
 
 
-def test_metric_names_of_a_set_seen_by_name_are_its_results(trained):
+def test_metric_names_of_a_set_seen_by_name_are_the_keys_of_its_results(trained):
     marked = make_set("cfp_fp").mark_seen({"cfp": ["001"]})
     assert set(marked.metric_names) == marked(trained).keys()
 
@@ -157,7 +157,7 @@ def test_metric_names_of_a_set_seen_by_name_are_its_results(trained):
 # --- subsets --------------------------------------------------------------------------
 
 
-def test_subset_is_the_first_pairs_of_each_fold_and_kind():
+def test_subset_has_the_first_pairs_of_each_fold_and_kind():
     toy = make_set(identities=[f"p{n % 30}" for n in range(2 * PAIRS)])
     part = toy.subset(40)
     assert part.name == "toy:40"
@@ -174,7 +174,7 @@ def test_subset_is_the_first_pairs_of_each_fold_and_kind():
         toy.subset(3)
 
 
-# --- identities of training -----------------------------------------------------------
+# --- training identities --------------------------------------------------------------
 
 
 def test_folds_of_seen_identities_are_reported_separately(trained, caplog):
@@ -183,13 +183,13 @@ def test_folds_of_seen_identities_are_reported_separately(trained, caplog):
     assert toy.mark_seen({"other": ["x"]}) is toy
     with caplog.at_level(logging.WARNING, "absl"):
         marked = toy.mark_seen({"train": [f"p{n}" for n in range(9)]})
-    assert "toy: 9 names of identities are those of training" in caplog.text
+    assert "toy: 9 identities have the names of training identities" in caplog.text
     assert marked.seen == frozenset(range(9))
     results = marked(trained)
     assert "toy/accuracy" not in results
     whole = toy(trained)
     assert results["toy_seen/accuracy"] == whole["toy/accuracy"]
-    # The last fold, with the threshold of the nine others.
+    # The last fold, at the threshold of the nine other folds.
     scores, _ = toy.curve
     measured = verification.fold_accuracy(2 - 2 * scores, toy.same, toy.folds)
     assert results["toy_heldout/accuracy"] == pytest.approx(measured.accuracies[9])
@@ -208,7 +208,7 @@ def test_set_without_identities_counts_as_seen_by_its_name(trained):
 
 
 @pytest.mark.parametrize("identities", [None, ["p0"] * (2 * PAIRS)])
-def test_seen_set_without_official_folds_holds_nothing_out(trained, identities):
+def test_seen_set_without_official_folds_has_no_held_out_results(trained, identities):
     toy = make_set("cfp_list", folds=None, identities=identities)
     results = toy.mark_seen({"cfp": ["p0"]})(trained)
     assert "cfp_list_seen/accuracy" in results

@@ -1,4 +1,4 @@
-"""Identification by yaw, fused templates, distances of sets, linear probes."""
+"""Identification by yaw, fused templates, kernel distance, linear probes."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from fr_jax.metrics import generation, identification, probes, quality
 
 @pytest.fixture
 def rng():
-    """Each test's own, so that none depends on which ran before it."""
+    """A generator per test, so that the order of tests does not matter."""
     return np.random.default_rng(0)
 
 
-def test_the_gallery_is_frontal_neutral_and_early():
+def test_gallery_images_are_frontal_neutral_and_of_the_earliest_session():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     yaws = np.array([45, 0, 0, 0, -15, 30, 0, np.nan])
     lights = np.array([7, 3, 7, 7, 7, 7, 1, 7])
@@ -23,7 +23,7 @@ def test_the_gallery_is_frontal_neutral_and_early():
 
 
 def test_rank_one_by_yaw_and_over_all_probes():
-    """The average weighs by probes: two sides of every angle but 0."""
+    """The average is over probes, with two sides of every angle except 0."""
     shares = {0: 99.0, 15: 80.0, 30: 70.5, 45: 60.0, 60: 50.5}
     hits, yaws = [], []
     for angle, share in shares.items():
@@ -31,46 +31,52 @@ def test_rank_one_by_yaw_and_over_all_probes():
             hits += [i < 10 * share for i in range(1000)]
             yaws += [side] * 1000
     hits = np.array(hits)
-    found = identification.by_yaw(hits, np.array(yaws))
-    assert list(found) == list(shares)
-    assert all(found[a] == pytest.approx(s / 100) for a, s in shares.items())
+    rates = identification.by_yaw(hits, np.array(yaws))
+    assert list(rates) == list(shares)
+    assert all(rates[a] == pytest.approx(s / 100) for a, s in shares.items())
     assert hits.mean() == pytest.approx((99 + 2 * (80 + 70.5 + 60 + 50.5)) / 900)
 
 
-def test_right_features_find_everybody_and_random_ones_chance(rng):
+def test_rank_one_is_1_for_exact_features_and_at_chance_for_random_ones(rng):
     labels = np.repeat(np.arange(20), 10)
-    people = rng.normal(size=(20, 8))
-    hits = identification.rank_one(7 * people[labels], labels, people, np.arange(20))
+    gallery = rng.normal(size=(20, 8))
+    hits = identification.rank_one(7 * gallery[labels], labels, gallery, np.arange(20))
     assert hits.all()
     noise = rng.normal(size=(200, 8))
-    hits = identification.rank_one(noise, labels, people, np.arange(20))
+    hits = identification.rank_one(noise, labels, gallery, np.arange(20))
     assert hits.mean() < 0.15
 
 
-def test_more_images_help_and_true_confidence_helps_more(rng):
+def test_rank_one_rises_with_images_and_with_confidence_weights(rng):
     labels = np.repeat(np.arange(30), 8)
-    people = rng.normal(size=(30, 16))
+    gallery = rng.normal(size=(30, 16))
     degraded = rng.uniform(size=240) < 0.5
     noise = rng.normal(size=(240, 16)) * np.where(degraded, 3, 0.5)[:, None]
-    features = people[labels] + noise
+    features = gallery[labels] + noise
     tables = identification.number_of_images(
-        features, np.where(degraded, 0.1, 1.0), labels, people, np.arange(30), most=6
+        features, np.where(degraded, 0.1, 1.0), labels, gallery, np.arange(30), most=6
     )
     assert tables["mean"].shape == (6, 10)
     np.testing.assert_array_equal(tables["mean"][0], tables["confidence"][0])
     tables = {name: shares.mean(axis=1) for name, shares in tables.items()}
     assert tables["mean"][5] > tables["mean"][0] + 0.05
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
-    # One image is the same template both ways, however similar other identities are.
+    # For one image both are equal, even with nearly equal identities.
     near = (1 + 1e-7 * rng.normal(size=(2, 400, 8))).astype(np.float32)
-    trusted, who = rng.uniform(0.1, 1, 400).astype(np.float32), np.arange(400) // 2
+    confidence = rng.uniform(0.1, 1, 400).astype(np.float32)
+    pair_labels = np.arange(400) // 2
     tables = identification.number_of_images(
-        near[0], trusted, who, near[1], who, most=1
+        near[0],
+        confidence.astype(np.float32),
+        pair_labels,
+        near[1],
+        pair_labels,
+        most=1,
     )
     np.testing.assert_array_equal(tables["mean"], tables["confidence"])
     with pytest.raises(ValueError, match="an identity has 8 images, fewer than 9"):
         identification.number_of_images(
-            features, np.ones(240), labels, people, np.arange(30), most=9
+            features, np.ones(240), labels, gallery, np.arange(30), most=9
         )
 
 
@@ -96,24 +102,24 @@ def test_kernel_distance_against_the_plain_formula(rng):
         generation.kernel_distance(x[:1], y)
 
 
-def test_made_images_of_the_right_people():
+def test_identity_preservation_of_correct_and_wrong_identities():
     labels = np.array([0, 0, 1, 2])
     inputs = np.eye(4)[[0, 0, 1, 2]]
-    made = np.stack([inputs, 3 * inputs], axis=1)
-    found = generation.identity_preservation(inputs, labels, made)
-    assert found == {"cosine": 1, "cosine_impostor": 0, "auc": 1}
-    wrong = generation.identity_preservation(inputs, labels, made[[2, 2, 3, 0]])
+    fakes = np.stack([inputs, 3 * inputs], axis=1)
+    correct = generation.identity_preservation(inputs, labels, fakes)
+    assert correct == {"cosine": 1, "cosine_impostor": 0, "auc": 1}
+    wrong = generation.identity_preservation(inputs, labels, fakes[[2, 2, 3, 0]])
     assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
 
 
 def bars(rng, angles, size=32):
-    """A bright bar turned by each angle, on noise."""
+    """Images of a bright bar at each angle, on noise."""
     y, x = np.mgrid[:size, :size] - size / 2
-    away = np.abs(
+    distance = np.abs(
         x[None] * np.sin(angles)[:, None, None]
         - y[None] * np.cos(angles)[:, None, None]
     )
-    image = 160 * (away < 4) + rng.uniform(0, 40, (len(angles), size, size))
+    image = 160 * (distance < 4) + rng.uniform(0, 40, (len(angles), size, size))
     return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
 
 
@@ -123,27 +129,27 @@ def test_pairwise_auc_of_identities():
     assert generation.pairwise_auc(features, [0, 1, 0, 1]) == 0.25
 
 
-def test_a_classifier_of_pictures(rng):
+def test_gradient_histograms_classify_directions(rng):
     classes = np.arange(120) % 4
     images = bars(rng, classes * np.pi / 4 + rng.normal(0, 0.05, 120))
-    found = probes.gradient_histograms(images)
-    assert found.shape == (120, 512)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    histograms = probes.gradient_histograms(images)
+    assert histograms.shape == (120, 512)
+    np.testing.assert_allclose(np.linalg.norm(histograms, axis=1), 1, rtol=1e-5)
     classify = probes.PictureClassifier(images[:80], classes[:80])
     assert (classify(images[80:]) == classes[80:]).mean() > 0.9
 
 
-def test_what_a_feature_tells_of_the_pose(rng):
-    people, pose = np.divmod(np.arange(200), 5)
-    identity = rng.normal(size=(40, 6))[people]
-    apart = probes.leakage(identity + rng.normal(0, 0.3, (200, 6)), pose, people)
+def test_leakage_of_pose_and_of_identity(rng):
+    labels, pose = np.divmod(np.arange(200), 5)
+    identity = rng.normal(size=(40, 6))[labels]
+    noisy = identity + rng.normal(0, 0.3, (200, 6))
     mixed = np.concatenate([identity, np.eye(5)[pose]], axis=1)
-    assert apart < 0.35
-    assert probes.leakage(mixed, pose, people) > 0.95
-    assert probes.leakage(identity, people) > 0.8  # who it is, of images unseen
+    assert probes.leakage(noisy, pose, labels) < 0.35
+    assert probes.leakage(mixed, pose, labels) > 0.95
+    assert probes.leakage(identity, labels) > 0.8  # on other images of the identity
 
 
-def test_confidence_that_knows_quality(rng):
+def test_rank_correlation_of_confidence_and_quality(rng):
     good = rng.uniform(size=50)
     assert quality.rank_correlation(good**3, good) == pytest.approx(1)
     assert quality.rank_correlation(-good, good) == pytest.approx(-1)

@@ -1,4 +1,4 @@
-"""Templates: two ways to score a pair, ranks, rates, and means over splits."""
+"""Templates: scores of pairs, ranks, rates, and means over splits."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def test_two_ways_to_score_a_pair_of_templates():
+def test_averaged_and_fused_scores_of_a_pair_of_templates():
     rng = np.random.default_rng(0)
     features, confidence = rng.normal(size=(7, 4)), rng.uniform(size=7)
     of = np.array([3, 3, 5, 5, 5, 3, 8])
@@ -31,9 +31,9 @@ def test_ranks_of_identities():
     scores[0, 2] = scores[1, 1] = scores[1, 2] = 1.0  # b's second template; b, not a
     scores[1, 0] = 0.5
     scores[3] = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]  # six others before g
-    found = templates.identify(scores, probes, gallery)
-    assert found == {"rank1": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
-    flat = np.zeros((1, 8))  # equal scores count against
+    rates = templates.identify(scores, probes, gallery)
+    assert rates == {"rank1": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
+    flat = np.zeros((1, 8))  # ties count as errors
     assert templates.identify(flat, probes[:1], gallery)["rank5"] == 0
     with pytest.raises(ValueError, match="no probe has an identity of the gallery"):
         templates.identify(scores[2:3], probes[2:3], gallery)

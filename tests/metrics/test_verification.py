@@ -1,4 +1,4 @@
-"""Verification metrics against plain loops, brute force and scikit-learn."""
+"""Verification metrics compared with plain loops, brute force and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -22,32 +22,32 @@ def problem(pairs=200, seed=0, levels=0):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("levels", [0, 20])
-def test_fold_metrics_have_the_digits_of_the_plain_loops(seed, levels):
+def test_fold_metrics_equal_those_of_plain_loops(seed, levels):
     scores, same = problem(400, seed, levels)
     distances = 2 - 2 * scores
     folds = verification.contiguous_folds(400)
-    ours = verification.fold_accuracy(distances, same, folds)
-    theirs = plain_accuracy(distances, same)
-    assert ours.accuracies.tolist() == theirs[0].tolist()
-    assert ours.thresholds.tolist() == theirs[1].tolist()
+    measured = verification.fold_accuracy(distances, same, folds)
+    accuracies, thresholds = plain_accuracy(distances, same)
+    assert measured.accuracies.tolist() == accuracies.tolist()
+    assert measured.thresholds.tolist() == thresholds.tolist()
     for far in (0.01, 0.1, 1e-9):
         rates = verification.fold_tar_at_far(distances, same, folds, far)
-        tar, achieved = plain_tar_at_far(distances, same, far)
+        tar, fold_far = plain_tar_at_far(distances, same, far)
         assert rates.tar.tolist() == tar.tolist()
-        assert rates.far.tolist() == achieved.tolist()
+        assert rates.far.tolist() == fold_far.tolist()
 
 
-def test_a_toy_set_of_known_accuracy():
+def test_fold_accuracy_of_separable_pairs_except_one():
     distances = np.array([0.1, 0.2, 1.5, 1.6] * 10)
     same = np.array([True, True, False, False] * 10)
-    same[-1] = True  # one genuine pair that no threshold can save
+    same[-1] = True  # one genuine pair beyond every good threshold
     measured = verification.fold_accuracy(distances, same, np.repeat(np.arange(10), 4))
     assert measured.accuracies.tolist() == [1.0] * 9 + [0.75]
     assert measured.correct == 39
     assert np.all((measured.thresholds > 0.2) & (measured.thresholds < 1.5))
 
 
-def test_one_fold_is_judged_on_itself():
+def test_threshold_of_a_single_fold_is_chosen_on_itself():
     scores, same = problem()
     folds = np.zeros(len(same), int)
     measured = verification.fold_accuracy(2 - 2 * scores, same, folds)
@@ -56,7 +56,7 @@ def test_one_fold_is_judged_on_itself():
     assert measured.accuracies.tolist() == [best]
 
 
-def test_tar_at_far_grid_variant_takes_the_largest_threshold_within_far():
+def test_tar_at_far_without_interpolation_uses_the_largest_threshold_within_far():
     scores, same = problem(400)
     distances = 2 - 2 * scores
     folds = np.zeros(400, int)
@@ -79,7 +79,7 @@ scores_and_labels = st.lists(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scores_and_labels, st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 1.0]))
-def test_exact_rates_against_brute_force(rows, far):
+def test_exact_rates_equal_brute_force(rows, far):
     scores, same = (np.array(column) for column in zip(*rows))
     tar, threshold = verification.tar_at_far(scores, same, far)
     best = max(
@@ -119,7 +119,7 @@ def test_ties_and_extremes():
     assert verification.tar_at_far(perfect, same, 0.0)[0] == 1.0
 
 
-def test_what_cannot_be_measured_is_an_error():
+def test_invalid_scores_and_missing_kinds_of_pairs_are_errors():
     with pytest.raises(ValueError, match="1 scores are not finite"):
         verification.fold_accuracy(
             np.array([0.1, np.nan]), np.array([True, False]), np.array([0, 1])
@@ -130,7 +130,7 @@ def test_what_cannot_be_measured_is_an_error():
         verification.best_accuracy(np.ones(3), np.ones(2, bool))
 
 
-def test_stratified_folds_are_even_in_both_labels_and_seeded():
+def test_stratified_folds_are_balanced_for_both_labels_and_seeded():
     same = np.arange(372) < 186
     folds = verification.stratified_folds(same, seed=3)
     for label in (True, False):
@@ -140,7 +140,7 @@ def test_stratified_folds_are_even_in_both_labels_and_seeded():
     assert (folds != verification.stratified_folds(same, seed=4)).any()
 
 
-def test_contiguous_folds_are_scikit_learns():
+def test_contiguous_folds_equal_those_of_scikit_learn():
     from sklearn.model_selection import KFold
 
     for pairs in (20, 23, 6000):

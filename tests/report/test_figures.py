@@ -1,4 +1,4 @@
-"""Figures: curves, legends and marks, from arrays and metrics."""
+"""Figures: curves, legends and labels, from arrays and metrics."""
 
 import json
 
@@ -20,7 +20,7 @@ def saved(monkeypatch):
 
 
 def check_layout(figure):
-    """No legend overlaps its axes; every axis has a name."""
+    """Checks that no legend overlaps its axes and that all axes have labels."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         assert axes.legend_.get_window_extent().y0 >= axes.bbox.y1
@@ -54,7 +54,7 @@ def test_training_curves_of_contrastive_learning(saved, tmp_path):
     check_layout(saved["training"])
 
 
-def test_coinciding_curves_stay_visible(saved, tmp_path):
+def test_equal_curves_are_all_visible(saved, tmp_path):
     names = [f"set{number}/accuracy" for number in range(5)]
     path = tmp_path / "metrics.jsonl"
     path.write_text(
@@ -93,11 +93,11 @@ def test_roc_is_pale_where_few_impostor_pairs_are_accepted(saved, impostors, sta
         assert reliable[-1] == 1
 
 
-def test_histograms_of_cosines_hold_every_pair(saved):
+def test_histograms_of_cosines_contain_every_pair(saved):
     rng = np.random.default_rng(0)
     same = np.arange(400) < 100
     scores = np.where(same, rng.uniform(0.4, 1.0, 400), rng.uniform(-0.4, 0.3, 400))
-    scores[0] = 1 + 1e-7  # as rounding leaves it
+    scores[0] = 1 + 1e-7  # above 1 by rounding
     figures.cosines({"a": (scores, same), "b": (scores, ~same)}, "cosines")
     first, second = saved["cosines"].axes
     names = [axes.legend_.get_title().get_text() for axes in (first, second)]

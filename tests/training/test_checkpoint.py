@@ -1,4 +1,4 @@
-"""Checkpoints: what is restored is what was saved, or an earlier whole one."""
+"""Checkpoints: the newest undamaged step is restored, bit for bit."""
 
 import functools
 import json
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
@@ -39,12 +40,12 @@ def saved(tmp_path):
 
 def latest(folder):
     checkpoints = Checkpoints(folder)
-    found = checkpoints.latest(like())
+    restored = checkpoints.latest(like())
     checkpoints.close()
-    return found
+    return restored
 
 
-def test_latest_step_comes_back_bit_for_bit(saved):
+def test_latest_step_is_restored_bit_for_bit(saved):
     step, restored = latest(saved)
     assert step == 3
     assert toy.same(restored, tree(3))
@@ -77,7 +78,7 @@ def flip_bit(path, rng):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Checkpoints of one step, and a copy of its folder."""
+    """Checkpoints with one undamaged step, and a copy of its folder."""
     folder = tmp_path_factory.mktemp("whole")
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(3, tree(3))
@@ -90,7 +91,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def step(whole):
-    """Returns the folder of a whole step, and a function that says what is wrong."""
+    """Returns the folder of an undamaged step, and a function returning its damage."""
     checkpoints, folder, copy = whole
     shutil.rmtree(folder)
     shutil.copytree(copy, folder)
@@ -100,11 +101,12 @@ def step(whole):
 
 
 def names_of(folder):
-    return [name for name in _files(folder) if (folder / name).stat().st_size]
+    names = _files(epath.Path(folder))
+    return [name for name in names if (folder / name).stat().st_size]
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_flipped_bit_is_found(step, seed):
+def test_flipped_bit_is_detected(step, seed):
     folder, problem = step
     rng = np.random.default_rng(seed)
     names = names_of(folder)
@@ -113,14 +115,14 @@ def test_flipped_bit_is_found(step, seed):
     assert f"{name} was altered" in problem()
 
 
-@pytest.mark.parametrize("kind", ["cut", "missing"])
-def test_cut_or_missing_file_is_found(step, whole, kind):
+@pytest.mark.parametrize("kind", ["truncated", "missing"])
+def test_truncated_or_missing_file_is_detected(step, whole, kind):
     folder, problem = step
     names = names_of(folder)
     assert len(names) > 3
     for name in names:
         path, content = folder / name, (folder / name).read_bytes()
-        if kind == "cut":
+        if kind == "truncated":
             path.write_bytes(content[: len(content) // 2])
             assert f"{name} was altered" in problem()
         else:
@@ -137,9 +139,9 @@ def test_cut_or_missing_file_is_found(step, whole, kind):
         (MANIFEST, "{", "Expecting"),
         (MANIFEST, "[1]", ""),
     ],
-    ids=["added file", "no manifest", "cut manifest", "manifest of another kind"],
+    ids=["added file", "no manifest", "truncated manifest", "manifest is a list"],
 )
-def test_other_damage_is_found(step, name, content, match):
+def test_other_damage_is_detected(step, name, content, match):
     folder, problem = step
     if content is None:
         (folder / name).unlink()
@@ -149,7 +151,7 @@ def test_other_damage_is_found(step, name, content, match):
     assert match in problem()
 
 
-def test_damaged_steps_are_set_aside_and_the_one_before_is_restored(saved, caplog):
+def test_damaged_steps_are_moved_and_the_previous_one_is_restored(saved, caplog):
     flip_bit(saved / "3/_CHECKPOINT_METADATA", np.random.default_rng(0))
     (saved / "2" / MANIFEST).unlink()
     with caplog.at_level(logging.WARNING, "absl"):
@@ -159,14 +161,14 @@ def test_damaged_steps_are_set_aside_and_the_one_before_is_restored(saved, caplo
     assert "checkpoint 3 is damaged (_CHECKPOINT_METADATA was altered)" in caplog.text
     assert "checkpoint 2 is damaged (manifest.json is missing" in caplog.text
     assert sorted(p.name for p in (saved.parent / "damaged").iterdir()) == ["2", "3"]
-    # The steps can be written again.
+    # Their numbers can be saved again.
     checkpoints = Checkpoints(saved)
     checkpoints.save(2, tree(22))
     checkpoints.close()
     assert latest(saved)[0] == 2
 
 
-def test_tree_of_another_shape_is_refused_in_one_line(saved):
+def test_other_tree_raises_a_one_line_error(saved):
     checkpoints = Checkpoints(saved)
     other = dict(like(), c=jax.ShapeDtypeStruct((2,), jnp.float32))
     with pytest.raises(UserError, match="3 does not fit this configuration") as caught:
@@ -175,7 +177,7 @@ def test_tree_of_another_shape_is_refused_in_one_line(saved):
     checkpoints.close()
 
 
-def test_error_in_the_background_is_raised(tmp_path, monkeypatch):
+def test_error_in_a_background_thread_is_raised(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "a")
 
     def failing(path):
@@ -192,23 +194,23 @@ def test_error_in_the_background_is_raised(tmp_path, monkeypatch):
     [((), False), (("500",), True), (("500", "layout"), False), (("tmp",), False)],
     ids=["empty", "layout 1", "layout 2", "no step"],
 )
-def test_checkpoints_of_layout_1_are_refused_in_one_line(tmp_path, names, refused):
+def test_layout_1_raises_a_one_line_error(tmp_path, names, refused):
     folder = tmp_path / "checkpoints"
-    check_layout(folder)  # not there yet
+    check_layout(folder)  # does not exist yet
     folder.mkdir()
     for name in names:
         (folder / name).mkdir() if name != "layout" else (folder / name).write_text("2")
     if not refused:
         check_layout(folder)
         return
-    for look in (check_layout, Checkpoints):
+    for opening in (check_layout, Checkpoints):
         with pytest.raises(UserError, match=r"fr_jax 0\.1\.0, .* another") as caught:
-            look(folder)
+            opening(folder)
         assert len(str(caught.value).splitlines()) == 1
     assert not (folder / "layout").exists()
 
 
 def test_manifest_lists_every_file(saved):
     listed = json.loads((saved / "3" / MANIFEST).read_text())
-    assert sorted(listed) == _files(saved / "3")
+    assert sorted(listed) == _files(epath.Path(saved / "3"))
     assert all(len(digest) == 64 for digest in listed.values())

@@ -62,7 +62,7 @@ def test_finished_run_is_not_trained_again(tmp_path):
 
 @pytest.mark.parametrize("error", [DataError("a bad record"), KeyboardInterrupt()])
 def test_checkpoint_before_an_error_is_resumed(whole, tmp_path, capsys, error):
-    """Also where the error comes while the step is being written."""
+    """The error may be raised while the checkpoint is being written."""
 
     class Broken:
         batch_size = 16
@@ -82,7 +82,7 @@ def test_checkpoint_before_an_error_is_resumed(whole, tmp_path, capsys, error):
     assert toy.same(result.state, whole[1].state)
 
 
-def test_metrics_beyond_the_checkpoint_are_cut_back(tmp_path):
+def test_metrics_after_the_checkpoint_are_removed(tmp_path):
     run(tmp_path, 20)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 25, "loss": 1.0}\n{"step": 27, "lo')
@@ -118,7 +118,7 @@ def test_evaluation_runs_on_schedule_and_accuracy_rises(tmp_path, caplog):
     assert result.metrics["toy/accuracy"] == rows[-1]["toy/accuracy"]
     messages = [record.message for record in caplog.records]
     compiled = [text for text in messages if text.startswith("Compiling")]
-    # One program each, however often it is evaluated.
+    # Each program is compiled once.
     counts = {
         name: sum(f"jit({name})" in text or f" {name} " in text for text in compiled)
         for name in ("_guarded", "views", "eval_step")
@@ -127,7 +127,7 @@ def test_evaluation_runs_on_schedule_and_accuracy_rises(tmp_path, caplog):
 
 
 class Scored:
-    """An evaluator of given scores, each the mean of its two metrics."""
+    """An evaluator with given scores, each the mean of its two metrics."""
 
     metric_names = ("toy:60/accuracy", "toy:60/auc")
 
@@ -167,14 +167,14 @@ def test_best_step_is_kept_and_returned(tmp_path, capsys):
     assert whole.best == expected | {"value": pytest.approx(0.9)}
     assert "step 20 of 60 is handed over" in capsys.readouterr().err
 
-    # Also after a pause.
+    # The same after resuming.
     assert run_scored(tmp_path / "parts", 40, scores[:4]).step == 20
     parts = run_scored(tmp_path / "parts", 60, scores[4:])
     assert parts.step == 20
     assert toy.same(parts.state, whole.state)
     assert kept(tmp_path / "parts") == {20, 55, 60}
 
-    # The second best where the best is damaged.
+    # The second best if the best is damaged.
     (tmp_path / "parts/checkpoints/20/manifest.json").write_text("{}")
     last = run_scored(tmp_path / "parts", 60, [])
     assert last.step == 60
@@ -182,7 +182,7 @@ def test_best_step_is_kept_and_returned(tmp_path, capsys):
 
 
 def test_unknown_best_metric_is_refused_before_anything_runs(tmp_path):
-    """Metric names are declared, so no evaluation of random weights finds them."""
+    """Evaluators declare their metric names, so none has to run."""
     stream = toy.Poisoned()
     streams = Streams(stream, evaluators=[Scored()])
     options = BEST | {"best_metric": "toy/acuracy"}
@@ -195,42 +195,43 @@ def test_unknown_best_metric_is_refused_before_anything_runs(tmp_path):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"save_every": 0}, "save_every is 0; it is a number of steps, at least 1"),
-        ({"log_every": 0}, "log_every is 0; it is a number of steps, at least 1"),
-        ({"evaluate_every": -1}, "evaluate_every is -1; .* or 0 for none"),
-        ({"keep": 0}, "keep is 0; resuming needs at least 1 checkpoint"),
+        ({"save_every": 0}, "save_every is 0; use 1 or more"),
+        ({"log_every": 0}, "log_every is 0; use 1 or more"),
+        ({"evaluate_every": -1}, "evaluate_every is -1; use 0 or more"),
+        ({"keep": 0}, "keep is 0; use 1 or more"),
         ({"profile": (5,)}, r"profile is \(5,\); give \(first step, last step\)"),
         ({"best_metric": "a/accuracy"}, "'a/accuracy' needs evaluate_every"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_impossible_numbers_of_steps_are_refused(tmp_path, options, match):
+def test_invalid_numbers_of_steps_are_refused(tmp_path, options, match):
     with pytest.raises(UserError, match=match):
         run(tmp_path / "w", streams=Streams(toy.stream(), toy.stream()), **options)
     assert not (tmp_path / "w").exists()
 
 
-def test_networks_are_handed_over_only_to_evaluators_that_ask(tmp_path):
+def test_networks_are_built_only_for_evaluators_that_use_them(tmp_path):
     handed_over = []
 
     class Evaluator:
         metric_names = ("answer",)
 
-        def __init__(self, asks):
-            self._asks = asks
+        def __init__(self, uses_networks):
+            self._uses_networks = uses_networks
 
         def __call__(self, trained):
-            return {"answer": float(len(trained.networks)) if self._asks else -1.0}
+            count = len(trained.networks) if self._uses_networks else -1
+            return {"answer": float(count)}
 
     def hand_over(state):
         handed_over.append(int(state.updates))
         return {}
 
     system = toy.make()._replace(hand_over=hand_over)
-    for asks in (False, True):
-        streams = Streams(toy.stream(), evaluators=[Evaluator(asks)])
-        run(tmp_path / str(asks), 10, system=system, streams=streams, evaluate_every=5)
-        assert handed_over == ([5, 10] if asks else [])
+    for uses in (False, True):
+        streams = Streams(toy.stream(), evaluators=[Evaluator(uses)])
+        run(tmp_path / str(uses), 10, system=system, streams=streams, evaluate_every=5)
+        assert handed_over == ([5, 10] if uses else [])
 
 
 # --- feedback, averages ---------------------------------------------------------------
@@ -255,7 +256,7 @@ def test_feedback_changes_the_state_and_stops_the_run(tmp_path):
     run(tmp_path / "parts", 10, **options)
     parts = run(tmp_path / "parts", 200, **options)
     assert toy.same(parts.state, whole.state)
-    again = run(tmp_path / "parts", 200, **options)  # it has stopped for good
+    again = run(tmp_path / "parts", 200, **options)  # does not train again
     assert again.step == whole.step
 
 
@@ -282,17 +283,17 @@ def test_averaged_network_is_evaluated_and_resumes_exactly(tmp_path):
     batch = toy.stream().batch_at(0)
     averaged = system.embed(result.state, batch)["embedding"]
     live = toy.make().embed(result.state.live, batch)["embedding"]
-    by_hand = toy.make().embed(
+    expected = toy.make().embed(
         result.state.live._replace(params=result.state.params), batch
     )["embedding"]
-    np.testing.assert_array_equal(averaged, by_hand)
+    np.testing.assert_array_equal(averaged, expected)
     assert np.abs(averaged - live).max() > 0
     for stop in (7, 20):
         parts = run(tmp_path / "parts", stop, system=system)
     assert toy.same(parts.state, result.state)
 
 
-def test_average_is_the_recursion():
+def test_average_follows_its_recursion():
     system, plain = with_ema(toy.make(), 0.9), toy.make()
     batch = toy.stream().batch_at(0)
     averaged_step, plain_step = jax.jit(system.train_step), jax.jit(plain.train_step)
@@ -309,7 +310,7 @@ def test_average_is_the_recursion():
     )
 
 
-# --- the rest -------------------------------------------------------------------------
+# --- interruption, profile, given weights, old layouts --------------------------------
 
 
 def test_sigterm_saves_the_current_step(tmp_path):

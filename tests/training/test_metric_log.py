@@ -1,4 +1,4 @@
-"""The written record of a run: metrics.jsonl and the progress line."""
+"""Logs of a run: metrics.jsonl and the progress line."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_lines_after_a_step_and_unfinished_ones_are_dropped(tmp_path):
     log = MetricLog(tmp_path, num_steps=40)
     for step in (10, 20, 30):
         log.write(step, {"loss": 1.0})
-    log.write(40, {})  # nothing to say
+    log.write(40, {})  # writes no line
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('[1]\n{"loss": 2.0}\n{"step": 15, "lo')
     log.cut_back(20)

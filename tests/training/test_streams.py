@@ -1,4 +1,4 @@
-"""Streams without TensorFlow: contract and determinism."""
+"""Streams without TensorFlow: contents of batches and determinism."""
 
 import jax
 import numpy as np
@@ -15,12 +15,12 @@ def numbered(rows=10):
     return {"image": image.astype(np.uint8), "label": label}
 
 
-def test_every_row_comes_once_in_each_run_and_batches_straddle_runs():
+def test_every_row_occurs_once_per_epoch_and_batches_span_epochs():
     stream = ArrayStream(numbered(), 4, seed=3)
     batches = [stream.batch_at(step) for step in range(10)]
     labels = np.concatenate([batch["label"] for batch in batches])
-    for run in labels.reshape(4, 10):
-        assert sorted(run) == list(range(10))
+    for epoch in labels.reshape(4, 10):
+        assert sorted(epoch) == list(range(10))
     assert (labels[:10] != labels[10:20]).any()
     for batch in batches:
         assert (batch["image"][:, 0, 0, 0] == batch["label"]).all()
@@ -30,7 +30,7 @@ def test_every_row_comes_once_in_each_run_and_batches_straddle_runs():
     assert len(set(seeds.tolist())) == 40
 
 
-def test_a_batch_is_a_function_of_seed_and_step():
+def test_batch_is_a_function_of_seed_and_step():
     first = ArrayStream(numbered(), 4, seed=3).batch_at(7)
     stream = ArrayStream(numbered(), 4, seed=3)
     stream.batch_at(2)
@@ -40,7 +40,7 @@ def test_a_batch_is_a_function_of_seed_and_step():
     assert len(set(np.asarray(late["label"]).tolist())) >= 2
 
 
-def test_sets_that_cannot_be_a_stream():
+def test_invalid_arrays_and_batch_sizes_are_refused_and_labels_counted():
     with pytest.raises(UserError, match="different lengths"):
         ArrayStream(numbered() | {"label": np.zeros(3, np.int32)}, 4)
     with pytest.raises(UserError, match="a batch of 11 rows from a set of 10"):
@@ -50,7 +50,7 @@ def test_sets_that_cannot_be_a_stream():
     assert ArrayStream(numbered() | labels, 4).num_unlabelled == 1
 
 
-def test_generated_batches_depend_on_the_step_alone():
+def test_generated_batches_depend_on_seed_and_step_only():
     def make_batch(key):
         return {"x": jax.random.normal(key, (6, 2))}
 

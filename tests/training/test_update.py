@@ -1,4 +1,4 @@
-"""The guarded step: what a batch must be, mean metrics, the guard and rollbacks."""
+"""The guarded update: checks of batches, mean metrics, the guard and rollbacks."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +13,7 @@ from fr_jax.training.update import Guard, Update, check_batch_size
 from tests.support import toy
 from tests.support.toy import Poisoned, metrics, run
 
-# --- what a batch must be -------------------------------------------------------------
+# --- checks of batches ----------------------------------------------------------------
 
 
 def image(dtype=np.uint8, size=toy.SIDE, **_):
@@ -108,7 +108,7 @@ def test_batch_is_checked_before_anything_is_compiled(tmp_path, stream, match):
 
 
 @pytest.mark.parametrize("classes", [None, 7, 10])
-def test_batch_within_expectations_is_taken(tmp_path, classes):
+def test_expected_batch_is_accepted(tmp_path, classes):
     assert run(tmp_path, 1, streams=Fixed(classes)).step == 1
 
 
@@ -119,7 +119,7 @@ def test_batch_size_can_be_checked_before_data_are_opened():
         check_batch_size(expects, 20)
 
 
-def test_metric_that_is_no_scalar_is_refused(tmp_path):
+def test_metric_that_is_not_a_scalar_is_refused(tmp_path):
     def step(state, batch, key):
         return state, {"loss": jnp.zeros(3)}
 
@@ -132,7 +132,7 @@ def test_metric_that_is_no_scalar_is_refused(tmp_path):
 
 
 def test_metrics_are_means_over_their_interval(tmp_path):
-    """Ten steps at once and each step alone give the same numbers."""
+    """Logging every ten steps gives the means of logging every step."""
     run(tmp_path / "tens", 20)
     run(tmp_path / "ones", 20, log_every=1)
     single = [row["loss"] for row in metrics(tmp_path / "ones")]
@@ -141,7 +141,7 @@ def test_metrics_are_means_over_their_interval(tmp_path):
 
 
 def with_masked_mean():
-    """The toy system with a metric of odd labels, which every fourth update has."""
+    """The toy system with the mean of odd labels, in every fourth update."""
     system = toy.make()
 
     def means(state, batch):
@@ -150,8 +150,8 @@ def with_masked_mean():
         return {"odd": Mean(total, jnp.sum(odd)), "never": Mean(0.0, 0.0)}
 
     def train_step(state, batch, key):
-        new, found = system.train_step(state, batch, key)
-        return new, found | means(state, batch)
+        new, metrics = system.train_step(state, batch, key)
+        return new, metrics | means(state, batch)
 
     def eval_step(state, batch, key):
         return means(state._replace(updates=0), batch)
@@ -168,7 +168,7 @@ def test_mean_metric_is_the_quotient_of_sums_over_the_interval(tmp_path):
     run(tmp_path, 20, system=with_masked_mean())
     rows = metrics(tmp_path)
     for row, steps in zip(rows, [(0, 4, 8), (12, 16)], strict=True):
-        # Batches have different numbers of odd labels: no mean of means.
+        # Batches have different numbers of odd labels, so it is not a mean of means.
         assert row["odd"] == pytest.approx(odd_labels(*steps).mean())
     assert not any("never" in row for row in rows)
 
@@ -179,10 +179,10 @@ def test_mean_metric_without_values_is_absent(tmp_path):
     assert present == {2: True, 4: False, 6: True, 8: False}
 
 
-def test_validation_metrics_are_quotients_of_sums_too():
+def test_validation_metrics_are_quotients_of_sums():
     update = Update(with_masked_mean(), toy.stream(), sharding.make_mesh(), 0, {}, None)
-    found = update.validate(update.initial().state, toy.stream(), 3)
-    assert found == {"validation/odd": pytest.approx(odd_labels(0, 1, 2).mean())}
+    results = update.validate(update.initial().state, toy.stream(), 3)
+    assert results == {"validation/odd": pytest.approx(odd_labels(0, 1, 2).mean())}
 
 
 # --- the guard ------------------------------------------------------------------------
@@ -206,15 +206,15 @@ def watching(*names):
 
 
 def skipped_updates(system, values):
-    """The numbers of the updates that a guard rejects; `values` are those of steps."""
+    """Returns the updates that a guard rejects; `values` overrides those of steps."""
 
     class Scalars:
         batch_size = 1
 
         def batch_at(self, step):
             calm = {"loss": 1.0, "other": 1.0, "weight": 1.0}
-            found = calm | values.get(step, {})
-            return {name: np.full(1, value) for name, value in found.items()}
+            scalars = calm | values.get(step, {})
+            return {name: np.full(1, value) for name, value in scalars.items()}
 
     stream = Scalars()
     guard = Guard(spike=3.0, warm_up=4)
@@ -236,12 +236,12 @@ SPIKE = 50.0
     [(("loss",), [6]), (("other",), [8]), (("loss", "other"), [6, 8]), ((), [])],
     ids=["loss", "other", "both", "nothing"],
 )
-def test_guard_rejects_spikes_of_watched_metrics_alone(names, rejected):
+def test_guard_rejects_spikes_of_watched_metrics_only(names, rejected):
     values = {6: {"loss": SPIKE}, 8: {"other": SPIKE}}
     assert skipped_updates(watching(*names), values) == rejected
 
 
-def test_guard_trusts_no_deviation_within_the_warm_up():
+def test_guard_rejects_no_spike_during_the_warm_up():
     values = {2: {"loss": SPIKE}, 3: {"loss": SPIKE}}
     assert skipped_updates(watching("loss"), values) == []
 
@@ -253,7 +253,7 @@ def test_guard_rejects_non_finite_watched_metrics_and_states(value):
     assert skipped_updates(watching(), values) == [9]
 
 
-def test_guard_ignores_a_watched_name_that_is_no_metric():
+def test_guard_ignores_a_watched_name_without_a_metric():
     values = {6: {"loss": SPIKE}}
     assert skipped_updates(watching("loss", "absent"), values) == [6]
 
@@ -282,11 +282,11 @@ def test_five_in_a_row_roll_back_and_skip_their_data(tmp_path, capsys):
         "updates 24 to 28 had non-finite values or a loss spike; rolled back to step "
         "20, skipping their data"
     ) in capsys.readouterr().err
-    # Step 20 has the first batch after the bad ones.
+    # Step 20 trains on the first batch after the bad ones.
     restart = len(stream.asked) - 20
     assert stream.asked[restart:] == list(range(28, 48))
     assert [row["step"] for row in metrics(tmp_path)] == [10, 20, 30, 40]
-    # As many updates as a run without bad batches has.
+    # The number of updates of a run without bad batches.
     assert float(result.state.batch_stats["seen"]) == 40 * 16
 
 
@@ -297,7 +297,7 @@ def test_rolled_back_run_resumes_exactly(tmp_path):
     assert toy.same(whole.state, parts.state)
 
 
-def test_rollback_without_a_checkpoint_starts_anew(tmp_path):
+def test_rollback_without_a_checkpoint_restarts_at_step_0(tmp_path):
     stream = Poisoned(range(2, 7))
     result = run(tmp_path, 20, streams=stream)
     assert stream.asked[-20:] == list(range(7, 27))
@@ -307,11 +307,11 @@ def test_rollback_without_a_checkpoint_starts_anew(tmp_path):
 def test_third_rollback_stops_the_run_and_names_the_step(tmp_path):
     with pytest.raises(TrainingStopped, match=r"stopped at step 15.*step 10 is"):
         run(tmp_path, 40, streams=Poisoned(range(10, 100)))
-    assert run(tmp_path, 10).step == 10  # its last state is whole
+    assert run(tmp_path, 10).step == 10  # the last state is undamaged
 
 
 def test_spike_of_the_loss_is_skipped(tmp_path):
-    """Wrong labels after the mean loss has settled."""
+    """Labels are wrong after the mean loss has settled."""
 
     class Shaken(Poisoned):
         def batch_at(self, step):

@@ -233,7 +233,7 @@ def test_rendered_images_are_kept_in_memory_and_unseen_identities_evaluated(
 @pytest.mark.parametrize(
     ("match", "changes"),
     [
-        ("size is 8; a face needs 16 pixels", {"rendered__size": 8}),
+        ("rendered.size is 8; use 16 or more", {"rendered__size": 8}),
         ("max_yaw is 400.0; use 0 to 90", {"rendered__max_yaw": 400.0}),
         ("multiple of 10", {"rendered__num_unseen": 25}),
         ("age_file is 'x', for records", {"children__age_file": "x"}),
