@@ -1,9 +1,7 @@
-"""DR-GAN at half its width, 64 pixels: a step of each network, against PyTorch's.
+"""DR-GAN of half width on 64 pixels: one step of each network, against PyTorch.
 
 The same networks, losses and Adam, 1:1, batches of 32 single images, float32.
 """
-
-import sys
 
 import numpy as np
 
@@ -23,7 +21,7 @@ def batch():
 
 
 def ours():
-    """One step of each network."""
+    """Returns a function: one step of each network."""
     from benchmarks.training_step import stepping
     from fr_jax.systems import dr_gan
     from fr_jax.systems.dr_gan.targets import Targets
@@ -48,7 +46,3 @@ def pytorch():
 
 def run(rounds: int) -> dict[str, float]:
     return contest.figures("dr_gan", contest.contest("dr_gan", rounds), 2 * BATCH)
-
-
-if __name__ == "__main__":
-    contest.serve((ours if sys.argv[1] == "ours" else pytorch)())

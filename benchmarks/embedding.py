@@ -1,7 +1,5 @@
 """Embedding a set with IResNet-50: `Embedder.embed` against PyTorch inference."""
 
-import sys
-
 import numpy as np
 
 from benchmarks import contest
@@ -41,14 +39,11 @@ def ours():
     return lambda: embedder.embed(images)
 
 
+def pytorch():
+    from benchmarks import torch_iresnet
+
+    return torch_iresnet.embed(faces(), BATCH)
+
+
 def run(rounds: int) -> dict[str, float]:
     return contest.figures("embedding", contest.contest("embedding", rounds), IMAGES)
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "ours":
-        contest.serve(ours())
-    else:
-        from benchmarks import torch_iresnet
-
-        contest.serve(torch_iresnet.embed(faces(), BATCH))

@@ -1,4 +1,4 @@
-"""The opponent: a step of momentum contrast written plainly in PyTorch.
+"""PyTorch's side of the benchmark: a step of momentum contrast.
 
 Boutros et al. (FG 2023), after He et al. (CVPR 2020): keys shuffled, averaged encoder,
 ring queue, margin on the positive. One device, so BatchNorm sees the whole batch.
@@ -39,9 +39,9 @@ class MomentumContrast(nn.Module):
     def forward(self, images, positives, momentum=0.999, margin=0.1, temperature=0.07):
         queries = functional.normalize(self.query(images))
         keys = self.keys_of(positives, momentum)
-        own = (queries * keys).sum(dim=1, keepdim=True) - margin
-        others = queries @ self.queue.clone().T
-        logits = torch.cat([own, others], dim=1) / temperature
+        positive = (queries * keys).sum(dim=1, keepdim=True) - margin
+        negatives = queries @ self.queue.clone().T
+        logits = torch.cat([positive, negatives], dim=1) / temperature
         first = torch.zeros(len(logits), dtype=torch.long)
         loss = functional.cross_entropy(logits, first)
         self.enqueue(keys)

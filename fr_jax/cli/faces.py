@@ -21,7 +21,19 @@ from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
 from fr_jax.progress import progress_bar
 
 _NAMES = (*sets.SETS, "pairs", "video")
-_WHOLE = ("pairs", "video")  # folders that cannot be rendered in shards
+_ONE_FOLDER = ("pairs", "video")  # sets that cannot be rendered in shards
+_ANY_NUMBER = ("default", "usynthface", "ages", "pairs")  # of images per identity
+_ONLY_WITH = {  # option: the sets that have it
+    "images_per_identity": _ANY_NUMBER,
+    "frame": (*sets.SETS, "pairs"),
+    "max_yaw": _ANY_NUMBER,
+    "child_share": ("ages",),
+    **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
+}
+_SAME_FILES = (  # options that a resumed folder must have in common
+    *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
+    *("quality", "max_yaw", "child_share"),
+)
 _IMAGES = 20  # per identity, for sets of any number of images
 _GROUP = 6  # identities in a video
 _GAPS = (20, 30)  # years between the images of a child-adult pair
@@ -34,8 +46,8 @@ data set or method; pairs: with LFW's pairs.txt; video: a group with tracks"""
 class Plan(NamedTuple):
     """The images to render: numbers of the identity and of the image, int [N] each.
 
-    `ages` is [N] where file names contain them; `lists` are texts by the name of their
-    file, next to the images.
+    `ages` is [N] if file names contain them; `lists` are the texts of further files by
+    name.
     """
 
     face_set: sets.FaceSet
@@ -45,7 +57,7 @@ class Plan(NamedTuple):
     lists: dict[str, str]
 
     def file(self, row: int, seed: int) -> str:
-        """Returns a row's file, named as in LFW or, with ages, as in AgeDB."""
+        """Returns the file of a row, named as in LFW or, with ages, as in AgeDB."""
         name, image = sets.identity_name(seed, self.identities[row]), self.images[row]
         if self.ages is None:
             return f"{name}/{name}_{image + 1:04}.jpg"
@@ -56,10 +68,10 @@ def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", what).add_argument
-    add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
-    what = "number of identities, of all shards together; default: 6 in a video"
+    add("--to", required=True, metavar="DIR", help="new folder; of records: its parent")
+    what = "number of identities in all shards; default: 6 in a video"
     add("--identities", type=int, metavar="N", help=what)
-    what = "images per identity; default: the set's own number, or 20"
+    what = "images per identity; default: the fixed number of the set, or 20"
     add("--images-per-identity", type=int, metavar="K", help=what)
     add("--set", default="default", choices=_NAMES, help=_SET)
     what = "<identity>/*.jpg with labels.csv, or TFRecords"
@@ -68,13 +80,13 @@ def add_arguments(parser: Any) -> None:
     add("--size", type=int, default=112, help="side of the faces in pixels")
     what = "crop: aligned by five points, or loose; default: aligned"
     add("--frame", choices=("aligned", "loose"), help=what)
-    add("--seed", type=int, default=0, help="of the identities and of their images")
+    add("--seed", type=int, default=0, help="of the identities and their images")
     what = "render part I of N, counted from 0"
     shard = functools.partial(_two_numbers, "/", "I/N, as in 0/8")
     add("--shard", type=shard, default="0/1", metavar="I/N", help=what)
     qualities = ("full", "fast")
     add("--quality", default="full", choices=qualities, help="fast: without shadows")
-    what = "largest yaw to either side; default: 90"
+    what = "largest absolute yaw; default: 90"
     add("--max-yaw", type=float, metavar="DEGREES", help=what)
     what = "share of identities with child images in --set ages, 0 to 1; default: 1"
     add("--child-share", type=float, metavar="SHARE", help=what)
@@ -119,21 +131,21 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None:
             check_range(f"--{flag.replace('_', '-')}", value, low, high)
-    for flag, takers in _ONLY_WITH.items():
-        if getattr(arguments, flag) is not None and arguments.set not in takers:
+    for flag, names in _ONLY_WITH.items():
+        if getattr(arguments, flag) is not None and arguments.set not in names:
             raise UserError(
-                f"--{flag.replace('_', '-')} needs --set {' or '.join(takers)}, got "
+                f"--{flag.replace('_', '-')} needs --set {' or '.join(names)}, got "
                 f"{arguments.set}"
             )
     part, shards = arguments.shard
-    if arguments.set in _WHOLE and (shards > 1 or arguments.format != "folder"):
+    if arguments.set in _ONE_FOLDER and (shards > 1 or arguments.format != "folder"):
         raise UserError(f"--set {arguments.set} is one folder: no shards, no records")
     if arguments.name and arguments.format != "records":
         raise UserError("--name needs --format records; a folder is named by --to")
     if not 0 <= part < shards <= (arguments.identities or shards):
         raise UserError(
             f"--shard {part}/{shards} of {arguments.identities} identities: shards "
-            "count from 0, and each needs an identity"
+            "count from 0, and each needs at least one identity"
         )
     if arguments.identities is None and arguments.set != "video":
         raise UserError("give the number of identities: --identities N")
@@ -146,31 +158,20 @@ def _check_target(arguments: argparse.Namespace) -> None:
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
     elif "://" not in arguments.to:
-        # TFDS writes every record twice, first to buckets.
+        # TFDS writes every record twice, first to temporary buckets.
         face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
 
 
-def _numbers(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Returns the first identity of the shard and the first one after it."""
+def _numbers(arguments: argparse.Namespace) -> tuple[int, ...]:
+    """Returns the first identity of the shard and that of the next shard."""
     part, shards = arguments.shard
-    first, last = (arguments.identities * n // shards for n in (part, part + 1))
-    return first, last
+    return tuple(arguments.identities * n // shards for n in (part, part + 1))
 
 
 def _count(arguments: argparse.Namespace) -> int:
     """Returns the number of images per identity."""
     fixed = sets.SETS[arguments.set]().images if arguments.set in sets.SETS else 0
     return arguments.images_per_identity or fixed or _IMAGES
-
-
-_FREE = ("default", "usynthface", "ages", "pairs")  # of any number of images
-_ONLY_WITH = {
-    "images_per_identity": _FREE,
-    "frame": (*sets.SETS, "pairs"),
-    "max_yaw": _FREE,
-    "child_share": ("ages",),
-    **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
-}
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -192,7 +193,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _stated(**options: Any) -> dict[str, Any]:
-    """Returns the options that are not None, for others to keep their defaults."""
+    """Returns the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -236,7 +237,7 @@ def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
 def _faces(
     arguments: argparse.Namespace, plan: Plan, bar: tqdm, done: int = 0
 ) -> Iterator[tuple[Any, Codes]]:
-    """Yields record and codes of the rows from `done` on."""
+    """Yields the record and the codes of each row from `done` on."""
     from data_pipelines.readers import Face
 
     options = {"size": arguments.size, "quality": arguments.quality}
@@ -245,7 +246,7 @@ def _faces(
     rendered = sets.render_set(plan.face_set, arguments.seed, *rows, **options)
     for number, batch in enumerate(rendered):
         boxes = sets.face_boxes(batch.landmarks68)
-        if number == 0:  # the bar's clock starts after the compilation
+        if number == 0:  # the rate excludes the compilation
             bar.set_description(arguments.set, refresh=False)
             bar.n = bar.initial = done + len(batch.image)
             bar.unpause()
@@ -272,13 +273,15 @@ def _faces(
 
 
 def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
-    """Writes TFRecords; an interrupted run starts again from the first image."""
+    """Writes TFRecords; an interrupted run restarts from the first image."""
     from data_pipelines.builders import faces  # loads TensorFlow
 
+    part, shards = arguments.shard
+    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
     target, _ = faces.build(
         (face for face, _ in _faces(arguments, plan, bar)),
         arguments.to,
-        _records_name(arguments),
+        arguments.name or arguments.set + suffix,
         size=arguments.size,
         licence=_LICENCE,
         source=f"rendered: {arguments.set}, seed {arguments.seed}",
@@ -287,16 +290,10 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(target)
 
 
-def _records_name(arguments: argparse.Namespace) -> str:
-    part, shards = arguments.shard
-    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
-    return arguments.name or arguments.set + suffix
-
-
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; an interrupted run resumes."""
     target = Path(arguments.to)
-    options = {name: getattr(arguments, name) for name in _DECIDE}
+    options = {name: getattr(arguments, name) for name in _SAME_FILES}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
             print(f"resumed after {folder.done:,} images in {folder.part}")
@@ -305,24 +302,18 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(target)
 
 
-_DECIDE = (
-    *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
-    *("quality", "max_yaw", "child_share"),
-)
-
-
 def _video(arguments: argparse.Namespace) -> int:
     """Writes group.mp4, group_tracks.csv and a folder of crops per track."""
+    identities = arguments.identities or _GROUP
     options = _stated(
+        num_identities=identities,
         shots=arguments.shots,
         frames=arguments.shot_frames,
         together=arguments.together,
         size=arguments.frame_size,
+        quality=arguments.quality,
     )
-    identities = arguments.identities or _GROUP
-    film = video.Film(
-        arguments.seed, num_identities=identities, quality=arguments.quality, **options
-    )
+    film = video.Film(arguments.seed, **options)
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
@@ -330,7 +321,7 @@ def _video(arguments: argparse.Namespace) -> int:
     face_files.check_bytes(target, needed)
     with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
-            target, bar, film.size, video.RATE, arguments.size, arguments.seed
+            target, bar, film.size, arguments.size, arguments.seed
         )
     print(
         f"{len(film):,} frames, {tracks} tracks of {identities} identities with "
