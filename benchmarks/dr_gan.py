@@ -3,26 +3,18 @@
 The same networks, losses and Adam, 1:1, batches of 32 single images, float32.
 """
 
-import numpy as np
-
 from benchmarks import contest
+from benchmarks.training_step import random_batch, stepping
 
 IDENTITIES, POSES, SIDE, BATCH, NOISE, WIDTH = 1000, 7, 64, 32, 16, 0.5
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8),
-        "label": rng.integers(0, IDENTITIES, BATCH).astype(np.int32),
-        "pose": rng.integers(0, POSES, BATCH).astype(np.int32),
-        "seed": np.arange(BATCH, dtype=np.uint32),
-    }
+    return random_batch(BATCH, SIDE, label=IDENTITIES, pose=POSES)
 
 
 def ours():
     """Returns a function: one step of each network."""
-    from benchmarks.training_step import stepping
     from fr_jax.systems import dr_gan
     from fr_jax.systems.dr_gan.targets import Targets
 

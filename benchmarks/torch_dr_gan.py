@@ -3,7 +3,6 @@
 Channels last, PyTorch's faster layout on a CPU.
 """
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -58,14 +57,15 @@ class Generator(nn.Module):
         return self.decoder(seed.contiguous(memory_format=torch.channels_last))
 
 
-def both_steps(
-    batch: dict[str, np.ndarray],
-    num_identities: int,
-    poses: int,
-    noise: int,
-    width: float,
-):
-    """Returns a function that trains the discriminator, then the generator, once."""
+def both_steps(batch, num_identities, poses, noise, width):
+    """Returns a function that trains the discriminator, then the generator, once.
+
+    Args:
+      batch: `image` uint8 [B, S, S, 3], `label` and `pose` [B].
+      num_identities, poses: numbers of classes.
+      noise: length of the noise code.
+      width: factor of the numbers of channels.
+    """
     torch.manual_seed(0)
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
     images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,6 @@ ring queue, margin on the positive. One device, so BatchNorm sees the whole batc
 
 import copy
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -48,17 +47,13 @@ class MomentumContrast(nn.Module):
         return loss
 
 
-def training_step(
-    image: np.ndarray,
-    positive: np.ndarray,
-    depth: int,
-    width: float,
-    features: int,
-    queue_size: int,
-):
+def training_step(image, positive, depth, width, features, queue_size):
     """Returns a function that trains once on a batch and returns the loss.
 
-    `queue_size` is a multiple of the batch.
+    Args:
+      image, positive: uint8 [B, S, S, 3].
+      depth, width, features: of the IResNet.
+      queue_size: a multiple of B.
     """
     torch.manual_seed(0)
     backbone = IResNet(depth, image.shape[1], width, features)

@@ -6,7 +6,7 @@ Example:
 
 import argparse
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,8 +53,8 @@ class Plan(NamedTuple):
     face_set: sets.FaceSet
     identities: np.ndarray
     images: np.ndarray
-    ages: np.ndarray | None
-    lists: dict[str, str]
+    ages: np.ndarray | None = None
+    lists: Mapping[str, str] = {}
 
     def file(self, row: int, seed: int) -> str:
         """Returns the file of a row, named as in LFW or, with ages, as in AgeDB."""
@@ -182,14 +182,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     if arguments.set == "pairs":
         numbered = pairs.number(seed, arguments.identities, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
-        return Plan(face_set, numbered.identities, numbered.images, None, lists)
+        return Plan(face_set, numbered.identities, numbered.images, lists=lists)
     first, last = _numbers(arguments)
     label, images = sets.rows(face_set, last - first, count)
-    plan = Plan(face_set, first + label, images, None, {})
-    if name != "ages" or arguments.format == "records":
-        return plan
-    plan = plan._replace(ages=_ages(plan, seed))
-    return plan._replace(lists=_age_lists(plan, seed))
+    plan = Plan(face_set, first + label, images)
+    if name == "ages" and arguments.format == "folder":
+        plan = plan._replace(ages=_ages(plan, seed))
+        plan = plan._replace(lists=_age_lists(plan, seed))
+    return plan
 
 
 def _stated(**options: Any) -> dict[str, Any]:
@@ -210,13 +210,10 @@ def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
 
 def _ages(plan: Plan, seed: int) -> np.ndarray:
     """Returns each row's age in whole years, int [N], without rendering."""
-    ages = []
-    for start in range(0, len(plan.identities), 10_000):
-        rows = slice(start, start + 10_000)
-        numbers = plan.identities[rows], plan.images[rows]
-        labelled = sets.label(plan.face_set, seed, *numbers)
-        ages.append(labelled.codes.age.astype(int))
-    return np.concatenate(ages)
+    starts = range(10_000, len(plan.identities), 10_000)  # limits the memory of codes
+    parts = (np.split(numbers, starts) for numbers in (plan.identities, plan.images))
+    labelled = (sets.label(plan.face_set, seed, *part) for part in zip(*parts))
+    return np.concatenate([part.codes.age.astype(int) for part in labelled])
 
 
 def _age_lists(plan: Plan, seed: int) -> dict[str, str]:

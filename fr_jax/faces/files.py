@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class LabelledFolder:
       done: number of rows written by an earlier run.
     """
 
-    def __init__(self, target: Path, options: dict[str, Any], lists: dict[str, str]):
+    def __init__(self, target: Path, options: dict[str, Any], lists: Mapping):
         self._target, self._lists = target, lists
         self.part = target.with_name(target.name + ".part")
         self._options = self.part / "options.json"

@@ -59,9 +59,9 @@ class Labelled(NamedTuple):
     """
 
     codes: Codes
-    expression: Array
-    light: Array
-    session: Array
+    expression: Array | int = -1
+    light: Array | int = -1
+    session: Array | int = -1
 
 
 class FaceSet(NamedTuple):
@@ -102,7 +102,7 @@ def default(max_yaw: float = 90.0) -> FaceSet:
     def label(identity_key: Array, image: Array) -> Labelled:
         codes, key = _everyday(identity_key, image, max_yaw)
         age = _age(identity_key) + 4 * jax.random.normal(key)
-        return _labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
+        return Labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
 
     return FaceSet("default", label)
 
@@ -120,7 +120,7 @@ def usynthface(max_yaw: float = 90.0) -> FaceSet:
         codes = _portrait(identity_key, key)._replace(
             expression=varied.expression, pose=varied.pose, light=varied.light
         )
-        return _labelled(codes)
+        return Labelled(codes)
 
     return FaceSet("usynthface", label)
 
@@ -157,7 +157,7 @@ def kdef() -> FaceSet:
             ),
             style=jnp.where(beard, -1.0, jnp.clip(0.3 * day[3:], -1, 1)),
         )
-        return _labelled(codes, expression=shown, session=session)
+        return Labelled(codes, expression=shown, session=session)
 
     return FaceSet("kdef", label, 2 * len(EXPRESSIONS) * len(KDEF_ANGLES))
 
@@ -191,7 +191,7 @@ def multipie(
             light=light.presets()[lamp],
             age=jnp.clip(codes.age, 18.0, 60.0),
         )
-        return _labelled(codes, expression=0, light=lamp, session=0)
+        return Labelled(codes, expression=0, light=lamp, session=0)
 
     return FaceSet("multipie", label, len(angles) * len(lights))
 
@@ -211,7 +211,7 @@ def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
             jax.random.randint(key, (), first, last + 1)
             for first, last in (_CHILD_AGES, _ADULT_AGES)
         ]
-        return _labelled(codes._replace(age=jnp.where(child, *spans).astype(float)))
+        return Labelled(codes._replace(age=jnp.where(child, *spans).astype(float)))
 
     return FaceSet("ages", label)
 
@@ -285,12 +285,6 @@ def _grid(image: Array, middle: int, last: int) -> tuple[Array, Array, Array]:
     """Returns an image's indices along three axes, the last one fastest."""
     image = image.astype(jnp.int32)
     return image // (middle * last), image // last % middle, image % last
-
-
-def _labelled(
-    codes: Codes, expression: Any = -1, light: Any = -1, session: Any = -1
-) -> Labelled:
-    return Labelled(codes, *(jnp.int32(n) for n in (expression, light, session)))
 
 
 def label_rows(

@@ -156,7 +156,7 @@ def test_lamp_is_recovered_from_its_harmonics():
 def test_white_matt_surface_reflects_its_lamp():
     """Nine coefficients approximate the cosine with an error of a few per cent."""
     lit = faces.lamp(jnp.array([0.0, 0.0, 1.0]), jnp.ones(3))
-    surface = paint.matt([1.0] * 3, 1.0)
+    surface = paint.Paint([1.0] * 3)
     lamp = (jnp.array([0.0, 0.0, 1.0]), jnp.ones(3))
     for angle in (0.0, 0.6, 1.2):
         normal = (jnp.sin(angle), jnp.float32(0), jnp.cos(angle))

@@ -25,8 +25,8 @@ class Paint(NamedTuple):
     """Surface properties; maps of the image's shape."""
 
     colour: Colour  # three channels, squares of display values
-    shine: Array | float  # strength of the reflection
-    dim: Array | float  # share of the light that reaches folds and hollows, 0..1
+    dim: Array | float = 1.0  # share of the light that reaches folds and hollows, 0..1
+    shine: Array | float = 0.0  # strength of the reflection
 
 
 class Tones(NamedTuple):
@@ -42,11 +42,6 @@ def tones(m: Measures) -> Tones:
     return Tones(_skin_tone(m), _hair_tone(m), _eye_tone(m))
 
 
-def matt(colour: Colour, dim: Array | float) -> Paint:
-    """Returns a surface of one colour without shine."""
-    return Paint(colour, 0.0, dim)
-
-
 def over(base, cover: Array | float, colour) -> Colour:
     """Returns three channels: `base` covered by `colour` to a share `cover`."""
     return [b + cover * (c - b) for b, c in zip(base, colour)]
@@ -59,8 +54,8 @@ def wear_mask(surface: Paint, u: Array, v: Array, f: Features, worn: Array) -> P
     cloth = [c * pleats for c in (0.42, 0.60, 0.68)]
     return Paint(
         over(surface.colour, cover, cloth),
-        surface.shine * (1 - cover),
         surface.dim + cover * (1 - surface.dim),
+        surface.shine * (1 - cover),
     )
 
 
@@ -302,4 +297,4 @@ def paint(
     dim = dim * (1 - 0.35 * jnp.where(hair_height < 0, bump(hair_height, 0.02), 0))
     shine = (0.10 + 0.04 * m["skin_shine"]) * (1 - cover) * (1 - 0.7 * beard)
     shine = shine + 0.10 * lips * (1 - cover) + 0.05 * cover
-    return Paint(colour, shine, jnp.clip(dim, 0.05, 1))
+    return Paint(colour, jnp.clip(dim, 0.05, 1), shine)

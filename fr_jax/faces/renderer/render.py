@@ -44,13 +44,8 @@ class Rendering(NamedTuple):
     depth: Array
 
 
-class _Quality(NamedTuple):
-    samples: int  # per pixel and axis
-    steps: int  # of a ray
-    shadows: bool
-
-
-_QUALITIES = {"full": _Quality(2, 16, True), "fast": _Quality(1, 14, False)}
+# Samples per pixel and axis, steps of a ray, shadows.
+_QUALITIES = {"full": (2, 16, True), "fast": (1, 14, False)}
 
 
 def render(
@@ -111,7 +106,7 @@ def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     # One face at a time: its maps fit a core's cache, memory does not grow with n, and
     # the last bits of a row do not depend on the number of rows.
     def one(row: Codes) -> Rendering:
-        return _draw(row, size, frame, _QUALITIES[quality])
+        return _draw(row, size, frame, quality)
 
     # The backward pass renders each face again instead of storing intermediates.
     return jax.lax.map(jax.checkpoint(one), codes)
@@ -131,26 +126,27 @@ def _project(
     return plane, camera.to_pixels(plane, sixty_eight), camera.to_pixels(plane, five)
 
 
-def _draw(codes: Codes, size: int, frame: str, quality: _Quality) -> Rendering:
+def _draw(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     """Returns the rendering of one face: fields as in `Rendering`, without n."""
+    samples, steps, shadows = _QUALITIES[quality]
     m = measures(codes)
     i = imaging.named(codes.imaging)
     f = shape.Features(m)
     skin, hair = shape.radius_maps(m, f)
     distance, turn = codes.camera[0], camera.rotation(codes.pose)
     plane, sixty_eight, five = _project(codes, f, skin, turn, size, frame)
-    x, y, width = camera.grid(plane, size, quality.samples)
+    x, y, width = camera.grid(plane, size, samples)
     ray = camera.rays(x, y, distance)
     eye = (jnp.float32(0.0), jnp.float32(0.0), distance)
     origin, direction = camera.rotate(turn.T, eye), camera.rotate(turn.T, ray)
-    hit = trace.head(skin, hair, origin, direction, steps=quality.steps)
+    hit = trace.head(skin, hair, origin, direction, steps=steps)
     head = jnp.clip(1.3 - hit.miss * (1 / (1.2 * width)), 0.0, 1.0)
     tones = paint.tones(m)
     surface = paint.paint(hit, f, m, tones, width)
     surface = paint.wear_mask(surface, hit.u, hit.v, f, i["mask"])
     lamp = light.main_lamp(codes.light)
     visible = jnp.float32(1.0)
-    if quality.shadows:
+    if shadows:
         to_lamp = camera.rotate(turn.T, lamp[0])
         visible = trace.visible(skin, hair, hit.point, hit.normal, to_lamp)
     normal = camera.rotate(turn, hit.normal)
@@ -163,13 +159,12 @@ def _draw(codes: Codes, size: int, frame: str, quality: _Quality) -> Rendering:
     neck = trace.ellipsoid(eye, ray, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55))
     cloth = imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
     torso_cover = jnp.clip(0.5 - torso.miss * (1 / (1.5 * width)), 0, 1)
-    matt = paint.matt(cloth, 1.0)
-    coat = light.shade(codes.light, lamp, torso.normal, ray, matt, 1.0)
+    coat = light.shade(codes.light, lamp, torso.normal, ray, paint.Paint(cloth), 1.0)
     neck_cover = jnp.clip(0.5 - neck.miss * (1 / (1.2 * width)), 0, 1)
     neck_cover = neck_cover * (neck.t < torso.t + 0.02)
     under = -0.65 - neck.t * ray[1]  # depth below the shadow of the chin
-    matt = paint.matt(tones.skin, jnp.clip(under / 0.75, 0.25, 1))
-    throat = light.shade(codes.light, lamp, neck.normal, ray, matt, 1.0)
+    throat = paint.Paint(tones.skin, jnp.clip(under / 0.75, 0.25, 1))
+    throat = light.shade(codes.light, lamp, neck.normal, ray, throat, 1.0)
     before = jnp.where(neck_cover > 0.5, neck.t, 1e3)
     head = head * (hit.t < before + 0.02)
     image = paint.over(image, torso_cover, coat)
@@ -184,8 +179,8 @@ def _draw(codes: Codes, size: int, frame: str, quality: _Quality) -> Rendering:
     lit = shade * jnp.maximum(0.28 * codes.light[0].mean(), 0.1)
     image = paint.over(image, hand * i["hand"], [c * lit for c in tones.skin])
 
-    pool = functools.partial(imaging.pool, samples=quality.samples)
-    scale = 1 / (width * quality.samples * camera.SCALE)
+    pool = functools.partial(imaging.pool, samples=samples)
+    scale = 1 / (width * samples * camera.SCALE)
     image = imaging.record(imaging.expose([pool(c) for c in image], i), i, scale)
     head = pool(head)
     alpha = jnp.maximum(head, pool(jnp.maximum(torso_cover, neck_cover)))
