@@ -18,7 +18,7 @@ NETWORKS = {  # depth, size, width, features, batch
 }
 QUEUE = 32_768
 LONG_QUEUE, DEVICE_BATCH = 65_536, 128  # the batch of one of the paper's GPUs
-SMALL = {"stage_sizes": (1, 1, 1, 1), "width": 0.125}  # negligible beside the queue
+SMALL = {"stage_sizes": (1, 1, 1, 1), "width": 0.125}  # negligible against the queue
 
 
 def views(rows: int, size: int) -> dict[str, np.ndarray]:

@@ -63,16 +63,16 @@ def run(rounds: int) -> dict[str, float]:
     programs, results = {}, {}
     for quality in ("fast", "full"):
 
-        def draw(codes, quality=quality):
+        def render(codes, quality=quality):
             return faces.render(codes, SIZE, quality=quality).image
 
-        count = operations(jax.make_jaxpr(draw)(one).jaxpr)
+        count = operations(jax.make_jaxpr(render)(one).jaxpr)
         results[f"faces, {quality}: thousand operations a pixel"] = (
             count / SIZE**2 / 1e3
         )
         results[f"faces, {quality}: million operations an image"] = count / 1e6
         start = time.perf_counter()
-        program = jax.jit(draw).lower(codes).compile()
+        program = jax.jit(render).lower(codes).compile()
         results[f"faces, {quality}: compiling, s"] = time.perf_counter() - start
         temporary = program.memory_analysis().temp_size_in_bytes
         results[f"faces, {quality}: MiB beside the pictures"] = temporary / 2**20

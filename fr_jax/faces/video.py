@@ -87,9 +87,10 @@ class Film:
                 f"{together} identities in a shot, {num_identities} in the group; use "
                 f"2 to {num_identities}"
             )
-        if min(size[0] // 4, size[1] // 3) < 40 or size[0] % 2 or size[1] % 2:
+        width, height = size
+        if width < 160 or height < 120 or width % 2 or height % 2:
             raise UserError(
-                f"frames of {size[0]}x{size[1]}; use even sides, at least 160x120"
+                f"frames of {width}x{height}; use even sides, at least 160x120"
             )
         self.size, self._shots, self._frames = size, shots, frames
         self._key = jax.random.key(seed)
@@ -120,9 +121,9 @@ def _frame(key, shot, within, num_identities, together, size, quality):
     cast = (cast + shot) % num_identities
     time = within / RATE
     scene = _scene(keys[1])
-    codes, centre, side = jax.vmap(
-        functools.partial(_actor, key, keys[2], scene, time, together)
-    )(cast, jax.random.permutation(keys[3], together))
+    actor = functools.partial(_actor, key, keys[2], scene, time, together)
+    lanes = jax.random.permutation(keys[3], together)
+    codes, centre, side = jax.vmap(actor)(cast, lanes)
 
     tile = round(_TILE * height / 8) * 8
     rendered = render(codes, tile, "loose", quality)
@@ -142,13 +143,9 @@ def _frame(key, shot, within, num_identities, together, size, quality):
     for rank in range(together):  # from the farthest to the nearest
         person = jnp.argsort(side)[rank]
         layers = jnp.concatenate([tiles[person], _body(tiles[person, -1])])
+        scales = jnp.stack([scale[person]] * 2)
         layers = jax.image.scale_and_translate(
-            layers,
-            (height, width, 5),
-            (0, 1),
-            jnp.stack([scale[person]] * 2),
-            corner[person, ::-1],
-            "linear",
+            layers, (height, width, 5), (0, 1), scales, corner[person, ::-1], "linear"
         )
         cover = layers[..., 3:4]
         image = image + cover * (layers[..., :3] - image)

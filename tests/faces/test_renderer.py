@@ -98,10 +98,10 @@ def test_template_agrees_with_data_pipelines():
 def test_eye_landmarks_are_darker_than_the_cheeks():
     rendered = render_few(plain(6))
     grey = rendered.image.mean(axis=-1)
-    for picture, points in zip(grey, rendered.landmarks5):
+    for image, points in zip(grey, rendered.landmarks5):
         for x, y in points[:2].round().astype(int):
-            pupil = picture[y - 1 : y + 2, x - 1 : x + 2].min()
-            cheek = picture[y + 8 : y + 12, x - 2 : x + 3].mean()
+            pupil = image[y - 1 : y + 2, x - 1 : x + 2].min()
+            cheek = image[y + 8 : y + 12, x - 2 : x + 3].mean()
             assert pupil < 0.75 * cheek
 
 
@@ -120,7 +120,7 @@ def test_yaw_moves_nose_and_eyes_across_the_image():
     pose[:, 0] = [-90.0, -45.0, 0.0, 45.0, 90.0]
     rendered = render_few(copies(plain(1), 5)._replace(pose=pose), "loose")
     nose = rendered.landmarks5[:, 2, 0]
-    assert (np.diff(nose) > 2).all(), "positive yaw turns the nose to the right"
+    assert (np.diff(nose) > 2).all(), "positive yaw moves the nose to the right"
     left, right = (rendered.landmarks68[:, k, 0] for k in (36, 45))
     assert left[0] > right[0] - 8 and (right - left)[2] > 15
     # In profile the background begins in front of the tip of the nose.

@@ -90,7 +90,7 @@ def grid(frame: Frame, size: int, samples: int) -> tuple[Array, Array, Array]:
     return x, y, jax.lax.rsqrt(square) / samples
 
 
-def seen(points: Array, distance: Array) -> Array:
+def project(points: Array, distance: Array) -> Array:
     """Returns the projections [n, 2] of points [n, 3] (y up) to the image plane."""
     scale = distance / (distance - points[:, 2])
     return jnp.stack([points[:, 0] * scale, -points[:, 1] * scale], axis=1)

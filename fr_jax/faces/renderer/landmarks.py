@@ -44,7 +44,7 @@ _LIPS_UPPER = np.array([1] * 7 + [0] * 5 + [1] * 5 + [0] * 3, bool)
 _LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
 
 
-def places(f: Features) -> Array:
+def coordinates(f: Features) -> Array:
     """Returns the map coordinates [68, 2] of the landmarks of one face."""
     jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v - _CHIN)], axis=1)
     brow_u = f.brow_u + _BROW * f.brow_width

@@ -71,7 +71,7 @@ def main_lamp(light: Array) -> tuple[Array, Array]:
 
 
 def shade(
-    light: Array, lamp: tuple, normal, ray, surface: Any, seen: Array | float
+    light: Array, lamp: tuple, normal, ray, surface: Any, visible: Array | float
 ) -> list[Array]:
     """Returns three channels of the light that a surface reflects to the camera.
 
@@ -80,7 +80,7 @@ def shade(
       lamp: of `main_lamp`.
       normal, ray: maps of unit vectors in the camera's frame.
       surface: a `paint.Paint`: colour, shine (of Blinn's highlight) and dim.
-      seen: visible share of the lamp, 0..1.
+      visible: visible share of the lamp, 0..1.
     """
     direction, strength = lamp
     weights = light * _LOBE[:, None]
@@ -89,11 +89,11 @@ def shade(
     half = [k - w for k, w in zip(direction, ray)]
     inverse = jax.lax.rsqrt(sum(h * h for h in half) + 1e-6)
     gloss = jnp.maximum(sum(n * h for n, h in zip(normal, half)) * inverse, 0.0)
-    gloss = jnp.power(gloss + 1e-4, 18.0) * seen * surface.shine
+    gloss = jnp.power(gloss + 1e-4, 18.0) * visible * surface.shine
     channels = []
     for c in range(3):
         diffuse: Array = sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore
-        shadowed = diffuse - strength[c] * facing * (1 - seen)
+        shadowed = diffuse - strength[c] * facing * (1 - visible)
         diffuse = jnp.maximum(jnp.maximum(shadowed, 0.05 * diffuse), 0.01)
         channels.append(surface.colour[c] * diffuse * surface.dim + gloss * strength[c])
     return channels

@@ -113,12 +113,13 @@ def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
 
 
 def _project(
-    codes: Codes, f: shape.Features, skin: Array, turn: Array, size: int, frame: str
+    codes: Codes, f: shape.Features, skin: Array, rotation: Array, size: int, frame: str
 ) -> tuple[camera.Frame, Array, Array]:
     """Returns the frame, then 68 and 5 landmarks in its pixels."""
-    on_head = landmarks.on_skin(skin, landmarks.places(f))
+    on_head = landmarks.on_skin(skin, landmarks.coordinates(f))
     points = on_head, landmarks.five(f, skin, on_head)
-    sixty_eight, five = (camera.seen(p @ turn.T, codes.camera[0]) for p in points)
+    rotated = (head @ rotation.T for head in points)
+    sixty_eight, five = (camera.project(p, codes.camera[0]) for p in rotated)
     if frame == "aligned":
         plane = camera.aligned(five, size)
     else:
@@ -133,12 +134,12 @@ def _draw(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     i = imaging.named(codes.imaging)
     f = shape.Features(m)
     skin, hair = shape.radius_maps(m, f)
-    distance, turn = codes.camera[0], camera.rotation(codes.pose)
-    plane, sixty_eight, five = _project(codes, f, skin, turn, size, frame)
+    distance, rotation = codes.camera[0], camera.rotation(codes.pose)
+    plane, sixty_eight, five = _project(codes, f, skin, rotation, size, frame)
     x, y, width = camera.grid(plane, size, samples)
     ray = camera.rays(x, y, distance)
     eye = (jnp.float32(0.0), jnp.float32(0.0), distance)
-    origin, direction = camera.rotate(turn.T, eye), camera.rotate(turn.T, ray)
+    origin, direction = camera.rotate(rotation.T, eye), camera.rotate(rotation.T, ray)
     hit = trace.head(skin, hair, origin, direction, steps=steps)
     head = jnp.clip(1.3 - hit.miss * (1 / (1.2 * width)), 0.0, 1.0)
     tones = paint.tones(m)
@@ -147,9 +148,9 @@ def _draw(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     lamp = light.main_lamp(codes.light)
     visible = jnp.float32(1.0)
     if shadows:
-        to_lamp = camera.rotate(turn.T, lamp[0])
+        to_lamp = camera.rotate(rotation.T, lamp[0])
         visible = trace.visible(skin, hair, hit.point, hit.normal, to_lamp)
-    normal = camera.rotate(turn, hit.normal)
+    normal = camera.rotate(rotation, hit.normal)
     face = light.shade(codes.light, lamp, normal, ray, surface, visible)
 
     # Background, shoulders and neck, which do not rotate with the head.

@@ -146,11 +146,11 @@ def visible(
     start = tuple(p + 0.03 * n for p, n in zip(point, normal))
 
     def step(_, carry):
-        seen, reach = carry
+        lit, reach = carry
         length, u, v = _project(tuple(s + reach * d for s, d in zip(start, lamp)))
         free = length - bilinear(radius, shape.to_texel(u), shape.to_texel(v))[0]
-        seen = jnp.minimum(seen, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
-        return seen, reach * 1.42 + 0.02
+        lit = jnp.minimum(lit, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
+        return lit, reach * 1.42 + 0.02
 
     return jax.lax.fori_loop(0, 8, step, (jnp.ones_like(point[0]), 0.05))[0]
 
