@@ -42,13 +42,12 @@ def conditions(key, identity, without=COVERS, **fixed):
     return codes._replace(pose=pose, imaging=imaging, **fixed)
 
 
-def render(codes, size=200, frame="loose", quality="full", chunk=50):
-    """Returns uint8 images and the five points, rendered in chunks."""
+def render(codes):
+    """Returns uint8 images [n, 200, 200, 3] and the five points, 50 at a time."""
     images, points = [], []
-    starts = range(0, len(codes.age), chunk)
-    for start in progress_bar(starts, unit=f" x {chunk} faces"):
-        part = jax.tree.map(lambda a: a[start : start + chunk], codes)  # noqa: B023
-        rendered = faces.render(part, size, frame, quality)
+    for start in progress_bar(range(0, len(codes.age), 50), unit=" x 50 faces"):
+        part = jax.tree.map(lambda a: a[start : start + 50], codes)  # noqa: B023
+        rendered = faces.render(part, 200, "loose")
         images.append(np.asarray(rendered.image * 255 + 0.5).astype(np.uint8))
         points.append(np.asarray(rendered.landmarks5))
     return np.concatenate(images), np.concatenate(points)
@@ -146,12 +145,12 @@ def main() -> None:
         print(f"{name:32s} {value:.4f}")
 
 
-def photographs(path: Path, detector, eyes: float = 36.0) -> np.ndarray:
+def photographs(path: Path, detector) -> np.ndarray:
     """Returns the detector's errors on annotated photographs, [n, 5] eye distances.
 
-    Faces have the size of the rendered ones: 200x200 pixels, `eyes` between the eyes.
+    Faces have the size of the rendered ones: 200x200 pixels, 36 between the eyes.
     """
-    errors = []
+    errors, eyes = [], 36.0
     with tarfile.open(path) as archive:
         files = {Path(member.name): member for member in archive}
         for name in sorted(name for name in files if name.suffix == ".pts"):
