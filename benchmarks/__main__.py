@@ -1,10 +1,10 @@
-"""Every figure of speed that this project quotes, as ratios taken in one run.
+"""Speed measurements, as ratios to PyTorch and onnxruntime from one run.
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
         [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
 
-PyTorch is the opponent, and onnxruntime (`pip install '.[bench]'`). Contestants run in
-turn, each in a process of its own; the median ratio of neighbouring runs counts.
+Needs `pip install '.[bench]'`. Implementations run in turn, each in its own process;
+the result is the median ratio of consecutive runs.
 """
 
 import argparse
@@ -36,13 +36,13 @@ def main() -> None:
         "--network",
         default="iresnet18",
         choices=("iresnet18", "iresnet50"),
-        help="of momentum_contrast",
+        help="network of momentum_contrast",
     )
     parser.add_argument("--to", default="runs/benchmarks.json")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"unknown part {unknown.pop()!r}; there are {', '.join(PARTS)}")
-    found: dict[str, float | str] = {
+        parser.error(f"unknown part {unknown.pop()!r}; use {', '.join(PARTS)}")
+    results: dict[str, float | str] = {
         "machine": f"{platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}"
     }
@@ -52,10 +52,10 @@ def main() -> None:
         measured = module.run(arguments.rounds, **options)
         for name, value in measured.items():
             print(f"{name:<56} {value:12,.2f}", flush=True)
-        found |= measured
+        results |= measured
     target = Path(arguments.to)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(found, indent=1))
+    target.write_text(json.dumps(results, indent=1))
     print(f"results: {target}")
 
 

@@ -1,11 +1,13 @@
-"""Times contestants in turn, each in a process of its own, and reports ratios.
+"""Times implementations in turn, each in its own process, and reports ratios.
 
-A shared machine drifts; pairs of neighbouring runs drift together. The ratio of a pair
-is what is quoted, as the median over all rounds.
+The speed of a shared machine drifts, but consecutive runs drift together: the reported
+ratio is the median over all rounds of the ratio of consecutive runs.
 """
 
+import importlib
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from fr_jax.progress import progress_bar
 
 Seconds = Mapping[str, list[float]]
 KEEPING = "_keeping_memory"
-# What `cpu.keep_freed_memory` sets, for an opponent that does not set it.
+# The settings of `cpu.keep_freed_memory`, for an implementation without them.
 _KEEP_FREED_MEMORY = (
     "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:"
     f"glibc.malloc.top_pad=67108864:glibc.malloc.arena_max={cpu.arenas()}"
@@ -26,20 +28,22 @@ AGAINST_PYTORCH = ("ours", "pytorch", f"pytorch{KEEPING}")
 
 
 def contest(
-    module: str, rounds: int, names: Sequence[str] = AGAINST_PYTORCH
+    module: str,
+    rounds: int,
+    names: Sequence[str] = AGAINST_PYTORCH,
+    arguments: Sequence[str] = (),
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each round of each contestant.
+    """Returns the seconds of each round of each implementation.
 
-    Every contestant runs as `python -m benchmarks.MODULE NAME`, which ends in a call of
-    `serve`; `module` may hold arguments of its own. NAME_keeping_memory runs as NAME,
-    in a process that keeps freed memory as ours do.
+    Implementation NAME is the function that `benchmarks.MODULE.NAME(*arguments)`
+    returns. NAME_keeping_memory is NAME in a process that keeps freed memory.
     """
     workers = {}
     for name in names:
         environment = dict(os.environ)
         if name.endswith(KEEPING):
             environment["GLIBC_TUNABLES"] = _KEEP_FREED_MEMORY
-        command = [*f"benchmarks.{module}".split(), name.removesuffix(KEEPING)]
+        command = ["benchmarks.contest", module, name.removesuffix(KEEPING), *arguments]
         workers[name] = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", *command],
             stdin=subprocess.PIPE,
@@ -48,28 +52,28 @@ def contest(
             text=True,
             env=environment,
         )
-        _hear(workers[name], name)  # ready: neighbours do not warm up together
+        _read(workers[name])  # warmed up before the next one starts
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in progress_bar(range(rounds), module.split()[0], leave=False):
+    for _ in progress_bar(range(rounds), module, leave=False):
         for name, worker in workers.items():
             worker.stdin.write("go\n")
             worker.stdin.flush()
-            seconds[name].append(_hear(worker, name))
+            seconds[name].append(_read(worker))
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
     return seconds
 
 
-def _hear(worker, name: str) -> float:
+def _read(worker) -> float:
     line = worker.stdout.readline()
     if not line:
-        raise RuntimeError(f"{name} died; run it alone to see why")
+        raise RuntimeError(f"{shlex.join(worker.args)} failed; run it to see the error")
     return json.loads(line)
 
 
 def serve(run: Callable[[], object]) -> None:
-    """Warms `run` up, then times it once for every line on standard input."""
+    """Runs a function twice, then times one run per line of standard input."""
     run()
     run()
     print(json.dumps(0.0), flush=True)
@@ -79,15 +83,15 @@ def serve(run: Callable[[], object]) -> None:
         print(json.dumps(time.perf_counter() - began), flush=True)
 
 
-def ratio(other: list[float], ours: list[float]) -> float:
-    """How many times faster we were, as the median of neighbouring pairs."""
+def ratio(other: Sequence[float], ours: Sequence[float]) -> float:
+    """Returns our speedup over another: the median ratio of consecutive runs."""
     return statistics.median(a / b for a, b in zip(other, ours))
 
 
 def figures(
     part: str, seconds: Seconds, rows: int, unit: str = "images"
 ) -> dict[str, float]:
-    """Returns rows a second of each contestant, and how many times faster ours is."""
+    """Returns rows per second of each implementation, and our speedup over each."""
     rates = {
         f"{part}/{name}_{unit}_per_second": rows / statistics.median(times)
         for name, times in seconds.items()
@@ -97,3 +101,8 @@ def figures(
         for name, times in seconds.items()
         if name != "ours"
     }
+
+
+if __name__ == "__main__":
+    module, name, *arguments = sys.argv[1:]
+    serve(getattr(importlib.import_module(f"benchmarks.{module}"), name)(*arguments))

@@ -1,9 +1,9 @@
-"""Making, scanning and streaming records of 112x112 JPEGs."""
+"""Building, scanning and streaming records of 112x112 JPEGs."""
 
 import io
+import itertools
 import pickle
 import struct
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -12,41 +12,39 @@ import numpy as np
 
 from benchmarks import contest
 
-PEOPLE, IMAGES, BATCH = 100, 40, 64
+IDENTITIES, IMAGES, BATCH = 100, 40, 64
 
 
 def write_faces(folder: Path) -> None:
-    """Rendered faces, encoded like published sets: JPEG of quality 95.
+    """Writes rendered faces as JPEGs of quality 95, as published sets have it.
 
-    Rotated and noisy copies of a few: no rendering cost, the same decoding cost.
+    Rotated, noisy copies of one image per identity: as slow to decode, fast to render.
     """
     import cv2
 
-    from fr_jax.faces import sets
+    from fr_jax.faces import files, sets
 
-    faces = sets.arrays(sets.default(), num_identities=PEOPLE, images=1)["image"]
+    faces = sets.arrays(sets.default(), num_identities=IDENTITIES, images=1)["image"]
     rng = np.random.default_rng(0)
-    for number in range(PEOPLE * IMAGES):
-        person, turn = divmod(number, IMAGES)
-        matrix = cv2.getRotationMatrix2D((56, 56), turn - IMAGES / 2, 1.0)
-        image = cv2.warpAffine(faces[person], matrix, (112, 112))
+    for identity, copy in itertools.product(range(IDENTITIES), range(IMAGES)):
+        matrix = cv2.getRotationMatrix2D((56, 56), copy - IMAGES / 2, 1.0)
+        image = cv2.warpAffine(faces[identity], matrix, (112, 112))
         image = np.clip(image + rng.normal(0, 4, image.shape), 0, 255)
-        place = folder / f"p{person:03}" / f"{turn}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        bgr = image.astype(np.uint8)[..., ::-1]
-        cv2.imwrite(str(place), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        path = folder / f"p{identity:03}" / f"{copy}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(files.jpeg(image.astype(np.uint8)))
 
 
-def ours(folder: Path):
-    """A run over 20 batches of the record stream."""
+def ours(folder: str):
+    """Returns a function that reads 20 batches of the record stream."""
     from data_pipelines import samplers
     from data_pipelines.record_set import RecordSet
     from data_pipelines.stream import RecordStream
 
-    faces = RecordSet(folder / "records/faces")
+    faces = RecordSet(Path(folder) / "records/faces")
     sampler = samplers.epochs(len(faces), BATCH)
     stream = RecordStream(faces, sampler, {"label": faces.label})
-    steps = iter(range(10**9))
+    steps = itertools.count()
 
     def run():
         for _ in range(20):
@@ -55,22 +53,22 @@ def ours(folder: Path):
     return run
 
 
-def pytorch(folder: Path):
-    """The same by a DataLoader with two workers, as face-recognition code has it."""
+def pytorch(folder: str):
+    """Returns the same for a DataLoader with two workers, as is usual."""
     import torch
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
     class Faces(Dataset):
         def __init__(self):
-            self.places = sorted((folder / "faces").rglob("*.jpg"))
+            self.paths = sorted((Path(folder) / "faces").rglob("*.jpg"))
 
         def __len__(self):
             return 10**9
 
         def __getitem__(self, number):
-            place = self.places[number % len(self.places)]
-            with Image.open(io.BytesIO(place.read_bytes())) as image:
+            path = self.paths[number % len(self.paths)]
+            with Image.open(io.BytesIO(path.read_bytes())) as image:
                 return torch.from_numpy(np.array(image)), number
 
     batches = iter(DataLoader(Faces(), BATCH, num_workers=2, prefetch_factor=4))
@@ -83,10 +81,10 @@ def pytorch(folder: Path):
 
 
 def readers(folder: Path, jpegs: list[bytes]) -> dict[str, float]:
-    """Bytes only: a .bin of 12,000 images, a .rec of 100,000 records."""
+    """Returns the rates of reading, not decoding, 12,000 images and 100,000 records."""
     from data_pipelines.readers import recordio, verification_bin
 
-    images = [jpegs[number % len(jpegs)] for number in range(12_000)]
+    images = list(itertools.islice(itertools.cycle(jpegs), 12_000))
     (folder / "set.bin").write_bytes(pickle.dumps((images, [True] * 6000), 4))
     began = time.perf_counter()
     verification_bin.read(folder / "set.bin")
@@ -109,19 +107,15 @@ def run(rounds: int) -> dict[str, float]:
     from data_pipelines.builders import faces as builder
     from data_pipelines.readers.image_folder import ImageFolder
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         write_faces(folder / "faces")
         began = time.perf_counter()
         builder.build(ImageFolder(folder / "faces"), folder / "records", "faces")
-        converted = PEOPLE * IMAGES / (time.perf_counter() - began)
+        converted = IDENTITIES * IMAGES / (time.perf_counter() - began)
         names = ["ours", "pytorch"]
-        seconds = contest.contest(f"data {folder}", 3 * rounds, names)
+        seconds = contest.contest("data", 3 * rounds, names, [temporary])
         jpegs = [p.read_bytes() for p in sorted((folder / "faces").rglob("*.jpg"))]
-        found = readers(folder, jpegs)
-    found["data/converted_images_per_second"] = converted
-    return found | contest.figures("data/stream", seconds, 20 * BATCH)
-
-
-if __name__ == "__main__":
-    contest.serve({"ours": ours, "pytorch": pytorch}[sys.argv[2]](Path(sys.argv[1])))
+        rates = readers(folder, jpegs)
+    rates["data/converted_images_per_second"] = converted
+    return rates | contest.figures("data/stream", seconds, 20 * BATCH)

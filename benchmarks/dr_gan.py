@@ -1,30 +1,20 @@
-"""DR-GAN at half its width, 64 pixels: a step of each network, against PyTorch's.
+"""DR-GAN of half width on 64 pixels: one step of each network, against PyTorch.
 
 The same networks, losses and Adam, 1:1, batches of 32 single images, float32.
 """
 
-import sys
-
-import numpy as np
-
 from benchmarks import contest
+from benchmarks.training_step import random_batch, stepping
 
 IDENTITIES, POSES, SIDE, BATCH, NOISE, WIDTH = 1000, 7, 64, 32, 16, 0.5
 
 
 def batch():
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8),
-        "label": rng.integers(0, IDENTITIES, BATCH).astype(np.int32),
-        "pose": rng.integers(0, POSES, BATCH).astype(np.int32),
-        "seed": np.arange(BATCH, dtype=np.uint32),
-    }
+    return random_batch(BATCH, SIDE, label=IDENTITIES, pose=POSES)
 
 
 def ours():
-    """One step of each network."""
-    from benchmarks.training_step import stepping
+    """Returns a function: one step of each network."""
     from fr_jax.systems import dr_gan
     from fr_jax.systems.dr_gan.targets import Targets
 
@@ -48,7 +38,3 @@ def pytorch():
 
 def run(rounds: int) -> dict[str, float]:
     return contest.figures("dr_gan", contest.contest("dr_gan", rounds), 2 * BATCH)
-
-
-if __name__ == "__main__":
-    contest.serve((ours if sys.argv[1] == "ours" else pytorch)())

@@ -1,17 +1,15 @@
 """Embedding a set with IResNet-50: `Embedder.embed` against PyTorch inference."""
 
-import sys
-
 import numpy as np
 
 from benchmarks import contest
+from benchmarks.training_step import random_batch
 
 IMAGES, BATCH = 64, 8
 
 
 def faces() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (IMAGES, 112, 112, 3), np.uint8)
+    return random_batch(IMAGES, 112)["image"]
 
 
 def ours():
@@ -41,14 +39,11 @@ def ours():
     return lambda: embedder.embed(images)
 
 
+def pytorch():
+    from benchmarks import torch_iresnet
+
+    return torch_iresnet.embed(faces(), BATCH)
+
+
 def run(rounds: int) -> dict[str, float]:
     return contest.figures("embedding", contest.contest("embedding", rounds), IMAGES)
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "ours":
-        contest.serve(ours())
-    else:
-        from benchmarks import torch_iresnet
-
-        contest.serve(torch_iresnet.embed(faces(), BATCH))

@@ -1,14 +1,13 @@
-"""A published network imported here, against PyTorch and onnxruntime running it.
+"""An imported published network, against PyTorch and onnxruntime.
 
-The weights are those of foamliu's MobileFaceNet, as a state dict and as the ONNX file
-of its authors, in `weights/` of the folder FR_JAX_TEST_DATA (or ../shared/data). One
-image is 0.468 GFLOP, 93 % of it in 1x1 convolutions, so what a matrix product reaches
-on the machine bounds what any of them can. From uint8 images to unit embeddings, two
-threads; the ONNX file takes one image at a time, the others eight.
+The weights are foamliu's MobileFaceNet, as a state dict and as its authors' ONNX file,
+in `weights/` of the folder FR_JAX_TEST_DATA (or ../shared/data). An image takes 0.468
+GFLOP, 93 % of it in 1x1 convolutions, so the speed of a matrix product is an upper
+bound. From uint8 images to unit embeddings on two threads; the ONNX file takes one
+image at a time, the others eight.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,20 +50,20 @@ def onnxruntime():
     session = onnxruntime.InferenceSession(
         WEIGHTS / "MobileFaceNet.onnx", options, providers=["CPUExecutionProvider"]
     )
-    (wants,) = session.get_inputs()
+    (argument,) = session.get_inputs()
     images = faces()
 
     def run():
         scaled = ((images.astype(np.float32) - 127.5) / 128).transpose(0, 3, 1, 2)
-        found = [session.run(None, {wants.name: image[None]})[0] for image in scaled]
-        found = np.concatenate(found)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        rows = [session.run(None, {argument.name: image[None]})[0] for image in scaled]
+        rows = np.concatenate(rows)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     return run
 
 
 def product():
-    """A matrix product of as many operations as all images take."""
+    """Returns a function: a matrix product with the operations of all images."""
     import jax
     import jax.numpy as jnp
 
@@ -89,7 +88,3 @@ def run(rounds: int) -> dict[str, float]:
         "imported/bound_images_per_second": bound,
         "imported/product_gflop_per_second": bound * GFLOP,
     }
-
-
-if __name__ == "__main__":
-    contest.serve(globals()[sys.argv[1]]())

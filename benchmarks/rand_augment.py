@@ -1,11 +1,10 @@
-"""USynthFace's RandAugment at 112x112: host, device, and Pillow as one would write it.
+"""USynthFace's RandAugment at 112x112: on the host, on the device, and in Pillow.
 
-One process each; the host's and Pillow's take one image after the other.
+One process each; host and Pillow process one image at a time.
 """
 
 import itertools
 import random
-import sys
 
 import numpy as np
 
@@ -15,7 +14,7 @@ IMAGES, SIZE, OPERATIONS, MAGNITUDE = 256, 112, 4, 16
 
 
 def faces() -> np.ndarray:
-    """Smooth, with noise: histograms as full as those of photographs."""
+    """Returns smooth, noisy images with histograms as full as those of photographs."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     waves = np.sin(rng.uniform(2, 9, (IMAGES, 1, 1, 3)) * (x + y)[None, ..., None])
@@ -24,7 +23,7 @@ def faces() -> np.ndarray:
 
 
 def pillow():
-    """The specification line by line, on Pillow images."""
+    """Returns a function that follows the specification with Pillow."""
     from PIL import Image, ImageEnhance, ImageOps
 
     def affine(image, *matrix):
@@ -80,8 +79,8 @@ def host():
     return lambda: [rand_augment.augment(image, rng, **options) for image in images]
 
 
-def device():
-    """64 images at once, new random numbers every time."""
+def ours():
+    """Returns a function for the device: 64 images at once, new random numbers."""
     import jax
     import jax.numpy as jnp
 
@@ -109,7 +108,3 @@ def device():
 def run(rounds: int) -> dict[str, float]:
     seconds = contest.contest("rand_augment", rounds, ["pillow", "host", "ours"])
     return contest.figures("rand_augment", seconds, IMAGES)
-
-
-if __name__ == "__main__":
-    contest.serve({"pillow": pillow, "host": host, "ours": device}[sys.argv[1]]())

@@ -1,4 +1,4 @@
-"""Rendered faces a second, their operations, compile time and memory."""
+"""Rendered faces per second, their operations, compilation time and memory."""
 
 import math
 import statistics
@@ -16,10 +16,10 @@ _ROWS = 64
 
 
 def operations(jaxpr: Jaxpr) -> float:
-    """Returns the floating-point operations of a program, one for each number it makes.
+    """Returns the floating-point operations of a program, one per result.
 
-    Matrix products count two for each product; loops count as often as they run.
-    Comparisons, choices, look-ups and moves count nothing.
+    A matrix product counts two per multiplication, a loop its number of iterations.
+    Comparisons, selections, gathers and copies are not counted.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -30,19 +30,19 @@ def operations(jaxpr: Jaxpr) -> float:
             if isinstance(part, (ClosedJaxpr, Jaxpr))
         ]
         if inner:
-            times = equation.params.get("length", 1)
-            total += times * sum(operations(part) for part in inner)
+            iterations = equation.params.get("length", 1)
+            total += iterations * sum(operations(part) for part in inner)
             continue
-        made = equation.outvars[0].aval
-        if not jnp.issubdtype(getattr(made, "dtype", jnp.int32), jnp.floating):
+        result = equation.outvars[0].aval
+        if not jnp.issubdtype(getattr(result, "dtype", jnp.int32), jnp.floating):
             continue
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             first = equation.invars[0].aval.shape
             depth = math.prod(first[axis] for axis in contracted)
-            total += 2 * depth * made.size
+            total += 2 * depth * result.size
         elif equation.primitive.name in _ARITHMETIC:
-            total += made.size
+            total += result.size
         elif equation.primitive.name.startswith("reduce_"):
             source = equation.invars[0]
             total += 0 if isinstance(source, Literal) else source.aval.size
@@ -60,20 +60,22 @@ def run(rounds: int) -> dict[str, float]:
     cpu.keep_freed_memory()
     codes = faces.sample_codes(jax.random.key(0), _ROWS)
     one = jax.tree.map(lambda field: field[:1], codes)
-    programs, found = {}, {}
+    programs, results = {}, {}
     for quality in ("fast", "full"):
 
-        def draw(codes, quality=quality):
+        def render(codes, quality=quality):
             return faces.render(codes, SIZE, quality=quality).image
 
-        count = operations(jax.make_jaxpr(draw)(one).jaxpr)
-        found[f"faces, {quality}: thousand operations a pixel"] = count / SIZE**2 / 1e3
-        found[f"faces, {quality}: million operations an image"] = count / 1e6
+        count = operations(jax.make_jaxpr(render)(one).jaxpr)
+        results[f"faces, {quality}: thousand operations a pixel"] = (
+            count / SIZE**2 / 1e3
+        )
+        results[f"faces, {quality}: million operations an image"] = count / 1e6
         start = time.perf_counter()
-        program = jax.jit(draw).lower(codes).compile()
-        found[f"faces, {quality}: compiling, s"] = time.perf_counter() - start
-        beside = program.memory_analysis().temp_size_in_bytes
-        found[f"faces, {quality}: MiB beside the pictures"] = beside / 2**20
+        program = jax.jit(render).lower(codes).compile()
+        results[f"faces, {quality}: compiling, s"] = time.perf_counter() - start
+        temporary = program.memory_analysis().temp_size_in_bytes
+        results[f"faces, {quality}: MiB beside the pictures"] = temporary / 2**20
         programs[quality] = program
         jax.block_until_ready(program(codes))
     speeds: dict[str, list[float]] = {quality: [] for quality in programs}
@@ -83,7 +85,7 @@ def run(rounds: int) -> dict[str, float]:
             jax.block_until_ready(program(codes))
             speeds[quality].append(_ROWS / (time.perf_counter() - start))
     for quality, values in speeds.items():
-        speed = found[f"faces, {quality}: images/s"] = statistics.median(values)
-        millions = found[f"faces, {quality}: million operations an image"]
-        found[f"faces, {quality}: GFLOP/s"] = millions * speed / 1e3
-    return found
+        speed = results[f"faces, {quality}: images/s"] = statistics.median(values)
+        millions = results[f"faces, {quality}: million operations an image"]
+        results[f"faces, {quality}: GFLOP/s"] = millions * speed / 1e3
+    return results

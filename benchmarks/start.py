@@ -1,4 +1,4 @@
-"""What stands before the first step: imports, and compiling IR-50's and IR-100's."""
+"""Seconds before the first step: imports, and compilation of IR-50 and IR-100."""
 
 import json
 import subprocess
@@ -20,18 +20,18 @@ def seconds(*command: str) -> float:
 
 
 def run(rounds: int) -> dict[str, float]:
-    found = {}
+    results = {}
     for module in ("fr_jax", "fr_jax.training.loop", _SYSTEM):
         times = [seconds("-c", _IMPORT.format(module)) for _ in range(rounds)]
-        found[f"start/import_{module}_seconds"] = float(np.median(times))
+        results[f"start/import_{module}_seconds"] = float(np.median(times))
     for backbone in ("iresnet50", "iresnet100"):
-        found[f"start/compile_{backbone}_seconds"] = seconds(
+        results[f"start/compile_{backbone}_seconds"] = seconds(
             "-W", "ignore", "-m", "benchmarks.start", backbone
         )
-    return found
+    return results
 
 
 if __name__ == "__main__":
     from benchmarks import training_step
 
-    print(json.dumps(training_step.ours(sys.argv[1])[1]))
+    print(json.dumps(training_step.compiled(sys.argv[1])[1]))

@@ -1,9 +1,8 @@
-"""DR-GAN in PyTorch, as `fr_jax.models.dr_gan` describes it; benchmarks need it alone.
+"""PyTorch's side of the benchmark: the DR-GAN of `fr_jax.models.dr_gan`.
 
-Channels last, which is PyTorch's faster layout on a CPU.
+Channels last, PyTorch's faster layout on a CPU.
 """
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -58,14 +57,15 @@ class Generator(nn.Module):
         return self.decoder(seed.contiguous(memory_format=torch.channels_last))
 
 
-def both_steps(
-    batch: dict[str, np.ndarray],
-    num_identities: int,
-    poses: int,
-    noise: int,
-    width: float,
-):
-    """Returns a function that trains the discriminator, then the generator, once."""
+def both_steps(batch, num_identities, poses, noise, width):
+    """Returns a function that trains the discriminator, then the generator, once.
+
+    Args:
+      batch: `image` uint8 [B, S, S, 3], `label` and `pose` [B].
+      num_identities, poses: numbers of classes.
+      noise: length of the noise code.
+      width: factor of the numbers of channels.
+    """
     torch.manual_seed(0)
     pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
     images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
@@ -78,12 +78,17 @@ def both_steps(
     for net in (generator, discriminator):
         net.to(memory_format=torch.channels_last)
         optimizers[net] = torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999))
-    entropy, binary = functional.cross_entropy, _realness
 
-    def made():
+    def rotate():
         target = torch.randint(poses, (len(images),))
         code = functional.one_hot(target, poses).float()
         return generator(images, code, 2 * torch.rand(len(images), noise) - 1), target
+
+    def classified(logits, target):
+        """Returns the loss of logits as real images of the identities in a pose."""
+        entropy = functional.cross_entropy(logits[:, :num_identities], identity)
+        entropy = entropy + functional.cross_entropy(logits[:, -poses:], target)
+        return entropy + _realness(logits[:, num_identities], 1.0)
 
     def update(net, loss):
         optimizers[net].zero_grad()
@@ -92,23 +97,13 @@ def both_steps(
 
     def both():
         with torch.no_grad():
-            fake, _ = made()
+            fake, _ = rotate()
         real, of_fake = discriminator(images), discriminator(fake)
-        update(
-            discriminator,
-            entropy(real[:, :num_identities], identity)
-            + entropy(real[:, num_identities + 1 :], pose)
-            + binary(real[:, num_identities], 1.0)
-            + binary(of_fake[:, num_identities], 0.0),
-        )
+        of_fake = _realness(of_fake[:, num_identities], 0.0)
+        update(discriminator, classified(real, pose) + of_fake)
         discriminator.requires_grad_(False)
-        fake, target = made()
-        logits = discriminator(fake)
-        loss = (
-            entropy(logits[:, :num_identities], identity)
-            + entropy(logits[:, num_identities + 1 :], target)
-            + binary(logits[:, num_identities], 1.0)
-        )
+        fake, target = rotate()
+        loss = classified(discriminator(fake), target)
         update(generator, loss)
         discriminator.requires_grad_(True)
         return loss.item()

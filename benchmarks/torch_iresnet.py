@@ -1,4 +1,4 @@
-"""The opponent: IResNet-50 and ArcFace written plainly in PyTorch, channels last."""
+"""PyTorch's side of the benchmark: IResNet-50 and ArcFace, channels last."""
 
 import math
 
@@ -74,7 +74,7 @@ class ArcFace(nn.Module):
 
 
 def images_of(batch):
-    """uint8 NHWC -> scaled NCHW in channels-last memory."""
+    """Returns scaled NCHW images in channels-last memory, from uint8 NHWC."""
     return torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 

@@ -1,4 +1,4 @@
-"""The opponent: MobileNet-V2 style MobileFaceNet, plainly in PyTorch, channels last."""
+"""PyTorch's side of the benchmark: MobileFaceNet of MobileNet-V2 style."""
 
 from collections import OrderedDict
 
@@ -76,10 +76,10 @@ def embed(state, images, batch_size: int):
 
     @torch.inference_mode()
     def run():
-        found = []
+        rows = []
         for batch in images.reshape(-1, batch_size, *images.shape[1:]):
             scaled = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
-            found.append(functional.normalize(model((scaled - 127.5) / 128)))
-        return torch.cat(found).numpy()
+            rows.append(functional.normalize(model((scaled - 127.5) / 128)))
+        return torch.cat(rows).numpy()
 
     return run

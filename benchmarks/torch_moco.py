@@ -1,4 +1,4 @@
-"""The opponent: a step of momentum contrast written plainly in PyTorch.
+"""PyTorch's side of the benchmark: a step of momentum contrast.
 
 Boutros et al. (FG 2023), after He et al. (CVPR 2020): keys shuffled, averaged encoder,
 ring queue, margin on the positive. One device, so BatchNorm sees the whole batch.
@@ -6,7 +6,6 @@ ring queue, margin on the positive. One device, so BatchNorm sees the whole batc
 
 import copy
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -39,26 +38,22 @@ class MomentumContrast(nn.Module):
     def forward(self, images, positives, momentum=0.999, margin=0.1, temperature=0.07):
         queries = functional.normalize(self.query(images))
         keys = self.keys_of(positives, momentum)
-        own = (queries * keys).sum(dim=1, keepdim=True) - margin
-        others = queries @ self.queue.clone().T
-        logits = torch.cat([own, others], dim=1) / temperature
+        positive = (queries * keys).sum(dim=1, keepdim=True) - margin
+        negatives = queries @ self.queue.clone().T
+        logits = torch.cat([positive, negatives], dim=1) / temperature
         first = torch.zeros(len(logits), dtype=torch.long)
         loss = functional.cross_entropy(logits, first)
         self.enqueue(keys)
         return loss
 
 
-def training_step(
-    image: np.ndarray,
-    positive: np.ndarray,
-    depth: int,
-    width: float,
-    features: int,
-    queue_size: int,
-):
+def training_step(image, positive, depth, width, features, queue_size):
     """Returns a function that trains once on a batch and returns the loss.
 
-    `queue_size` is a multiple of the batch.
+    Args:
+      image, positive: uint8 [B, S, S, 3].
+      depth, width, features: of the IResNet.
+      queue_size: a multiple of B.
     """
     torch.manual_seed(0)
     backbone = IResNet(depth, image.shape[1], width, features)

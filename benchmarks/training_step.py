@@ -1,6 +1,4 @@
-"""IR-50 + ArcFace, 10,572 classes, float32: a training step against PyTorch's."""
-
-import sys
+"""IR-50 + ArcFace, 10,572 classes, float32: a training step against PyTorch."""
 
 import numpy as np
 
@@ -9,29 +7,24 @@ from benchmarks import contest
 CLASSES, BATCH = 10_572, 16
 
 
-def batch():
+def random_batch(rows: int, size: int, **classes: int) -> dict[str, np.ndarray]:
+    """Returns random images [rows, size, size, 3], and labels below `classes`."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, 112, 112, 3), np.uint8)
-    return images, rng.integers(0, CLASSES, BATCH).astype(np.int32)
-
-
-class OneBatch:
-    """A stream that gives the same batch at every step."""
-
-    def __init__(self, arrays):
-        self.batch_size, self._arrays = len(arrays["image"]), arrays
-
-    def batch_at(self, step: int):
-        return self._arrays
+    images = rng.integers(0, 256, (rows, size, size, 3), np.uint8)
+    return {"image": images} | {
+        name: rng.integers(0, count, rows).astype(np.int32)
+        for name, count in classes.items()
+    }
 
 
 def stepping(system, arrays, steps: int = 1):
-    """Steps as the loop runs them, guard included; and the seconds of compiling one."""
+    """Returns a function that runs the loop's steps, and the seconds of compilation."""
     from fr_jax.backend import cpu, sharding
+    from fr_jax.training.streams import ArrayStream
     from fr_jax.training.update import Guard, Update
 
     cpu.keep_freed_memory()
-    stream = OneBatch(arrays)
+    stream = ArrayStream(arrays, len(arrays["image"]))
     update = Update(system, stream, sharding.make_mesh(), 0, {}, Guard())
     loop = update.initial()
     seconds = update.compile(loop)
@@ -46,27 +39,26 @@ def stepping(system, arrays, steps: int = 1):
     return step, seconds
 
 
-def ours(backbone: str = "iresnet50"):
-    """The step as the loop runs it, and the seconds it took to make."""
+def compiled(backbone: str):
+    """Returns the step of a backbone, and the seconds of its compilation."""
     from fr_jax.systems import inter_prototype
 
     optimizer = {"learning_rate": 0.01, "schedule": "constant"}
     system = inter_prototype.make(CLASSES, backbone=backbone, optimizer=optimizer)
-    images, labels = batch()
-    seeds = labels.astype(np.uint32)
-    return stepping(system, {"image": images, "label": labels, "seed": seeds})
+    return stepping(system, random_batch(BATCH, 112, label=CLASSES))
+
+
+def ours():
+    return compiled("iresnet50")[0]
+
+
+def pytorch():
+    from benchmarks import torch_iresnet
+
+    batch = random_batch(BATCH, 112, label=CLASSES)
+    return torch_iresnet.training_step(batch["image"], batch["label"], CLASSES)
 
 
 def run(rounds: int) -> dict[str, float]:
-    return contest.figures(
-        "training_step", contest.contest("training_step", rounds), BATCH
-    )
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "ours":
-        contest.serve(ours()[0])
-    else:
-        from benchmarks import torch_iresnet
-
-        contest.serve(torch_iresnet.training_step(*batch(), CLASSES))
+    seconds = contest.contest("training_step", rounds)
+    return contest.figures("training_step", seconds, BATCH)

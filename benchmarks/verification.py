@@ -1,6 +1,6 @@
-"""Accuracy and TAR@FAR of 6,000 pairs: ours against the protocol's plain loops."""
+"""Accuracy and TAR@FAR of 6,000 pairs: vectorised against plain loops."""
 
-import time
+from timeit import timeit
 
 import numpy as np
 
@@ -24,16 +24,11 @@ def run(rounds: int) -> dict[str, float]:
         rates = verification.fold_tar_at_far(distances, same, folds)
         return accuracy.accuracies, accuracy.thresholds, rates.tar, rates.far
 
-    def timed(function) -> float:
-        began = time.perf_counter()
-        function()
-        return time.perf_counter() - began
-
     for slow, fast in zip(plain(), ours(), strict=True):
         np.testing.assert_array_equal(slow, fast)  # to the last digit
-    pairs = [(timed(plain), timed(ours)) for _ in range(rounds)]
-    slow, fast = zip(*pairs)
+    seconds = [[timeit(f, number=1) for f in (plain, ours)] for _ in range(rounds)]
+    slow, fast = zip(*seconds)
     return {
         "verification/milliseconds": 1000 * float(np.median(fast)),
-        "verification/times_plain_loops": contest.ratio(list(slow), list(fast)),
+        "verification/times_plain_loops": contest.ratio(slow, fast),
     }

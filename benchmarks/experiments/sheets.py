@@ -1,4 +1,4 @@
-"""The README's figures of rendered faces.
+"""Renders the README's figures of faces.
 
 python -m benchmarks.experiments.sheets --to docs
 """
@@ -20,14 +20,14 @@ _IDENTITY = 1  # of the second sheet
 
 
 def identities(rows: int) -> np.ndarray:
-    """Returns images [rows * _COLUMNS, S, S, 3] of as many identities."""
+    """Returns images [rows * _COLUMNS, S, S, 3], one of each identity."""
     numbers = np.arange(rows * _COLUMNS)
     rendered = sets.render_set(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
-    return np.concatenate([some.image for some in rendered])
+    return np.concatenate([part.image for part in rendered])
 
 
 def one_identity(number: int) -> np.ndarray:
-    """Returns one identity in other poses, expressions, lights and ages, a row each."""
+    """Returns one identity; rows of poses, expressions, lights and ages."""
     plain = sets.label(sets.kdef(), 0, [number], [2]).codes
     codes = jax.tree.map(lambda row: jnp.repeat(row, _COLUMNS, axis=0), plain)
     yaw = jnp.linspace(-90, 90, _COLUMNS)

@@ -6,7 +6,7 @@ Example:
 
 import argparse
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,8 +42,8 @@ class Plan(NamedTuple):
     face_set: sets.FaceSet
     identities: np.ndarray
     images: np.ndarray
-    ages: np.ndarray | None
-    lists: dict[str, str]
+    ages: np.ndarray | None = None
+    lists: Mapping[str, str] = {}
 
     def file(self, row: int, seed: int) -> str:
         """Returns the file of a row, named as in LFW or, with ages, as in AgeDB."""
@@ -125,14 +125,14 @@ def _check(arguments: argparse.Namespace) -> None:
                 f"{arguments.set}"
             )
     part, shards = arguments.shard
-    if arguments.set in _WHOLE and (shards > 1 or arguments.format != "folder"):
+    if arguments.set in _ONE_FOLDER and (shards > 1 or arguments.format != "folder"):
         raise UserError(f"--set {arguments.set} is one folder: no shards, no records")
     if arguments.name and arguments.format != "records":
         raise UserError("--name needs --format records; a folder is named by --to")
     if not 0 <= part < shards <= (arguments.identities or shards):
         raise UserError(
             f"--shard {part}/{shards} of {arguments.identities} identities: shards "
-            "count from 0, and each needs an identity"
+            "count from 0, and each needs at least one identity"
         )
     if arguments.identities is None and arguments.set != "video":
         raise UserError("give the number of identities: --identities N")
@@ -146,7 +146,7 @@ def _check_target(arguments: argparse.Namespace) -> None:
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
     elif "://" not in arguments.to:
-        # TFDS writes every record twice, first to buckets.
+        # TFDS writes every record twice, first to temporary buckets.
         face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
 
 
@@ -272,7 +272,7 @@ def _faces(
 
 
 def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
-    """Writes TFRecords; an interrupted run starts again from the first image."""
+    """Writes TFRecords; an interrupted run restarts from the first image."""
     from data_pipelines.builders import faces  # loads TensorFlow
 
     part, shards = arguments.shard
@@ -315,11 +315,9 @@ def _video(arguments: argparse.Namespace) -> None:
         frames=arguments.shot_frames,
         together=arguments.together,
         size=arguments.frame_size,
+        quality=arguments.quality,
     )
-    identities = arguments.identities or _GROUP
-    film = video.Film(
-        arguments.seed, num_identities=identities, quality=arguments.quality, **options
-    )
+    film = video.Film(arguments.seed, **options)
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
@@ -327,7 +325,7 @@ def _video(arguments: argparse.Namespace) -> None:
     face_files.check_bytes(target, size)
     with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
-            target, bar, film.size, video.RATE, arguments.size, arguments.seed
+            target, bar, film.size, arguments.size, arguments.seed
         )
     print(
         f"{len(film):,} frames, {tracks} tracks of {identities} identities with "

@@ -1,12 +1,11 @@
-"""Training batches straight from codes: rendered on the device, never stored.
+"""Training batches rendered from codes on the device, never stored.
 
     make_batch = batches.make(sets.default(), 10_000, 256, size=112)
     stream = GeneratedStream(make_batch, 256, seed=0)
 
-No image occurs twice. Use this where rendering keeps up with training, as on an
-accelerator. Where it does not, as on a CPU, render once: `sets.arrays` into an
-`ArrayStream` if the set fits into memory, else `fr-jax faces render --format records`
-and a record stream.
+No image occurs twice. For accelerators, where rendering keeps up with training. On a
+CPU render once: `sets.arrays` into an `ArrayStream` if the set fits into memory, else
+`fr-jax faces render --format records` and a record stream.
 """
 
 from collections.abc import Callable
@@ -35,7 +34,7 @@ def make(
 ) -> Callable[[Array], dict[str, Array]]:
     """Returns a pure function: key -> image uint8 [B, S, S, 3], label int32 [B].
 
-    The same numbers on any number of devices; each renders its own rows.
+    The result does not depend on the number of devices; each renders its rows.
 
     Args:
       num_identities: numbered from 0; `seed` selects them.
@@ -43,12 +42,11 @@ def make(
         each; 0 samples the identity of every row independently.
 
     Raises:
-      UserError: for a batch that cannot be divided so, or not into the mesh's shards.
+      UserError: for a batch that is not divisible by K or by the mesh's shards.
     """
     each = images_per_identity
-    render = _renderer(
-        face_set, num_identities, batch_size, each, seed, size, quality, mesh
-    )
+    _check(num_identities, batch_size, each)
+    render = _renderer(face_set, batch_size, seed, size, quality, mesh)
 
     def make_batch(key: Array) -> dict[str, Array]:
         key_identities, key_images = jax.random.split(key)
@@ -81,16 +79,16 @@ def make_posed(
     """Returns a pure function: key -> image uint8 [B, S, S, 3], label, pose, light [B].
 
     B / n distinct identities of `sets.multipie` with n images each. Poses and lights
-    are numbers in `angles` and `lights`. `paired` adds target_image, target_pose and
-    target_light: the identity in a pose at random, in the light of the image.
+    are indices into `angles` and `lights`. `paired` adds target_image, target_pose and
+    target_light: the same identity in a random pose and in the light of the image.
 
     Raises:
-      UserError: for a batch that cannot be divided so, or not into the mesh's shards.
+      UserError: for a batch that is not divisible by n or by the mesh's shards.
     """
-    each, face_set = images_per_identity, sets.multipie(angles, lights)
-    render = _renderer(
-        face_set, num_identities, batch_size, each, seed, size, quality, mesh
-    )
+    each = images_per_identity
+    _check(num_identities, batch_size, each)
+    face_set = sets.multipie(angles, lights)
+    render = _renderer(face_set, batch_size, seed, size, quality, mesh)
 
     def make_batch(key: Array) -> dict[str, Array]:
         key_identities, key_pose, key_light, key_target = jax.random.split(key, 4)
@@ -108,27 +106,31 @@ def make_posed(
     return make_batch
 
 
-def _renderer(face_set, num_identities, batch_size, each, seed, size, quality, mesh):
-    """Returns (labels, numbers of images) -> images; UserError as `make` raises it."""
-    mesh = mesh or sharding.make_mesh()
-    sharding.local_rows(mesh, batch_size)
+def _check(num_identities: int, batch_size: int, each: int) -> None:
+    """Raises UserError unless a batch can have `each` images of distinct identities."""
     distinct, rest = divmod(batch_size, each) if each else (1, 0)
     if rest or each < 0 or not 1 <= distinct <= num_identities:
         raise UserError(
-            f"a batch of {batch_size} with {each} images of each identity out of "
-            f"{num_identities}; use a multiple of {each}, of at most so many identities"
+            f"a batch of {batch_size} with {each} images per identity, "
+            f"{num_identities} identities; use a multiple of {each}, at most "
+            f"{each * num_identities}"
         )
+
+
+def _renderer(face_set, batch_size, seed, size, quality, mesh):
+    """Returns a function: (labels, image numbers) -> images; UserError as in `make`."""
+    mesh = mesh or sharding.make_mesh()
+    sharding.local_rows(mesh, batch_size)
 
     def render(label: Array, image: Array) -> Array:
         rows = label.astype(jnp.uint32), image
-        known = sets.label_rows(face_set, jax.random.key(seed), *rows)
-        options = {"mesh": mesh, "size": size, "quality": quality}
-        return sets.render_rows(known.codes, **options)[0]
+        codes = sets.label_rows(face_set, jax.random.key(seed), *rows).codes
+        return sets.render_rows(codes, mesh=mesh, size=size, quality=quality)[0]
 
     return render
 
 
 def _distinct(key: Array, num_identities: int, batch_size: int, each: int) -> Array:
-    """Labels of batch_size / each distinct identities, each repeated."""
+    """Returns batch_size / each distinct labels, each repeated."""
     label = jax.random.permutation(key, num_identities)[: batch_size // each]
     return jnp.repeat(label, each)

@@ -1,11 +1,10 @@
-"""What rendered faces are written to: labelled folders, videos with their tracks."""
+"""Files of rendered faces: labelled folders, videos with their tracks."""
 
 import csv
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
@@ -16,11 +15,11 @@ from fr_jax.faces import sets, video
 from fr_jax.faces.renderer import codes as named
 
 _QUALITY = 95
-_BYTES_A_PIXEL = 0.75  # of a JPEG of that quality, on the safe side
-_PLACES = ("x", "y", "w", "h")
+_BYTES_PER_PIXEL = 0.75  # upper estimate for a JPEG of this quality
+_BOX = ("x", "y", "w", "h")
 _FIVE = ("lx", "ly", "rx", "ry", "nx", "ny", "mlx", "mly", "mrx", "mry")
 _SIXTY_EIGHT = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
-_TRACK = ("track", "frame", "shot", *_PLACES, *_FIVE, "score", "file")
+_TRACK = ("track", "frame", "shot", *_BOX, *_FIVE, "score", "file")
 _LABELS = (
     *("file", "identity", "age", "yaw", "pitch", "roll"),
     *("expression", "light", "session"),
@@ -34,9 +33,8 @@ _CODES = (
     *(f"style.{name}" for name in named.STYLE),
     *(f"imaging.{name}" for name in named.IMAGING),
 )
-# Smallest visible share of a head that counts as a face.
-_SEEN = 0.35
-# Zhang et al., ECCV 2016: context of 16 of 227 pixels a side, then 2.2 times as much.
+_MIN_VISIBLE = 0.35  # smallest visible share of a head that counts as a face
+# Zhang et al., ECCV 2016: 16 of 227 pixels of context on each side, enlarged 2.2 times.
 _CROP = 227 / (227 - 2 * 16) * 2.2
 
 
@@ -47,7 +45,7 @@ def jpeg(image: np.ndarray) -> bytes:
 
 
 def check_free(target: Path) -> None:
-    """Raises UserError where something is at the target, or it is not on a disk."""
+    """Raises UserError if the target exists or is not on a local disk."""
     if "://" in str(target) or ":/" in str(target):
         raise UserError(
             f"--to {target}: folders go to a local disk; use --format records there"
@@ -57,15 +55,16 @@ def check_free(target: Path) -> None:
 
 
 def check_space(target: Path, images: int, size: int, *, row: int) -> None:
-    """Raises UserError where images of `size` pixels will not fit beside the target.
+    """Raises UserError if images of `size` pixels do not fit on the target's disk.
 
-    `row` is what each takes besides its JPEG, in bytes.
+    Args:
+      row: bytes per image in addition to its JPEG.
     """
-    check_bytes(target, int(images * (_BYTES_A_PIXEL * size * size + 600 + row)))
+    check_bytes(target, int(images * (_BYTES_PER_PIXEL * size * size + 600 + row)))
 
 
 def check_bytes(target: Path, needed: int) -> None:
-    """Raises UserError where so many bytes are not free on the target's disk."""
+    """Raises UserError if fewer than `needed` bytes are free on the target's disk."""
     place = next(p for p in (target, *target.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(place).free
     if needed > free:
@@ -76,64 +75,59 @@ def check_bytes(target: Path, needed: int) -> None:
 
 
 class LabelledFolder:
-    """<identity>/<image>.jpg and labels.csv, renamed into place when complete.
+    """Writer of <identity>/<image>.jpg and labels.csv, a context manager.
 
-    Until then they are in TARGET.part; a new start with the same options continues
-    after the last complete row.
+    The files are in TARGET.part until they are complete. With the same options writing
+    resumes after the last complete row.
 
     Attributes:
-      done: number of rows written before.
+      done: number of rows written by an earlier run.
     """
 
-    def __init__(self, target: Path, options: dict[str, Any], lists: dict[str, str]):
+    def __init__(self, target: Path, options: dict[str, Any], lists: Mapping):
         self._target, self._lists = target, lists
         self.part = target.with_name(target.name + ".part")
         self._options = self.part / "options.json"
         self.done = 0
-        wanted = json.dumps(options)
+        settings = json.dumps(options)
         table = self.part / "labels.csv"
-        if self._options.is_file() and self._options.read_text() == wanted:
+        if self._options.is_file() and self._options.read_text() == settings:
             whole, newline, _ = table.read_bytes().rpartition(b"\n")
             table.write_bytes(whole + newline)
-            self.done = max(whole.count(b"\n"), 0)
+            self.done = whole.count(b"\n")
         else:
             shutil.rmtree(self.part, ignore_errors=True)
             self.part.mkdir(parents=True)
-            header = (*_LABELS, *_PLACES, *_FIVE, *_SIXTY_EIGHT, *_CODES)
+            header = (*_LABELS, *_BOX, *_FIVE, *_SIXTY_EIGHT, *_CODES)
             table.write_text(",".join(header) + "\n")
-            self._options.write_text(wanted)
+            self._options.write_text(settings)
         self._file = table.open("a", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
 
     def add(self, face: Any, codes: named.Codes) -> None:
         """Writes an image, then its row."""
-        place = self.part / face.source
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(face.image)
-        known = (face.age, face.yaw, face.pitch, face.roll)
-        points = np.concatenate([face.landmarks5.ravel(), face.landmarks68.ravel()])
-        numbers = [
-            *(codes.identity, codes.expression, codes.camera),
-            *(codes.light.ravel(), codes.style, codes.imaging),
-        ]
+        path = self.part / face.source
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(face.image)
+        points = (*face.box, *face.landmarks5.ravel(), *face.landmarks68.ravel())
+        numbers = (
+            *(*codes.identity, *codes.expression, *codes.camera),
+            *(*codes.light.ravel(), *codes.style, *codes.imaging),
+        )
         self._rows.writerow(
             [
-                *(face.source, face.identity, *_short(known)),
+                *(face.source, face.identity),
+                *_format(".6g", (face.age, face.yaw, face.pitch, face.roll)),
                 *(face.expression, face.light, face.session),
-                *(f"{number:.2f}" for number in (*face.box, *points)),
-                *_short(np.concatenate(numbers)),
+                *_format(".2f", points),
+                *_format(".6g", numbers),
             ]
         )
 
     def __enter__(self) -> "LabelledFolder":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self._file.close()
         if kind is None:
             for name, text in self._lists.items():
@@ -142,64 +136,61 @@ class LabelledFolder:
             self.part.rename(self._target)
 
 
-def _short(numbers: Iterable[float]) -> list[str]:
-    return [f"{number:.6g}" for number in numbers]
+def _format(spec: str, numbers: Iterable[float]) -> list[str]:
+    return [format(number, spec) for number in numbers]
 
 
 def write_video(
     target: Path,
     frames: Iterable[video.Frame],
     size: tuple[int, int],
-    rate: float,
     crop: int,
     seed: int,
 ) -> tuple[int, int]:
     """Writes a video and its ground truth; returns the numbers of tracks and of faces.
 
-    group.mp4; group_tracks.csv, a row a face, `score` being the visible share of
+    group.mp4; group_tracks.csv, one row per face, whose `score` is the visible share of
     the head; t<track>/<frame>.jpg, squares of `crop` pixels around each face.
     """
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    clip = cv2.VideoWriter(
-        str(part / "group.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), rate, size
-    )
+    codec = cv2.VideoWriter.fourcc(*"mp4v")
+    clip = cv2.VideoWriter(str(part / "group.mp4"), codec, video.RATE, size)
     if not clip.isOpened():
         raise UserError(f"OpenCV {cv2.__version__} cannot write {part / 'group.mp4'}")
     tracks: dict[tuple[int, int], int] = {}
-    faces = 0
+    num_faces = 0
     with (part / "group_tracks.csv").open("w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow([*_TRACK, "identity", "yaw", "pitch", "roll", *_SIXTY_EIGHT])
         for number, frame in enumerate(frames):
             clip.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
-            boxes = sets.face_boxes(frame.landmarks68)
-            for who in np.flatnonzero(frame.visible >= _SEEN):
-                identity = int(frame.identities[who])
-                track = tracks.setdefault((frame.shot, identity), len(tracks))
+            heads = zip(*frame[2:], sets.face_boxes(frame.landmarks68))
+            for identity, five, sixty_eight, pose, visible, box in heads:
+                if visible < _MIN_VISIBLE:
+                    continue
+                track = tracks.setdefault((frame.shot, int(identity)), len(tracks))
                 name = f"t{track:03}/{number:04}.jpg"
                 (part / name).parent.mkdir(exist_ok=True)
-                (part / name).write_bytes(jpeg(_square(frame.image, boxes[who], crop)))
-                places = (*boxes[who], *frame.landmarks5[who].ravel())
+                (part / name).write_bytes(jpeg(_square(frame.image, box, crop)))
                 rows.writerow(
                     [
                         *(track, number, frame.shot),
-                        *(f"{place:.1f}" for place in places),
-                        *(f"{frame.visible[who]:.2f}", name),
-                        sets.identity_name(seed, sets.FIRST_UNSEEN + identity),
-                        *(f"{angle:.1f}" for angle in frame.pose[who]),
-                        *(f"{place:.1f}" for place in frame.landmarks68[who].ravel()),
+                        *_format(".1f", (*box, *five.ravel())),
+                        *(f"{visible:.2f}", name),
+                        sets.identity_name(seed, sets.FIRST_UNSEEN + int(identity)),
+                        *_format(".1f", (*pose, *sixty_eight.ravel())),
                     ]
                 )
-                faces += 1
+                num_faces += 1
     clip.release()
     part.rename(target)
-    return len(tracks), faces
+    return len(tracks), num_faces
 
 
 def _square(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """Returns face and hair: a square around a box, cut at the edge of the frame."""
+    """Returns face and hair: a square around a box, cropped at the frame's edges."""
     half = _CROP / 2 * max(box[2], box[3])
     centre = box[:2] + box[2:] / 2
     height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""Verification pairs of unseen rendered identities, in ten folds that share none.
+"""Verification pairs of unseen rendered identities in ten disjoint folds.
 
 numbered = pairs.number(0, num_identities=100, images=3)
 first = sets.FIRST_UNSEEN
@@ -36,14 +36,14 @@ class Numbered(NamedTuple):
 
 
 def number(seed: int, num_identities: int, images: int) -> Numbered:
-    """Returns all genuine pairs, and as many impostor pairs within each fold.
+    """Returns all genuine pairs, and equally many impostor pairs in each fold.
 
-    No impostor pair occurs twice; two identities form a second impostor pair only when
-    all couples of the fold have one.
+    No impostor pair occurs twice; two identities form a second impostor pair only after
+    all couples of the fold have formed one.
 
     Raises:
-      UserError: if the identities are no multiple of ten or fewer than two a fold, or
-        have fewer than two images.
+      UserError: if the number of identities is not a multiple of ten, at least twenty,
+        or that of images is below two.
     """
     each = num_identities // FOLDS
     if num_identities % FOLDS or each < 2:
@@ -52,7 +52,7 @@ def number(seed: int, num_identities: int, images: int) -> Numbered:
             f"of {FOLDS}, at least {2 * FOLDS}"
         )
     if images < 2:
-        raise UserError(f"{images} images of each identity; a pair takes at least 2")
+        raise UserError(f"{images} images per identity; a pair needs at least 2")
     rng = np.random.default_rng(seed)
     two = np.array(list(itertools.combinations(range(images), 2)))
     pairs = []
@@ -60,16 +60,14 @@ def number(seed: int, num_identities: int, images: int) -> Numbered:
         first_images = np.arange(fold * each, (fold + 1) * each) * images
         genuine = (first_images[:, None, None] + two).reshape(-1, 2)
         couples = np.array(list(itertools.combinations(first_images, 2)))
-        # All couples of identities once, in random order, then again with other images:
-        # a couple's n-th pair is the n-th of a random order of its image pairs.
+        # Rounds over all couples of identities in random order; in round n a couple has
+        # the n-th image pair of its own random order.
         rounds = -(-len(genuine) // len(couples))
-        choices = np.stack(
-            [rng.permutation(images**2)[:rounds] for _ in couples], axis=1
-        )
-        order = [rng.permutation(len(couples)) for _ in range(rounds)]
+        choices = np.array([rng.permutation(images**2)[:rounds] for _ in couples])
+        orders = [rng.permutation(len(couples)) for _ in range(rounds)]
         impostor = [
-            couples[o] + np.stack(np.divmod(c[o], images), axis=1)
-            for o, c in zip(order, choices)
+            couples[order] + np.stack(np.divmod(choices[order, n], images), axis=1)
+            for n, order in enumerate(orders)
         ]
         pairs += [genuine, np.concatenate(impostor)[: len(genuine)]]
     same = np.concatenate([np.full(len(p), i % 2 == 0) for i, p in enumerate(pairs)])

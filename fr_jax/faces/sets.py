@@ -1,17 +1,17 @@
 """Labelled sets of rendered faces: pure functions of (seed, identity, image).
 
 An identity is a number below 2**31. Identity 12 of seed 0 is the same in every set,
-shard and process; its image 5 in one set is always the same image. Nothing is stored
-and nothing has an order, so a set of millions takes no memory, and shards without
-common numbers have no common identities.
+shard and process; its image 5 in one set is always the same image. Nothing is stored,
+so a set of millions takes no memory, and shards with disjoint numbers have disjoint
+identities.
 
     faces = sets.arrays(sets.default(), num_identities=40, images=12, size=64)
     stream = ArrayStream(faces, 32)
 
-The sets follow those on which the five systems were published:
+The sets follow the training data of the five published systems:
 
-    default     fresh codes in every image, age within a few years
-    usynthface  DiscoFaceGAN as USynthFace samples it: one identity code, fresh
+    default     new codes in every image, age within a few years
+    usynthface  DiscoFaceGAN as sampled by USynthFace: one identity code, new
                 expression, pose and light (Boutros et al., FG 2023)
     kdef        7 expressions x 5 angles x 2 sessions (Lundqvist, Flykt, Ohman 1998)
     multipie    13 poses x 20 lights (Gross et al. 2010; DR-GAN's use of it)
@@ -30,7 +30,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from fr_jax.backend import cpu
 from fr_jax.errors import UserError
-from fr_jax.faces.renderer import light
+from fr_jax.faces.renderer import imaging, light
 from fr_jax.faces.renderer.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
 from fr_jax.faces.renderer.render import render
 from fr_jax.faces.renderer.sample import sample_codes, sample_identities
@@ -38,8 +38,8 @@ from fr_jax.progress import progress_bar
 
 Array = jax.Array
 
-# Evaluation sets number their identities from here, training sets of the same seed from
-# 0: the evaluated identities are unseen.
+# First identity of evaluation sets. Training sets of the same seed begin at 0, so
+# evaluated identities are unseen.
 FIRST_UNSEEN = 1 << 30
 CHUNK = 32  # faces rendered at a time by each device
 KDEF_ANGLES = (-90, -45, 0, 45, 90)
@@ -52,16 +52,16 @@ class Labelled(NamedTuple):
     """Codes and labels; -1 for a label that the set does not define.
 
     Attributes:
-      codes: age and pose are labels too.
-      expression: number in `EXPRESSIONS`.
-      light: number in `light.presets()`.
-      session: 0, 1: the day.
+      codes: with age and pose, which are labels as well.
+      expression: index into `EXPRESSIONS`.
+      light: index into `light.presets()`.
+      session: day of the image, 0 or 1.
     """
 
     codes: Codes
-    expression: Array
-    light: Array
-    session: Array
+    expression: Array | int = -1
+    light: Array | int = -1
+    session: Array | int = -1
 
 
 class FaceSet(NamedTuple):
@@ -70,7 +70,7 @@ class FaceSet(NamedTuple):
     Attributes:
       name: of the set.
       label: (key of an identity, image number) -> Labelled of one face; pure.
-      images: images of every identity; 0 for any number.
+      images: images per identity; 0 for any number.
     """
 
     name: str
@@ -79,7 +79,7 @@ class FaceSet(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """Faces with their labels, NumPy arrays of n rows.
+    """Images of n faces with their labels, NumPy arrays.
 
     `image` is uint8 RGB [n, S, S, 3]; landmarks are (x, y) in pixels.
     """
@@ -97,45 +97,45 @@ def identity_name(seed: int, number: int) -> str:
 
 @functools.cache
 def default(max_yaw: float = 90.0) -> FaceSet:
-    """Photograph-like faces; ages within a few years of the identity's own."""
+    """Returns the set of photograph-like faces, ages within a few years."""
 
     def label(identity_key: Array, image: Array) -> Labelled:
         codes, key = _everyday(identity_key, image, max_yaw)
         age = _age(identity_key) + 4 * jax.random.normal(key)
-        return _labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
+        return Labelled(codes._replace(age=jnp.clip(age, 3.0, 88.0)))
 
     return FaceSet("default", label)
 
 
 @functools.cache
 def usynthface(max_yaw: float = 90.0) -> FaceSet:
-    """Fresh expression, pose and light in clean images; the rest is the identity's.
+    """Returns the set of clean images: only expression, pose and light vary.
 
-    DiscoFaceGAN's noise code, and with it much of the background, is constant for an
-    identity. Here background and clothes are fresh, so that they do not reveal it.
+    DiscoFaceGAN's noise code, which determines much of the background, is constant for
+    an identity. Here background and clothes vary, so that they do not reveal it.
     """
 
     def label(identity_key: Array, image: Array) -> Labelled:
-        fresh, key = _everyday(identity_key, image, max_yaw)
+        varied, key = _everyday(identity_key, image, max_yaw)
         codes = _portrait(identity_key, key)._replace(
-            expression=fresh.expression, pose=fresh.pose, light=fresh.light
+            expression=varied.expression, pose=varied.pose, light=varied.light
         )
-        return _labelled(codes)
+        return Labelled(codes)
 
     return FaceSet("usynthface", label)
 
 
 @functools.cache
 def kdef() -> FaceSet:
-    """7 expressions x 5 angles x 2 sessions; image = (session, expression, angle).
+    """Returns the set of 7 expressions x 5 angles x 2 sessions, the angle first.
 
     As in KDEF: ages 20 to 30, no glasses or beards, grey shirts, a plain wall, soft
     light from the front. A session changes style, light and strength of expression.
     """
 
     def label(identity_key: Array, image: Array) -> Labelled:
-        session, what, angle = _grid(image, len(EXPRESSIONS), len(KDEF_ANGLES))
-        made = jnp.stack([expression(name) for name in EXPRESSIONS])[what]
+        session, shown, angle = _grid(image, len(EXPRESSIONS), len(KDEF_ANGLES))
+        moved = jnp.stack([expression(name) for name in EXPRESSIONS])[shown]
         yaw = jnp.array(KDEF_ANGLES, jnp.float32)[angle]
         key = jax.random.fold_in(jax.random.fold_in(identity_key, 5), session)
         day = jax.random.normal(key, (3 + len(STYLE),))
@@ -144,20 +144,20 @@ def kdef() -> FaceSet:
         lamps = light.lamp(towards, jnp.full((2, 3), 0.3))
         bright = light.ambient(jnp.full(3, 0.45)) + lamps.sum(axis=0)
         beard = jnp.array([name == "beard" for name in STYLE])
-        wall = {"back_hue": 0.6, "back_light": 0.75, "back_busy": 0.0}
-        shirt = {"cloth_hue": 0.6, "cloth_light": 0.4}
+        studio = {"back_hue": 0.6, "back_light": 0.75, "back_busy": 0.0}
+        studio |= {"cloth_hue": 0.6, "cloth_light": 0.4}
         key = jax.random.fold_in(jax.random.fold_in(identity_key, 3), image)
-        still = jax.random.normal(key, (2,))  # degrees: no pose is exact
-        codes = _portrait(identity_key, key, **wall, **shirt)._replace(
-            expression=made * jnp.clip(0.95 + 0.08 * day[1], 0.8, 1.1),
-            pose=jnp.concatenate([yaw[None], still]),
+        tilt = jax.random.normal(key, (2,))  # pitch and roll in degrees
+        codes = _portrait(identity_key, key, **studio)._replace(
+            expression=moved * jnp.clip(0.95 + 0.08 * day[1], 0.8, 1.1),
+            pose=jnp.concatenate([yaw[None], tilt]),
             light=bright * jnp.clip(1 + 0.08 * day[2], 0.8, 1.2),
             age=jax.random.uniform(
                 jax.random.fold_in(identity_key, 1), (), None, 20.0, 30.0
             ),
             style=jnp.where(beard, -1.0, jnp.clip(0.3 * day[3:], -1, 1)),
         )
-        return _labelled(codes, expression=what, session=session)
+        return Labelled(codes, expression=shown, session=session)
 
     return FaceSet("kdef", label, 2 * len(EXPRESSIONS) * len(KDEF_ANGLES))
 
@@ -167,11 +167,11 @@ def multipie(
     angles: tuple[float, ...] = MULTIPIE_ANGLES,
     lights: tuple[int, ...] = tuple(range(_LIGHTS)),
 ) -> FaceSet:
-    """Poses x lights of a neutral face; image = (pose, light).
+    """Returns the set of poses x lights of a neutral face, the light first.
 
     Args:
-      angles: yaws in degrees; 13 of them, as Multi-PIE has them.
-      lights: numbers in `light.presets()`; all twenty.
+      angles: yaws in degrees; by default the 13 of Multi-PIE.
+      lights: indices into `light.presets()`; by default all twenty.
 
     Raises:
       UserError: for an unknown light.
@@ -181,9 +181,9 @@ def multipie(
             raise UserError(f"light {number}: there are {_LIGHTS}, 0 to {_LIGHTS - 1}")
 
     def label(identity_key: Array, image: Array) -> Labelled:
-        _, pose, place = _grid(image, len(angles), len(lights))
+        _, pose, lamp = _grid(image, len(angles), len(lights))
         yaw = jnp.array(angles, jnp.float32)[pose]
-        lamp = jnp.array(lights, jnp.int32)[place]
+        lamp = jnp.array(lights, jnp.int32)[lamp]
         room = {"back_hue": 0.5, "back_light": 0.5, "back_busy": 0.3}
         codes = _portrait(identity_key, jax.random.fold_in(identity_key, 6), **room)
         codes = codes._replace(
@@ -191,17 +191,17 @@ def multipie(
             light=light.presets()[lamp],
             age=jnp.clip(codes.age, 18.0, 60.0),
         )
-        return _labelled(codes, expression=0, light=lamp, session=0)
+        return Labelled(codes, expression=0, light=lamp, session=0)
 
     return FaceSet("multipie", label, len(angles) * len(lights))
 
 
 @functools.cache
 def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
-    """Images of adults of 18 to 75 years, and of the same identities at 1 to 12.
+    """Returns the set of adults, 18 to 75 years old, and child images of 1 to 12 years.
 
     Args:
-      child_share: share of identities with child images: every second one of theirs.
+      child_share: share of identities with child images: every second image of each.
     """
 
     def label(identity_key: Array, image: Array) -> Labelled:
@@ -211,7 +211,7 @@ def ages(child_share: float = 1.0, max_yaw: float = 90.0) -> FaceSet:
             jax.random.randint(key, (), first, last + 1)
             for first, last in (_CHILD_AGES, _ADULT_AGES)
         ]
-        return _labelled(codes._replace(age=jnp.where(child, *spans).astype(float)))
+        return Labelled(codes._replace(age=jnp.where(child, *spans).astype(float)))
 
     return FaceSet("ages", label)
 
@@ -246,7 +246,7 @@ def _owns_child_images(identity_key: Array, share: float) -> Array:
 
 
 def _everyday(identity_key: Array, image: Array, max_yaw: float) -> tuple[Codes, Array]:
-    """Returns photograph-like codes of an identity's image, and a key."""
+    """Returns photograph-like codes of an image, and a key for further sampling."""
     key = jax.random.fold_in(jax.random.fold_in(identity_key, 3), image)
     identity = _identity(identity_key)[None]
     sampled = sample_codes(jax.random.fold_in(key, 0), 1, identity=identity)
@@ -261,10 +261,10 @@ def _everyday(identity_key: Array, image: Array, max_yaw: float) -> tuple[Codes,
 def _portrait(identity_key: Array, key: Array, **given: float) -> Codes:
     """Returns codes of a neutral frontal portrait, sharp and evenly lit.
 
-    Identity, age, style and distance are the identity's; background and clothes are
+    Age, style and distance depend on the identity alone; background and clothes are
     sampled from `key` unless `given`.
     """
-    sampled = dict(zip(IMAGING, jax.random.uniform(key, (len(IMAGING),))))
+    sampled = imaging.named(jax.random.uniform(key, (len(IMAGING),)))
     shown = ("back_hue", "back_light", "back_busy", "cloth_hue", "cloth_light", "grain")
     plain = {"blur": 0.2, "resolution": 1.0, "contrast": 1.0, "saturation": 1.0}
     values = {name: sampled[name] for name in shown} | plain | given
@@ -287,12 +287,6 @@ def _grid(image: Array, middle: int, last: int) -> tuple[Array, Array, Array]:
     return image // (middle * last), image // last % middle, image % last
 
 
-def _labelled(
-    codes: Codes, expression: Any = -1, light: Any = -1, session: Any = -1
-) -> Labelled:
-    return Labelled(codes, *(jnp.int32(n) for n in (expression, light, session)))
-
-
 def label_rows(
     face_set: FaceSet, seed_key: Array, identities: Array, images: Array
 ) -> Labelled:
@@ -310,16 +304,15 @@ def label(face_set: FaceSet, seed: int, identities: Any, images: Any) -> Labelle
     Args:
       identities, images: [n], numbers of identity and image, 0 .. 2**31 - 1.
     """
-    identities, images = (
-        np.asarray(numbers, np.uint32) for numbers in (identities, images)
+    numbers = np.stack([identities, images]).astype(np.uint32)
+    return jax.tree.map(
+        np.asarray, _labeller()(face_set, jax.random.key(seed), *numbers)
     )
-    known = _labeller()(face_set, jax.random.key(seed), identities, images)
-    return jax.tree.map(np.asarray, known)
 
 
 @functools.cache
 def _labeller() -> Callable[..., Labelled]:
-    # Sampling hundreds of random numbers takes long to compile and no time to run.
+    # Sampling hundreds of random numbers compiles slowly and runs fast.
     options = cpu.quick_compilation()
     return jax.jit(label_rows, static_argnums=0, compiler_options=options)
 
@@ -335,8 +328,8 @@ def render_rows(
 ) -> tuple[Array, Array, Array]:
     """Returns images uint8 [n, S, S, 3], five and 68 landmarks of n codes.
 
-    Every device along the mesh's axis 'data' renders its own rows one by one: a row
-    depends neither on other rows nor on the number of devices.
+    Every device along the mesh's axis 'data' renders its rows one by one: a row depends
+    neither on other rows nor on the number of devices.
     """
 
     def local(codes):
@@ -366,7 +359,7 @@ def render_set(
 
     Args:
       identities, images: [n], numbers of identity and image, 0 .. 2**31 - 1.
-      size, frame, quality: as `render` takes them.
+      size, frame, quality: see `render`.
     """
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
@@ -377,10 +370,10 @@ def render_set(
 
     def started() -> Iterator[tuple[tuple, int]]:
         for start in range(0, numbers.shape[1], chunk):
-            some = numbers[:, start : start + chunk]
-            padded = np.pad(some, ((0, 0), (0, chunk - some.shape[1])), mode="edge")
-            known = _labeller()(face_set, seed_key, *padded)
-            yield (*render_rows(known.codes, **options), known), some.shape[1]
+            part = numbers[:, start : start + chunk]
+            padded = np.pad(part, ((0, 0), (0, chunk - part.shape[1])), mode="edge")
+            labelled = _labeller()(face_set, seed_key, *padded)
+            yield (*render_rows(labelled.codes, **options), labelled), part.shape[1]
 
     for rendered, rows in one_ahead(started()):
         yield Rendered(*jax.tree.map(lambda field: np.asarray(field)[:rows], rendered))  # noqa: B023
@@ -395,7 +388,7 @@ def one_ahead(started: Iterable[Any]) -> Iterator[Any]:
 def face_boxes(landmarks68: np.ndarray) -> np.ndarray:
     """Returns boxes [n, 4] (x, y, width, height) around 68 landmarks [n, 68, 2].
 
-    From the chin to a quarter of the height above the brows, as detectors do.
+    From the chin to a quarter of the height above the brows, similar to detectors.
     """
     low, high = landmarks68.min(axis=1), landmarks68.max(axis=1)
     low = low - (high - low) * (0.0, 0.25)
@@ -420,50 +413,42 @@ def arrays(
 
     Args:
       num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
-      images: images of each identity; the set's own number if it has one.
+      images: images per identity; 0 for the set's fixed number.
       progress: label of a progress bar; '' shows none.
 
     Raises:
-      UserError: for no identities or no images, or another number than the set's.
+      UserError: for no identities, no images, or a number other than the set's.
     """
     label, image = rows(face_set, num_identities, images)
-    rendered = render_set(
-        face_set, seed, first + label, image, size=size, quality=quality
-    )
-    rendered = list(with_progress(rendered, len(label), progress))
+    numbers, parts = (first + label, image), []
+    options = {"total": len(label), "label": progress, "disable": not progress}
+    with progress_bar(**options, leave=False) as bar:
+        for part in render_set(face_set, seed, *numbers, size=size, quality=quality):
+            bar.update(len(part.image))
+            parts.append(part)
     return {
-        "image": np.concatenate([some.image for some in rendered]),
+        "image": np.concatenate([part.image for part in parts]),
         "label": label,
-        "age": np.concatenate([some.labelled.codes.age for some in rendered]),
+        "age": np.concatenate([part.labelled.codes.age for part in parts]),
     }
-
-
-def with_progress(
-    rendered: Iterable[Rendered], count: int, label: str
-) -> Iterator[Rendered]:
-    """Yields the chunks, with a progress bar over `count` images if labelled."""
-    with progress_bar(total=count, label=label, disable=not label, leave=False) as bar:
-        for some in rendered:
-            bar.update(len(some.image))
-            yield some
 
 
 def rows(
     face_set: FaceSet, num_identities: int, images: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the identity's index, int32 [N], and the image number of every row.
+    """Returns the index of the identity and the image number of every row, int32 [N].
 
-    Raises UserError as `arrays` does.
+    Raises:
+      UserError: as `arrays`.
     """
     if num_identities < 1:
         raise UserError(f"a set of {num_identities} identities; at least 1 is needed")
     if face_set.images and images not in (0, face_set.images):
         raise UserError(
-            f"{face_set.name} has {face_set.images} images of every identity, "
-            f"not {images}"
+            f"{face_set.name} has {face_set.images} images per identity, not {images}"
         )
     count = face_set.images or images
     if count < 1:
-        raise UserError(f"{images} images of each identity; at least 1 is needed")
+        raise UserError(f"{images} images per identity; at least 1 is needed")
     label = np.repeat(np.arange(num_identities, dtype=np.int32), count)
     return label, np.tile(np.arange(count, dtype=np.int32), num_identities)

@@ -1,14 +1,16 @@
-"""A rendered video of a group, with ground truth: several identities in every shot.
+"""A rendered video of several identities in every shot, with ground truth.
 
 Training data of self-augmentation (Lee et al., ICRA 2020, on the music videos of Zhang
 et al., ECCV 2016): heads move, rotate and occlude each other; hair, clothes, glasses
-and light change from shot to shot, identities do not.
+and light change between shots.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import einops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +28,8 @@ from fr_jax.faces.renderer.sample import (
 
 Array = jax.Array
 
-RATE = 25.0  # frames a second
-_TILE = 0.5  # side of a rendered head before scaling, in frame heights
+RATE = 25.0  # frames per second
+_TILE = 0.5  # side of the image of a head before scaling, in frame heights
 _BODY = 1.5  # length of a body below its tile, in tiles
 _NECK = 0.17  # half the width of a neck, in tiles
 
@@ -41,7 +43,7 @@ class Frame(NamedTuple):
       identities: [P] numbers within the group, from 0.
       landmarks5, landmarks68: [P, 5, 2] and [P, 68, 2], (x, y) in pixels.
       pose: [P, 3] yaw, pitch, roll in degrees.
-      visible: [P] visible share of each head: in the frame and not occluded.
+      visible: [P] share of each head that is in the frame and not occluded.
     """
 
     image: np.ndarray
@@ -57,14 +59,14 @@ class Film:
     """The frames of a video, rendered on iteration.
 
     Args:
-      num_identities: size of the group: `sets.FIRST_UNSEEN` + 0 .. of the seed.
-      frames: frames of each shot, 25 a second.
-      together: identities in every shot; any `num_identities` shots show all of them.
+      num_identities: size of the group, numbered from `sets.FIRST_UNSEEN`.
+      frames: frames per shot, 25 per second.
+      together: identities per shot; any `num_identities` shots show all of them.
       size: width and height of a frame in pixels.
 
     Raises:
-      UserError: for no frames, more identities in a shot than in the group, or frames
-        smaller than 160x120 or of odd sides.
+      UserError: for no frames, more identities in a shot than in the group, and frames
+        smaller than 160x120 or with odd sides.
     """
 
     def __init__(
@@ -79,33 +81,28 @@ class Film:
         quality: str = "full",
     ):
         if min(shots, frames) < 1:
-            raise UserError(f"{shots} shots of {frames} frames: at least 1 of 1")
+            raise UserError(f"{shots} shots of {frames} frames; use at least 1 and 1")
         if not 2 <= together <= num_identities:
             raise UserError(
-                f"{together} identities in a shot, {num_identities} in the group: use "
-                "at least 2, at most all"
+                f"{together} identities in a shot, {num_identities} in the group; use "
+                f"2 to {num_identities}"
             )
-        if min(size[0] // 4, size[1] // 3) < 40 or size[0] % 2 or size[1] % 2:
+        width, height = size
+        if width < 160 or height < 120 or width % 2 or height % 2:
             raise UserError(
-                f"frames of {size[0]}x{size[1]}: use even sides from 160x120 on"
+                f"frames of {width}x{height}; use even sides, at least 160x120"
             )
-        self._frames, self.size = shots * frames, size
-        self._key, self._each = jax.random.key(seed), frames
-        self._draw = functools.partial(
-            _frame,
-            num_identities=num_identities,
-            together=together,
-            size=size,
-            quality=quality,
-        )
+        self.size, self._shots, self._frames = size, shots, frames
+        self._key = jax.random.key(seed)
+        self._static = num_identities, together, size, quality
 
     def __len__(self) -> int:
-        return self._frames
+        return self._shots * self._frames
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames; the next one is rendered while the caller uses one."""
-        places = (divmod(number, self._each) for number in range(self._frames))
-        started = ((shot, self._draw(self._key, shot, at)) for shot, at in places)
+        numbers = itertools.product(range(self._shots), range(self._frames))
+        started = ((n[0], _frame(self._key, *n, *self._static)) for n in numbers)
         for shot, rendered in sets.one_ahead(started):
             image, *truth = (np.asarray(part) for part in rendered)
             yield Frame(image, shot, *truth)
@@ -114,9 +111,8 @@ class Film:
 @functools.partial(
     jax.jit, static_argnames=("num_identities", "together", "size", "quality")
 )
-def _frame(
-    key: Array, shot: Array, within: Array, *, num_identities, together, size, quality
-):
+def _frame(key, shot, within, num_identities, together, size, quality):
+    """Returns the fields of a `Frame`, without `shot`, at frame `within` of a shot."""
     width, height = size
     key_shot = jax.random.fold_in(key, shot)
     keys = jax.random.split(key_shot, 8)
@@ -125,9 +121,9 @@ def _frame(
     cast = (cast + shot) % num_identities
     time = within / RATE
     scene = _scene(keys[1])
-    codes, centre, side = jax.vmap(
-        functools.partial(_actor, key, keys[2], scene, time, together)
-    )(cast, jax.random.permutation(keys[3], together))
+    actor = functools.partial(_actor, key, keys[2], scene, time, together)
+    lanes = jax.random.permutation(keys[3], together)
+    codes, centre, side = jax.vmap(actor)(cast, lanes)
 
     tile = round(_TILE * height / 8) * 8
     rendered = render(codes, tile, "loose", quality)
@@ -138,23 +134,23 @@ def _frame(
         for length in (width, height)
     )
     named = scene[1]
-    # As large as behind a single head: a frame is four decimetres of wall high.
-    behind = imaging.background(named, *jnp.meshgrid(4 * x, 4 * y))
-    image = jnp.clip(jnp.stack(imaging.expose(behind, named), axis=-1), 0, 1)
+    # Same scale as behind a single head: a frame shows four decimetres of wall.
+    background = imaging.background(named, *jnp.meshgrid(4 * x, 4 * y))
+    image = jnp.clip(jnp.stack(imaging.expose(background, named), axis=-1), 0, 1)
     heads = jnp.zeros((together, height, width))
-    for place in range(together):  # from the farthest to the nearest
-        who = jnp.argsort(side)[place]
-        cover = [rendered.alpha[who, ..., None], rendered.mask[who, ..., None]]
-        layers = jnp.concatenate([rendered.image[who], *cover], axis=-1)
-        layers = jnp.concatenate([layers, _body(layers[-1])])
-        scales, shape = jnp.stack([scale[who], scale[who]]), (height, width, 5)
+    parts = [rendered.image, rendered.alpha, rendered.mask]
+    tiles, _ = einops.pack(parts, "person h w *")
+    for rank in range(together):  # from the farthest to the nearest
+        person = jnp.argsort(side)[rank]
+        layers = jnp.concatenate([tiles[person], _body(tiles[person, -1])])
+        scales = jnp.stack([scale[person]] * 2)
         layers = jax.image.scale_and_translate(
-            layers, shape, (0, 1), scales, corner[who, ::-1], "linear"
+            layers, (height, width, 5), (0, 1), scales, corner[person, ::-1], "linear"
         )
         cover = layers[..., 3:4]
         image = image + cover * (layers[..., :3] - image)
         heads = heads * (1 - cover[None, ..., 0])
-        heads = heads.at[who].set(layers[..., 4])
+        heads = heads.at[person].set(layers[..., 4])
     whole = rendered.mask.sum(axis=(1, 2)) * jnp.square(scale)
 
     def to_frame(points):  # [P, n, 2]
@@ -171,7 +167,7 @@ def _frame(
 
 
 def _body(last: Array) -> Array:
-    """Returns the continuation of a head below its last row [T, 5]: neck and shirt."""
+    """Returns neck and shirt below the last row [T, 5] of a head's image."""
     tile = len(last)
     middle, half = tile // 2, round(_NECK * tile)
     across = jnp.clip((jnp.arange(tile) - middle + half) / (2 * half), 0.0, 1.0)
@@ -185,14 +181,12 @@ def _body(last: Array) -> Array:
 
 
 def _scene(key: Array) -> tuple[Array, dict[str, Array]]:
-    """Light and imaging, by name, of a shot's room; one shot in four is dark."""
+    """Returns light and imaging, by name, of a shot; one shot in four is dark."""
     keys = jax.random.split(key, 3)
     sampled = imaging.named(jax.random.uniform(keys[0], (len(IMAGING),)))
     dim = jnp.where(jax.random.bernoulli(keys[1], 0.25), 0.35, 1.0)
     values = {
-        "resolution": 1.0,
-        "contrast": 1.0,
-        "saturation": 1.0,
+        **dict.fromkeys(("resolution", "contrast", "saturation"), 1.0),
         "back_hue": sampled["back_hue"],
         "back_light": (0.2 + 0.6 * sampled["back_light"]) * jnp.sqrt(dim),
         "back_busy": 0.2 + 0.8 * sampled["back_busy"],
@@ -205,7 +199,7 @@ def _scene(key: Array) -> tuple[Array, dict[str, Array]]:
 def _actor(key, key_shot, scene, time, together, member, lane):
     """Returns codes, position and size (shares of the frame) of an identity at a time.
 
-    `key` gives what is constant, `key_shot` what changes from shot to shot.
+    `key` determines the constant codes, `key_shot` those that differ between shots.
     """
     identity = jax.random.fold_in(key, sets.FIRST_UNSEEN + member)
     day = jax.random.fold_in(key_shot, member)
@@ -214,6 +208,8 @@ def _actor(key, key_shot, scene, time, together, member, lane):
     u = jax.random.uniform(keys[1], (8,))
     first, second = jax.vmap(sample_expression)(jax.random.split(keys[2], 2))
     change = 0.5 - 0.5 * jnp.cos(2 * jnp.pi * (time / 4 + u[0]))
+    yaw = 60 * moved[0] + 30 * (u[5] - 0.5)
+    age = 28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1))
     light, named = scene
     named = named | {
         "cloth_hue": u[1],
@@ -224,14 +220,10 @@ def _actor(key, key_shot, scene, time, together, member, lane):
     codes = Codes(
         identity=sample_identities(jax.random.fold_in(identity, 0), 1)[0],
         expression=first + change * (second - first),
-        pose=jnp.stack(
-            [60 * moved[0] + 30 * (u[5] - 0.5), 12 * moved[1], 8 * moved[2]]
-        ),
+        pose=jnp.stack([yaw, 12 * moved[1], 8 * moved[2]]),
         camera=jnp.array([25.0, 0.0, 0.0]),
         light=light,
-        age=jnp.clip(
-            28 + 8 * jax.random.normal(jax.random.fold_in(identity, 1)), 16, 60
-        ),
+        age=jnp.clip(age, 16, 60),
         style=jnp.clip(0.6 * jax.random.normal(keys[3], (len(STYLE),)), -1, 1),
         imaging=jnp.stack([named[name] for name in IMAGING]),
     )
@@ -243,7 +235,7 @@ def _actor(key, key_shot, scene, time, together, member, lane):
 
 
 def _wander(key: Array, time: Array) -> Array:
-    """Returns the position of a smooth random movement, -1..1, after `time` seconds."""
+    """Returns the position, -1..1, on a smooth random path after `time` seconds."""
     u = jax.random.uniform(key, (4,))
     slow = jnp.sin(2 * jnp.pi * (time / (4 + 4 * u[0]) + u[1]))
     quick = jnp.sin(2 * jnp.pi * (time / (1.5 + 1.5 * u[2]) + u[3]))

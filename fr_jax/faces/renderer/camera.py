@@ -1,7 +1,8 @@
-"""The pin-hole camera: poses, rays, and where things are seen.
+"""The pinhole camera: poses, rays and projections.
 
-A picture's plane goes through the head's centre, in decimetres, x right and y down; the
-camera stands before it. A frame is a similarity from that plane to pixels.
+The image plane passes through the centre of the head and is measured in decimetres, x
+right and y down; the camera is in front of it. A frame is a similarity transform from
+this plane to pixels.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 Array = jax.Array
 Vector = tuple[Array, Array, Array]
 
-# Eyes, nose and corners of the mouth in ArcFace's template for 112 pixels.
+# Eyes, nose and mouth corners in ArcFace's template of 112 pixels.
 _TEMPLATE = np.array(
     [
         (38.2946, 51.6963),
@@ -24,12 +25,12 @@ _TEMPLATE = np.array(
     ],
     np.float32,
 )
-SCALE = 55.0  # pixels of a decimetre in an aligned picture of 112 pixels
-_LOOSE = 0.31  # of a loose frame's side is a decimetre
+SCALE = 55.0  # pixels per decimetre in an aligned image of 112 pixels
+_LOOSE = 0.31  # a decimetre as a share of a loose frame's side
 
 
 class Frame(NamedTuple):
-    """pixel = [[a, -b], [b, a]] place + (x, y)."""
+    """pixel = [[a, -b], [b, a]] point + (x, y)."""
 
     a: Array
     b: Array
@@ -38,10 +39,10 @@ class Frame(NamedTuple):
 
 
 def template(size: int) -> np.ndarray:
-    """Returns the five points [5, 2] of an aligned picture of `size` pixels.
+    """Returns the five points [5, 2] of an aligned image of `size` pixels.
 
-    As insightface crops: 112 pixels and their multiples, 128 and theirs with a margin
-    of 8 in 128 at both sides; other sizes are the 112 picture scaled.
+    As insightface crops: multiples of 128 have a margin of 8 in 128 on the left and
+    right; 112 and all other sizes are the template of 112 pixels, scaled.
     """
     if size % 112 and size % 128 == 0:
         return _TEMPLATE * (size / 128) + np.array([[8 * size / 128, 0]], np.float32)
@@ -49,7 +50,7 @@ def template(size: int) -> np.ndarray:
 
 
 def aligned(points: Array, size: int) -> Frame:
-    """Returns the frame that takes five places [5, 2] nearest to the template.
+    """Returns the frame that maps five points [5, 2] to the template, least squares.
 
     Umeyama, Least-squares estimation of transformation parameters, PAMI 1991, without
     reflection.
@@ -66,21 +67,21 @@ def aligned(points: Array, size: int) -> Frame:
 
 
 def loose(shift: Array, size: int) -> Frame:
-    """Returns the frame with head and shoulders, moved by `shift` [2] in its sides."""
+    """Returns the frame of head and shoulders, moved by `shift` [2] sides."""
     x, y = (0.5 + jnp.array([0.0, -0.03]) + shift) * size - 0.5
     return Frame(jnp.float32(_LOOSE * size), jnp.zeros_like(x), x, y)
 
 
-def to_pixels(frame: Frame, places: Array) -> Array:
-    """Returns pixels [n, 2] of places [n, 2]."""
-    x, y = places[:, 0], places[:, 1]
+def to_pixels(frame: Frame, points: Array) -> Array:
+    """Returns the pixels [n, 2] of points [n, 2] of the image plane."""
+    x, y = points[:, 0], points[:, 1]
     right = frame.a * x - frame.b * y + frame.x
     down = frame.b * x + frame.a * y + frame.y
     return jnp.stack([right, down], axis=1)
 
 
 def grid(frame: Frame, size: int, samples: int) -> tuple[Array, Array, Array]:
-    """Returns the places (x, y), [size * samples] squared, and a sample's width."""
+    """Returns the samples' x and y [size * samples] squared, and a sample's width."""
     line = (np.arange(size * samples, dtype=np.float32) + 0.5) / samples - 0.5
     px, py = line[None, :] - frame.x, line[:, None] - frame.y
     square = frame.a**2 + frame.b**2
@@ -89,14 +90,14 @@ def grid(frame: Frame, size: int, samples: int) -> tuple[Array, Array, Array]:
     return x, y, jax.lax.rsqrt(square) / samples
 
 
-def seen(points: Array, distance: Array) -> Array:
-    """Returns the places [n, 2] where points [n, 3] (y up) are seen."""
+def project(points: Array, distance: Array) -> Array:
+    """Returns the projections [n, 2] of points [n, 3] (y up) to the image plane."""
     scale = distance / (distance - points[:, 2])
     return jnp.stack([points[:, 0] * scale, -points[:, 1] * scale], axis=1)
 
 
 def rays(x: Array, y: Array, distance: Array) -> Vector:
-    """Returns the unit directions, y up, from the camera through places."""
+    """Returns the unit directions, y up, from the camera to points of the plane."""
     length = jax.lax.rsqrt(x * x + y * y + distance * distance)
     return x * length, -y * length, -distance * length
 
@@ -111,3 +112,8 @@ def rotation(pose: Array) -> Array:
             [-cp * sy, -sp, cp * cy],
         ]
     )
+
+
+def rotate(matrix: Array, vector: Vector | Array) -> Vector:
+    """Returns the product of a matrix [3, 3] and a vector of three maps."""
+    return tuple(sum(row[k] * vector[k] for k in range(3)) for row in matrix)  # type: ignore

@@ -2,7 +2,7 @@
 
 Lengths are decimetres in the head's frame: x to the right of the image, y up, z towards
 the viewer, origin between the ears. An identity is a standard normal vector; `traits`
-turns it into named measures, so every direction of it means something.
+maps each of its entries to a named measure.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Measures = dict[str, Array]
 
-# name: (mean, spread); a trait is mean + spread * tanh-limited normal number.
+# name: (mean, spread); a trait is mean + spread * a normal number limited by tanh.
 TRAITS: dict[str, tuple[float, float]] = {
-    # one number for what goes together in men and women, one for geographic origin
+    # correlated traits: of men and women, and of geographic origins
     "sex": (0.0, 1.0),
     "melanin": (0.0, 1.0),
     # head
@@ -101,26 +102,26 @@ TRAITS: dict[str, tuple[float, float]] = {
     "beard": (0.0, 1.0),
     "moustache": (0.0, 1.0),
 }
-PATTERN_SIZE = 18  # of the fine skin pattern
+PATTERN_SIZE = 18  # numbers of the fine skin pattern
 IDENTITY_SIZE = len(TRAITS) + PATTERN_SIZE
 
 EXPRESSIONS = ("neutral", "happy", "sad", "angry", "afraid", "disgusted", "surprised")
-# What moves, its range, and how far in each of the expressions.
+# Movements, with their range: amplitude in each of the expressions.
 _MOVED: dict[str, tuple[float, ...]] = {
     "jaw_open": (0.0, 0.22, 0.0, 0.0, 0.35, 0.0, 0.95),  # 0..1
     # corners up and out, -1..1
     "smile": (0.0, 1.0, 0.0, 0.0, -0.2, 0.0, 0.0),
     "corners_down": (0.0, 0.0, 0.8, 0.35, 0.3, 0.5, 0.0),  # 0..1
-    # 0..1, thinner lips
+    # thinner lips, 0..1
     "lips_press": (0.0, 0.0, 0.2, 0.8, 0.0, 0.0, 0.0),
-    # 0..1, narrower mouth
+    # narrower mouth, 0..1
     "lips_round": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5),
-    # 0..1, shows teeth
+    # shows the teeth, 0..1
     "upper_lip_up": (0.0, 0.55, 0.0, 0.0, 0.0, 0.7, 0.0),
     "brows_inner": (0.0, 0.0, 0.8, -0.9, 0.9, -0.5, 1.0),  # up, -1..1
     "brows_outer": (0.0, 0.0, -0.35, 0.25, 0.5, 0.0, 1.0),  # up, -1..1
     "brows_together": (0.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.0),  # 0..1
-    # -1 half closed, -2 closed, 1 wide
+    # -2 closed, -1 half closed, 1 wide
     "eyes_wide": (0.0, -0.35, -0.45, 0.3, 0.9, -0.6, 1.0),
     "cheeks_up": (0.0, 0.9, 0.0, 0.0, 0.0, 0.6, 0.0),  # 0..1
     "nose_wrinkle": (0.0, 0.0, 0.0, 0.3, 0.0, 1.0, 0.0),  # 0..1
@@ -136,21 +137,21 @@ IMAGING = (
     "blur",  # standard deviation in pixels of a 112-pixel face, 0..4
     "noise",  # standard deviation, 0..0.2
     "jpeg",  # 0 none .. 1 quality 5
-    "resolution",  # pixels that remain of 112, as a share, 0.1..1
+    "resolution",  # share of the pixels that remain, 0.1..1
     "exposure",  # stops, -2..2
     "contrast",  # 0.5..1.5, 1 is neutral
     "saturation",  # 0..1.5, 1 is neutral; 0 is grey
-    "glasses",  # 0..1 coverage of the frame
-    "glasses_dark",  # 0..1, of the lenses
+    "glasses",  # opacity of the frame, 0..1
+    "glasses_dark",  # opacity of the lenses, 0..1
     "glasses_shape",  # 0 round .. 1 square
-    "mask",  # 0..1, medical mask
-    "hand",  # 0..1, hand before the face
-    "hand_x",  # where, -1..1
+    "mask",  # opacity of a medical mask, 0..1
+    "hand",  # opacity of a hand in front of the face, 0..1
+    "hand_x",  # position of the hand, -1..1
     "hand_y",
-    "back_hue",  # background colour, texture and brightness, 0..1
+    "back_hue",  # background: hue, brightness and texture, 0..1
     "back_light",
     "back_busy",
-    "cloth_hue",
+    "cloth_hue",  # clothes, 0..1
     "cloth_light",
     "grain",  # seed of noise and background, 0..1
 )
@@ -166,15 +167,15 @@ class Codes(NamedTuple):
     Attributes:
       identity: [n, IDENTITY_SIZE], standard normal.
       expression: [n, EXPRESSION_SIZE], see `MOVEMENTS`; presets: `expression(name)`.
-      pose: [n, 3] yaw -90..90 (positive: nose to the right of the image), pitch -45..45
-        (positive: up), roll -45..45 (positive: clockwise in the image), degrees.
+      pose: [n, 3] degrees: yaw -90..90 (positive: nose to the right of the image),
+        pitch -45..45 (positive: up), roll -45..45 (positive: clockwise).
       camera: [n, 3] distance in decimetres (4..100), shift right and shift down of the
         head in a loose frame, in shares of the frame (-0.5..0.5).
       light: [n, 9, 3] spherical-harmonic coefficients of the incoming light, per
         channel, in the order of `light.harmonics`.
       age: [n] years, 1..90.
-      style: [n, STYLE_SIZE] changes of an identity between days: hair length, parting,
-        beard, make-up, tan; 0 is as the identity has it, -1..1.
+      style: [n, STYLE_SIZE] offsets, -1..1, from the identity's usual hair length,
+        parting, beard, make-up and tan.
       imaging: [n, IMAGING_SIZE], see `IMAGING`.
     """
 
@@ -200,13 +201,31 @@ SIZES = {
 }
 
 
-def traits(identity: Array) -> dict[str, Array]:
-    """Returns the named measures of one identity vector [IDENTITY_SIZE], scalars."""
-    # No identity is four standard deviations from the mean.
-    limited = 2.5 * jnp.tanh(identity / 2.5)
+def traits(identity: Array) -> Measures:
+    """Returns the named scalars, `TRAITS`, of one identity vector [IDENTITY_SIZE]."""
+    limited = 2.5 * jnp.tanh(identity / 2.5)  # within 2.5 standard deviations
     return {
-        name: mean + spread * limited[place]
-        for place, (name, (mean, spread)) in enumerate(TRAITS.items())
+        name: mean + spread * limited[index]
+        for index, (name, (mean, spread)) in enumerate(TRAITS.items())
+    }
+
+
+def measures(codes: Codes) -> Measures:
+    """Returns the named values of one face: traits, movements, style_*, age, pattern.
+
+    The weights `child`, `old`, `male` and `long_hair`, 0..1, follow from them.
+    """
+    m = traits(codes.identity) | dict(zip(MOVEMENTS, codes.expression))
+    m |= {f"style_{name}": value for name, value in zip(STYLE, codes.style)}
+    male = jax.nn.sigmoid(2.5 * m["sex"])
+    length = 2.5 * (m["hair_length"] + 0.8 * m["style_hair_length"])
+    return m | {
+        "pattern": codes.identity[-PATTERN_SIZE:],
+        "age": codes.age,
+        "child": jnp.exp(-jnp.square(codes.age / 13)),
+        "old": jax.nn.sigmoid((codes.age - 60) / 8),
+        "male": male,
+        "long_hair": jax.nn.sigmoid(length - 4.0 * (male - 0.5) - 0.3),
     }
 
 
@@ -214,6 +233,6 @@ def expression(name: str) -> Array:
     """Returns one of KDEF's seven expressions, [EXPRESSION_SIZE].
 
     Raises:
-      KeyError: for another name.
+      KeyError: for an unknown name.
     """
     return jnp.array(_PRESETS[name])

@@ -1,4 +1,4 @@
-"""What a camera does to a picture: background, blur, resolution, noise, compression."""
+"""Background, exposure, blur, resolution, noise and compression of an image."""
 
 import einops
 import jax
@@ -15,21 +15,21 @@ def named(codes: Array) -> dict[str, Array]:
     return dict(zip(IMAGING, codes))
 
 
-def hue(angle: Array, light: Array, strength: float) -> list[Array]:
-    """Returns a colour, squares of display values, of a hue 0..1 and a light 0..1."""
-    turn = 2 * jnp.pi * (angle + jnp.array([0.0, 1 / 3, 2 / 3]))
-    display = light * (1 + strength * jnp.cos(turn))
+def hue(angle: Array, light: Array, strength: float) -> Colour:
+    """Returns a colour, squares of display values, from hue and lightness, 0..1."""
+    phase = 2 * jnp.pi * (angle + jnp.array([0.0, 1 / 3, 2 / 3]))
+    display = light * (1 + strength * jnp.cos(phase))
     return list(jnp.square(jnp.clip(display, 0, 1)))
 
 
 def seed(i: dict[str, Array]) -> Array:
-    """Returns the random key of a picture's grain."""
+    """Returns the random key of an image's noise and background."""
     whole = jax.lax.stop_gradient(i["grain"] * 16777216.0).astype(jnp.uint32)
     return jax.random.key(whole)
 
 
-def background(i: dict[str, Array], x: Array, y: Array) -> list[Array]:
-    """Returns the colour behind the head, for places in decimetres."""
+def background(i: dict[str, Array], x: Array, y: Array) -> Colour:
+    """Returns the background's colour at points of the image plane, in decimetres."""
     key = jax.random.fold_in(seed(i), 1)
     a = jax.random.uniform(key, (6, 5), minval=-1.0)
     x, y = 0.3 * x, 0.3 * y
@@ -53,17 +53,17 @@ def pool(channel: Array, samples: int) -> Array:
 
 
 def _lens(i: dict[str, Array], size: int, scale: Array) -> Array:
-    """Returns the matrix [size, size] that blurs and coarsens one axis."""
-    place = jnp.arange(size, dtype=jnp.float32)
+    """Returns the matrix [size, size] that blurs and downsamples one axis."""
+    pixel = jnp.arange(size, dtype=jnp.float32)
     sigma = i["blur"] * scale + 0.05
-    gauss = jnp.exp(-0.5 * jnp.square((place[:, None] - place[None, :]) * (1 / sigma)))
+    gauss = jnp.exp(-0.5 * jnp.square((pixel[:, None] - pixel[None, :]) * (1 / sigma)))
     gauss = gauss / gauss.sum(axis=1, keepdims=True)
     share = jnp.clip(i["resolution"] / jnp.minimum(scale, 1.0), 0.08, 1.0)
-    low = place[:, None] * (1 / share)  # where a coarse pixel begins
-    end = jnp.minimum(place[None, :] + 1, low + 1 / share)
-    down = jnp.clip(end - jnp.maximum(place[None, :], low), 0, 1) * share
-    inside = (place < jnp.ceil(size * share))[None, :]
-    away = jnp.abs((place[:, None] + 0.5) * share - 0.5 - place[None, :])
+    low = pixel[:, None] * (1 / share)  # start of a coarse pixel
+    end = jnp.minimum(pixel[None, :] + 1, low + 1 / share)
+    down = jnp.clip(end - jnp.maximum(pixel[None, :], low), 0, 1) * share
+    inside = (pixel < jnp.ceil(size * share))[None, :]
+    away = jnp.abs((pixel[:, None] + 0.5) * share - 0.5 - pixel[None, :])
     up = jnp.where(inside, jnp.maximum(1 - away, 0), 0.0)
     both = up @ down
     both = both / jnp.maximum(both.sum(axis=1, keepdims=True), 1e-3)
@@ -77,10 +77,10 @@ def _cosines() -> Array:
 
 
 def compress(image: Colour, loss: Array) -> Colour:
-    """Returns three channels [S, S] after quantising the cosines of 8x8 blocks.
+    """Returns three channels [S, S] with quantised cosine transforms of 8x8 blocks.
 
-    Steps grow with frequency like JPEG's tables (ITU T.81, annex K, to a straight
-    line); rounding passes gradients.
+    Quantisation steps grow linearly with frequency, a fit to JPEG's tables (ITU T.81,
+    annex K); rounding passes gradients.
 
     Args:
       loss: 0 none .. 1 as JPEG at quality 5.
@@ -96,12 +96,13 @@ def compress(image: Colour, loss: Array) -> Colour:
     luma = 0.299 * r + 0.587 * g + 0.114 * b
     planes = []
     blue, red = 0.564 * (b - luma), 0.713 * (r - luma)
-    for plane, coarsest, slope in (
+    # Plane, its first quantisation step, growth of the step with frequency.
+    for plane, first, slope in (
         (luma, 12.0, 7.5),
         (blue, 17.0, 14.0),
         (red, 17.0, 14.0),
     ):
-        steps = (coarsest + slope * frequency) * (0.05 + 9.95 * jnp.square(loss)) / 255
+        steps = (first + slope * frequency) * (0.05 + 9.95 * jnp.square(loss)) / 255
         spectrum = cosines @ plane @ cosines.T
         scaled = spectrum / steps
         rounded = scaled + jax.lax.stop_gradient(jnp.round(scaled) - scaled)
@@ -113,30 +114,30 @@ def compress(image: Colour, loss: Array) -> Colour:
 
 
 def expose(image: Colour, i: dict[str, Array]) -> Colour:
-    """Returns display values of squared light, exposed and coloured."""
+    """Returns display values of three channels of light after the colour settings."""
     display = []
     for channel in image:
         light = jnp.maximum(channel * jnp.exp2(i["exposure"]), 0.0)
-        light = light / (1 + 0.18 * light) * 1.12  # film's shoulder
+        light = light / (1 + 0.18 * light) * 1.12  # compresses highlights, as film
         display.append((jnp.sqrt(light + 1e-5) - 0.5) * i["contrast"] + 0.5)
     grey = 0.299 * display[0] + 0.587 * display[1] + 0.114 * display[2]
     return [grey + i["saturation"] * (channel - grey) for channel in display]
 
 
 def record(display: Colour, i: dict[str, Array], scale: Array) -> Array:
-    """Returns the picture [S, S, 3] in 0..1 as a camera keeps it.
+    """Returns the image [S, S, 3] in 0..1 after lens, noise and compression.
 
-    Channels stay apart until the end: to stack them would make XLA compute all that
-    comes before three times.
+    Channels are separate until the end: XLA computes everything before a stack three
+    times.
 
     Args:
-      scale: size of the face, 1 as in an aligned picture of 112 pixels.
+      scale: size of the face, relative to an aligned image of 112 pixels.
     """
     size = display[0].shape[0]
     lens = _lens(i, size, scale)
     bits = jax.random.bits(jax.random.fold_in(seed(i), 2), (3, size, size), jnp.uint32)
-    # Four bytes summed are nearly normal, at a tenth of the cost.
+    # The sum of four random bytes is nearly normal, at a tenth of the cost.
     total = jnp.stack([(bits >> shift) & 255 for shift in (0, 8, 16, 24)]).sum(axis=0)
     noise = i["noise"] * (total.astype(jnp.float32) - 510.0) / 147.8
-    seen = [lens @ channel @ lens.T + noise[c] for c, channel in enumerate(display)]
-    return jnp.clip(jnp.stack(compress(seen, i["jpeg"]), axis=-1), 0.0, 1.0)
+    noisy = [lens @ channel @ lens.T + n for channel, n in zip(display, noise)]
+    return jnp.clip(jnp.stack(compress(noisy, i["jpeg"]), axis=-1), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""The 68 and 5 landmarks as points of the head's map, exact by construction.
+"""The 68 and 5 landmarks as points on the surface of the head.
 
 iBUG's order: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, lips 48-67, from the left
 of the image to the right.
@@ -13,8 +13,8 @@ from fr_jax.faces.renderer.shape import Features
 
 Array = jax.Array
 
-# From the ear to the chin: u, v where the chin is an average one, and how much of its
-# distance from there the point follows.
+# From the ear to the chin: u and v for a chin at v = _CHIN, and the share by which the
+# point follows the chin's displacement.
 _CHIN = -0.800
 _JAW = np.array(
     [
@@ -30,7 +30,7 @@ _JAW = np.array(
     ],
     np.float32,
 )
-# Along the parts, -1 to 1; eyes and brows of the right half, 1 outwards.
+# Positions along each part, -1 to 1; right eye and brow, 1 at the outer end.
 _BROW = np.array([-0.95, -0.5, 0.0, 0.5, 0.95], np.float32)
 _LID = np.array([-1, -0.4, 0.4, 1, 0.4, -0.4], np.float32)
 _LID_UPPER = np.array([1, 1, 1, 1, 0, 0], bool)
@@ -44,8 +44,8 @@ _LIPS_UPPER = np.array([1] * 7 + [0] * 5 + [1] * 5 + [0] * 3, bool)
 _LIPS_OUTER = np.array([1] * 12 + [0] * 8, np.float32)
 
 
-def places(f: Features) -> Array:
-    """Returns map coordinates [68, 2] of one face."""
+def coordinates(f: Features) -> Array:
+    """Returns the map coordinates [68, 2] of the landmarks of one face."""
     jaw = jnp.stack([_JAW[:, 0], _JAW[:, 1] + _JAW[:, 2] * (f.chin_v - _CHIN)], axis=1)
     brow_u = f.brow_u + _BROW * f.brow_width
     brow_v = f.brow_line(_BROW) + f.brow_thick * (0.6 - 0.3 * _BROW)
@@ -70,7 +70,7 @@ def places(f: Features) -> Array:
 
 
 def on_skin(skin: Array, uv: Array) -> Array:
-    """Returns points [n, 3] in the head's frame of map coordinates [n, 2]."""
+    """Returns the skin's points [n, 3] in the head's frame at coordinates [n, 2]."""
     u, v = uv[:, 0], uv[:, 1]
     x, y = shape.to_texel(u), shape.to_texel(v)
     radius = jax.scipy.ndimage.map_coordinates(skin, [y, x], order=1, mode="nearest")
@@ -78,11 +78,11 @@ def on_skin(skin: Array, uv: Array) -> Array:
 
 
 def five(f: Features, skin: Array, sixty_eight: Array) -> Array:
-    """Returns five points [5, 3] in the head's frame: eyes' centres, nose, mouth.
+    """Returns five points [5, 3] in the head's frame: eye centres, nose, mouth corners.
 
-    The eyes' centres are between the lids, as the mean of six points is.
+    The eye centres are halfway between the lids, near the mean of the six points.
     """
     middle = f.eye_v + 0.5 * (f.eye_up - f.eye_down)
-    places = [jnp.stack([-f.eye_u, middle]), jnp.stack([f.eye_u, middle])]
-    shared = [sixty_eight[k : k + 1] for k in (30, 48, 54)]
-    return jnp.concatenate([on_skin(skin, jnp.stack(places)), *shared])
+    eyes = jnp.stack([jnp.stack([u, middle]) for u in (-f.eye_u, f.eye_u)])
+    shared = sixty_eight[np.array([30, 48, 54])]
+    return jnp.concatenate([on_skin(skin, eyes), shared])

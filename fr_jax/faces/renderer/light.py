@@ -1,8 +1,8 @@
 """Light as nine spherical-harmonic coefficients per channel.
 
 Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps,
-SIGGRAPH 2001: the light that a matt surface returns is, to one per cent, a quadratic
-polynomial of its normal.
+SIGGRAPH 2001: the light reflected by a matt surface is a quadratic polynomial of its
+normal, with an error of about one per cent.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# Convolution with the cosine lobe over pi, by order: what a white surface returns.
+# Factors of a white surface's reflection, by order: the cosine lobe over pi.
 _LOBE = jnp.array([1.0] + [2 / 3] * 3 + [1 / 4] * 5)
 
 
-def harmonics_of(direction) -> list[Array]:
-    """Returns the nine real harmonics, a map each, of a unit vector's three maps."""
+def harmonics(direction) -> list[Array]:
+    """Returns the nine real harmonics, one map each, of unit vectors in three maps."""
     x, y, z = direction
     return [
         0.282095 * jnp.ones_like(x),
@@ -32,14 +32,8 @@ def harmonics_of(direction) -> list[Array]:
     ]
 
 
-def harmonics(direction: Array) -> Array:
-    """Returns the nine real harmonics [..., 9] of unit vectors [..., 3] (x, y, z)."""
-    parts = harmonics_of((direction[..., 0], direction[..., 1], direction[..., 2]))
-    return jnp.stack(parts, axis=-1)
-
-
 def towards(azimuth: Array, height: Array) -> Array:
-    """Returns the unit vectors [..., 3] of angles in radians: to the right, and up."""
+    """Returns the unit vectors [..., 3] of angles to the right and upwards, radians."""
     level = jnp.cos(height)
     x, z = jnp.sin(azimuth) * level, jnp.cos(azimuth) * level
     return jnp.stack([x, jnp.sin(height), z], axis=-1)
@@ -50,23 +44,23 @@ def lamp(direction: Array, colour: Array) -> Array:
 
     Args:
       direction: [..., 3], towards the lamp; of any length.
-      colour: [..., 3], the light that a white surface facing it returns.
+      colour: [..., 3], the light reflected by a white surface that faces it.
     """
     unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
-    return jnp.pi * jnp.einsum("...k,...c->...kc", harmonics(unit), colour)
+    order = jnp.stack(harmonics(jnp.moveaxis(unit, -1, 0)), axis=-1)
+    return jnp.pi * jnp.einsum("...k,...c->...kc", order, colour)
 
 
 def ambient(colour: Array) -> Array:
-    """Returns the coefficients [..., 9, 3] of equal light from everywhere."""
+    """Returns the coefficients [..., 9, 3] of uniform light from all directions."""
     rest = jnp.zeros((*colour.shape[:-1], 8, 3))
     return jnp.concatenate([colour[..., None, :] / 0.282095, rest], axis=-2)
 
 
 def main_lamp(light: Array) -> tuple[Array, Array]:
-    """Returns the direction [3] and colour [3] of the lamp that explains `light` best.
+    """Returns the direction [3] and colour [3] of the lamp that best explains `light`.
 
-    From the first order of the harmonics, whose length is that of a lamp of the same
-    colour; what is left is taken for ambient.
+    Both follow from the harmonics of the first order; the rest is ambient light.
     """
     first = light[1:4] / (jnp.pi * 0.488603)  # rows y, z, x; columns channels
     total = first.mean(axis=1)
@@ -77,38 +71,39 @@ def main_lamp(light: Array) -> tuple[Array, Array]:
 
 
 def shade(
-    light: Array, lamp: tuple, normal, ray, surface: Any, seen: Array | float
+    light: Array, lamp: tuple, normal, ray, surface: Any, visible: Array | float
 ) -> list[Array]:
-    """Returns three channels of light that a surface sends to the camera.
+    """Returns three channels of the light that a surface reflects to the camera.
 
     Args:
-      light: [9, 3]; lamp: of `main_lamp`.
+      light: [9, 3].
+      lamp: of `main_lamp`.
       normal, ray: maps of unit vectors in the camera's frame.
-      surface: colour, shine (of Blinn's highlight) and dim (light kept out by folds).
-      seen: how much of the lamp is, 0..1.
+      surface: a `paint.Paint`: colour, shine (of Blinn's highlight) and dim.
+      visible: visible share of the lamp, 0..1.
     """
     direction, strength = lamp
     weights = light * _LOBE[:, None]
-    harmonic = harmonics_of(normal)
+    harmonic = harmonics(normal)
     facing = jnp.maximum(sum(n * k for n, k in zip(normal, direction)), 0.0)
     half = [k - w for k, w in zip(direction, ray)]
     inverse = jax.lax.rsqrt(sum(h * h for h in half) + 1e-6)
     gloss = jnp.maximum(sum(n * h for n, h in zip(normal, half)) * inverse, 0.0)
-    gloss = jnp.power(gloss + 1e-4, 18.0) * seen * surface.shine
-    sent = []
+    gloss = jnp.power(gloss + 1e-4, 18.0) * visible * surface.shine
+    channels = []
     for c in range(3):
-        returned: Array = sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore
-        shadowed = returned - strength[c] * facing * (1 - seen)
-        returned = jnp.maximum(jnp.maximum(shadowed, 0.05 * returned), 0.01)
-        sent.append(surface.colour[c] * returned * surface.dim + gloss * strength[c])
-    return sent
+        diffuse: Array = sum(weights[k, c] * harmonic[k] for k in range(9))  # type: ignore
+        shadowed = diffuse - strength[c] * facing * (1 - visible)
+        diffuse = jnp.maximum(jnp.maximum(shadowed, 0.05 * diffuse), 0.01)
+        channels.append(surface.colour[c] * diffuse * surface.dim + gloss * strength[c])
+    return channels
 
 
 def presets() -> Array:
-    """Returns twenty lights [20, 9, 3] in the manner of Multi-PIE.
+    """Returns twenty lights [20, 9, 3] similar to Multi-PIE's.
 
-    Number 0 is room light alone, 1 to 18 one flash each from the left to the right and
-    from above, 19 room light and the frontal flash.
+    0: room light alone; 1 to 13: one flash each, from left to right; 14 to 18: from
+    above, left to right; 19: room light and the frontal flash.
     """
     angles = [(azimuth, 0.0) for azimuth in range(-90, 91, 15)]
     angles += [(azimuth, 45.0) for azimuth in (-60, -30, 0, 30, 60)]

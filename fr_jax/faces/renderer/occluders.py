@@ -1,4 +1,4 @@
-"""What comes before a face: glasses, a mask, a hand."""
+"""Occluders of a face: glasses, a mask, a hand."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ Array = jax.Array
 def glasses(
     origin: Vector, direction: Vector, f: Features, square: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns distance, and cover by the frame and by the lenses, of rays.
+    """Returns the distance along rays, and the coverage by frame and by lenses, 0..1.
 
-    Two rings in a plane before the eyes, which bends back towards the temples.
+    Two rings in a plane in front of the eyes that bends back towards the temples.
 
     Args:
       origin, direction: of rays in the head's frame.
@@ -39,7 +39,7 @@ def glasses(
 
 
 def mask_cover(u: Array, v: Array, f: Features) -> Array:
-    """Returns where a medical mask lies, 0..1, over map coordinates."""
+    """Returns the coverage by a medical mask, 0..1, at map coordinates."""
     side = jnp.abs(u)
     top = f.nose_v + 0.10 - 0.13 * side
     inside = jnp.minimum(jnp.minimum(top - v, v - f.chin_v + 0.135), 1.0 - side)
@@ -49,14 +49,14 @@ def mask_cover(u: Array, v: Array, f: Features) -> Array:
     return jnp.maximum(cloth, strap)
 
 
-def hand(x: Array, y: Array, where: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns cover and shade, 0..1, of a hand before the face.
+def hand(x: Array, y: Array, hand_x: Array, hand_y: Array) -> tuple[Array, Array]:
+    """Returns coverage and shade, 0..1, of a hand in front of the face.
 
     Args:
-      x, y: places in the picture's plane, decimetres, y down.
-      where: of the hand, -1..1 each.
+      x, y: points of the image plane, decimetres, y down.
+      hand_x, hand_y: position of the hand, -1..1.
     """
-    px, py = x - 0.7 * where[0], y - 0.35 + 0.8 * where[1]
+    px, py = x - 0.7 * hand_x, y - 0.35 + 0.8 * hand_y
     inside = 0.36 - jnp.hypot(px + 1e-4, 0.85 * (py - 0.35))
     shade = inside
     for finger in (-1.5, -0.5, 0.5, 1.5):

@@ -1,4 +1,4 @@
-"""From codes to pictures."""
+"""Renders codes: head, body, accessories, then the camera."""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from fr_jax.faces.renderer import (
     shape,
     trace,
 )
-from fr_jax.faces.renderer.codes import PATTERN_SIZE, SIZES, Codes, traits
+from fr_jax.faces.renderer.codes import SIZES, Codes, measures
 
 Array = jax.Array
 
@@ -28,13 +28,12 @@ class Rendering(NamedTuple):
     Attributes:
       image: [n, S, S, 3] RGB in 0..1.
       landmarks68: [n, 68, 2] (x, y) in pixels, pixel centres at whole numbers; iBUG's
-        order. Fixed places on the head: hidden ones are where they would be seen
-        through it.
+        order. Fixed points of the head, projected whether visible or hidden.
       landmarks5: [n, 5, 2] eyes, nose tip, corners of the mouth, image-left first.
       mask: [n, S, S] coverage of the head (skin and hair), 0..1.
       alpha: [n, S, S] coverage of head, neck and shoulders, 0..1.
       depth: [n, S, S] distance from the head's centre towards the camera in decimetres,
-        -10 where there is no head.
+        -10 outside of the head.
     """
 
     image: Array
@@ -45,45 +44,26 @@ class Rendering(NamedTuple):
     depth: Array
 
 
-class _Quality(NamedTuple):
-    samples: int  # per pixel and axis
-    steps: int  # of a ray
-    shadows: bool
-
-
-_QUALITIES = {"full": _Quality(2, 16, True), "fast": _Quality(1, 14, False)}
-
-
-class _Scene(NamedTuple):
-    """One face prepared for rendering: everything that does not depend on the pixel."""
-
-    skin: Array
-    hair: Array
-    turn: Array  # [3, 3] head -> camera
-    frame: camera.Frame
-    features: shape.Features
-    tones: paint.Tones
-    lattice: Array
-    sixty_eight: Array
-    five: Array
+# Samples per pixel and axis, steps of a ray, shadows.
+_QUALITIES = {"full": (2, 16, True), "fast": (1, 14, False)}
 
 
 def render(
     codes: Codes, size: int = 112, frame: str = "aligned", quality: str = "full"
 ) -> Rendering:
-    """Returns pictures of faces, with where everything is in them.
+    """Returns images of faces with their landmarks, coverage and depth.
 
     Pure and differentiable by every code; rows do not depend on each other.
 
     Args:
-      size: side of the pictures in pixels.
+      size: side of the images in pixels.
       frame: 'aligned' in ArcFace's template (`camera.template`), or 'loose': head and
         shoulders, moved by `codes.camera`.
-      quality: 'full' has four samples a pixel and shadows, 'fast' one sample and none.
+      quality: 'full': four samples per pixel and shadows; 'fast': one sample, none.
 
     Raises:
-      ValueError: for codes of wrong shapes, an unknown frame or quality, and a yaw,
-        pitch, roll, distance or age out of range where the values are known.
+      ValueError: for codes of wrong shapes, an unknown frame or quality, and, unless
+        traced, a yaw, pitch, roll, distance or age out of range.
     """
     check(codes)
     if frame not in ("aligned", "loose") or quality not in _QUALITIES:
@@ -92,17 +72,17 @@ def render(
             "qualities 'full' and 'fast'"
         )
     if size < 16:
-        raise ValueError(f"size {size}: a face needs 16 pixels at least")
+        raise ValueError(f"size {size}: a face needs at least 16 pixels")
     return _render(codes, size, frame, quality)
 
 
 def check(codes: Codes) -> None:
-    """Raises ValueError for codes that are none; values only where they are known."""
+    """Raises ValueError for wrong shapes and, unless traced, values out of range."""
     rows = codes.age.shape[0] if jnp.ndim(codes.age) else -1
-    for name, shape_ in SIZES.items():
-        found = jnp.shape(getattr(codes, name))
-        if found != (rows, *shape_):
-            raise ValueError(f"codes.{name} has shape {found}, not [n, *{shape_}]")
+    for name, row in SIZES.items():
+        actual = jnp.shape(getattr(codes, name))
+        if actual != (rows, *row):
+            raise ValueError(f"codes.{name} has shape {actual}, not [n, *{row}]")
     ranges: dict[str, tuple[Any, float, float]] = {
         "yaw": (codes.pose[:, 0], -90, 90),
         "pitch": (codes.pose[:, 1], -45, 45),
@@ -124,85 +104,68 @@ def check(codes: Codes) -> None:
 @functools.partial(jax.jit, static_argnames=("size", "frame", "quality"))
 def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     # One face at a time: its maps fit a core's cache, memory does not grow with n, and
-    # no row's last bits depend on how many others there are.
+    # the last bits of a row do not depend on the number of rows.
     def one(row: Codes) -> Rendering:
-        return _draw(row, _prepare(row, size, frame), size, _QUALITIES[quality])
+        return _draw(row, size, frame, quality)
 
     # The backward pass renders each face again instead of storing intermediates.
     return jax.lax.map(jax.checkpoint(one), codes)
 
 
-def _prepare(codes: Codes, size: int, frame: str) -> _Scene:
-    t = traits(codes.identity)
-    e = shape.movements(codes.expression)
-    f = shape.features(t, e, codes.age)
-    skin, hair = shape.radius_maps(t, e, f, codes.age, codes.style)
-    turn = camera.rotation(codes.pose)
-    on_head = landmarks.on_skin(skin, landmarks.places(f))
-    five = landmarks.five(f, skin, on_head)
-    sixty_eight, five = (
-        camera.seen(points @ turn.T, codes.camera[0]) for points in (on_head, five)
-    )
+def _project(
+    codes: Codes, f: shape.Features, skin: Array, rotation: Array, size: int, frame: str
+) -> tuple[camera.Frame, Array, Array]:
+    """Returns the frame, then 68 and 5 landmarks in its pixels."""
+    on_head = landmarks.on_skin(skin, landmarks.coordinates(f))
+    points = on_head, landmarks.five(f, skin, on_head)
+    rotated = (head @ rotation.T for head in points)
+    sixty_eight, five = (camera.project(p, codes.camera[0]) for p in rotated)
     if frame == "aligned":
-        to_pixels = camera.aligned(five, size)
+        plane = camera.aligned(five, size)
     else:
-        to_pixels = camera.loose(codes.camera[1:], size)
-    return _Scene(
-        skin,
-        hair,
-        turn,
-        to_pixels,
-        f,
-        paint.tones(t, codes.age, codes.style),
-        paint.lattice(codes.identity[-PATTERN_SIZE:]),
-        camera.to_pixels(to_pixels, sixty_eight),
-        camera.to_pixels(to_pixels, five),
-    )
+        plane = camera.loose(codes.camera[1:], size)
+    return plane, camera.to_pixels(plane, sixty_eight), camera.to_pixels(plane, five)
 
 
-def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Rendering:
-    t = traits(codes.identity)
-    e = shape.movements(codes.expression)
+def _draw(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
+    """Returns the rendering of one face: fields as in `Rendering`, without n."""
+    samples, steps, shadows = _QUALITIES[quality]
+    m = measures(codes)
     i = imaging.named(codes.imaging)
-    distance, turn, f = codes.camera[0], scene.turn, scene.features
-    x, y, width = camera.grid(scene.frame, size, quality.samples)
+    f = shape.Features(m)
+    skin, hair = shape.radius_maps(m, f)
+    distance, rotation = codes.camera[0], camera.rotation(codes.pose)
+    plane, sixty_eight, five = _project(codes, f, skin, rotation, size, frame)
+    x, y, width = camera.grid(plane, size, samples)
     ray = camera.rays(x, y, distance)
     eye = (jnp.float32(0.0), jnp.float32(0.0), distance)
-
-    def to_head(vector) -> Any:
-        return tuple(sum(turn[r, c] * vector[r] for r in range(3)) for c in range(3))
-
-    def to_camera(vector) -> Any:
-        return tuple(sum(turn[r, c] * vector[c] for c in range(3)) for r in range(3))
-
-    origin, direction = to_head(eye), to_head(ray)
-    hit = trace.head(scene.skin, scene.hair, origin, direction, steps=quality.steps)
+    origin, direction = camera.rotate(rotation.T, eye), camera.rotate(rotation.T, ray)
+    hit = trace.head(skin, hair, origin, direction, steps=steps)
     head = jnp.clip(1.3 - hit.miss * (1 / (1.2 * width)), 0.0, 1.0)
-    surface = paint.paint(
-        hit.u, hit.v, hit.hair, f, scene.tones, t, e, scene.lattice, codes.age, width
-    )
+    tones = paint.tones(m)
+    surface = paint.paint(hit, f, m, tones, width)
     surface = paint.wear_mask(surface, hit.u, hit.v, f, i["mask"])
     lamp = light.main_lamp(codes.light)
     visible = jnp.float32(1.0)
-    if quality.shadows:
-        to_lamp = to_head(lamp[0])
-        visible = trace.visible(scene.skin, scene.hair, hit.point, hit.normal, to_lamp)
-    face = light.shade(codes.light, lamp, to_camera(hit.normal), ray, surface, visible)
+    if shadows:
+        to_lamp = camera.rotate(rotation.T, lamp[0])
+        visible = trace.visible(skin, hair, hit.point, hit.normal, to_lamp)
+    normal = camera.rotate(rotation, hit.normal)
+    face = light.shade(codes.light, lamp, normal, ray, surface, visible)
 
-    # Shoulders and neck, which do not turn with the head, over the background.
+    # Background, shoulders and neck, which do not rotate with the head.
     image = imaging.background(i, x, y)
-    narrow = 1 - 0.25 * shape.child_and_old(codes.age)[0]
+    narrow = 1 - 0.25 * m["child"]
     torso = trace.ellipsoid(eye, ray, (0.0, -2.56, -0.42), (2.0 * narrow, 1.28, 0.95))
     neck = trace.ellipsoid(eye, ray, (0.0, -1.05, -0.30), (0.53 * narrow, 1.0, 0.55))
     cloth = imaging.hue(i["cloth_hue"], i["cloth_light"], 0.5)
     torso_cover = jnp.clip(0.5 - torso.miss * (1 / (1.5 * width)), 0, 1)
-    matt = paint.matt(cloth, 1.0)
-    coat = light.shade(codes.light, lamp, torso.normal, ray, matt, 1.0)
+    coat = light.shade(codes.light, lamp, torso.normal, ray, paint.Paint(cloth), 1.0)
     neck_cover = jnp.clip(0.5 - neck.miss * (1 / (1.2 * width)), 0, 1)
     neck_cover = neck_cover * (neck.t < torso.t + 0.02)
-    under = -0.65 - neck.t * ray[1]  # below the chin's shadow
-    matt = paint.matt(scene.tones.skin, jnp.clip(under / 0.75, 0.25, 1))
-    throat = light.shade(codes.light, lamp, neck.normal, ray, matt, 1.0)
+    under = -0.65 - neck.t * ray[1]  # depth below the shadow of the chin
+    throat = paint.Paint(tones.skin, jnp.clip(under / 0.75, 0.25, 1))
+    throat = light.shade(codes.light, lamp, neck.normal, ray, throat, 1.0)
     before = jnp.where(neck_cover > 0.5, neck.t, 1e3)
     head = head * (hit.t < before + 0.02)
     image = paint.over(image, torso_cover, coat)
@@ -213,14 +176,14 @@ def _draw(codes: Codes, scene: _Scene, size: int, quality: _Quality) -> Renderin
     worn = i["glasses"] * ((t_frame < hit.t + 0.1) | (head < 0.5))
     image = paint.over(image, 0.9 * lens * worn * i["glasses_dark"], [0.011] * 3)
     image = paint.over(image, rim * worn, [0.015] * 3)
-    hand, shade = occluders.hand(x, y, (i["hand_x"], i["hand_y"]))
+    hand, shade = occluders.hand(x, y, i["hand_x"], i["hand_y"])
     lit = shade * jnp.maximum(0.28 * codes.light[0].mean(), 0.1)
-    image = paint.over(image, hand * i["hand"], [c * lit for c in scene.tones.skin])
+    image = paint.over(image, hand * i["hand"], [c * lit for c in tones.skin])
 
-    pool = functools.partial(imaging.pool, samples=quality.samples)
-    scale = 1 / (width * quality.samples * camera.SCALE)
-    picture = imaging.record(imaging.expose([pool(c) for c in image], i), i, scale)
+    pool = functools.partial(imaging.pool, samples=samples)
+    scale = 1 / (width * samples * camera.SCALE)
+    image = imaging.record(imaging.expose([pool(c) for c in image], i), i, scale)
     head = pool(head)
     alpha = jnp.maximum(head, pool(jnp.maximum(torso_cover, neck_cover)))
     depth = jnp.where(head > 0.5, distance - pool(hit.t * -ray[2]), -10.0)
-    return Rendering(picture, scene.sixty_eight, scene.five, head, alpha, depth)
+    return Rendering(image, sixty_eight, five, head, alpha, depth)

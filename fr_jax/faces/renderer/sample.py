@@ -1,15 +1,13 @@
-"""Codes as photographs have them: mostly frontal, mostly well lit."""
+"""Random codes distributed as in photographs: mostly frontal, mostly well lit."""
 
 import jax
 import jax.numpy as jnp
 
 from fr_jax.faces.renderer import imaging, light
 from fr_jax.faces.renderer.codes import (
-    EXPRESSION_SIZE,
     EXPRESSIONS,
     IDENTITY_SIZE,
     IMAGING,
-    IMAGING_SIZE,
     MOVEMENTS,
     STYLE_SIZE,
     Codes,
@@ -25,11 +23,10 @@ def sample_identities(key: Array, n: int) -> Array:
 
 
 def sample_codes(key: Array, n: int, *, identity: Array | None = None) -> Codes:
-    """Returns n codes, a row from each of n keys: the first rows do not depend on n.
+    """Returns n codes, each row sampled from its own key: it does not depend on n.
 
     Args:
-      identity: [n, IDENTITY_SIZE]; everything else is sampled for them. By default each
-        row is somebody new.
+      identity: [n, IDENTITY_SIZE]; by default every row has a new identity.
     """
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(n))
     codes = jax.vmap(_sample)(keys)
@@ -37,31 +34,31 @@ def sample_codes(key: Array, n: int, *, identity: Array | None = None) -> Codes:
 
 
 def sample_light(key: Array) -> Array:
-    """Returns light [9, 3]: of a room, and one or two lamps or windows."""
+    """Returns light [9, 3]: of a room and of one or two lamps or windows."""
     keys = jax.random.split(key, 8)
     warm = 0.10 * jax.random.normal(keys[0])
     tint = jnp.array([1.0, 0.0, -1.0]) * warm + 1
     room = jax.random.uniform(keys[1], minval=0.15, maxval=0.75)
     lights = light.ambient(room * tint)
-    for which, least, most in ((2, 0.1, 0.95), (5, -0.3, 0.5)):
-        azimuth = 1.1 * jax.random.normal(keys[which])
-        height = 0.45 + 0.45 * jax.random.normal(keys[which + 1])
-        strength = jax.random.uniform(keys[which + 2], minval=least, maxval=most)
+    for k, low, high in ((2, 0.1, 0.95), (5, -0.3, 0.5)):
+        azimuth = 1.1 * jax.random.normal(keys[k])
+        height = 0.45 + 0.45 * jax.random.normal(keys[k + 1])
+        strength = jax.random.uniform(keys[k + 2], minval=low, maxval=high)
         colour = jnp.maximum(strength, 0) * tint[::-1]
         lights = lights + light.lamp(light.towards(azimuth, height), colour)
-    # A camera sets itself to what it sees.
+    # Automatic exposure.
     mean = jnp.maximum(lights[0].mean() * 0.282095, 0.1)
     return lights * (0.95 / (0.35 + 0.65 * (mean + 0.25)))
 
 
 def sample_expression(key: Array) -> Array:
-    """Returns movements [EXPRESSION_SIZE]: neutral, one of the seven, or between."""
+    """Returns movements [EXPRESSION_SIZE]: one of the seven, scaled, with noise."""
     keys = jax.random.split(key, 5)
     presets = jnp.stack([expression(name) for name in EXPRESSIONS])
     shares = jnp.array([0.34, 0.38, 0.06, 0.05, 0.04, 0.04, 0.09])
     chosen = presets[jax.random.choice(keys[0], len(shares), p=shares)]
     strength = jax.random.uniform(keys[1], minval=0.2, maxval=1.0)
-    noise = 0.12 * jax.random.normal(keys[2], (EXPRESSION_SIZE,))
+    noise = 0.12 * jax.random.normal(keys[2], (len(MOVEMENTS),))
     gaze = jnp.array([name.startswith("gaze") for name in MOVEMENTS])
     noise = jnp.where(gaze, 3.0 * noise, noise)
     both_ways = ("smile", "brows_inner", "brows_outer", "eyes_wide")
@@ -94,14 +91,12 @@ def _sample(key: Array) -> Codes:
 
 
 def _sample_imaging(key: Array) -> Array:
-    normal = jax.random.normal(jax.random.fold_in(key, 1), (IMAGING_SIZE,))
-    u, z = (
-        imaging.named(jax.random.uniform(key, (IMAGING_SIZE,))),
-        imaging.named(normal),
-    )
+    u = imaging.named(jax.random.uniform(key, (len(IMAGING),)))
+    key_normal = jax.random.fold_in(key, 1)
+    z = imaging.named(jax.random.normal(key_normal, (len(IMAGING),)))
 
     def sometimes(name, share):
-        """1 in `share` of the pictures."""
+        """Returns 1.0 in a share of the images, else 0.0."""
         return (u[name] < share).astype(jnp.float32)
 
     saturation = 1.15 + 0.2 * z["saturation"]

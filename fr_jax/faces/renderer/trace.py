@@ -1,4 +1,4 @@
-"""Rays against the head's surface, and against the simple solids below it."""
+"""Intersections of rays with the head and with the ellipsoids below it."""
 
 from typing import NamedTuple
 
@@ -14,36 +14,35 @@ _FAR = 1e3
 
 
 class Hit(NamedTuple):
-    """Where rays meet the head; arrays have the shape of the rays."""
+    """Intersections of rays with the head; arrays have the shape of the rays."""
 
     t: Array  # distance along the ray
-    miss: Array  # how far the ray passes outside of the surface, at the nearest
+    miss: Array  # smallest distance between ray and surface; negative inside
     point: Vector
     normal: Vector
     u: Array
     v: Array
-    hair: Array  # height of the hair over the skin there
+    hair: Array  # height of the hair over the skin at the point
 
 
-def _quads(grid: Array) -> Array:
-    """Returns [GRID * GRID, 4 * C]: each texel with its three neighbours."""
-    grid = grid.reshape(shape.GRID, shape.GRID, -1)
+def quads(grid: Array) -> Array:
+    """Returns [S, S, 4 * C] of a grid [S, S, C]: each texel, right, below, diagonal."""
     upper = [grid, jnp.roll(grid, -1, axis=1)]
-    quads = jnp.concatenate(upper + [jnp.roll(g, -1, axis=0) for g in upper], axis=-1)
-    return quads.reshape(shape.GRID * shape.GRID, -1)
+    return jnp.concatenate(upper + [jnp.roll(g, -1, axis=0) for g in upper], axis=-1)
 
 
-def _look_up(quads: Array, u: Array, v: Array, channels: int) -> list[Array]:
-    """Returns `channels` maps, bilinear at map coordinates (u, v)."""
-    x = jnp.clip(shape.to_texel(u), 0.0, shape.GRID - 1.001)
-    y = jnp.clip(shape.to_texel(v), 0.0, shape.GRID - 1.001)
+def bilinear(quads: Array, x: Array, y: Array) -> list[Array]:
+    """Returns C maps: `quads` [S, S, 4 * C] interpolated at columns x and rows y."""
+    side, channels = len(quads), quads.shape[-1] // 4
+    x, y = (jnp.clip(c, 0.0, side - 1.001) for c in (x, y))
     column, row = jnp.floor(x), jnp.floor(y)
     a, b = x - column, y - row
-    place = row.astype(jnp.int32) * shape.GRID + column.astype(jnp.int32)
-    found = jnp.take(quads, place, axis=0, mode="clip")  # [..., 4 * channels]
+    index = row.astype(jnp.int32) * side + column.astype(jnp.int32)
+    flat = quads.reshape(side * side, -1)
+    corners = jnp.take(flat, index, axis=0, mode="clip")  # [..., 4 * channels]
     values = []
     for c in range(channels):
-        q = [found[..., k * channels + c] for k in range(4)]
+        q = [corners[..., k * channels + c] for k in range(4)]
         upper = q[0] + a * (q[1] - q[0])
         values.append(upper + b * (q[2] + a * (q[3] - q[2]) - upper))
     return values
@@ -53,7 +52,8 @@ def _along(origin: Vector, direction: Vector, t: Array) -> Vector:
     return tuple(o + t * d for o, d in zip(origin, direction))  # type: ignore
 
 
-def _place(point: Vector) -> Vector:
+def _project(point: Vector) -> Vector:
+    """Returns the distance from the origin and the map coordinates (u, v)."""
     x, y, z = point
     square = x * x + y * y + z * z + 1e-9
     inverse = jax.lax.rsqrt(square)
@@ -64,18 +64,18 @@ def _place(point: Vector) -> Vector:
 def head(
     skin: Array, hair: Array, origin: Vector, direction: Vector, *, steps: int
 ) -> Hit:
-    """Returns where rays, in the head's frame, first meet skin or hair.
+    """Returns the first intersections of rays, in the head's frame, with skin or hair.
 
-    The search is not differentiated; a last Newton step on its result gives the exact
-    derivative of the hit by shape and ray.
+    Sphere tracing, not differentiated, then one Newton step, which gives the exact
+    derivative of the hit with respect to shape and ray.
 
     Args:
       skin, hair: maps of `shape.radius_maps`.
       origin: scalars or arrays; direction: unit length.
-      steps: of the search; 14 finds all but grazing rays.
+      steps: of the search; 14 suffice for all but grazing rays.
     """
     radius = skin + jnp.maximum(hair, 0.0)
-    quads = jax.lax.stop_gradient(_quads(radius))
+    coarse = jax.lax.stop_gradient(quads(radius[..., None]))
     dot = sum(o * d for o, d in zip(origin, direction))
     square = sum(o * o for o in origin)
     closest = -dot
@@ -88,16 +88,16 @@ def head(
 
     def step(_, carry):
         t, nearest, nearest_t = carry
-        length, u, v = _place(_along(o, d, t))
-        outside = length - _look_up(quads, u, v, 1)[0]
-        # Once inside, the last place is the best, however often it is outside again.
+        length, u, v = _project(_along(o, d, t))
+        outside = length - bilinear(coarse, shape.to_texel(u), shape.to_texel(v))[0]
+        # Once a ray was inside, its last position is the best, inside or outside.
         entered = (nearest < 0) | (outside < 0)
         better = entered | (outside < nearest)
         nearest = jnp.where(entered, -1.0, jnp.minimum(outside, nearest))
-        # The surface is steep at the nose, so a full step may pass through it; ears
-        # and hair beside the face are thin as well.
+        # Full steps may pass through the surface: it is steep at the nose, and thin at
+        # ears and hair beside the face.
         share = jnp.where(jnp.abs(u) > 1.0, 0.5, jnp.where(outside > 0.3, 0.9, 0.72))
-        # Past an edge that it nearly touched, a ray must get on.
+        # The smallest step takes a grazing ray past the edge.
         ahead = jnp.maximum(outside * share, jnp.where(entered, -1.0, 0.08))
         nearest_t = jnp.where(better, jnp.where(entered, t + ahead, t), nearest_t)
         return jnp.minimum(t + ahead, exit_), nearest, nearest_t
@@ -107,12 +107,12 @@ def head(
 
     gu = (jnp.roll(radius, -1, axis=1) - jnp.roll(radius, 1, axis=1)) / 2
     gv = (jnp.roll(radius, -1, axis=0) - jnp.roll(radius, 1, axis=0)) / 2
-    fine = _quads(jnp.stack([radius, gu, gv, hair], axis=-1))
+    fine = quads(jnp.stack([radius, gu, gv, hair], axis=-1))
 
     def normal_at(t):
         point = _along(origin, direction, t)
-        length, u, v = _place(point)
-        r, du, dv, height = _look_up(fine, u, v, 4)
+        length, u, v = _project(point)
+        r, du, dv, height = bilinear(fine, shape.to_texel(u), shape.to_texel(v))
         slope_u = (shape.GRID - 1) / 2 / jnp.square(1 + 0.5 * jnp.abs(u))
         slope_v = (shape.GRID - 1) / 2 / jnp.square(1 + 0.5 * jnp.abs(v))
         du, dv = du * slope_u, dv * slope_v
@@ -128,35 +128,35 @@ def head(
 
     outside, gradient, *_ = normal_at(t)
     slope = sum(g * d for g, d in zip(gradient, direction))
-    # At grazing rays the derivative is unbounded; it is held where a pixel is.
+    # The derivative is unbounded at grazing rays; limited to a slope of 0.15.
     slope = jax.lax.stop_gradient(jnp.minimum(slope, -0.15))
     t = t - jnp.clip(outside / slope, -0.05, 0.05)
     outside, gradient, point, u, v, height = normal_at(t)
     inverse = jax.lax.rsqrt(sum(g * g for g in gradient) + 1e-9)
     normal = tuple(g * inverse for g in gradient)
-    # Distance to the surface, not along the radius.
+    # Divided by the gradient: the distance to the surface, not along the radius.
     return Hit(t, outside * inverse, point, normal, u, v, height)  # type: ignore
 
 
 def visible(
     skin: Array, hair: Array, point: Vector, normal: Vector, lamp: Vector
 ) -> Array:
-    """Returns how much of a lamp each point sees, 0..1, soft at the shadow's edge."""
-    quads = _quads(skin + jnp.maximum(hair, 0.0))
+    """Returns the visible share of a lamp at each point, 0..1, with soft shadows."""
+    radius = quads((skin + jnp.maximum(hair, 0.0))[..., None])
     start = tuple(p + 0.03 * n for p, n in zip(point, normal))
 
     def step(_, carry):
-        seen, reach = carry
-        length, u, v = _place(tuple(s + reach * d for s, d in zip(start, lamp)))
-        free = length - _look_up(quads, u, v, 1)[0]
-        seen = jnp.minimum(seen, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
-        return seen, reach * 1.42 + 0.02
+        lit, reach = carry
+        length, u, v = _project(tuple(s + reach * d for s, d in zip(start, lamp)))
+        free = length - bilinear(radius, shape.to_texel(u), shape.to_texel(v))[0]
+        lit = jnp.minimum(lit, jnp.clip(0.6 + free / (0.16 * reach + 0.02), 0.0, 1.0))
+        return lit, reach * 1.42 + 0.02
 
     return jax.lax.fori_loop(0, 8, step, (jnp.ones_like(point[0]), 0.05))[0]
 
 
 class Solid(NamedTuple):
-    """Where rays meet a solid; `miss` is negative inside of its outline."""
+    """Intersections with a solid; `miss` is negative inside of its outline."""
 
     t: Array
     miss: Array
@@ -164,7 +164,7 @@ class Solid(NamedTuple):
 
 
 def ellipsoid(origin: Vector, direction: Vector, centre, radii) -> Solid:
-    """Returns where rays meet an ellipsoid."""
+    """Returns the intersections of rays with an ellipsoid."""
     shrink = [1 / r for r in radii]
     o = [(a - c) * k for a, c, k in zip(origin, centre, shrink)]
     d = [b * k for b, k in zip(direction, shrink)]
