@@ -16,6 +16,12 @@ cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no age
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
+records      Records of your own, the network and settings of cfp; without ages plain
+             margin softmax.
+    fr-jax data convert aligned --to $RECORDS --name mine
+    fr-jax train --config=configs/inter_prototype.py:records --workdir=runs/mine \
+        --config.data.records.path=$RECORDS/mine
+
 paper_casia  CASIA-WebFace with the paper's settings (50 epochs, one GPU). Published:
              AgeDB-C20 83.55, FG-NET-C20 82.27, LAG 90.49 % (three runs; best threshold
              and best epoch of each list). Not run here at this scale.
@@ -41,7 +47,7 @@ from ml_collections import ConfigDict
 
 from configs import run_defaults
 
-VARIANTS = ("smoke", "faces", "cfp", "paper_casia", "paper_ms1m")
+VARIANTS = ("smoke", "faces", "cfp", "records", "paper_casia", "paper_ms1m")
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
@@ -107,7 +113,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     )
     system, train = config.system, config.train
     train.save_every = 2000
-    if variant in ("smoke", "faces", "cfp"):
+    if variant in ("smoke", "faces", "cfp", "records"):
         system.backbone = "iresnet18"
         system.head = "cosface"
         system.image_size = 48
@@ -121,7 +127,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         system.optimizer.milestones = (14, 19, 23)
         train.epochs = 25.0
         config.data.children.published = "ms1m"
-    elif variant in ("cfp", "faces"):
+    elif variant in ("cfp", "records", "faces"):
         system.backbone_options.update({"embedding_size": 256, "dropout": 0.3})
         system.head_options = ConfigDict({"margin": 0.3, "scale": 32.0})
         system.optimizer.learning_rate = 0.05
@@ -132,14 +138,15 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             ("colour_jitter", {"probability": 0.5}),
         )
         train.ema_decay = 0.995
-        if variant == "cfp":
+        if variant != "faces":
             system.backbone_options.width = 0.5
             system.image_size = 56
             system.optimizer.warmup_epochs = 1.0
-            config.data.records.identities = "001:450"
-            config.data.children.stand_ins = 50
             train.epochs = 20.0
-            train.evaluate_every = train.save_every = 985  # five epochs
+            if variant == "cfp":
+                config.data.records.identities = "001:450"
+                config.data.children.stand_ins = 50
+                train.evaluate_every = train.save_every = 985  # five epochs
         else:
             config.data.source = "rendered"
             rendered = config.data.rendered

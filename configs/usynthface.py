@@ -22,6 +22,12 @@ cfp          CFP without its labels, one folder = one identity: identities 001 t
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
+records      Records of your own without identities: each image is paired with itself,
+             augmented twice. The network and settings of cfp, a queue of 1,024.
+    fr-jax data convert aligned --to $RECORDS --name flat --flat
+    fr-jax train --config=configs/usynthface.py:records --workdir=runs/flat \
+        --config.data.records.path=$RECORDS/flat
+
 paper_100k, paper_200k, paper_400k
              DiscoFaceGAN images of that number of identities, one folder of up to 128
              images each; the paper's settings (four GPUs). Published: LFW 92.12, 91.93,
@@ -47,13 +53,7 @@ paper_100k, paper_200k, paper_400k
         'agedb_30=$DATA/agedb_30.bin', 'cfp_fp=$DATA/cfp_fp.bin')" \
         --config.evaluation.subset=0
 
-An epoch has one pair of every identity. Without identities, each image is paired with
-itself:
-    fr-jax data convert $DATA/images --to $RECORDS --name faces --flat
-    ... --config.data.pairing=flat --config.data.records.held_out=0 \
-        --config.data.records.num_identities=0 --config.data.records.identities= \
-        "--config.data.selection.sets=()" --config.train.best_metric= \
-        --config.system.optimizer.schedule=cosine
+An epoch has one pair of every identity; without identities, of every image.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ from ml_collections import ConfigDict
 from configs import run_defaults
 
 _PAPER = {"paper_100k": 100_000, "paper_200k": 200_000, "paper_400k": 400_000}
-VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", *_PAPER)
+VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", "records", *_PAPER)
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
@@ -150,13 +150,17 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     if variant in _PAPER:
         data.records.num_identities = num_identities
         config.train.best_metric = "heldout/accuracy"
-    elif variant == "cfp":
-        data.records.identities = "001:450"
+    elif variant in ("cfp", "records"):
         data.batch_size = 64
-        system.queue.size = 192
         data.records.held_out = 0
         data.selection.sets = ()
-        _small(config, epochs=250.0)
+        _small(config, epochs=250.0 if variant == "cfp" else 20.0)
+        if variant == "cfp":
+            data.records.identities = "001:450"
+            system.queue.size = 192
+        else:
+            data.pairing = "flat"
+            system.queue.size = 1024
     else:
         data.source = "rendered"
         data.batch_size = 64

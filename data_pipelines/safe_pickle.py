@@ -243,7 +243,9 @@ class Unpickler:
 
     def frame(self) -> None:
         if (length := self.number(_UINT64)) > self._end - self.at:
-            raise UnpicklingError(f"a frame of {length:,} bytes")
+            raise UnpicklingError(
+                f"a frame of {length:,} bytes exceeds the file, which is truncated"
+            )
 
     def integer(self) -> None:
         line = self.line()

@@ -45,7 +45,8 @@ class ImageFolder(FaceFiles):
         if not sources:
             raise DataError(
                 f"{root}: no images found as <identity>/<image>.jpg; put the images "
-                "of each identity into one folder"
+                "of each identity into a subfolder, or convert unlabelled images with "
+                "--flat"
             )
         faces = (Face(b"", identity=s.split("/")[0], source=s) for s in sources)
         super().__init__(root, faces)

@@ -71,7 +71,9 @@ def _names(path: str, spec: str) -> dict[str, Any]:
         check_names("packaged configuration", [path], packaged())
         return vars(importlib.import_module(f"{configs.__name__}.{path}"))
     if not Path(path).is_file():
-        raise UserError(f"--config={spec}: no such file: {path}")
+        name = Path(path).stem
+        hint = f"; --config={name} is packaged" if name in packaged() else ""
+        raise UserError(f"--config={spec}: no such file: {path}{hint}")
     folder = str(Path(path).resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -146,8 +148,8 @@ def _put(config: ConfigDict, key: str, text: str) -> None:
     if default is not None and type(value) is not type(default):
         example = default.to_dict() if isinstance(default, ConfigDict) else default
         raise UserError(
-            f"--config.{key}={text}: expected {type(example).__name__}, as in "
-            f"{example!r}, got {type(value).__name__}"
+            f"--config.{key}={text}: expected {type(example).__name__} (default: "
+            f"{example!r}), got {type(value).__name__} {value!r}"
         )
     node[name] = value
 

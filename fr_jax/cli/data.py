@@ -31,20 +31,26 @@ def add_arguments(parser: Any) -> None:
     summary = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
     add = action("convert", summary).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
-    add("--to", required=True, metavar="DIR", help="the records go to DIR/NAME")
+    add(
+        "--to", required=True, metavar="DIR", help="the records are written to DIR/NAME"
+    )
     add("--name", required=True, help="set name: lower-case letters, digits and _")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="", metavar="TEXT", help="stored with the set")
     text = "origin of the set, stored with it"
     add("--source", dest="origin", default="", metavar="TEXT", help=text)
     add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
-    add("--flat", action="store_true", help="folders are not identities: no labels")
+    add(
+        "--flat",
+        action="store_true",
+        help="store no labels: folders are not identities",
+    )
     text = "number of unusable images to skip; more are an error"
     add("--max-bad", type=int, default=100, metavar="N", help=text)
 
     summary = "Print counts, sizes and provenance of a set, and plot a contact sheet."
     add = action("info", summary).add_argument
-    add("directory", metavar="DIR", help="of the records")
+    add("directory", metavar="DIR", help="folder of the records")
     add("--sheet", default="", metavar="PNG", help="default: DIR/contact_sheet.png")
 
     summary = "Detect faces and align them to the five-point template."
@@ -53,7 +59,8 @@ def add_arguments(parser: Any) -> None:
     add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
     add("--to", required=True, metavar="DIR", help="new folder for the faces")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    add("--legacy-bgr", action="store_true", help="detect in BGR, as USynthFace did")
+    text = "swap red and blue for the detector, as USynthFace did"
+    add("--legacy-bgr", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -25,9 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "folder of images or of <identity>/*.jpg, one image, records, or a .bin"
     add("source", metavar="SRC", help=text)
-    add("--embedder", required=True, metavar="EMBEDDER", help="its folder")
+    add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
     add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
-    add("--flip", action="store_true", help="add the embedding of the mirrored face")
+    add(
+        "--flip",
+        action="store_true",
+        help="sum the embeddings of face and mirrored face before normalisation",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

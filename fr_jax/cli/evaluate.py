@@ -1,6 +1,17 @@
-"""`fr-jax evaluate`: evaluate embedders on verification sets, or generators.
+"""`fr-jax evaluate`: evaluate embedders by face verification, or face generators.
 
-Several embedders or generators are also compared in one figure.
+Several embedders or generators are also compared in one figure. With --to EMBEDDER, the
+results are stored with the embedder, and `fr-jax compare` uses their thresholds.
+
+Options of verification pairs:
+    root=DIR        folder of the images
+    protocol=P      insightface (flip-summed embeddings; default of sets with folds),
+                    kfold (ten random folds; default of lists), or paper (the best
+                    threshold of the pairs themselves)
+    lag_mode=M      truncated lines of LAG's list: drop (default) or original
+A generator takes one set (default: unseen=rendered,identities=40):
+    NAME=RECORDS[,identities=A:B][,expression=NAME]     B included
+    NAME=rendered[,identities=N]                        N rendered identities
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
@@ -20,20 +31,15 @@ from fr_jax.evaluation import sets
 from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.report import figures
 
-_SETS = """\
-verification pairs, with protocol insightface, kfold or paper; may be repeated. With
---generator, one set: NAME=RECORDS[,identities=A:B][,expression=X], or
-NAME=rendered[,identities=N] (default: unseen=rendered,identities=40)"""
-
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     repeated: Any = {"action": "append", "default": [], "metavar": "EMBEDDER"}
-    add("--embedder", **repeated, help="its folder; may be repeated")
-    text = "WORKDIR/embedder_generator, with its discriminator if any; may be repeated"
+    add("--embedder", **repeated, help="embedder folder; may be repeated")
+    text = "generator folder, WORKDIR/embedder_generator; may be repeated"
     add("--generator", **repeated, help=text)
-    repeated["metavar"] = "NAME=PATH[,root=DIR][,protocol=P]"
-    add("--set", **repeated, help=_SETS)
+    repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]"
+    add("--set", **repeated, help="evaluation set; may be repeated; see below")
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
     text = "with --generator: recogniser that measures preserved identity"
     add("--recogniser", metavar="EMBEDDER", help=text)
@@ -58,13 +64,13 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{flag.replace('_', '-')} needs --generator")
     if not arguments.set:
         raise UserError("give a verification set: --set NAME=PATH")
+    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
+    if len(embedders) < len(arguments.embedder):
+        raise UserError("--embedder: two embedders have one name; rename a folder")
     evaluators = [sets.parse(text) for text in arguments.set]
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
-    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
-    if len(embedders) < len(arguments.embedder):
-        raise UserError("--embedder: two embedders have one name; rename a folder")
     target = epath.Path(arguments.to)
     curves = {}
     for label, embedder in embedders.items():

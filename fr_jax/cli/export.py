@@ -1,6 +1,7 @@
-"""`fr-jax export`: convert an embedder to a program for deployment, and check it.
+"""`fr-jax export`: export an embedder for deployment, and check its embeddings.
 
-The program takes uint8 RGB faces [N, 112, 112, 3] and returns unit embeddings.
+The exported model takes uint8 RGB faces [N, 112, 112, 3] and returns L2-normalised
+embeddings; they are compared with those of the embedder.
 
 Example:
     fr-jax export mbf --format tflite --to deploy
@@ -14,9 +15,14 @@ from fr_jax.embedder.export import FORMATS, export
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("embedder", metavar="EMBEDDER", help="its folder")
-    add("--format", required=True, choices=tuple(FORMATS), help="program format")
-    add("--to", required=True, metavar="DIR", help="new folder for the program")
+    add("embedder", metavar="EMBEDDER", help="embedder folder")
+    add(
+        "--format",
+        required=True,
+        choices=tuple(FORMATS),
+        help="format of the exported model",
+    )
+    add("--to", required=True, metavar="DIR", help="new folder")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -20,23 +20,35 @@ from fr_jax.faces import pairs, sets, video
 from fr_jax.faces.renderer.codes import EXPRESSIONS, Codes
 from fr_jax.progress import progress_bar
 
-_WHOLE = ("pairs", "video")  # cannot be rendered in shards or as records
-_IMAGES = 20  # per identity, for sets without a fixed number
+_NAMES = (*sets.SETS, "pairs", "video")
+_ONE_FOLDER = ("pairs", "video")  # sets that cannot be rendered in shards
+_ANY_NUMBER = ("default", "usynthface", "ages", "pairs")  # of images per identity
+_ONLY_WITH = {  # option: the sets that have it
+    "images_per_identity": _ANY_NUMBER,
+    "frame": (*sets.SETS, "pairs"),
+    "max_yaw": _ANY_NUMBER,
+    "child_share": ("ages",),
+    **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
+}
+_SAME_FILES = (  # options that a resumed folder must have in common
+    *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
+    *("quality", "max_yaw", "child_share"),
+)
+_IMAGES = 20  # per identity, for sets of any number of images
 _GROUP = 6  # identities in a video
 _GAPS = (20, 30)  # years between the images of a child-adult pair
 _LICENCE = "none needed: the faces are synthetic"
 _SET = """\
-default: any pose, light, age and expression; usynthface, kdef, multipie, ages: like the
-data set or method; pairs: with LFW's pairs.txt; video: a group with tracks"""
+default: any pose, light, age and expression; usynthface, kdef, multipie: like the data
+of that name; ages: children and adults; pairs: also writes pairs.txt in LFW's format;
+video: several identities, with their tracks"""
 
 
 class Plan(NamedTuple):
-    """The images to render.
+    """The images to render: numbers of the identity and of the image, int [N] each.
 
-    Attributes:
-      identities, images: int [N], numbers of the identity and of the image.
-      ages: int [N], if file names contain them.
-      lists: texts of files next to the images, by file name.
+    `ages` is [N] if file names contain them; `lists` are the texts of further files by
+    name.
     """
 
     face_set: sets.FaceSet
@@ -55,34 +67,37 @@ class Plan(NamedTuple):
 
 def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
-    summary = "Render labelled synthetic faces as files, TFRecords, pairs or a video."
-    add = action("render", summary).add_argument
-    add("--to", required=True, metavar="DIR", help="new folder; records: its parent")
-    text = "number of identities, of all shards together; default: 6 in a video"
-    add("--identities", type=int, metavar="N", help=text)
-    text = "images per identity; default: the number of the set, or 20"
-    add("--images-per-identity", type=int, metavar="K", help=text)
-    add("--set", default="default", choices=(*sets.SETS, *_WHOLE), help=_SET)
-    text = "<identity>/*.jpg with labels.csv, or TFRecords"
-    add("--format", default="folder", choices=("folder", "records"), help=text)
-    add("--name", default="", help="name of the records; default: that of the set")
+    what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
+    add = action("render", what).add_argument
+    add("--to", required=True, metavar="DIR", help="new folder; parent of records")
+    what = "number of identities in all shards; default: 6 in a video"
+    add("--identities", type=int, metavar="N", help=what)
+    what = "images per identity; default: the fixed number of the set, or 20"
+    add("--images-per-identity", type=int, metavar="K", help=what)
+    add("--set", default="default", choices=_NAMES, help=_SET)
+    what = "<identity>/*.jpg with labels.csv, or TFRecords"
+    add("--format", default="folder", choices=("folder", "records"), help=what)
+    add("--name", default="", help="name of the records; default: name of the set")
     add("--size", type=int, default=112, help="side of the faces in pixels")
-    text = "crop: aligned by five points, or loose; default: aligned"
-    add("--frame", choices=("aligned", "loose"), help=text)
-    add("--seed", type=int, default=0, help="seed of the identities and their images")
+    what = "crop: aligned by five points, or loose; default: aligned"
+    add("--frame", choices=("aligned", "loose"), help=what)
+    add("--seed", type=int, default=0, help="seed of the identities and images")
+    what = "render part I of N, counted from 0"
     shard = functools.partial(_two_numbers, "/", "I/N, as in 0/8")
-    add("--shard", type=shard, default="0/1", metavar="I/N", help="part I of N, from 0")
+    add("--shard", type=shard, default="0/1", metavar="I/N", help=what)
     qualities = ("full", "fast")
     add("--quality", default="full", choices=qualities, help="fast: without shadows")
-    add("--max-yaw", type=float, metavar="DEGREES", help="largest |yaw|; default: 90")
-    text = "share of identities with child images in --set ages, 0 to 1; default: 1"
-    add("--child-share", type=float, metavar="SHARE", help=text)
+    what = "largest absolute yaw; default: 90"
+    add("--max-yaw", type=float, metavar="DEGREES", help=what)
+    what = "share of identities with child images in --set ages, 0 to 1; default: 1"
+    add("--child-share", type=float, metavar="SHARE", help=what)
     add("--shots", type=int, metavar="N", help="shots of a video; default: 8")
     add("--shot-frames", type=int, metavar="N", help="frames of a shot; default: 40")
-    add("--together", type=int, metavar="N", help="identities in a shot; default: 3")
+    what = "identities visible at once in a shot; default: 3"
+    add("--together", type=int, metavar="N", help=what)
+    what = "frame size of a video; default: 640x360"
     size = functools.partial(_two_numbers, "x", "WxH, as in 640x360")
-    text = "frame size of a video; default: 640x360"
-    add("--frame-size", type=size, metavar="WxH", help=text)
+    add("--frame-size", type=size, metavar="WxH", help=what)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -139,9 +154,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_target(arguments: argparse.Namespace) -> None:
-    """Raises a UserError for a target that is not free, or has too little space."""
-    first, end = _shard(arguments)
-    images = (end - first) * _count(arguments)
+    first, last = _numbers(arguments)
+    images = (last - first) * _count(arguments)
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
         face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
@@ -150,11 +164,10 @@ def _check_target(arguments: argparse.Namespace) -> None:
         face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
 
 
-def _shard(arguments: argparse.Namespace) -> tuple[int, int]:
-    """Returns the identities [first, end) of the shard."""
+def _numbers(arguments: argparse.Namespace) -> tuple[int, ...]:
+    """Returns the first identity of the shard and that of the next shard."""
     part, shards = arguments.shard
-    first, end = (arguments.identities * n // shards for n in (part, part + 1))
-    return first, end
+    return tuple(arguments.identities * n // shards for n in (part, part + 1))
 
 
 def _count(arguments: argparse.Namespace) -> int:
@@ -163,37 +176,26 @@ def _count(arguments: argparse.Namespace) -> int:
     return arguments.images_per_identity or fixed or _IMAGES
 
 
-_ANY_NUMBER = ("default", "usynthface", "ages", "pairs")  # of images per identity
-_ONLY_WITH = {
-    "images_per_identity": _ANY_NUMBER,
-    "frame": (*sets.SETS, "pairs"),
-    "max_yaw": _ANY_NUMBER,
-    "child_share": ("ages",),
-    **dict.fromkeys(("shots", "shot_frames", "together", "frame_size"), ("video",)),
-}
-
-
 def _plan(arguments: argparse.Namespace) -> Plan:
-    """Returns the images of the arguments' set and shard."""
-    options = _given(max_yaw=arguments.max_yaw, child_share=arguments.child_share)
+    options = _stated(max_yaw=arguments.max_yaw, child_share=arguments.child_share)
     name = "default" if arguments.set == "pairs" else arguments.set
     face_set = sets.SETS[name](**options)
     count, seed = _count(arguments), arguments.seed
     if arguments.set == "pairs":
         numbered = pairs.number(seed, arguments.identities, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
-        return Plan(face_set, numbered.identities, numbered.images, None, lists)
-    first, end = _shard(arguments)
-    label, images = sets.rows(face_set, end - first, count)
-    plan = Plan(face_set, first + label, images, None, {})
-    if name != "ages" or arguments.format == "records":
-        return plan
-    plan = plan._replace(ages=_ages(plan, seed))
-    return plan._replace(lists=_age_lists(plan, seed))
+        return Plan(face_set, numbered.identities, numbered.images, lists=lists)
+    first, last = _numbers(arguments)
+    label, images = sets.rows(face_set, last - first, count)
+    plan = Plan(face_set, first + label, images)
+    if name == "ages" and arguments.format == "folder":
+        plan = plan._replace(ages=_ages(plan, seed))
+        plan = plan._replace(lists=_age_lists(plan, seed))
+    return plan
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """Returns the options that are not None, so that the others have defaults."""
+def _stated(**options: Any) -> dict[str, Any]:
+    """Returns the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -210,16 +212,14 @@ def _lfw_list(numbered: pairs.Numbered, seed: int) -> str:
 
 def _ages(plan: Plan, seed: int) -> np.ndarray:
     """Returns each row's age in whole years, int [N], without rendering."""
-    ages = []
-    for start in range(0, len(plan.identities), 10_000):
-        rows = slice(start, start + 10_000)
-        numbers = plan.identities[rows], plan.images[rows]
-        ages.append(sets.label(plan.face_set, seed, *numbers).codes.age.astype(int))
-    return np.concatenate(ages)
+    starts = range(10_000, len(plan.identities), 10_000)  # limits the memory of codes
+    parts = (np.split(numbers, starts) for numbers in (plan.identities, plan.images))
+    labelled = (sets.label(plan.face_set, seed, *part) for part in zip(*parts))
+    return np.concatenate([part.codes.age.astype(int) for part in labelled])
 
 
 def _age_lists(plan: Plan, seed: int) -> dict[str, str]:
-    """Returns lists of child-adult pairs by the rules of AgeDB-C20 and -C30."""
+    """Returns lists of child-adult pairs by the rule of AgeDB-C20 and -C30."""
     from data_pipelines.protocols import pairs as published
 
     names = [plan.file(row, seed) for row in range(len(plan.identities))]
@@ -245,7 +245,7 @@ def _faces(
     rendered = sets.render_set(plan.face_set, arguments.seed, *rows, **options)
     for number, batch in enumerate(rendered):
         boxes = sets.face_boxes(batch.landmarks68)
-        if number == 0:  # the progress bar starts its clock after compilation
+        if number == 0:  # the rate excludes the compilation
             bar.set_description(arguments.set, refresh=False)
             bar.n = bar.initial = done + len(batch.image)
             bar.unpause()
@@ -292,7 +292,7 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
 def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; an interrupted run resumes."""
     target = Path(arguments.to)
-    options = {name: getattr(arguments, name) for name in _CONTENTS}
+    options = {name: getattr(arguments, name) for name in _SAME_FILES}
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
             print(f"resumed after {folder.done:,} images in {folder.part}")
@@ -301,16 +301,11 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     return str(target)
 
 
-# Arguments that determine the images of a folder.
-_CONTENTS = (
-    *("set", "seed", "identities", "images_per_identity", "shard", "size", "frame"),
-    *("quality", "max_yaw", "child_share"),
-)
-
-
 def _video(arguments: argparse.Namespace) -> None:
     """Writes group.mp4, group_tracks.csv and a folder of crops per track."""
-    options = _given(
+    identities = arguments.identities or _GROUP
+    options = _stated(
+        num_identities=identities,
         shots=arguments.shots,
         frames=arguments.shot_frames,
         together=arguments.together,
@@ -321,8 +316,8 @@ def _video(arguments: argparse.Namespace) -> None:
     target = Path(arguments.to)
     face_files.check_free(target)
     width, height = film.size
-    size = len(film) * (width * height // 8 + 3 * arguments.size**2)
-    face_files.check_bytes(target, size)
+    needed = len(film) * (width * height // 8 + 3 * arguments.size**2)
+    face_files.check_bytes(target, needed)
     with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
             target, bar, film.size, arguments.size, arguments.seed

@@ -1,6 +1,6 @@
 """`fr-jax import`: convert a published weight file to an embedder.
 
-No code in the file is run.
+Pickled code in the file is never executed.
 
 Example:
     fr-jax import mobilefacenet.pt --to mbf --licence "research only"
@@ -21,13 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
     add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
-    text = "source of the tensor names: %(choices)s; default: recognised"
+    text = "naming scheme of the tensors: %(choices)s; default: detected"
     add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=text)
     text = "channel order of the input; default: that of the dialect"
     add("--colour", choices=("RGB", "BGR"), help=text)
-    add("--part", metavar="NAME", help="dict of tensors, if a checkpoint has several")
-    add("--prefix", help="prefix of the tensors, if a file has several networks")
-    add("--encoder", action="store_true", help="import only a DR-GAN encoder")
+    text = "key of the state dict in a checkpoint with several, as in state_dict"
+    add("--part", metavar="NAME", help=text)
+    add("--prefix", help="prefix of the tensor names of one of several networks")
+    text = "import only the encoder of a DR-GAN generator"
+    add("--encoder", action="store_true", help=text)
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
     text = "training sets; evaluation marks their identities as seen"

@@ -14,7 +14,9 @@ from fr_jax.evaluation.results import stored_results, table
 
 
 def add_arguments(parser: Any) -> None:
-    parser.add_argument("embedder", metavar="EMBEDDER", help="folder or weight file")
+    parser.add_argument(
+        "embedder", metavar="EMBEDDER", help="embedder folder or weight file"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,8 @@
 """`fr-jax templates`: evaluate templates, sets of images of an identity, as in IJB-A.
 
-In each split, every probe template is compared with every gallery template, for
-verification and for identification of probes with an identity of the gallery. An
-embedder averages the embeddings of a template; a generator also fuses them, weighted by
-confidence.
+In each split, every probe template is compared with every gallery template: 1:1
+verification, and closed-set 1:N identification. An embedder averages the embeddings of
+a template; a generator also fuses them, weighted by confidence.
 
 Example:
     fr-jax templates splits.csv --embedder runs/faces/embedder_generator --to templates
@@ -25,7 +24,8 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
-    add("table", metavar="CSV", help="with split, part, template, identity, file")
+    text = "columns: split, part (probe or gallery), template, identity, file"
+    add("table", metavar="CSV", help=text)
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder or generator")
     add("--root", metavar="DIR", help="folder of the files; default: that of CSV")
     add("--to", required=True, metavar="DIR", help="folder of results.json")

@@ -2,7 +2,7 @@
 
 --config=FILE:VARIANT is a configuration file and one of its variants; FILE can be the
 NAME of a packaged configuration. --config.KEY=VALUE overrides a key and may be
-repeated. WORKDIR/config.json has all keys.
+repeated. docs/ lists variants and keys; WORKDIR/config.json stores those of a run.
 
 Example:
     fr-jax train --config=inter_prototype:smoke --workdir=runs/smoke \\
@@ -29,9 +29,9 @@ def add_arguments(parser: Any) -> None:
     add("--config", required=True, metavar="FILE[:VARIANT]", help=text)
     add("--workdir", required=True, help="folder of the run, local or gs://")
     given: Any = {"dest": "given", "action": "append", "default": []}
-    text = "initialise the trained network from an embedder"
+    text = "embedder whose weights initialise the network to be trained"
     add("--init-from", **given, type=_init, metavar="EMBEDDER", help=text)
-    text = "pretrained network, by the system's NAME for it; may be repeated"
+    text = "pretrained network of the system, as in identity=mbf; may be repeated"
     add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=text)
     text = "keep compiled programs in this folder"
     add("--compilation-cache", default="", metavar="DIR", help=text)
@@ -39,7 +39,7 @@ def add_arguments(parser: Any) -> None:
     for flag, metavar, kind, meaning in (
         ("--coordinator", "HOST:PORT", str, "address of process 0"),
         ("--num-processes", "N", int, "number of processes"),
-        ("--process-id", "I", int, "number of this process, from 0"),
+        ("--process-id", "I", int, "index of this process, from 0"),
     ):
         text = f"with --distributed: {meaning}; default: from the cluster"
         add(flag, type=kind, metavar=metavar, help=text)

@@ -18,7 +18,7 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
     path, *parts = rest.split(",")
     if not (name and equals and path):
         forms = "".join(f"[,{option}=...]" for option in options)
-        raise UserError(f"--set {text}: use NAME=PATH{forms}")
+        raise UserError(f"--set {text}: expected NAME=PATH{forms}, as in lfw=lfw.bin")
     chosen = {key: value for key, _, value in (part.partition("=") for part in parts)}
     check_names(f"option in --set {text}:", chosen, options)
     return name, path, chosen

@@ -102,12 +102,20 @@ def test_value_has_the_type_of_the_default(key, text, value):
         (
             "system.optimizer.learning_rate",
             "high",
-            "expected float, as in 0.1, got str",
+            r"expected float \(default: 0.1\), got str",
         ),
-        ("data.batch_size", "2.5", "expected int, as in 32, got float"),
-        ("train.guard", "1", "expected bool, as in True, got int"),
-        ("system.optimizer.milestones", "5", "expected tuple, as in .*, got int"),
-        ("system.head_options", "5", "expected dict, as in {'margin'.*, got int"),
+        ("data.batch_size", "2.5", r"expected int \(default: 32\), got float"),
+        ("train.guard", "1", r"expected bool \(default: True\), got int"),
+        (
+            "system.optimizer.milestones",
+            "5",
+            r"expected tuple \(default: .*\), got int",
+        ),
+        (
+            "system.head_options",
+            "5",
+            r"expected dict \(default: {'margin'.*\), got int",
+        ),
     ],
 )
 def test_unknown_key_or_value_of_another_type_is_refused(key, text, match):

@@ -305,7 +305,7 @@ def storages():
         "a TorchScript program",
     )
     legacy = made.torch_legacy(made.state({"a": ONE}, b"N"), {"0": (3, ONE.tobytes())})
-    yield "legacy cut short", legacy[:-1], "3 are due and 11 bytes left"
+    yield "legacy cut short", legacy[:-1], "and 11 bytes are left"
     yield (
         "legacy with trailing bytes",
         legacy + b"more",

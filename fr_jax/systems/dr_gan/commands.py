@@ -21,19 +21,21 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="aligned face")
-    what = "WORKDIR/embedder_generator"
+    what = "generator folder, WORKDIR/embedder_generator"
     add("--generator", required=True, metavar="EMBEDDER", help=what)
     add("--to", required=True, metavar="DIR", help="folder of the rotated faces")
     what = "target yaws in degrees, as in --angles=-30,0,30; default: all trained poses"
     add("--angles", default="", metavar="A,B,C", help=what)
-    what = "target light of a generator with lights; default: the first"
+    what = (
+        "number of the target illumination, if trained with several; default: the first"
+    )
     add("--light", type=int, metavar="NUMBER", help=what)
     what = "fuse features by confidence; all images show the same identity"
     add("--fuse", action="store_true", help=what)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Rotates faces; returns the exit code."""
+def run(arguments: argparse.Namespace) -> None:
+    """Rotates faces."""
     rotator = Rotator(load_embedder(arguments.generator))
     angles = _angles(arguments.angles, rotator)
     if arguments.light is not None and arguments.light not in rotator.light_numbers:
@@ -69,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     what = "yaws" if rotator.has_angles or rotator.continuous else "poses, by number,"
     print(f"{len(angles)} {what} of {len(names)} face(s): {target}")
     print(f"figure: {sheet}")
-    return 0
 
 
 def _angles(text: str, rotator: Rotator) -> list[float]:

@@ -21,7 +21,7 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 _RENDERED, _NUM_RENDERED = "rendered", 40
 
 
-def evaluate_generators(arguments: Any) -> int:
+def evaluate_generators(arguments: Any) -> None:
     """Evaluates the command's generators, and compares several.
 
     Raises:
@@ -75,7 +75,6 @@ def evaluate_generators(arguments: Any) -> int:
             print(f"figure: {path}")
     if len(labels) > 1:
         _compare(rotators[0], evaluators, target)
-    return 0
 
 
 def _no_embedding(*_, **__):
