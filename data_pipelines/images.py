@@ -41,9 +41,7 @@ def probe(data: bytes) -> Header:
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         name, image = "png", _png(data)
     else:
-        raise DataError(
-            f"neither JPEG nor PNG (begins {bytes(data[:4])!r}); convert it"
-        )
+        raise DataError(f"neither JPEG nor PNG (begins {bytes(data[:4])!r})")
     width, height = image.size
     if max(width, height) > MAX_SIDE:
         raise DataError(

@@ -243,9 +243,7 @@ class Unpickler:
 
     def frame(self) -> None:
         if (length := self.number(_UINT64)) > self._end - self.at:
-            raise UnpicklingError(
-                f"a frame of {length:,} bytes exceeds the file, which is truncated"
-            )
+            raise UnpicklingError(f"a pickle frame of {length:,} bytes is cut short")
 
     def integer(self) -> None:
         line = self.line()

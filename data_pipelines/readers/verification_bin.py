@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines import DataError
 from data_pipelines.images import read_file
-from data_pipelines.safe_pickle import Unpickler
+from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
 MAX_BYTES = 4 << 30
 _MIN_OPCODES, _BYTES_PER_OPCODE = 50_000, 4
@@ -42,8 +42,9 @@ def read(path: str | Path) -> VerificationSet:
     try:
         content = unpickler.run()
     except (UnpicklingError, TypeError, ValueError) as error:
+        hint = "" if isinstance(error, UnsafePickle) else "; damaged: fetch it again"
         at = unpickler.opcode_at
-        raise DataError(f"{path}: byte {at:,}: {_printed(error)}") from None
+        raise DataError(f"{path}: byte {at:,}: {_printed(error)}{hint}") from None
     try:
         images, same = _listed(content)
         same = np.array([_flag(value) for value in _listed(same)], bool)

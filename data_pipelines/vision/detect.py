@@ -34,7 +34,7 @@ class YuNet:
     def __init__(self, model: str | Path, threshold: float = 0.6):
         if not Path(model).is_file():
             raise DataError(
-                f"{model}: no such detector file; YuNet is in the OpenCV model zoo"
+                f"{model}: no such detector file; the OpenCV model zoo has YuNet"
             )
         try:
             self._net = cv2.FaceDetectorYN.create(str(model), "", (320, 320), threshold)

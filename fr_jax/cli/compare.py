@@ -1,7 +1,7 @@
 """`fr-jax compare`: compare two faces by the cosine similarity of their embeddings.
 
-Without --threshold, the thresholds of evaluations stored with the embedder decide
-(`fr-jax evaluate --to EMBEDDER`); without those, only the cosine is printed.
+Without --threshold, each evaluation stored with the embedder (`fr-jax evaluate --to
+EMBEDDER`) gives a decision by its threshold; without those, only the cosine is printed.
 
 Example:
     fr-jax compare a.jpg b.jpg --embedder mbf --detector yunet.onnx
@@ -29,7 +29,8 @@ def add_arguments(parser: Any) -> None:
     add("first", metavar="A.jpg", help="aligned face; any photograph with --detector")
     add("second", metavar="B.jpg", help="the face to compare it with")
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
-    add("--detector", metavar="FILE", help="YuNet's .onnx: detect and align the faces")
+    text = "YuNet's .onnx, of the OpenCV model zoo: align the faces"
+    add("--detector", metavar="FILE", help=text)
     add("--threshold", type=float, help="minimum cosine similarity of a match, -1 to 1")
 
 

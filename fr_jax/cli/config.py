@@ -71,8 +71,9 @@ def _names(path: str, spec: str) -> dict[str, Any]:
         check_names("packaged configuration", [path], packaged())
         return vars(importlib.import_module(f"{configs.__name__}.{path}"))
     if not Path(path).is_file():
-        name = Path(path).stem
-        hint = f"; --config={name} is packaged" if name in packaged() else ""
+        hint, name = "", Path(path).stem
+        if name in packaged():
+            hint = f"; use the packaged --config={name}{spec.removeprefix(path)}"
         raise UserError(f"--config={spec}: no such file: {path}{hint}")
     folder = str(Path(path).resolve().parent)
     if folder not in sys.path:

@@ -31,20 +31,15 @@ def add_arguments(parser: Any) -> None:
     summary = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
     add = action("convert", summary).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")
-    add(
-        "--to", required=True, metavar="DIR", help="the records are written to DIR/NAME"
-    )
+    add("--to", required=True, metavar="DIR", help="records are written to DIR/NAME")
     add("--name", required=True, help="set name: lower-case letters, digits and _")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="", metavar="TEXT", help="stored with the set")
     text = "origin of the set, stored with it"
     add("--source", dest="origin", default="", metavar="TEXT", help=text)
     add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
-    add(
-        "--flat",
-        action="store_true",
-        help="store no labels: folders are not identities",
-    )
+    text = "store no labels: folders are not identities"
+    add("--flat", action="store_true", help=text)
     text = "number of unusable images to skip; more are an error"
     add("--max-bad", type=int, default=100, metavar="N", help=text)
 
@@ -56,7 +51,8 @@ def add_arguments(parser: Any) -> None:
     summary = "Detect faces and align them to the five-point template."
     add = action("align", summary).add_argument
     add("source", metavar="SRC", help="folder of photographs, with subfolders")
-    add("--detector", required=True, metavar="FILE", help="YuNet's .onnx")
+    text = "YuNet's .onnx, of the OpenCV model zoo"
+    add("--detector", required=True, metavar="FILE", help=text)
     add("--to", required=True, metavar="DIR", help="new folder for the faces")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     text = "swap red and blue for the detector, as USynthFace did"

@@ -27,11 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SRC", help=text)
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
     add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
-    add(
-        "--flip",
-        action="store_true",
-        help="sum the embeddings of face and mirrored face before normalisation",
-    )
+    text = "sum the embeddings of face and mirrored face before normalisation"
+    add("--flip", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:

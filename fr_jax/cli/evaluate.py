@@ -1,7 +1,10 @@
 """`fr-jax evaluate`: evaluate embedders by face verification, or face generators.
 
-Several embedders or generators are also compared in one figure. With --to EMBEDDER, the
-results are stored with the embedder, and `fr-jax compare` uses their thresholds.
+Several embedders or generators are also compared in one figure. If DIR is the
+folder of the embedder, `fr-jax compare` takes its thresholds from the results.
+
+Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
+pairs.txt as of LFW, a protocol folder of CFP, or a list of lines `label path path`.
 
 Options of verification pairs:
     root=DIR        folder of the images
@@ -38,14 +41,14 @@ def add_arguments(parser: Any) -> None:
     add("--embedder", **repeated, help="embedder folder; may be repeated")
     text = "generator folder, WORKDIR/embedder_generator; may be repeated"
     add("--generator", **repeated, help=text)
-    repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]"
+    repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]..."
     add("--set", **repeated, help="evaluation set; may be repeated; see below")
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
-    text = "with --generator: recogniser that measures preserved identity"
+    text = "with --generator: embedder that measures how well identity is preserved"
     add("--recogniser", metavar="EMBEDDER", help=text)
-    text = "with --generator: features for the distance of fake to real images"
+    text = "with --generator: embedder for the kernel inception distance"
     add("--features", metavar="EMBEDDER", help=text)
-    text = "with --generator: identities of the records that train a pose classifier"
+    text = "with --generator: identities A to B of --set that train the pose classifier"
     add("--pose-identities", default="", metavar="A:B", help=text)
 
 

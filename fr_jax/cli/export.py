@@ -16,12 +16,8 @@ from fr_jax.embedder.export import FORMATS, export
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("embedder", metavar="EMBEDDER", help="embedder folder")
-    add(
-        "--format",
-        required=True,
-        choices=tuple(FORMATS),
-        help="format of the exported model",
-    )
+    text = "format of the exported model"
+    add("--format", required=True, choices=tuple(FORMATS), help=text)
     add("--to", required=True, metavar="DIR", help="new folder")
 
 

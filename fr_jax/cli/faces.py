@@ -1,4 +1,4 @@
-"""`fr-jax faces`: render synthetic faces.
+"""`fr-jax faces`: render synthetic faces, or video with --set video.
 
 Example:
     fr-jax faces render --identities 100 --images-per-identity 20 --to faces
@@ -69,8 +69,8 @@ def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", what).add_argument
-    add("--to", required=True, metavar="DIR", help="new folder; parent of records")
-    what = "number of identities in all shards; default: 6 in a video"
+    add("--to", required=True, metavar="DIR", help="new folder; records: DIR/NAME")
+    what = "identities in all shards together; required but for a video (default: 6)"
     add("--identities", type=int, metavar="N", help=what)
     what = "images per identity; default: the fixed number of the set, or 20"
     add("--images-per-identity", type=int, metavar="K", help=what)

@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=text)
     text = "channel order of the input; default: that of the dialect"
     add("--colour", choices=("RGB", "BGR"), help=text)
-    text = "key of the state dict in a checkpoint with several, as in state_dict"
+    text = "state dict to import from a checkpoint with several, as --part ema"
     add("--part", metavar="NAME", help=text)
-    add("--prefix", help="prefix of the tensor names of one of several networks")
+    add("--prefix", help="import only tensors whose names start with PREFIX")
     text = "import only the encoder of a DR-GAN generator"
     add("--encoder", action="store_true", help=text)
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
-    text = "training sets; evaluation marks their identities as seen"
+    text = "training sets of the weights, which evaluation then reports as seen"
     add("--data-set", nargs="+", action="extend", default=[], metavar="NAME", help=text)
 
 

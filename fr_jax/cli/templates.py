@@ -1,4 +1,4 @@
-"""`fr-jax templates`: evaluate templates, sets of images of an identity, as in IJB-A.
+"""`fr-jax templates`: evaluate an embedder on templates, image sets, as in IJB-A.
 
 In each split, every probe template is compared with every gallery template: 1:1
 verification, and closed-set 1:N identification. An embedder averages the embeddings of

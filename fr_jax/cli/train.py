@@ -1,8 +1,9 @@
 """`fr-jax train`: train a system, or resume from the last checkpoint in WORKDIR.
 
 --config=FILE:VARIANT is a configuration file and one of its variants; FILE can be the
-NAME of a packaged configuration. --config.KEY=VALUE overrides a key and may be
-repeated. docs/ lists variants and keys; WORKDIR/config.json stores those of a run.
+NAME of a packaged configuration; the default variant is smoke. --config.KEY=VALUE
+overrides a key and may be repeated. docs/ lists variants and keys; WORKDIR/config.json
+stores those of a run.
 
 Example:
     fr-jax train --config=inter_prototype:smoke --workdir=runs/smoke \\
@@ -31,7 +32,7 @@ def add_arguments(parser: Any) -> None:
     given: Any = {"dest": "given", "action": "append", "default": []}
     text = "embedder whose weights initialise the network to be trained"
     add("--init-from", **given, type=_init, metavar="EMBEDDER", help=text)
-    text = "pretrained network of the system, as in identity=mbf; may be repeated"
+    text = "frozen pretrained network that the configuration names; may be repeated"
     add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=text)
     text = "keep compiled programs in this folder"
     add("--compilation-cache", default="", metavar="DIR", help=text)

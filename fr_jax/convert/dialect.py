@@ -87,10 +87,14 @@ def square_grid(
       dense: name of the layer's kernel.
       channels: name of a tensor with one row per channel of the map.
       axis: the axis of the kernel that is flattened.
+
+    The returned function raises a UserError for fewer features than channels.
     """
 
     def grid(state: StateDict) -> Grid:
-        side = math.isqrt(state[dense].shape[axis] // len(state[channels]))
+        length, depth = state[dense].shape[axis], len(state[channels])
+        if (side := math.isqrt(length // depth)) == 0:
+            raise UserError(f"{dense} has {length} features, fewer than {channels}")
         return side, side
 
     return grid

@@ -499,6 +499,13 @@ def test_code_sizes_of_a_generator_are_options():
         convert.from_state_dict(state, options={"poses": 3, "noise": 20})
 
 
+def test_decoder_with_fewer_features_than_channels_is_refused():
+    state = dict(small("kayamin_dr_gan_generator")[0])
+    state["G_dec_fc.weight"] = state["G_dec_fc.weight"][:3]
+    with pytest.raises(UserError, match="G_dec_fc.weight has 3 features, fewer than"):
+        convert.from_state_dict(state)
+
+
 def test_encoder_of_a_generator_is_an_embedder():
     found = convert.from_state_dict(small("kayamin_dr_gan_generator")[0])
     encoder = convert.encoder_of(found)

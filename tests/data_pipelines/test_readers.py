@@ -39,7 +39,7 @@ def test_image_folder_that_is_missing_empty_or_without_subfolders(tmp_path):
     with pytest.raises(DataError, match="no images found"):
         ImageFolder(tmp_path)
     (tmp_path / "1.jpg").write_bytes(encoded())
-    with pytest.raises(DataError, match="of each identity into one folder"):
+    with pytest.raises(DataError, match="of each identity into a subfolder"):
         ImageFolder(tmp_path)
 
 

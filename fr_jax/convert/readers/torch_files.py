@@ -138,9 +138,9 @@ def _locate(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -
     length = int.from_bytes(data[at : at + 8], "little", signed=True)
     size = storage.length * storage.dtype.itemsize
     if length != storage.length or size > left:
-        needs = f"needs {storage.length:,} elements, {size:,} bytes"
-        has = f"states {length:,}, and {left:,} bytes are left"
-        raise Refusal(f"storage {shown(key)} {needs}; the file {has}", at)
+        needs = f"{storage.length:,} elements, {size:,} bytes"
+        has = f"{length:,} elements, {left:,} bytes"
+        raise Refusal(f"storage {shown(key)} needs {needs}, but has {has}", at)
     storage.offset = at + 8
     return storage.offset + size
 
