@@ -16,8 +16,8 @@ cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no age
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
-records      Records of your own, the network and settings of cfp; without ages plain
-             margin softmax.
+records      Records of your own, the network and settings of cfp, with plain margin
+             softmax unless config.data.children.age_file is given.
     fr-jax data convert aligned --to $RECORDS --name mine
     fr-jax train --config=configs/inter_prototype.py:records --workdir=runs/mine \
         --config.data.records.path=$RECORDS/mine

@@ -74,7 +74,7 @@ def test_several_embedders_are_compared(
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ("--embedder {e} --set lfw.bin", "use NAME=PATH"),
+        ("--embedder {e} --set lfw.bin", "expected NAME=PATH"),
         ("--embedder {e} --set lfw=nowhere.bin", "no such file"),
         ("--embedder {e} --set lfw=x.bin,protocl=paper", "did you mean 'protocol'"),
         ("--embedder {e}", "give a verification set: --set NAME=PATH"),
@@ -91,7 +91,7 @@ def test_several_embedders_are_compared(
             "--embedder {e} --set a={s} --recogniser {e}",
             "--recogniser needs --generator",
         ),
-        ("--generator {e}", "give a generator, as WORKDIR"),
+        ("--generator {e}", "give a generator, such as WORKDIR"),
     ],
     ids=lambda value: "" if "{" in value else value,  # the messages
 )

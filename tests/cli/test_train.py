@@ -149,7 +149,7 @@ RENDERED = [
     ("--config.system.optimizer.learning_rat=1", "did you mean 'learning_rate'"),
     (
         "--config.system.optimizer.learning_rate=high",
-        "expected float, as in 0.1, got str",
+        "expected float (default: 0.1), got str",
     ),
     ("--config.system.optimizer.learning_rate", "needs a value"),
     ("--workdr=x", "did you mean '--workdir'"),

@@ -57,9 +57,9 @@ def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("lfw.bin", r"--set lfw.bin: use NAME=PATH\[,root=...\]\[,protocol=...\]"),
-        ("=lfw.bin", "use NAME=PATH"),
-        ("lfw=", "use NAME=PATH"),
+        ("lfw.bin", r"--set lfw.bin: expected NAME=PATH\[,root=...\]\[,protocol=...\]"),
+        ("=lfw.bin", "expected NAME=PATH"),
+        ("lfw=", "expected NAME=PATH"),
         ("lfw=nowhere.bin", "no such file"),
         ("lfw=nowhere.txt", "no such verification set"),
         ("lfw=x.bin,protocl=paper", "did you mean 'protocol'"),

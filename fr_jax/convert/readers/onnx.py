@@ -124,12 +124,16 @@ class _Reader:
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
         """Returns an unsigned number of up to 64 bits and the byte after it."""
-        value, end = 0, min(at + 10, end)
-        for shift, byte in zip(range(0, 70, 7), self.data[at:end]):
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= end:
+                break
+            byte = self.data[at]
+            at += 1
             value |= (byte & 127) << shift
             if byte < 128 and value < 1 << 64:
-                return value, at + shift // 7 + 1
-        raise Refusal("a protobuf number without an end", end)
+                return value, at
+        raise Refusal("a protobuf number without an end", at)
 
     def spend(self, at: int) -> None:
         self._left -= 1
@@ -212,6 +216,8 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
 def _node_names(reader: _Reader, span: Span) -> dict[str, str]:
     """Returns names in the module of a node for its anonymous initialisers."""
     fields = reader.grouped(span)
+    if len(fields[1]) < 2:
+        return {}
     inputs, operator = reader.texts(fields[1]), reader.text(fields[4])
     # "/features/features.0/conv/conv.0/Conv": a level may repeat the one above.
     levels = reader.text(fields[3]).split("/")[1:-1]

@@ -329,7 +329,7 @@ def test_evaluations_that_steer_a_run_cannot_change(tmp_path, settings, differen
         ("did you mean 'clean'", {"data.selection.kind": "clear"}),
         ("num_ops is -1; use 0 to 99", {"data.num_ops": -1}),
         ("magnitude is 31; use 1 to 30", {"data.magnitude": 31}),
-        ("size is 8; a face needs 16", {"data.rendered.size": 8}),
+        ("size is 8; use 16 or more", {"data.rendered.size": 8}),
         ("max_yaw is 400.0; use 0 to 90", {"data.rendered.max_yaw": 400.0}),
         ("-5 steps of training", {"train.num_steps": -5}),
         ("a batch of -4", {"data.batch_size": -4}),
