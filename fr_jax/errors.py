@@ -24,7 +24,9 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     longer = [one for one in names if name and one.startswith(name)]
     near = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.65)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}{hint} (available: {', '.join(names) or 'none'})"
+    kind, of, owner = what.partition(" of ")
+    available = ", ".join(names) or "none"
+    return f"unknown {kind} {name!r}{of}{owner}{hint} (available: {available})"
 
 
 def check_names(what: str, names: Iterable[str], valid: Iterable[str]) -> None:

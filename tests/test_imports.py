@@ -96,7 +96,7 @@ STEPS = {"system", "errors", "backend", "augment", "losses", "models", "optim"}
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [found for found in modules("fr_jax/systems") if found[0].endswith(".system")],
+    [actual for actual in modules("fr_jax/systems") if actual[0].endswith(".system")],
     ids=lambda x: str(x)[-30:],
 )
 def test_steps_of_a_paper_know_nothing_of_data_and_commands(name, path):
@@ -116,11 +116,11 @@ READS = re.compile(
 
 def test_data_pipelines_are_imported_inside_functions_by_few():
     for name, path in modules("fr_jax"):
-        found = [t for t in imported(path) if t.startswith("data_pipelines")]
-        if found:
+        actual = [t for t in imported(path) if t.startswith("data_pipelines")]
+        if actual:
             own = name.removeprefix("fr_jax.")
-            assert READS.fullmatch(own), f"{name} imports {found}"
-        at_top = [t for t in imported(path, top_only=True) if t in found]
+            assert READS.fullmatch(own), f"{name} imports {actual}"
+        at_top = [t for t in imported(path, top_only=True) if t in actual]
         assert not at_top, f"{name} imports {at_top} at its top"
 
 
@@ -187,9 +187,9 @@ def in_a_new_process(code: str) -> str:
 
 def test_fr_jax_is_imported_without_tensorflow_and_jax():
     """Which makes it quick: little but Python's own modules is loaded."""
-    found = in_a_new_process("import sys, fr_jax; print(*sys.modules)").split()
-    assert not {"tensorflow", "jax", "numpy"} & set(found)
-    assert len(found) < 120
+    actual = in_a_new_process("import sys, fr_jax; print(*sys.modules)").split()
+    assert not {"tensorflow", "jax", "numpy"} & set(actual)
+    assert len(actual) < 120
 
 
 def test_everything_but_records_is_imported_without_tensorflow():

@@ -81,15 +81,15 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--lfw", type=Path)
     parser.add_argument("--photographs", type=Path, help=".jpg with 68-point .pts")
-    parser.add_argument("--people", type=int, default=200, help="identities")
+    parser.add_argument("--identities", type=int, default=200, help="number")
     parser.add_argument("--to", type=Path, default=Path("runs/realism"))
     arguments = parser.parse_args()
     detector = detect.YuNet(arguments.weights / "face_detection_yunet_2026may.onnx")
     network = cv2.dnn.readNetFromONNX(str(arguments.weights / "MobileFaceNet.onnx"))
     results: dict[str, float] = {}
 
-    identity = faces.sample_identities(jax.random.key(1), arguments.people)
-    normal = jax.random.normal(jax.random.key(6), (arguments.people,))
+    identity = faces.sample_identities(jax.random.key(1), arguments.identities)
+    normal = jax.random.normal(jax.random.key(6), (arguments.identities,))
     age = jnp.clip(36 + 15 * normal, 16, 75)
     young = jnp.full_like(age, 25.0)
     sets = {

@@ -50,7 +50,11 @@ def add_arguments(parser: Any) -> None:
 
     summary = "Detect faces and align them to the five-point template."
     add = action("align", summary).add_argument
-    add("source", metavar="SRC", help="folder of photographs, with subfolders")
+    add(
+        "source",
+        metavar="SRC",
+        help="folder of photographs; its subfolders count",
+    )
     text = "YuNet's .onnx, of the OpenCV model zoo"
     add("--detector", required=True, metavar="FILE", help=text)
     add("--to", required=True, metavar="DIR", help="new folder for the faces")

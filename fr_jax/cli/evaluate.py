@@ -1,20 +1,21 @@
 """`fr-jax evaluate`: evaluate embedders by face verification, or face generators.
 
-Several embedders or generators are also compared in one figure. If DIR is the
-folder of the embedder, `fr-jax compare` takes its thresholds from the results.
+Several embedders or generators are also compared in one figure. With
+--to EMBEDDER the results are stored with the embedder, for `fr-jax compare`.
 
 Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
 pairs.txt as of LFW, a protocol folder of CFP, or a list of lines `label path path`.
 
 Options of verification pairs:
     root=DIR        folder of the images
-    protocol=P      insightface (flip-summed embeddings; default of sets with folds),
-                    kfold (ten random folds; default of lists), or paper (the best
-                    threshold of the pairs themselves)
-    lag_mode=M      truncated lines of LAG's list: drop (default) or original
-A generator takes one set (default: unseen=rendered,identities=40):
-    NAME=RECORDS[,identities=A:B][,expression=NAME]     B included
-    NAME=rendered[,identities=N]                        N rendered identities
+    protocol=P      insightface (folds of the set, flip-summed embeddings; default if
+                    the set has folds), kfold (ten random folds; default if not), or
+                    paper (no folds: the best threshold on the evaluated pairs)
+    lag_mode=M      drop (default) skips truncated lines of LAG's list, original reads
+                    them as the published code does
+A generator takes one set of images, by default unseen=rendered,identities=40:
+    NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included
+    NAME=rendered[,identities=N]                    N rendered identities
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
@@ -48,7 +49,7 @@ def add_arguments(parser: Any) -> None:
     add("--recogniser", metavar="EMBEDDER", help=text)
     text = "with --generator: embedder for the kernel inception distance"
     add("--features", metavar="EMBEDDER", help=text)
-    text = "with --generator: identities A to B of --set that train the pose classifier"
+    text = "with --generator: identities A to B that train the pose classifier"
     add("--pose-identities", default="", metavar="A:B", help=text)
 
 

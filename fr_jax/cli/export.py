@@ -1,7 +1,7 @@
 """`fr-jax export`: export an embedder for deployment, and check its embeddings.
 
 The exported model takes uint8 RGB faces [N, 112, 112, 3] and returns L2-normalised
-embeddings; they are compared with those of the embedder.
+embeddings. Its output is compared with the embedder's before it is kept.
 
 Example:
     fr-jax export mbf --format tflite --to deploy

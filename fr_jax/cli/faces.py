@@ -39,9 +39,9 @@ _GROUP = 6  # identities in a video
 _GAPS = (20, 30)  # years between the images of a child-adult pair
 _LICENCE = "none needed: the faces are synthetic"
 _SET = """\
-default: any pose, light, age and expression; usynthface, kdef, multipie: like the data
-of that name; ages: children and adults; pairs: also writes pairs.txt in LFW's format;
-video: several identities, with their tracks"""
+"default": any pose, light, age and expression; usynthface, kdef, multipie: like the
+data of that name; ages: children and adults; pairs: also writes pairs.txt in the format
+of LFW; video: several identities, with their tracks"""
 
 
 class Plan(NamedTuple):
@@ -69,8 +69,13 @@ def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", what).add_argument
-    add("--to", required=True, metavar="DIR", help="new folder; records: DIR/NAME")
-    what = "identities in all shards together; required but for a video (default: 6)"
+    add(
+        "--to",
+        required=True,
+        metavar="DIR",
+        help="new folder; of records: DIR/NAME",
+    )
+    what = "identities in all shards together; required, except in a video (then 6)"
     add("--identities", type=int, metavar="N", help=what)
     what = "images per identity; default: the fixed number of the set, or 20"
     add("--images-per-identity", type=int, metavar="K", help=what)

@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=text)
     text = "channel order of the input; default: that of the dialect"
     add("--colour", choices=("RGB", "BGR"), help=text)
-    text = "state dict to import from a checkpoint with several, as --part ema"
+    text = "name of the state dict, if the checkpoint has several"
     add("--part", metavar="NAME", help=text)
     add("--prefix", help="import only tensors whose names start with PREFIX")
     text = "import only the encoder of a DR-GAN generator"
     add("--encoder", action="store_true", help=text)
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
-    text = "training sets of the weights, which evaluation then reports as seen"
+    text = "sets that the weights were trained on; evaluation marks these as seen"
     add("--data-set", nargs="+", action="extend", default=[], metavar="NAME", help=text)
 
 

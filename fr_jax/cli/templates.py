@@ -1,8 +1,8 @@
-"""`fr-jax templates`: evaluate an embedder on templates, image sets, as in IJB-A.
+"""`fr-jax templates`: evaluate an embedder on image sets of identities, as in IJB-A.
 
 In each split, every probe template is compared with every gallery template: 1:1
-verification, and closed-set 1:N identification. An embedder averages the embeddings of
-a template; a generator also fuses them, weighted by confidence.
+verification, and closed-set 1:N identification. Embeddings of a
+template are averaged; a generator has a second result, fused by confidence.
 
 Example:
     fr-jax templates splits.csv --embedder runs/faces/embedder_generator --to templates

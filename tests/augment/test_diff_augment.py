@@ -19,10 +19,10 @@ def images():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_change_and_gradients_pass(images, kind):
-    found = diff_augment(KEY, images, [kind])
-    assert found.shape == images.shape
-    assert np.abs(found - images).max(axis=(1, 2, 3)).min() > 0.05
-    np.testing.assert_array_equal(found, diff_augment(KEY, images, [kind]))
+    actual = diff_augment(KEY, images, [kind])
+    assert actual.shape == images.shape
+    assert np.abs(actual - images).max(axis=(1, 2, 3)).min() > 0.05
+    np.testing.assert_array_equal(actual, diff_augment(KEY, images, [kind]))
     slope = jax.grad(lambda x: diff_augment(KEY, x, [kind]).sum())
     assert np.abs(slope(images)).sum() > 0
 

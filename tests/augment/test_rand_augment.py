@@ -27,16 +27,16 @@ def test_every_bin_matches_the_host(name):
     numbers, signs = np.array(settings, np.int32).T
     for image in pictures()[:4] + pictures()[-1:]:
         batch = np.broadcast_to(image.astype(np.int32), (32, *image.shape))
-        found = np.asarray(apply(batch, np.full(32, kind), numbers, signs))
+        actual = np.asarray(apply(batch, np.full(32, kind), numbers, signs))
         expected = np.stack(
             [randaugment.apply(name, image, n, s) for n, s in settings]
         ).astype(int)
-        off = np.abs(found - expected)
+        off = np.abs(actual - expected)
         if name in ROUNDED:
             assert off.max() <= 1
             assert (off > 0).mean() < 0.05  # most of it where an image is of one colour
         else:
-            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(actual, expected)
 
 
 def test_operations_and_draws_match_the_host():
@@ -54,8 +54,8 @@ def test_operations_and_draws_match_the_host():
     draws = np.concatenate(seen, axis=1)
     assert draws.shape == (3, 12_000)
     for row, values in zip(draws, (range(13), range(1, 17), (-1, 1))):
-        found, counts = np.unique(row, return_counts=True)
-        assert found.tolist() == list(values)
+        actual, counts = np.unique(row, return_counts=True)
+        assert actual.tolist() == list(values)
         assert np.abs(counts * len(values) / 12_000 - 1).max() < 0.15
     assert abs(np.corrcoef(draws)[np.triu_indices(3, 1)]).max() < 0.05
 

@@ -305,7 +305,11 @@ def storages():
         "a TorchScript program",
     )
     legacy = made.torch_legacy(made.state({"a": ONE}, b"N"), {"0": (3, ONE.tobytes())})
-    yield "legacy cut short", legacy[:-1], "but has 3 elements, 11 bytes"
+    yield (
+        "legacy cut short",
+        legacy[:-1],
+        "12 bytes of 3 elements are expected",
+    )
     yield (
         "legacy with trailing bytes",
         legacy + b"more",
@@ -314,9 +318,9 @@ def storages():
     twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
     yield "legacy, a storage twice", twice + legacy[-20:], "is unused or repeated"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
-    yield "legacy of 2^62", lying, "but has 4,611,686,018,427,387,904 elements"
+    yield "legacy of 2^62", lying, "left and 4,611,686,018,427,387,904 elements stated"
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
-    yield "legacy of -3", lying, "but has -3 elements"
+    yield "legacy of -3", lying, "left and -3 elements stated"
     yield (
         "legacy without its storage",
         made.torch_legacy(made.state({"a": ONE}), {}),

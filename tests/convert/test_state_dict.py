@@ -33,10 +33,10 @@ def channels_last(images):
     return images.transpose(0, 2, 3, 1)
 
 
-def assert_near(found, expected, limit=1e-5):
-    found = np.asarray(found)
-    assert found.shape == expected.shape
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < limit
+def assert_near(actual, expected, limit=1e-5):
+    actual = np.asarray(actual)
+    assert actual.shape == expected.shape
+    assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < limit
 
 
 def assert_round_trip(converted, state):
@@ -81,10 +81,10 @@ def test_golden_outputs_of_fra(name, reference, golden):
     assert (converted.architecture, converted.kind) == ("fra", "landmarks")
     dots = np.random.default_rng(2).uniform(size=(2, 1, 112, 112)) > 0.95
     pictures = channels_last(dots.astype(np.float32))
-    found = apply(converted, pictures, reference.gaussians(3, (2, 512)))
+    actual = apply(converted, pictures, reference.gaussians(3, (2, 512)))
     for output in ("code", "generated"):
-        assert_near(found[output], arrays[output])
-    reconstruction = np.asarray(found["reconstruction"])
+        assert_near(actual[output], arrays[output])
+    reconstruction = np.asarray(actual["reconstruction"])
     assert_near(reconstruction, channels_last(arrays["reconstruction"]))
     assert_round_trip(converted, state)
 
@@ -100,14 +100,14 @@ def test_golden_outputs_of_dr_gan(identities, reference, golden):
     images = channels_last(reference.images(4, (3, 3, 96, 96)))
     pose = np.eye(9, dtype=np.float32)[reference.integers(5, 9, 3)]
     noise = reference.images(6, (3, 50))
-    found = apply(converted, images, pose[:identities], noise[:identities])
-    assert_near(found["feature"], arrays["feature"])
-    assert_near(found["image"], channels_last(arrays["image"]))
+    actual = apply(converted, images, pose[:identities], noise[:identities])
+    assert_near(actual["feature"], arrays["feature"])
+    assert_near(actual["image"], channels_last(arrays["image"]))
     if identities == 1:
         confidence = read_npz(PARITY / "golden/drgan_multi_confidence.npz")[
             "confidence"
         ]
-        assert_near(found["confidence"][0], confidence)
+        assert_near(actual["confidence"][0], confidence)
     assert_round_trip(converted, state)
 
 
@@ -117,8 +117,8 @@ def test_golden_logits_of_the_discriminator(reference, golden):
     converted = convert.from_state_dict(state, options={"heads": heads})
     assert converted.kind == "discriminator"
     images = channels_last(reference.images(4, (3, 3, 96, 96)))
-    found = apply(converted, images)
-    joined = np.concatenate([found[name] for name, _ in heads], axis=1)
+    actual = apply(converted, images)
+    joined = np.concatenate([actual[name] for name, _ in heads], axis=1)
     assert_near(joined, arrays["logits"])
     assert_round_trip(converted, state)
     # The shapes do not determine the number of identities.
@@ -182,8 +182,8 @@ def test_training_reproduces_the_published_trace(reference, golden):
         expected = trace["arcface_loss"][number]
         assert float(metrics["margin_loss"]) == pytest.approx(expected, rel=limit)
         expected = trace["inter_prototype_loss"][number]
-        found = float(metrics["inter_prototype_loss"])
-        assert found == pytest.approx(expected, rel=1e-5)
+        actual = float(metrics["inter_prototype_loss"])
+        assert actual == pytest.approx(expected, rel=1e-5)
 
     variables = {
         "params": run.params["backbone"],
@@ -196,8 +196,8 @@ def test_training_reproduces_the_published_trace(reference, golden):
             assert expected == 3
             continue
         loose = name.endswith(("bias", "running_mean", "running_var"))
-        found = np.linalg.norm(trained[name])
-        assert found == pytest.approx(expected, rel=1e-2 if loose else 5e-4), name
+        actual = np.linalg.norm(trained[name])
+        assert actual == pytest.approx(expected, rel=1e-2 if loose else 5e-4), name
     kernel = np.asarray(run.params["prototypes"][:20]).T
     error = np.linalg.norm(kernel - trace["kernel"]) / np.linalg.norm(trace["kernel"])
     assert error < 1e-4
@@ -301,15 +301,15 @@ def test_dialect_is_recognised_with_any_prefix(dialect):
     prefix = "state_dict.module." if dialect != "magface" else "module.features."
     prefixed = {prefix + name: array for name, array in state.items()}
     prefixed["epoch"] = np.ones(())
-    found = convert.from_state_dict(prefixed)
-    assert (found.dialect, found.architecture) == (dialect, architecture)
-    assert found.unused == ("epoch",)
-    assert options.items() <= found.options.items()
-    assert found.options.keys() >= options.keys()
-    assert equal(found.variables, variables)
-    height, width, _ = found.input_spec.shape
+    imported = convert.from_state_dict(prefixed)
+    assert (imported.dialect, imported.architecture) == (dialect, architecture)
+    assert imported.unused == ("epoch",)
+    assert options.items() <= imported.options.items()
+    assert imported.options.keys() >= options.keys()
+    assert equal(imported.variables, variables)
+    height, width, _ = imported.input_spec.shape
     assert (height, width) == ((size, size) if isinstance(size, int) else size)
-    assert found.kind == convert.DIALECTS[dialect].kind
+    assert imported.kind == convert.DIALECTS[dialect].kind
     assert convert.DIALECTS[dialect].source
 
 
@@ -365,10 +365,10 @@ def test_trained_encoder_of_momentum_contrast_is_selected():
         for name, array in state.items()
     }
     module["module.queue"] = np.ones((8, 4), np.float32)
-    found = convert.from_state_dict(module)
-    assert equal(found.variables, dict(variables))
-    assert len(found.unused) == len(state) + 1
-    assert "module.encoder_k.conv1.weight" in found.unused
+    imported = convert.from_state_dict(module)
+    assert equal(imported.variables, dict(variables))
+    assert len(imported.unused) == len(state) + 1
+    assert "module.encoder_k.conv1.weight" in imported.unused
 
 
 def test_prefix_selects_one_of_several_networks():
@@ -377,8 +377,8 @@ def test_prefix_selects_one_of_several_networks():
     several |= {f"average.{name}": array * 0 for name, array in state.items()}
     with pytest.raises(UserError, match="several networks.*'model.'.*'average.'"):
         convert.from_state_dict(several)
-    found = convert.from_state_dict(several, prefix="model.")
-    assert equal(found.variables, dict(variables))
+    imported = convert.from_state_dict(several, prefix="model.")
+    assert equal(imported.variables, dict(variables))
 
 
 def test_unknown_or_incomplete_network_is_refused():
@@ -401,9 +401,9 @@ def test_unknown_or_incomplete_network_is_refused():
 def test_float16_becomes_float32():
     state, variables = small("sphere")
     halves = {name: array.astype(np.float16) for name, array in state.items()}
-    found = convert.from_state_dict(halves)
+    imported = convert.from_state_dict(halves)
     for half, whole in zip(
-        jax.tree.leaves(found.variables), jax.tree.leaves(variables)
+        jax.tree.leaves(imported.variables), jax.tree.leaves(variables)
     ):
         assert half.dtype == np.float32
         np.testing.assert_allclose(half, whole, rtol=1e-3, atol=1e-6)
@@ -425,16 +425,16 @@ def test_colour_order_of_dialects_and_whether_it_is_known():
         "kayamin_dr_gan_generator": ("BGR", 127.5, 127.5),
     }
     for dialect, spec in expected.items():
-        found = convert.from_state_dict(small(dialect)[0])
-        assert found.input_spec[1:4] == spec
+        imported = convert.from_state_dict(small(dialect)[0])
+        assert imported.input_spec[1:4] == spec
 
 
 def test_classifier_of_vgg_is_optional():
     state, _ = small("vgg_face")
     head = {"fc8.weight": np.ones((5, 256)), "fc8.bias": np.ones(5)}
     head = {name: array.astype(np.float32) for name, array in head.items()}
-    found = convert.from_state_dict(state | head)
-    assert set(found.unused) == set(head)
+    imported = convert.from_state_dict(state | head)
+    assert set(imported.unused) == set(head)
     kept = convert.from_state_dict(state | head, options={"embedding_size": 5})
     assert kept.unused == ()
     assert_round_trip(kept, state | head)
@@ -452,9 +452,9 @@ def test_input_of_a_grey_generator_has_one_channel():
 def test_training_head_is_unused(dialect):
     state, variables = small(dialect)
     head = {"head.kernel": np.ones((8, 5), np.float32), "head.t": np.ones(1)}
-    found = convert.from_state_dict(state | head)
-    assert set(found.unused) == set(head)
-    assert equal(found.variables, variables)
+    imported = convert.from_state_dict(state | head)
+    assert set(imported.unused) == set(head)
+    assert equal(imported.variables, variables)
 
 
 def folded(state, pairs):
@@ -493,8 +493,8 @@ def test_folded_batch_norms_are_restored(dialect):
 
 def test_code_sizes_of_a_generator_are_options():
     state, _ = small("kayamin_dr_gan_generator")
-    found = convert.from_state_dict(state, options={"poses": 33, "noise": 20})
-    assert (found.model.poses, found.model.noise) == (33, 20)
+    imported = convert.from_state_dict(state, options={"poses": 33, "noise": 20})
+    assert (imported.model.poses, imported.model.noise) == (33, 20)
     with pytest.raises(UserError, match=r"G_dec_fc.weight has shape \(80, 73\), not"):
         convert.from_state_dict(state, options={"poses": 3, "noise": 20})
 
@@ -507,18 +507,18 @@ def test_decoder_with_fewer_features_than_channels_is_refused():
 
 
 def test_encoder_of_a_generator_is_an_embedder():
-    found = convert.from_state_dict(small("kayamin_dr_gan_generator")[0])
-    encoder = convert.encoder_of(found)
+    imported = convert.from_state_dict(small("kayamin_dr_gan_generator")[0])
+    encoder = convert.encoder_of(imported)
     assert (encoder.kind, encoder.architecture) == ("embedding", "dr_gan_encoder")
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
 
     @jax.jit
     def both(whole, part):
-        whole = found.model.apply(whole, images, method="encode")[0]
+        whole = imported.model.apply(whole, images, method="encode")[0]
         return whole, encoder.model.apply(part, images)
 
-    assert_near(*map(np.asarray, both(found.variables, encoder.variables)))
+    assert_near(*map(np.asarray, both(imported.variables, encoder.variables)))
     with pytest.raises(UserError, match="an? sphere64 has no encoder"):
         convert.encoder_of(convert.from_state_dict(small("sphere")[0]))
 
@@ -550,18 +550,18 @@ def test_networks_without_golden_outputs_equal_reference_implementations(dialect
     inputs = [rng.uniform(-1, 1, (2, 3, height, width)).astype(np.float32)]
     if converted.kind == "generator":  # two images of one identity
         inputs += [rng.normal(size=(1, n)).astype(np.float32) for n in (3, 50)]
-    found = apply(converted, channels_last(inputs[0]), *inputs[1:])
+    actual = apply(converted, channels_last(inputs[0]), *inputs[1:])
     if converted.kind == "generator":
-        image = np.asarray(found["image"]).transpose(0, 3, 1, 2)
-        found = [np.asarray(found["feature"]), image]
+        image = np.asarray(actual["image"]).transpose(0, 3, 1, 2)
+        actual = [np.asarray(actual["feature"]), image]
     else:
-        found = [np.asarray(found["logits"] if isinstance(found, dict) else found)]
+        actual = [np.asarray(actual["logits"] if isinstance(actual, dict) else actual)]
     compared = 0
     for backend in (in_numpy, in_torch):
         expected = backend(REFERENCES[dialect], state, inputs)
         if expected is not None:
             compared += 1
-            for output, array in zip(found, expected, strict=True):
+            for output, array in zip(actual, expected, strict=True):
                 assert_near(output, array, 2e-5)  # PyTorch's own error is 1e-5
     assert compared
 
@@ -610,16 +610,16 @@ def test_real_checkpoint_and_its_onnx_network_embed_alike(real):
         lambda v, x: converted.model.apply(v, prepare(x, spec)),
         compiler_options=cpu.quick_compilation(),
     )
-    found = np.concatenate(
+    actual = np.concatenate(
         [embed(converted.variables, faces[n : n + 50]) for n in range(0, 200, 50)]
     )
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    assert (np.sum(found * expected, axis=1) / lengths).min() >= 0.99999
+    lengths = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
+    assert (np.sum(actual * expected, axis=1) / lengths).min() >= 0.99999
 
     initialisers = convert.from_state_dict(convert.read_weights(onnx).tensors)
     assert initialisers.dialect == "foamliu_mobilefacenet"
     again = embed(initialisers.variables, faces[:50])
-    assert_near(again, found[:50])
+    assert_near(again, actual[:50])
 
 
 @pytest.mark.parametrize("form", ["safetensors", "npz", "legacy", "zip", "torch"])

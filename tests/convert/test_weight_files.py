@@ -39,14 +39,14 @@ def read(tmp_path):
     return from_bytes
 
 
-def check(found: dict, expected: dict):
-    assert list(found) == list(expected)
+def check(loaded: dict, expected: dict):
+    assert list(loaded) == list(expected)
     for name, array in expected.items():
         dtype = array.dtype if array.dtype.kind in "iub" else np.float32
-        assert found[name].dtype == dtype, name
-        assert found[name].shape == array.shape, name
-        np.testing.assert_array_equal(found[name], array.astype(dtype), err_msg=name)
-        flags = found[name].flags
+        assert loaded[name].dtype == dtype, name
+        assert loaded[name].shape == array.shape, name
+        np.testing.assert_array_equal(loaded[name], array.astype(dtype), err_msg=name)
+        flags = loaded[name].flags
         assert flags.owndata and flags.writeable and flags.aligned, name
 
 
@@ -54,12 +54,12 @@ def check(found: dict, expected: dict):
 def test_tensors_are_read_as_saved(form, read):
     arrays = NPZ_ARRAYS if form == "npz" else ARRAYS
     data = made.OF[form](arrays)
-    found = read(data)
-    assert found.format == form
-    assert found.sha256 == hashlib.sha256(data).hexdigest()
-    assert found.path.endswith("weights")
-    assert (found.part, found.other_parts) == ("", ())
-    check(found.tensors, arrays)
+    loaded = read(data)
+    assert loaded.format == form
+    assert loaded.sha256 == hashlib.sha256(data).hexdigest()
+    assert loaded.path.endswith("weights")
+    assert (loaded.part, loaded.other_parts) == ("", ())
+    check(loaded.tensors, arrays)
 
 
 def test_npz_variants(read):
@@ -95,9 +95,9 @@ def test_views_and_shared_storages(read):
         "tied": whole,
     }
     body = made.table((made.text(name), item) for name, item in tensors.items())
-    found = read(made.torch_zip(body, {"0": numbers.tobytes()})).tensors
-    check(found, expected)
-    assert found["tied"] is found["all"]
+    loaded = read(made.torch_zip(body, {"0": numbers.tobytes()})).tensors
+    check(loaded, expected)
+    assert loaded["tied"] is loaded["all"]
     body = body.replace(made.integer(24) + b"t", made.integer(24) + b"Nt")
     check(
         read(made.torch_legacy(body, {"0": (24, numbers.tobytes())})).tensors, expected
@@ -110,8 +110,8 @@ def test_views_of_the_legacy_format(read):
     place = made.storage("0", "Float", 6, view)
     body = made.table([(made.text("a"), made.tensor(place, 1, (2,), (1,)))])
     numbers = np.arange(6, dtype=np.float32)
-    found = read(made.torch_legacy(body, {"0": (6, numbers.tobytes())}))
-    check(found.tensors, {"a": numbers[3:5]})
+    loaded = read(made.torch_legacy(body, {"0": (6, numbers.tobytes())}))
+    check(loaded.tensors, {"a": numbers[3:5]})
 
 
 def test_byte_order_of_an_archive(read):
@@ -169,9 +169,9 @@ def test_state_dict_of_a_checkpoint_is_found(read):
         log=made.text("x" * 100_000),
     )
     data = made.torch_zip(body, storages)
-    found = read(data)
-    check(found.tensors, arrays)
-    assert (found.part, found.other_parts) == ("nested.state_dict", ("head",))
+    loaded = read(data)
+    check(loaded.tensors, arrays)
+    assert (loaded.part, loaded.other_parts) == ("nested.state_dict", ("head",))
     other = read(data, part="head")
     assert list(other.tensors) == ["weight"]
     with pytest.raises(UserError, match="unknown part 'heat'; did you mean 'head'"):
@@ -183,8 +183,8 @@ def test_ordered_dicts_of_python_2(read):
     place = made.tensor(made.storage("0", "Float", 1, b"N"), 0, (1,), (1,))
     pairs = b"](](U\1w" + place + b"ee"
     body = made.named("collections", "OrderedDict") + pairs + b"\x85R}U\1xK\1sb"
-    found = read(made.torch_legacy(body, {"0": (1, struct.pack("<f", 2.5))}))
-    check(found.tensors, {"w": np.float32([2.5])})
+    loaded = read(made.torch_legacy(body, {"0": (1, struct.pack("<f", 2.5))}))
+    check(loaded.tensors, {"w": np.float32([2.5])})
 
 
 def test_initialisers_are_named_after_their_modules(read):
@@ -286,13 +286,13 @@ def test_files_of_torch_save_are_read(zipped, protocol, tmp_path):
         _use_new_zipfile_serialization=zipped,
         pickle_protocol=protocol,
     )
-    found = read_weights(path)
-    assert found.format == ("pytorch-zip" if zipped else "pytorch-legacy")
+    loaded = read_weights(path)
+    assert loaded.format == ("pytorch-zip" if zipped else "pytorch-legacy")
     expected = {
         name: (t.detach().float() if t.is_floating_point() else t.detach()).numpy()
         for name, t in tensors.items()
     }
-    check(found.tensors, expected)
+    check(loaded.tensors, expected)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -321,12 +321,12 @@ def test_training_checkpoint_of_torch_is_read(zipped, tmp_path):
         path,
         _use_new_zipfile_serialization=zipped,
     )
-    found = read_weights(path)
-    assert (found.part, found.other_parts) == (
+    loaded = read_weights(path)
+    assert (loaded.part, loaded.other_parts) == (
         "model",
         ("",),
     )  # "random" is the tensor in ""
-    check(found.tensors, {name: tensor.numpy() for name, tensor in state.items()})
+    check(loaded.tensors, {name: tensor.numpy() for name, tensor in state.items()})
 
     torch.save(model, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"holds a whole module.*model.state_dict\(\)"):
@@ -338,11 +338,11 @@ def test_training_checkpoint_of_torch_is_read(zipped, tmp_path):
 
 def test_published_checkpoint(real):
     path = real("weights/mobilefacenet.pt")
-    found = read_weights(path)
-    assert found.format == "pytorch-legacy"
-    assert len(found.tensors) == 307
-    assert found.tensors["conv1.0.weight"].shape == (64, 3, 3, 3)
-    assert all(np.isfinite(array).all() for array in found.tensors.values())
+    loaded = read_weights(path)
+    assert loaded.format == "pytorch-legacy"
+    assert len(loaded.tensors) == 307
+    assert loaded.tensors["conv1.0.weight"].shape == (64, 3, 3, 3)
+    assert all(np.isfinite(array).all() for array in loaded.tensors.values())
 
     network = read_weights(real("weights/MobileFaceNet.onnx"))
     assert network.format == "onnx"
@@ -350,7 +350,7 @@ def test_published_checkpoint(real):
     kernels = [name for name, array in network.tensors.items() if array.ndim == 4]
     assert len(kernels) == 51
     for name in kernels:
-        assert network.tensors[name].shape == found.tensors[name].shape, name
+        assert network.tensors[name].shape == loaded.tensors[name].shape, name
 
 
 def test_published_checkpoint_equals_torch_load(real):

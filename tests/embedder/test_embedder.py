@@ -244,10 +244,10 @@ def test_iterable_is_consumed_one_batch_ahead(saved):
             yielded.append(number)
             yield FACES[number % 7]
 
-    found = embedder.embed_each(faces())
-    assert len(next(found)) == embedder.batch_size == 4
+    batches = embedder.embed_each(faces())
+    assert len(next(batches)) == embedder.batch_size == 4
     assert len(yielded) == 8
-    assert sum(map(len, found)) == 96
+    assert sum(map(len, batches)) == 96
 
 
 @pytest.fixture(scope="module")

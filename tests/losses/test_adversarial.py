@@ -22,8 +22,8 @@ def expected_losses(kind):
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_losses_of_real_and_fake_images(kind):
     losses = [function(jnp.asarray(X)) for function in ADVERSARIAL[kind]]
-    for found, expected in zip(losses, expected_losses(kind), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    for actual, expected in zip(losses, expected_losses(kind), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL)
@@ -40,8 +40,8 @@ def test_a_smooth_target_is_a_mixture_of_both_cross_entropies():
 
 
 def test_a_smooth_target_moves_the_corner_of_the_hinge():
-    found = adversarial.real_hinge(jnp.asarray(X), target=0.9)
-    np.testing.assert_allclose(found, np.maximum(0.9 - X, 0), rtol=1e-6)
+    actual = adversarial.real_hinge(jnp.asarray(X), target=0.9)
+    np.testing.assert_allclose(actual, np.maximum(0.9 - X, 0), rtol=1e-6)
 
 
 def test_losses_by_name_and_custom_losses():

@@ -22,26 +22,26 @@ def test_values_match_the_formula(margin, temperature):
     own = np.exp((POSITIVE.astype(float) - margin) / temperature)
     others = np.exp(NEGATIVES.astype(float) / temperature).sum(1)
     expected = -np.log(own / (own + others))
-    found = loss(POSITIVE, NEGATIVES, margin=margin, temperature=temperature)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = loss(POSITIVE, NEGATIVES, margin=margin, temperature=temperature)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_without_a_margin_it_is_infonce_and_a_margin_makes_it_harder():
     logits = jnp.concatenate([POSITIVE[:, None], NEGATIVES], axis=1) / 0.07
     labels = jnp.zeros(6, int)
     plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    found = loss(POSITIVE, NEGATIVES, margin=0.0)
-    np.testing.assert_allclose(found, plain, rtol=1e-5)
-    assert (loss(POSITIVE, NEGATIVES) > found).all()
+    actual = loss(POSITIVE, NEGATIVES, margin=0.0)
+    np.testing.assert_allclose(actual, plain, rtol=1e-5)
+    assert (loss(POSITIVE, NEGATIVES) > actual).all()
 
 
 def test_masked_negatives_equal_absent_negatives():
     valid = RNG.uniform(size=NEGATIVES.shape) < 0.5
-    found = loss(POSITIVE, NEGATIVES, valid=valid)
+    actual = loss(POSITIVE, NEGATIVES, valid=valid)
     for row, kept in enumerate(valid):
         some = NEGATIVES[row : row + 1, kept]
         alone = loss(POSITIVE[row : row + 1], some)
-        np.testing.assert_allclose(found[row], alone[0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(actual[row], alone[0], rtol=1e-5, atol=1e-7)
 
     def total(negatives):
         return jnp.sum(loss(POSITIVE, negatives, valid=valid))

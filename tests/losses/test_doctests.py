@@ -12,8 +12,8 @@ from fr_jax import losses, optim
 
 
 def modules(package):
-    found = pkgutil.iter_modules(package.__path__)
-    return [f"{package.__name__}.{module.name}" for module in found]
+    actual = pkgutil.iter_modules(package.__path__)
+    return [f"{package.__name__}.{module.name}" for module in actual]
 
 
 LOSSES = modules(losses)
@@ -33,9 +33,9 @@ def test_examples_print_the_stated_numbers(name):
 def test_every_public_loss_has_an_example(name):
     module = importlib.import_module(name)
     functions = {
-        found.name.rpartition(".")[2]
-        for found in doctest.DocTestFinder().find(module)
-        if found.examples
+        actual.name.rpartition(".")[2]
+        for actual in doctest.DocTestFinder().find(module)
+        if actual.examples
     }
     public = {
         function

@@ -29,9 +29,9 @@ def test_training_reaches_every_parameter():
     landmarks, embeddings = inputs()
 
     def loss(params):
-        found = model.apply({"params": params}, landmarks, embeddings, train=True)
-        total = jnp.sum(jnp.sin(found["generated"])) + jnp.sum(found["code"])
-        return total + jnp.sum(jnp.square(found["logits"] - landmarks))
+        outputs = model.apply({"params": params}, landmarks, embeddings, train=True)
+        total = jnp.sum(jnp.sin(outputs["generated"])) + jnp.sum(outputs["code"])
+        return total + jnp.sum(jnp.square(outputs["logits"] - landmarks))
 
     gradient = compiled(jax.grad(loss))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
@@ -59,20 +59,24 @@ def test_output_depends_on_landmarks_and_embedding():
     variables = random_variables(model, 112)
     landmarks, embeddings = inputs()
     run = compiled(model.apply)
-    found = run(variables, landmarks, embeddings)
-    assert found["generated"].shape == (3, 192)
-    assert found["code"].shape == (3, 64)
-    assert (found["code"] >= 0).all()
+    outputs = run(variables, landmarks, embeddings)
+    assert outputs["generated"].shape == (3, 192)
+    assert outputs["code"].shape == (3, 64)
+    assert (outputs["code"] >= 0).all()
     np.testing.assert_allclose(
-        found["reconstruction"], 1 / (1 + np.exp(-found["logits"])), rtol=1e-5
+        outputs["reconstruction"], 1 / (1 + np.exp(-outputs["logits"])), rtol=1e-5
     )
     reversed_landmarks = run(variables, landmarks[::-1], embeddings)
-    assert np.abs(reversed_landmarks["generated"] - found["generated"])[0].max() > 1e-5
+    assert (
+        np.abs(reversed_landmarks["generated"] - outputs["generated"])[0].max() > 1e-5
+    )
     np.testing.assert_allclose(
-        reversed_landmarks["code"], found["code"][::-1], rtol=1e-5
+        reversed_landmarks["code"], outputs["code"][::-1], rtol=1e-5
     )
     reversed_embeddings = run(variables, landmarks, embeddings[::-1])
-    assert np.abs(reversed_embeddings["generated"] - found["generated"])[0].max() > 1e-3
+    assert (
+        np.abs(reversed_embeddings["generated"] - outputs["generated"])[0].max() > 1e-3
+    )
 
 
 def test_invalid_sizes_are_refused():

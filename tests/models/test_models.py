@@ -173,12 +173,12 @@ def test_running_values_of_the_first_group():
         variables = norm.init(jax.random.key(0), x, True)
         return norm.apply(variables, x, True, mutable=["batch_stats"])
 
-    out, found = updated(layers.BatchNorm(groups=4, first_group=True), x)
+    out, actual = updated(layers.BatchNorm(groups=4, first_group=True), x)
     same_out, mean = updated(layers.BatchNorm(groups=4), x)
     _, alone = updated(layers.BatchNorm(), x[:2])
     np.testing.assert_array_equal(out, same_out)
     for name, value in alone["batch_stats"].items():
-        np.testing.assert_allclose(found["batch_stats"][name], value, rtol=1e-6)
+        np.testing.assert_allclose(actual["batch_stats"][name], value, rtol=1e-6)
         assert np.abs(mean["batch_stats"][name] - value).min() > 1e-3
 
 
@@ -310,10 +310,10 @@ def test_feature_maps_are_the_last_of_each_resolution():
 
         return jax.eval_shape(look, variables)[1]
 
-    found = [(m.shape[1], m.shape[3]) for m in seen("iresnet18", 48)]
-    assert found == [(48, 64), (24, 64), (12, 128), (6, 256), (3, 512)]
-    found = [(m.shape[1], m.shape[3]) for m in seen("dr_gan_encoder", 64, width=0.5)]
-    assert found == [(64, 32), (32, 64), (16, 96), (8, 128), (4, 160)]
+    actual = [(m.shape[1], m.shape[3]) for m in seen("iresnet18", 48)]
+    assert actual == [(48, 64), (24, 64), (12, 128), (6, 256), (3, 512)]
+    actual = [(m.shape[1], m.shape[3]) for m in seen("dr_gan_encoder", 64, width=0.5)]
+    assert actual == [(64, 32), (32, 64), (16, 96), (8, 128), (4, 160)]
     with pytest.raises(UserError, match="a Flat has no maps"):
         images, flat = jnp.zeros((2, 8, 8, 3)), Flat()
         feature_maps.embedding_and_feature_maps(flat, {}, images)
@@ -324,8 +324,10 @@ def test_feature_maps_are_the_last_of_each_resolution():
     embedding, maps = feature_maps.embedding_and_feature_maps(model, variables, images)
     np.testing.assert_array_equal(embedding, model.apply(variables, images))
     _, kept = model.apply(variables, images, capture_intermediates=True)
-    for name, found in zip(("layer2_1", "layer3_1"), maps[2:4], strict=True):
-        np.testing.assert_array_equal(found, kept["intermediates"][name]["__call__"][0])
+    for name, actual in zip(("layer2_1", "layer3_1"), maps[2:4], strict=True):
+        np.testing.assert_array_equal(
+            actual, kept["intermediates"][name]["__call__"][0]
+        )
 
 
 def test_bfloat16_trunk_has_float32_parameters_and_embeddings():

@@ -13,8 +13,8 @@ def test_centre_is_cropped():
     """Like 112x96 pixels from the 112x112 template: 8 columns less on each side."""
     spec = InputSpec(size=12, crop=(12, 8))
     assert spec.shape == (12, 8, 3)
-    found = prepare(jnp.asarray(FACES), spec)
-    np.testing.assert_allclose(found, FACES[:, :, 2:10] / 127.5 - 1, atol=1e-6)
+    prepared = prepare(jnp.asarray(FACES), spec)
+    np.testing.assert_allclose(prepared, FACES[:, :, 2:10] / 127.5 - 1, atol=1e-6)
     odd = prepare(jnp.asarray(FACES), InputSpec(size=12, crop=(9, 9)))
     np.testing.assert_allclose(odd, FACES[:, 1:10, 1:10] / 127.5 - 1, atol=1e-6)
 
@@ -25,16 +25,16 @@ def test_means_are_per_colour_for_both_orders():
     expected = (FACES - np.array(mean)) / np.array(scale)
     np.testing.assert_allclose(prepare(jnp.asarray(FACES), rgb), expected, atol=1e-4)
     bgr = rgb._replace(colour="BGR")
-    found = prepare(jnp.asarray(FACES), bgr)
-    np.testing.assert_allclose(found, expected[..., ::-1], atol=1e-4)
+    prepared = prepare(jnp.asarray(FACES), bgr)
+    np.testing.assert_allclose(prepared, expected[..., ::-1], atol=1e-4)
 
 
 def test_grey_is_luma():
     spec = InputSpec(size=12, colour="GREY", mean=0.0, scale=255.0)
-    found = prepare(jnp.asarray(FACES), spec)
-    assert found.shape == (2, 12, 12, 1)
+    prepared = prepare(jnp.asarray(FACES), spec)
+    assert prepared.shape == (2, 12, 12, 1)
     expected = FACES @ np.array([0.299, 0.587, 0.114]) / 255
-    np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
+    np.testing.assert_allclose(prepared[..., 0], expected, atol=1e-5)
 
 
 def test_stored_specification_is_validated():

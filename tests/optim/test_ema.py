@@ -79,8 +79,8 @@ def run(system, steps):
 
 
 def test_ema_is_a_weighted_sum_leaf_by_leaf():
-    found = ema({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, 6.0])}, 0.75)
-    np.testing.assert_allclose(found["a"], [1.5, 3.0])
+    actual = ema({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, 6.0])}, 0.75)
+    np.testing.assert_allclose(actual["a"], [1.5, 3.0])
 
 
 def test_the_average_is_updated_with_the_first_network():
@@ -97,8 +97,8 @@ def test_the_average_is_updated_with_the_first_network():
             statistics = warm * statistics + (1 - warm) * mean
             updates += 1
         assert float(after.params["w"]) == pytest.approx(average, rel=1e-6)
-        found = float(after.batch_stats["mean"])
-        assert found == pytest.approx(statistics, rel=1e-6)
+        actual = float(after.batch_stats["mean"])
+        assert actual == pytest.approx(statistics, rel=1e-6)
     assert updates == 6 and states[-1].live.second.updates == 6
     # 1 / 10, 2 / 11, 3 / 12, and the decay from then on.
     assert (1 + 3) / (10 + 3) > decay > (1 + 2) / (10 + 2)

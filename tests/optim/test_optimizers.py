@@ -41,8 +41,8 @@ def test_milestones_count_from_the_start_of_the_warmup():
     rate = optimizers.rate_schedule(
         "step", 0.1, milestones=(3,), warmup_epochs=1, **SCHEDULE
     )
-    found = [float(rate(n)) for n in (5, 10, 29, 30)]
-    assert found == pytest.approx([0.05, 0.1, 0.1, 0.01])
+    actual = [float(rate(n)) for n in (5, 10, 29, 30)]
+    assert actual == pytest.approx([0.05, 0.1, 0.1, 0.01])
 
 
 def test_accumulated_steps_are_one_update_of_the_schedule():
@@ -121,7 +121,7 @@ def test_the_optimizer_has_the_rate_of_its_schedule():
     ("match", "options"),
     [
         ("optimizer 'adm'; did you mean 'adam'", {"name": "adm"}),
-        ("option of optimizer sgd 'momentun'; did you", {"momentun": 0.9}),
+        ("option 'momentun' of optimizer sgd; did you", {"momentun": 0.9}),
         ("option of optimizer sgd 'betas'", {"betas": (0.5, 0.9)}),
         ("option of optimizer adam 'momentum'", {"name": "adam", "momentum": 0.9}),
         ("clip_norm is -1.0; use 0 or more", {"clip_norm": -1.0}),

@@ -121,10 +121,10 @@ def test_metrics_of_the_other_step_have_count_zero(chosen, state, metrics):
         )
     )
     start = {"d": jnp.float32(0), "g": jnp.float32(0)}
-    after, found = run(chosen, start)
+    after, actual = run(chosen, start)
     assert after == state
-    assert found == {name: Mean(*mean) for name, mean in metrics.items()}
-    for mean in found.values():
+    assert actual == {name: Mean(*mean) for name, mean in metrics.items()}
+    for mean in actual.values():
         assert mean.total.dtype == mean.count.dtype == jnp.float32
 
 

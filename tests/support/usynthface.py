@@ -89,9 +89,9 @@ class Compiled:
         states, metrics = [initial() if state is None else state], []
         for number in range(steps):
             data = batch() if data is None else data
-            state, found = self._step(states[-1], data, jax.random.key(number))
+            state, measured = self._step(states[-1], data, jax.random.key(number))
             states.append(state)
-            metrics.append({name: float(value) for name, value in found.items()})
+            metrics.append({name: float(value) for name, value in measured.items()})
         return Steps(states, metrics)
 
 
@@ -99,8 +99,8 @@ def metrics_of(system: System, state: Any, names: tuple[str, ...]) -> dict[str, 
     """Returns some metrics of a step, without compiling what they do not need."""
 
     def some(state, batch, key):
-        found = system.train_step(state, batch, key)[1]
-        return {name: found[name] for name in names}
+        measured = system.train_step(state, batch, key)[1]
+        return {name: measured[name] for name in names}
 
     return jax.device_get(jit(some)(state, batch(), KEY))
 

@@ -138,9 +138,9 @@ def _locate(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -
     length = int.from_bytes(data[at : at + 8], "little", signed=True)
     size = storage.length * storage.dtype.itemsize
     if length != storage.length or size > left:
-        needs = f"{storage.length:,} elements, {size:,} bytes"
-        has = f"{length:,} elements, {left:,} bytes"
-        raise Refusal(f"storage {shown(key)} needs {needs}, but has {has}", at)
+        due = f"{size:,} bytes of {storage.length:,} elements are expected"
+        has = f"{left:,} bytes are left and {length:,} elements stated"
+        raise Refusal(f"storage {shown(key)}: {due}, {has}", at)
     storage.offset = at + 8
     return storage.offset + size
 

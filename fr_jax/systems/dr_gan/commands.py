@@ -26,9 +26,9 @@ def add_arguments(parser: Any) -> None:
     add("--to", required=True, metavar="DIR", help="folder of the rotated faces")
     what = "target yaws in degrees, as in --angles=-30,0,30; default: all trained poses"
     add("--angles", default="", metavar="A,B,C", help=what)
-    what = "target illumination, a number that was trained; default: the first"
+    what = "number of the target illumination in training; default: the first"
     add("--light", type=int, metavar="NUMBER", help=what)
-    what = "fuse features by confidence; all images show the same identity"
+    what = "fuse the features of the images, which must show one identity"
     add("--fuse", action="store_true", help=what)
 
 

@@ -209,7 +209,7 @@ def test_grey_and_foreign_generators(mistake, tmp_path):
         ),
         ("an EMA decay of 1.5", {"train.ema_decay": 1.5}),
         (
-            "unknown option of r1 'evry'; did you mean 'every'",
+            "unknown option 'evry' of r1; did you mean 'every'",
             {"system.objective.r1": '{"evry": 2}'},
         ),
     ],

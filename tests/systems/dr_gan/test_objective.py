@@ -293,17 +293,20 @@ ALONE = {"weights": NONE | {"paired": 1.0}}
             "diff_augmentation needs a trained",
             ALONE | {"diff_augmentation": ("colour",)},
         ),
-        ("unknown option of objective cvpr 'am_s", {"name": "cvpr", "am_softmax": {}}),
+        (
+            "unknown option 'am_softmax' of objective cvpr",
+            {"name": "cvpr", "am_softmax": {}},
+        ),
         ("objective cvpr 'real_target'", {"name": "cvpr", "real_target": 0.9}),
         ("objective cvpr 'adversarial'", {"name": "cvpr", "adversarial": "hinge"}),
         ("R1 interval is 0; use 1", {"r1": {"weight": 1.0, "every": 0}}),
         ("R1 weight is -1", {"r1": {"weight": -1.0}}),
-        ("option of r1 'evry'; did you mean 'every'", {"r1": {"evry": 3}}),
+        ("option 'evry' of r1; did you mean 'every'", {"r1": {"evry": 3}}),
         ("real_target is 7", {"real_target": 7}),
         ("real_target is 0", {"real_target": 0.0}),
         ("did you mean 'hinge'", {"adversarial": "hing"}),
         ("did you mean 'colour'", {"diff_augmentation": ("color",)}),
-        ("unknown option of objective tpami 'fused'", {"fused": True}),
+        ("unknown option 'fused' of objective tpami", {"fused": True}),
     ],
 )
 def test_invalid_options_are_refused(match, options):

@@ -489,7 +489,7 @@ def weighted(**weights):
         ("'heads' follows from data", {"network": small.network(None, {"heads": []})}),
         ("'size' follows from data", {"network": small.network(size=16)}),
         ("unknown augmentation 'crp'", {"augmentation": (("crp", {}),)}),
-        ("unknown option of 'crop' 'are'", {"degradation": (("crop", {"are": 1}),)}),
+        ("unknown option 'are' of 'crop'", {"degradation": (("crop", {"are": 1}),)}),
         ("give .name, options. of each", {"augmentation": ("crop",)}),
         ("did you mean 'group'", {"network": small.network(None, {"norm": "groups"})}),
         (

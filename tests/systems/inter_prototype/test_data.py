@@ -40,8 +40,8 @@ def folders(tmp_path_factory):
     nameless = (face._replace(label=-1, identity="") for face in some_faces("ab"))
     faces = {"some": named, "unlabelled": nameless}
     return {
-        name: builder.build(found, root, name, size=20, licence="mine")[0]
-        for name, found in faces.items()
+        name: builder.build(actual, root, name, size=20, licence="mine")[0]
+        for name, actual in faces.items()
     }
 
 

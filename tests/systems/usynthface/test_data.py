@@ -154,9 +154,9 @@ def test_selection_on_test_sets_is_recorded_as_legacy():
     selection = {"kind": "legacy", "sets": ["unseen"]}
     assert provenance.details["selection"] == selection
     assert "followed unseen, as published" in provenance.describe()["note"]
-    found = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
+    measured = {"a/accuracy": 0.7, "b/accuracy": 0.9, "c/accuracy": 0.1}
     selection = {"kind": "legacy", "sets": ["a", "b"]}
-    assert evaluation_results._selected(selection, found) == {
+    assert evaluation_results._selected(selection, measured) == {
         "selection_legacy/accuracy": pytest.approx(0.8)
     }
 

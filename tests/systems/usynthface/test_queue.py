@@ -129,15 +129,15 @@ def test_rows_of_unknown_identity_are_valid_for_every_query():
 
 def test_options_override_the_defaults():
     assert queue.options(None, 10**6) == Options()
-    found = queue.options({"size": 7, "policy": "simQ"}, 20)
-    assert found == Options(7, "simQ", True, True, False)
+    actual = queue.options({"size": 7, "policy": "simQ"}, 20)
+    assert actual == Options(7, "simQ", True, True, False)
 
 
 @pytest.mark.parametrize(
     ("match", "options"),
     [
         ("did you mean 'simQ'", {"size": 6, "policy": "sim"}),
-        ("option of the queue 'sizes'; did you mean 'size'", {"sizes": 6}),
+        ("option 'sizes' of the queue; did you mean 'size'", {"sizes": 6}),
         ("the queue's size is 0; use 1 or more", {"size": 0}),
         ("use size <= 10, mask_identity=True", {"size": 11, "mask_identity": False}),
     ],
@@ -156,8 +156,8 @@ def test_more_keys_than_rows_are_refused():
 
 
 def test_a_sharded_queue_equals_the_whole_one():
-    found = on_eight_devices("tests.systems.usynthface.test_queue")
-    assert found == dict.fromkeys(queue.POLICIES, True)
+    actual = on_eight_devices("tests.systems.usynthface.test_queue")
+    assert actual == dict.fromkeys(queue.POLICIES, True)
 
 
 def same_numbers(policy) -> bool:

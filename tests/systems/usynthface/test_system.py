@@ -100,8 +100,8 @@ def test_the_key_network_follows_and_its_keys_are_enqueued():
     # Updated before each key forward: first with the initial weights, which change
     # nothing, then with those after one update.
     expected = ema(before.query.params, once.query.params, 0.5)
-    for found, value in zip(*map(jax.tree.leaves, (after.key_params, expected))):
-        np.testing.assert_allclose(found, value, atol=1e-6)
+    for actual, value in zip(*map(jax.tree.leaves, (after.key_params, expected))):
+        np.testing.assert_allclose(actual, value, atol=1e-6)
     assert max(largest_change(after.key_params, before.key_params)) > 0
     assert int(after.queue.cursor) == 32
     assert after.queue.filled.sum() == 32
@@ -131,17 +131,17 @@ COUNTS = ("valid_negatives", "queue_fill", "chance_loss")
 
 
 def test_unfilled_rows_are_masked_or_not():
-    found = small.metrics_of(small.make(**UNMASKED), small.initial(), COUNTS)
-    assert found["valid_negatives"] == 100
-    assert found["queue_fill"] == pytest.approx(0.16)
-    assert found["chance_loss"] == pytest.approx(np.log(101), rel=1e-5)
+    actual = small.metrics_of(small.make(**UNMASKED), small.initial(), COUNTS)
+    assert actual["valid_negatives"] == 100
+    assert actual["queue_fill"] == pytest.approx(0.16)
+    assert actual["chance_loss"] == pytest.approx(np.log(101), rel=1e-5)
 
 
 def test_keys_of_the_querys_identity_are_masked_or_not():
     system, state = small.make(queue={"mask_identity": False}), fast().run(1).states[1]
-    found = small.metrics_of(system, state, COUNTS)
-    assert found["valid_negatives"] == 16
-    assert found["chance_loss"] == pytest.approx(np.log(17))
+    actual = small.metrics_of(system, state, COUNTS)
+    assert actual["valid_negatives"] == 16
+    assert actual["chance_loss"] == pytest.approx(np.log(17))
 
 
 def test_keys_are_shuffled_over_the_groups_and_restored(monkeypatch):
@@ -158,9 +158,9 @@ def test_keys_are_shuffled_over_the_groups_and_restored(monkeypatch):
     )
     plain = in_order(batch())
     moved = batch() | {"positive": batch()["positive"][order]}
-    found, expected = shuffled.keys[:16], in_order(moved).keys[:16]
-    np.testing.assert_allclose(found[order], expected, atol=1e-5)
-    assert np.abs(found - plain.keys[:16]).max() > 0.1
+    actual, expected = shuffled.keys[:16], in_order(moved).keys[:16]
+    np.testing.assert_allclose(actual[order], expected, atol=1e-5)
+    assert np.abs(actual - plain.keys[:16]).max() > 0.1
     assert shuffled.identity[:16].tolist() == list(range(16))
 
 
@@ -184,15 +184,15 @@ def test_bn_first_group_keeps_the_statistics_of_the_first_group():
 
     groups = [kept(images[n : n + 4])["batch_stats"] for n in range(0, 16, 4)]
     mean = jax.tree.map(lambda *values: sum(values) / 4, *groups)
-    for found, expected, averaged, of_all in zip(
+    for actual, expected, averaged, of_all in zip(
         *map(jax.tree.leaves, (after.batch_stats, groups[0], usual.batch_stats, mean))
     ):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(averaged, of_all, rtol=1e-4, atol=1e-6)
     assert max(largest_change(after.batch_stats, usual.batch_stats)) > 0.05
     assert metrics == pytest.approx(other, rel=1e-5)
-    for found, expected in zip(*map(jax.tree.leaves, (after.params, usual.params))):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+    for actual, expected in zip(*map(jax.tree.leaves, (after.params, usual.params))):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
     network = of_first.system.hand_over(of_first.run().states[1])["embedding"]
     assert toy.same(network.variables["batch_stats"], after.batch_stats)
     assert set(network.options) == set(SMALL["backbone_options"])
@@ -206,11 +206,11 @@ def decoupled(positive, negatives):
 def test_a_custom_loss_trains():
     own = Compiled(loss=decoupled, **UNMASKED, optimizer={"weight_decay": 0.0})
     other, plain = own.run().states[1].query, unmasked().run().states[1].query
-    found, metrics = own.run().metrics[0], unmasked().run().metrics[0]
+    actual, metrics = own.run().metrics[0], unmasked().run().metrics[0]
     # With the positive in the denominator a loss x is softplus(x), which is convex.
-    assert metrics["loss"] >= np.logaddexp(found["loss"], 0) - 1e-4
-    assert metrics["loss"] > found["loss"]
-    assert found["positive_cosine"] == metrics["positive_cosine"]
+    assert metrics["loss"] >= np.logaddexp(actual["loss"], 0) - 1e-4
+    assert metrics["loss"] > actual["loss"]
+    assert actual["positive_cosine"] == metrics["positive_cosine"]
     assert max(largest_change(other.params, plain.params)) > 0
     later = own.run(8)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(later.states[-1]))
