@@ -29,7 +29,7 @@ def add_arguments(parser: Any) -> None:
     add("first", metavar="A.jpg", help="aligned face; any photograph with --detector")
     add("second", metavar="B.jpg", help="the face to compare it with")
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
-    text = "YuNet's .onnx, of the OpenCV model zoo: align the faces"
+    text = "align the faces by this detector: YuNet's .onnx of the OpenCV model zoo"
     add("--detector", metavar="FILE", help=text)
     add("--threshold", type=float, help="minimum cosine similarity of a match, -1 to 1")
 

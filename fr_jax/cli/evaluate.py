@@ -1,7 +1,8 @@
-"""`fr-jax evaluate`: evaluate embedders by face verification, or face generators.
+"""`fr-jax evaluate`: evaluate embedders by face verification, or evaluate generators.
 
-Several embedders or generators are also compared in one figure. With
---to EMBEDDER the results are stored with the embedder, for `fr-jax compare`.
+Several embedders or generators are also compared in one figure. If DIR is the folder of
+the embedder, its results are stored with it, and `fr-jax compare` decides by their
+thresholds whether two faces match.
 
 Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
 pairs.txt as of LFW, a protocol folder of CFP, or a list of lines `label path path`.
@@ -13,9 +14,9 @@ Options of verification pairs:
                     paper (no folds: the best threshold on the evaluated pairs)
     lag_mode=M      drop (default) skips truncated lines of LAG's list, original reads
                     them as the published code does
-A generator takes one set of images, by default unseen=rendered,identities=40:
+With --generator, one --set at most, of any NAME; by default 40 rendered identities:
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included
-    NAME=rendered[,identities=N]                    N rendered identities
+    NAME=rendered[,identities=N]                    the word rendered: N identities
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
@@ -41,7 +42,7 @@ def add_arguments(parser: Any) -> None:
     repeated: Any = {"action": "append", "default": [], "metavar": "EMBEDDER"}
     add("--embedder", **repeated, help="embedder folder; may be repeated")
     text = "generator folder, WORKDIR/embedder_generator; may be repeated"
-    add("--generator", **repeated, help=text)
+    add("--generator", **repeated | {"metavar": "GENERATOR"}, help=text)
     repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]..."
     add("--set", **repeated, help="evaluation set; may be repeated; see below")
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")

@@ -73,7 +73,7 @@ def add_arguments(parser: Any) -> None:
         "--to",
         required=True,
         metavar="DIR",
-        help="new folder; of records: DIR/NAME",
+        help="new folder; records: new folder DIR/NAME",
     )
     what = "identities in all shards together; required, except in a video (then 6)"
     add("--identities", type=int, metavar="N", help=what)

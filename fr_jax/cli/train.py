@@ -32,7 +32,7 @@ def add_arguments(parser: Any) -> None:
     given: Any = {"dest": "given", "action": "append", "default": []}
     text = "embedder whose weights initialise the network to be trained"
     add("--init-from", **given, type=_init, metavar="EMBEDDER", help=text)
-    text = "embedder that is the pretrained network NAME of the system; may be repeated"
+    text = "use EMBEDDER as the pretrained network NAME of the system; may be repeated"
     add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=text)
     text = "keep compiled programs in this folder"
     add("--compilation-cache", default="", metavar="DIR", help=text)

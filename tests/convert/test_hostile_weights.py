@@ -308,7 +308,7 @@ def storages():
     yield (
         "legacy cut short",
         legacy[:-1],
-        "12 bytes of 3 elements are expected",
+        "has 11 of 12 bytes",
     )
     yield (
         "legacy with trailing bytes",
@@ -318,9 +318,13 @@ def storages():
     twice = legacy.replace(made.text("0") + b"e", made.text("0") * 2 + b"e")
     yield "legacy, a storage twice", twice + legacy[-20:], "is unused or repeated"
     lying = legacy[:-20] + struct.pack("<q", 1 << 62) + legacy[-12:]
-    yield "legacy of 2^62", lying, "left and 4,611,686,018,427,387,904 elements stated"
+    yield (
+        "legacy of 2^62",
+        lying,
+        "has 4,611,686,018,427,387,904 elements, 3 are expected",
+    )
     lying = legacy[:-20] + struct.pack("<q", -3) + legacy[-12:]
-    yield "legacy of -3", lying, "left and -3 elements stated"
+    yield "legacy of -3", lying, "has -3 elements, 3 are expected"
     yield (
         "legacy without its storage",
         made.torch_legacy(made.state({"a": ONE}), {}),

@@ -137,10 +137,11 @@ def _locate(data: memoryview, at: int, key: str, storages: dict[str, Storage]) -
         raise Refusal(f"storage {shown(key)} is beyond the end", at)
     length = int.from_bytes(data[at : at + 8], "little", signed=True)
     size = storage.length * storage.dtype.itemsize
-    if length != storage.length or size > left:
-        due = f"{size:,} bytes of {storage.length:,} elements are expected"
-        has = f"{left:,} bytes are left and {length:,} elements stated"
-        raise Refusal(f"storage {shown(key)}: {due}, {has}", at)
+    if length != storage.length:
+        stated = f"{length:,} elements, {storage.length:,} are expected"
+        raise Refusal(f"storage {shown(key)} has {stated}", at)
+    if size > left:
+        raise Refusal(f"storage {shown(key)} has {left:,} of {size:,} bytes", at)
     storage.offset = at + 8
     return storage.offset + size
 

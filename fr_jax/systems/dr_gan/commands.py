@@ -22,12 +22,12 @@ def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="aligned face")
     what = "generator folder, WORKDIR/embedder_generator"
-    add("--generator", required=True, metavar="EMBEDDER", help=what)
+    add("--generator", required=True, metavar="GENERATOR", help=what)
     add("--to", required=True, metavar="DIR", help="folder of the rotated faces")
     what = "target yaws in degrees, as in --angles=-30,0,30; default: all trained poses"
     add("--angles", default="", metavar="A,B,C", help=what)
-    what = "number of the target illumination in training; default: the first"
-    add("--light", type=int, metavar="NUMBER", help=what)
+    what = "target illumination, one of the trained light numbers; default: the first"
+    add("--light", type=int, metavar="LIGHT", help=what)
     what = "fuse the features of the images, which must show one identity"
     add("--fuse", action="store_true", help=what)
 
