@@ -20,7 +20,7 @@ class TrainingStopped(RuntimeError):
 
 def unknown(what: str, name: str, valid: Iterable[str]) -> str:
     """Returns an error text: the unknown name, the nearest valid name, all of them."""
-    names = sorted(valid)
+    names = sorted(set(valid))
     longer = [one for one in names if name and one.startswith(name)]
     near = longer or difflib.get_close_matches(name, names, n=1, cutoff=0.65)
     hint = f"; did you mean {near[0]!r}?" if near else ""

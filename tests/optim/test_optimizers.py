@@ -122,8 +122,8 @@ def test_the_optimizer_has_the_rate_of_its_schedule():
     [
         ("optimizer 'adm'; did you mean 'adam'", {"name": "adm"}),
         ("option 'momentun' of optimizer sgd; did you", {"momentun": 0.9}),
-        ("option of optimizer sgd 'betas'", {"betas": (0.5, 0.9)}),
-        ("option of optimizer adam 'momentum'", {"name": "adam", "momentum": 0.9}),
+        ("option 'betas' of optimizer sgd", {"betas": (0.5, 0.9)}),
+        ("option 'momentum' of optimizer adam", {"name": "adam", "momentum": 0.9}),
         ("clip_norm is -1.0; use 0 or more", {"clip_norm": -1.0}),
         ("accumulate is 0; use 1 or more", {"accumulate": 0}),
         ("did you mean 'linear'", {"schedule": "linea"}),

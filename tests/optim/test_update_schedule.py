@@ -163,8 +163,8 @@ def test_stages_are_in_steps_if_the_epoch_is_unknown():
         ("at least one", {"name": "staged", "stages": []}),
         ("threshold is 2", {"threshold": 2}),
         ("accuracy_decay is -0.1", {"accuracy_decay": -0.1}),
-        ("accuracy_gated 'stages'", {"stages": [(3, (1, 2))]}),
-        ("update schedule fixed 'threshold'", {"name": "fixed", "threshold": 0.5}),
+        ("'stages' of update schedule accuracy_gated", {"stages": [(3, (1, 2))]}),
+        ("'threshold' of update schedule fixed", {"name": "fixed", "threshold": 0.5}),
     ],
 )
 def test_invalid_options_are_refused(match, options):

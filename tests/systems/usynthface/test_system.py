@@ -321,7 +321,7 @@ def test_the_plateau_lowers_the_rate_and_stops_the_run():
         stops.append(stop)
     np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     assert stops == [False] * 5 + [True]
-    with pytest.raises(UserError, match="metric of the plateau 'a/accuracy'"):
+    with pytest.raises(UserError, match="metric 'a/accuracy' of the plateau"):
         system.feedback(state, {"b/accuracy": 1.0})
 
 
@@ -409,7 +409,7 @@ OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
         ("did you mean 'hidden'", {"projection": {"hiden": 1}}),
         ("queue policy 'simq'; did you mean 'simQ'", {"queue": {"policy": "simq"}}),
         ("the queue's size is 0; use 1", {"queue": {"size": 0}}),
-        ("option of the queue 'sizes'", {"queue": {"sizes": 100}}),
+        ("option 'sizes' of the queue", {"queue": {"sizes": 100}}),
         ("unknown given network 'teacher'", {"pretrained": {"teacher": OTHER}}),
         ("unknown augmentation 'crp'", {"augmentation": (("crp", {}),)}),
     ],
