@@ -114,7 +114,7 @@ def test_full_disk_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 2, done.stderr[-2000:]
     lines = [line for line in done.stderr.splitlines() if "could not write to" in line]

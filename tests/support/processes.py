@@ -52,7 +52,7 @@ def start_training(*words: object) -> Process:
 def finish(process: Process) -> Any:
     """Waits for `tests.support.subject`; returns its printed result."""
     try:
-        out, error = process.communicate(timeout=120)
+        out, error = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 0, error[-3000:]
