@@ -65,7 +65,9 @@ def convolve(
         if groups == features and channels == 1 and exact:
             return _shifted_sum(x, kernel[None, :, :, 0], stride, (before, after))
         if groups == 1 and size == 1 and before == after == 0:
-            pixels = lax.slice(x, (0,) * 4, x.shape, (1, stride, stride, 1))
+            pixels = x
+            for axis in (1, 2):
+                pixels = lax.slice_in_dim(pixels, 0, None, stride, axis)
             return jnp.einsum("bhwc,ck->bhwk", pixels, kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
         if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
