@@ -53,7 +53,7 @@ def add_arguments(parser: Any) -> None:
     add(
         "source",
         metavar="SRC",
-        help="folder of photographs; its subfolders count",
+        help="folder of photographs, searched recursively",
     )
     text = "YuNet's .onnx, of the OpenCV model zoo"
     add("--detector", required=True, metavar="FILE", help=text)

@@ -16,7 +16,7 @@ Options of verification pairs:
                     them as the published code does
 With --generator, one --set at most, of any NAME; by default 40 rendered identities:
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included
-    NAME=rendered[,identities=N]                    the word rendered: N identities
+    NAME=rendered[,identities=N]                    N identities, rendered for this
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
