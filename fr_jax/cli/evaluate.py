@@ -14,7 +14,7 @@ Options of verification pairs:
                     paper (no folds: the best threshold on the evaluated pairs)
     lag_mode=M      drop (default) skips truncated lines of LAG's list, original reads
                     them as the published code does
-With --generator, one --set at most, of any NAME; by default 40 rendered identities:
+With --generator, --set has one of two forms; without it, 40 identities are rendered:
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included
     NAME=rendered[,identities=N]                    N identities, rendered for this
 
