@@ -25,6 +25,7 @@ from data_pipelines.readers import verification_bin
 from data_pipelines.vision import align, detect
 from fr_jax import faces
 from fr_jax.progress import progress_bar
+from fr_jax.report import figures
 
 GLASSES = ("glasses", "glasses_dark")
 COVERS = ("mask", "hand", *GLASSES)
@@ -140,7 +141,11 @@ def main() -> None:
         results[f"cosine/{name}/impostor_std"] = float(impostor.std())
     arguments.to.mkdir(parents=True, exist_ok=True)
     (arguments.to / "results.json").write_text(json.dumps(results, indent=1))
-    histograms(cosines, arguments.to / "cosines.png")
+    pairs = {
+        name: (np.concatenate(parts), np.repeat([True, False], list(map(len, parts))))
+        for name, parts in cosines.items()
+    }
+    figures.cosines(pairs, arguments.to / "cosines.png")
     for name, value in results.items():
         print(f"{name:32s} {value:.4f}")
 
@@ -182,21 +187,6 @@ def lfw(path: Path, pairs: int = 600):
     jpegs = [pack.images[2 * pair + k] for pair in chosen for k in (0, 1)]
     images = [encoded_images.decode(jpeg, upright=True) for jpeg in jpegs]
     return np.stack(images), pack.same[chosen]
-
-
-def histograms(cosines, path: Path) -> None:
-    """Plots the cosines of each set of pairs."""
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(cosines), figsize=(4 * len(cosines), 3))
-    for axis, (name, (same, other)) in zip(np.atleast_1d(axes), cosines.items()):
-        bins = np.linspace(-0.5, 1, 46)
-        for values, label in ((same, "genuine"), (other, "impostor")):
-            axis.hist(values, bins, alpha=0.6, label=label, density=True)
-        axis.set(title=name, xlabel="cosine")
-        axis.legend(loc="upper left")
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 if __name__ == "__main__":

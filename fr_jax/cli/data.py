@@ -50,11 +50,7 @@ def add_arguments(parser: Any) -> None:
 
     summary = "Detect faces and align them to the five-point template."
     add = action("align", summary).add_argument
-    add(
-        "source",
-        metavar="SRC",
-        help="folder of photographs, searched recursively",
-    )
+    add("source", metavar="SRC", help="folder of photographs, searched recursively")
     text = "YuNet's .onnx, of the OpenCV model zoo"
     add("--detector", required=True, metavar="FILE", help=text)
     add("--to", required=True, metavar="DIR", help="new folder for the faces")

@@ -69,12 +69,8 @@ def add_arguments(parser: Any) -> None:
     action = parser.add_actions()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", what).add_argument
-    add(
-        "--to",
-        required=True,
-        metavar="DIR",
-        help="new folder; records: new folder DIR/NAME",
-    )
+    what = "new folder; records: new folder DIR/NAME"
+    add("--to", required=True, metavar="DIR", help=what)
     what = "identities in all shards together; required, except in a video (then 6)"
     add("--identities", type=int, metavar="N", help=what)
     what = "images per identity; default: the fixed number of the set, or 20"

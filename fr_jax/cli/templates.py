@@ -1,9 +1,8 @@
 """`fr-jax templates`: evaluate an embedder on image sets of identities, as in IJB-A.
 
 In each split, every probe template is compared with every gallery template: 1:1
-verification, and closed-set 1:N identification. Embeddings of a
-template are averaged. A generator has a second result, with features weighted by
-confidence.
+verification, and closed-set 1:N identification. Embeddings of a template are averaged.
+A generator has a second result, with features weighted by confidence.
 
 Example:
     fr-jax templates splits.csv --embedder runs/faces/embedder_generator --to templates

@@ -189,8 +189,10 @@ class Verification:
         return dataclasses.replace(self, seen=seen) if seen else self
 
 
-_ACCURACY = ("accuracy", "accuracy_std", "accuracy_low", "accuracy_high")
-_ACCURACY += ("cosine_threshold",)
+_ACCURACY = (
+    *("accuracy", "accuracy_std", "accuracy_low", "accuracy_high"),
+    "cosine_threshold",
+)
 _RATES = tuple(f"tar@far={far}{end}" for far in FARS for end in ("", "_low", "_high"))
 _RATES += ("impostor_pairs",)
 _FOLD_RATES = ("tar@far=1e-3:insightface", "tar@far=1e-3_std:insightface")

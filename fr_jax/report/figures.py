@@ -49,7 +49,7 @@ def roc(
         axes.set_xlabel("false accept rate (share of impostor pairs accepted)")
         axes.set_ylabel("true accept rate (share of genuine pairs accepted)")
         axes.grid(alpha=0.3, which="both")
-        _legend(axes)
+        legend(axes)
 
 
 def cosines(
@@ -70,7 +70,7 @@ def cosines(
                 label = f"{kind}: {values.mean():.2f} +- {values.std():.2f}"
                 axes.hist(values, bins, density=True, alpha=0.6, label=label)
             axes.set(xlabel="cosine", ylabel="density", yticks=[])
-            _legend(axes, title=name)
+            legend(axes, title=name)
 
 
 def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
@@ -100,7 +100,7 @@ def training(metrics: epath.PathLike, path: epath.PathLike) -> None:
                     style |= {"color": "black", "linestyle": ":"}
                 axes.plot(steps, values, **style, label=name)
             axes.set(xlabel="step", ylabel=label)
-            _legend(axes)
+            legend(axes)
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def _style(number: int, count: int) -> dict[str, Any]:
     }
 
 
-def _legend(axes: Axes, title: str | None = None) -> None:
+def legend(axes: Axes, title: str | None = None) -> None:
     """Adds a legend above the axes."""
     position: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
     axes.legend(**position, fontsize=8, title=title, alignment="left", frameon=False)

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from fr_jax.report.figures import panels, save
+from fr_jax.report.figures import legend, panels, save
 
 
 def rows(
@@ -127,4 +127,4 @@ def number_of_images(
             band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
             axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
         axes.set(xlabel="images per identity", ylabel="rank-1")
-        axes.legend(loc="lower right", fontsize=8)
+        legend(axes)

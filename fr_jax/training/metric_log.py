@@ -83,7 +83,7 @@ class MetricLog:
 def _step(line: str) -> float:
     """Returns the step of a line; infinity for a line that is not complete."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
 

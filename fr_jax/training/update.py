@@ -90,6 +90,8 @@ class Update:
         self._watch = [name for name in system.watch if name in metrics]
         like = jax.eval_shape(self._create, self._key_init, self._batch, given)
         self._replicated = sharding.replicated(mesh)
+        # `device_put` would compare values of the host across processes first.
+        self._to_device = jax.jit(lambda x: x, out_shardings=self._replicated)
         replicated = jax.tree.map(lambda _: self._replicated, like)
         self._shardings = replicated._replace(
             state=sharding.state_shardings(mesh, state, system.partition)
@@ -209,12 +211,8 @@ class Update:
         return {f"validation/{name}": x for name, x in _values(totals).items()}
 
     def _with(self, loop: LoopState, **values) -> LoopState:
-        """Returns `loop` with host values, equal in all processes, as global arrays.
-
-        `device_put` would compare them across processes first.
-        """
-        place = jax.jit(lambda x: x, out_shardings=self._replicated)
-        return loop._replace(**place(values))
+        """Returns `loop` with host values, equal in all processes, as global arrays."""
+        return loop._replace(**self._to_device(values))
 
 
 def _values(totals: Mapping[str, Mean]) -> dict[str, float]:
