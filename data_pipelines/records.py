@@ -74,7 +74,7 @@ def parse_images(serialized: Any) -> Any:
     return tf.io.parse_example(serialized, columns)["image"]
 
 
-def decode_image(encoded: Any, size: int) -> Any:
+def decode_pixels(encoded: Any, size: int) -> Any:
     """Returns uint8 RGB [size, size, 3] of one encoded JPEG or PNG, as a graph.
 
     TensorFlow's default DCT differs from libjpeg's accurate one by up to 9/255.

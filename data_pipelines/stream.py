@@ -93,7 +93,7 @@ class RecordStream(contextlib.AbstractContextManager):
             serialized = tf.numpy_function(read, [number], tf.string)
             encoded = records.parse_images(tf.ensure_shape(serialized, (count,)))
             images = tf.map_fn(
-                lambda one: records.decode_image(one, source.size),
+                lambda one: records.decode_pixels(one, source.size),
                 encoded,
                 fn_output_signature=tf.uint8,
                 parallel_iterations=1,  # the parallelism is over batches

@@ -204,10 +204,10 @@ def _load_lfw(path: Path, root: Path) -> Pairs:
     The header `folds<TAB>pairs` states the number of pairs of each kind per fold.
     """
     header, *rows = lists.lines(path)
-    folds, per_fold = (int(number) for number in header.split("	"))
+    folds, per_fold = (int(number) for number in header.split("\t"))
     first, second, same = [], [], []
     for line in rows:
-        fields = line.split("	")
+        fields = line.split("\t")
         same.append(len(fields) == 3)
         if same[-1]:
             fields.insert(2, fields[0])

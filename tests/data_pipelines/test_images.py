@@ -127,7 +127,7 @@ def test_decoder_equals_the_accurate_decoder_of_tensorflow():
         )
         data = encoded(".jpg", smooth)
         opencv = images.decode(data)
-        tensorflow = records.decode_image(data, 112).numpy()
+        tensorflow = records.decode_pixels(data, 112).numpy()
         assert np.abs(opencv.astype(int) - tensorflow).max() == 0
 
 
