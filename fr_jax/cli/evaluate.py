@@ -12,10 +12,11 @@ Options of verification pairs:
     protocol=P      insightface (folds of the set, flip-summed embeddings; default if
                     the set has folds), kfold (ten random folds; default if not), or
                     paper (no folds: the best threshold on the evaluated pairs)
-    lag_mode=M      drop (default) skips truncated lines of LAG's list, original reads
-                    them as the published code does
+    lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
+                    (default) skips them, original reads them as its authors' code
 With --generator, --set has one of two forms; without it, 40 identities are rendered:
-    NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included
+    NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included;
+                                                    only images labelled E, as neutral
     NAME=rendered[,identities=N]                    N identities, rendered for this
 
 Examples:

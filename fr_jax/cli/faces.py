@@ -1,4 +1,4 @@
-"""`fr-jax faces`: render synthetic faces, or video with --set video.
+"""`fr-jax faces`: render synthetic faces or video.
 
 Example:
     fr-jax faces render --identities 100 --images-per-identity 20 --to faces

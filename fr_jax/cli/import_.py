@@ -32,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", action="store_true", help=text)
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
-    text = "sets that the weights were trained on; evaluation marks these as seen"
-    add("--data-set", nargs="+", action="extend", default=[], metavar="NAME", help=text)
+    text = "set that the weights were trained on; may be repeated; evaluation marks "
+    text += "these sets as seen"
+    add("--data-set", action="append", default=[], metavar="NAME", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:

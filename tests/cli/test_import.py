@@ -14,8 +14,8 @@ from tests.support.paths import read_npz
 def imported(command, weight_file, tmp_path):
     """The words of a command that imported a file, its target and its output."""
     target = tmp_path / "net"
-    words = ("import", weight_file, "--to", target, "--licence", "mine")
-    words += ("--source", "a friend", "--data-set", "faces", "others")
+    words = ("import", "--to", target, "--licence", "mine", "--source", "a friend")
+    words += ("--data-set", "faces", "--data-set", "others", weight_file)
     code, out, error = command(*words)
     assert code == 0, error
     return words, target, out, error
