@@ -14,7 +14,7 @@ Options of verification pairs:
                     paper (no folds: the best threshold on the evaluated pairs)
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
                     (default) skips them, original reads them as its authors' code
-With --generator, --set has one of two forms; without it, 40 identities are rendered:
+With --generator, if --set is left out, 40 identities are rendered; else its form is:
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included;
                                                     only images labelled E, as neutral
     NAME=rendered[,identities=N]                    N identities, rendered for this
@@ -51,7 +51,8 @@ def add_arguments(parser: Any) -> None:
     add("--recogniser", metavar="EMBEDDER", help=text)
     text = "with --generator: embedder for the kernel inception distance"
     add("--features", metavar="EMBEDDER", help=text)
-    text = "with --generator: identities A to B that train the pose classifier"
+    text = "with --generator and a set of records: its identities A to B train the "
+    text += "classifier that measures the pose accuracy; default: not measured"
     add("--pose-identities", default="", metavar="A:B", help=text)
 
 

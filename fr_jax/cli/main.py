@@ -158,7 +158,17 @@ class Parser(argparse.ArgumentParser):
             names = action.option_strings or [str(action.metavar).lower()]
             raise UserError(unknown(names[0], value, action.choices))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = args
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        """Raises a UserError: for a misspelt flag if there is one, else `message`."""
+        flags = self._option_string_actions
+        names = [word.partition("=")[0] for word in self._words]
+        misspelt = [name for name in names if name[:2] == "--" and name not in flags]
+        if misspelt and "are required" in message:
+            raise UserError(unknown("argument", misspelt[0], flags))
         raise UserError(f"{message}; see {self.prog} --help")
 
 

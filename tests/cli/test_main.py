@@ -42,6 +42,7 @@ def test_help_of_the_program_imports_neither_jax_nor_tensorflow():
         ("data convrt", "unknown action 'convrt'; did you mean 'convert'"),
         ("faces rendr", "unknown action 'rendr'; did you mean 'render'"),
         ("train", "the following arguments are required: --config, --workdir"),
+        ("train --config a --workdri b", "'--workdri'; did you mean '--workdir'"),
         ("data", "required: ACTION; see fr-jax data --help"),
         ("info x --embeder y", "unknown argument '--embeder'"),
         ("embed x --embedder y --to z --flp", "did you mean '--flip'"),
