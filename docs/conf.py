@@ -5,7 +5,6 @@ in one build, warns of every broken reference, and needs no network; Furo, since
 pages load nothing from elsewhere and suit a phone.
 """
 
-import argparse
 import importlib
 import os
 import re
@@ -140,11 +139,9 @@ def _commands() -> str:
         parser = main.Parser(prog=f"fr-jax {name}", **about)
         importlib.import_module(module_name).add_arguments(parser)
         lines += [f"## `fr-jax {name}`", "", "```text", parser.format_help(), "```", ""]
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for word, child in action.choices.items():
-                    lines += [f"### `fr-jax {name} {word}`", ""]
-                    lines += ["```text", child.format_help(), "```", ""]
+        for word, child in parser.actions.items():
+            lines += [f"### `fr-jax {name} {word}`", ""]
+            lines += ["```text", child.format_help(), "```", ""]
     return "\n".join(lines)
 
 

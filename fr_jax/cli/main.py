@@ -83,8 +83,8 @@ def _run(argv: list[str]) -> int:
             command.add_arguments(subparser)
     arguments, unused = parser.parse_known_args(rest or ["--help"])
     if unused:
-        flags = arguments.parser._option_string_actions
-        raise UserError(unknown("argument", unused[0].partition("=")[0], flags))
+        name = unused[0].partition("=")[0]
+        raise UserError(unknown("argument", name, arguments.parser.flags))
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
@@ -110,25 +110,30 @@ def commands() -> dict[str, tuple[str, str, str]]:
     return modules
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.nargs != 0 and action.default not in (None, "", []):
-            return f"{action.help} (default: %(default)s)"
-        return action.help
-
-
 class Parser(argparse.ArgumentParser):
     """A parser that raises UserErrors, with the nearest name for an invalid choice.
 
     Attributes:
+      flags: names of all flags.
+      actions: the parser of each action, by name.
       more_help: returns text for the end of the help; called when help is printed.
     """
 
     more_help: Callable[[], str] | None = None
 
     def __init__(self, **options: Any):
-        super().__init__(**options, formatter_class=_Help, allow_abbrev=False)
+        self.flags: list[str] = []
+        self.actions: dict[str, Parser] = {}
+        options["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        super().__init__(**options, allow_abbrev=False)
         self.set_defaults(parser=self)
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Adds an argument, whose help ends with its default, if it has one."""
+        if options.get("default") not in (None, "", [], argparse.SUPPRESS):
+            options["help"] += " (default: %(default)s)"
+        self.flags += [name for name in names if name.startswith("-")]
+        return super().add_argument(*names, **options)
 
     def format_help(self) -> str:
         more = self.more_help() + "\n" if self.more_help else ""
@@ -147,28 +152,31 @@ class Parser(argparse.ArgumentParser):
             command = rf"^ +{self.prog} {name} .*$"
             lines = re.findall(command, self.epilog or "", re.MULTILINE)
             texts: Any = {"help": summary, "description": summary}
-            return actions.add_parser(
-                name, **texts, epilog="\n".join(["Example:", *lines])
-            )
+            texts["epilog"] = "\n".join(["Example:", *lines])
+            self.actions[name] = actions.add_parser(name, **texts)
+            return self.actions[name]
 
         return add
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            names = action.option_strings or [str(action.metavar).lower()]
-            raise UserError(unknown(names[0], value, action.choices))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._words = args
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raises a UserError: for a misspelt flag if there is one, else `message`."""
-        flags = self._option_string_actions
+        """Raises a UserError, with the nearest name for one that is misspelt.
+
+        That is an invalid choice or, if a required flag is missing, an unknown flag.
+        """
+        choice = r"argument (\S+): invalid choice: (.*) \(choose from (.*)\)"
+        if match := re.fullmatch(choice, message):
+            # Python 3.11 quotes the valid names, later versions do not.
+            name, value, valid = match.groups()
+            valid = valid.replace("'", "").split(", ")
+            raise UserError(unknown(name.lower(), ast.literal_eval(value), valid))
         names = [word.partition("=")[0] for word in self._words]
-        misspelt = [name for name in names if name[:2] == "--" and name not in flags]
-        if misspelt and "are required" in message:
-            raise UserError(unknown("argument", misspelt[0], flags))
+        unused = [n for n in names if n.startswith("--") and n not in self.flags]
+        if unused and "are required" in message:
+            raise UserError(unknown("argument", unused[0], self.flags))
         raise UserError(f"{message}; see {self.prog} --help")
 
 

@@ -55,9 +55,12 @@ def test_help_has_a_summary_an_example_and_a_text_for_each_flag(parsers, words):
     assert all(
         f"{' '.join(example)} ".startswith(words) for example in examples(parser)
     )
-    for flag in parser._actions:
-        if flag.dest != "action":
-            assert flag.help, flag.option_strings or flag.dest
+    # An argument is indented by two spaces; its text is on the same line or the next.
+    text = parser.format_help()
+    arguments = re.findall(r"^  \S.*\n(?:   .*\n)*", text, re.MULTILINE)
+    assert len(arguments) >= len(parser.flags) - 1  # -h and --help are one
+    for argument in arguments:
+        assert re.match(r"  (-h, )?\S+( \S+)?\s{2,}\S", argument), argument
 
 
 @pytest.mark.parametrize("words", [*COMMANDS, *ACTIONS])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fr_jax.cli import main as program
-from fr_jax.errors import CheckFailed, TrainingStopped
+from fr_jax.errors import CheckFailed, TrainingStopped, UserError
 from tests.support.paths import ROOT
 
 
@@ -63,6 +63,18 @@ def test_help_of_the_program_imports_neither_jax_nor_tensorflow():
 )
 def test_error_for_an_unknown_name_has_the_nearest_name(mistake, words, match):
     mistake(match, *words.split())
+
+
+@pytest.mark.parametrize("valid", ["'one', 'two words'", "one, two words"])
+def test_error_for_an_invalid_choice_in_the_words_of_python_3_11_and_3_12(valid):
+    parser = program.Parser(prog="fr-jax test")
+    for value in ("on", "it's", "(choose from 'x')"):
+        with pytest.raises(UserError) as raised:
+            choice = f"invalid choice: {value!r} (choose from {valid})"
+            parser.error(f"argument --n: {choice}")
+        near = "; did you mean 'one'?" if value == "on" else ""
+        expected = f"unknown --n {value!r}{near} (available: one, two words)"
+        assert str(raised.value) == expected
 
 
 @pytest.mark.parametrize(
