@@ -27,7 +27,7 @@ labels.csv, else RecordIO, .bin or folders"""
 def add_arguments(parser: Any) -> None:
     from data_pipelines.readers.layouts import LAYOUTS
 
-    action = parser.add_actions()
+    action = parser.add_choice()
     summary = "Convert a folder, a RecordIO pack or a .bin to TFRecords."
     add = action("convert", summary).add_argument
     add("source", metavar="SRC", help="folder, .rec or .bin of aligned faces")

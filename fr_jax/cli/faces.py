@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 def add_arguments(parser: Any) -> None:
-    action = parser.add_actions()
+    action = parser.add_choice()
     what = "Render labelled synthetic faces as a folder, TFRecords, pairs or a video."
     add = action("render", what).add_argument
     what = "new folder; records: new folder DIR/NAME"

@@ -70,14 +70,11 @@ def _exit_code(error: Exception) -> int:
 def _run(argv: list[str]) -> int:
     overrides, rest = _overrides(argv)
     parser = Parser(prog="fr-jax", description=_ABOUT, epilog=_MORE)
-    subparsers = parser.add_subparsers(
-        title="commands", dest="command", required=True, metavar="COMMAND"
-    )
+    add = parser.add_choice("command")
     first = next((word for word in rest if not word.startswith("-")), "")
     command: Any = None
     for name, (module, summary, details) in sorted(commands().items()):
-        texts: Any = {"help": summary, "description": summary, "epilog": details}
-        subparser = subparsers.add_parser(name, **texts)
+        subparser = add(name, summary, details)
         if name == first:
             command = importlib.import_module(module)
             command.add_arguments(subparser)
@@ -115,7 +112,7 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
       flags: names of all flags.
-      actions: the parser of each action, by name.
+      actions: the parser of each action (or command), by name.
       more_help: returns text for the end of the help; called when help is printed.
     """
 
@@ -139,21 +136,24 @@ class Parser(argparse.ArgumentParser):
         more = self.more_help() + "\n" if self.more_help else ""
         return "\n".join(filter(None, [super().format_help(), more]))
 
-    def add_actions(self) -> Callable[..., "Parser"]:
-        """Returns a function of name and summary that returns an action's parser.
+    def add_choice(self, kind: str = "action") -> Callable[..., "Parser"]:
+        """Adds the choice of a command or action.
 
-        The help of an action has those examples of the command that use it.
+        Returns a function of name, summary and details that adds one of them and
+        returns its parser. By default the details of an action are those examples of
+        the command that use it.
         """
-        actions = self.add_subparsers(
-            title="actions", dest="action", required=True, metavar="ACTION"
+        chosen = self.add_subparsers(
+            title=f"{kind}s", dest=kind, required=True, metavar=kind.upper()
         )
 
-        def add(name: str, summary: str) -> Parser:
-            command = rf"^ +{self.prog} {name} .*$"
-            lines = re.findall(command, self.epilog or "", re.MULTILINE)
-            texts: Any = {"help": summary, "description": summary}
-            texts["epilog"] = "\n".join(["Example:", *lines])
-            self.actions[name] = actions.add_parser(name, **texts)
+        def add(name: str, summary: str, details: str | None = None) -> Parser:
+            if details is None:
+                examples = rf"^ +{self.prog} {name} .*$"
+                lines = re.findall(examples, self.epilog or "", re.MULTILINE)
+                details = "\n".join(["Example:", *lines])
+            texts: Any = {"help": summary, "description": summary, "epilog": details}
+            self.actions[name] = chosen.add_parser(name, **texts)
             return self.actions[name]
 
         return add
