@@ -28,10 +28,6 @@ _MAX_TEXTS = 4 << 20  # bytes of all texts
 _MAX_LINE = 256
 _MAX_INTEGER = 32  # bytes, twice the size of NumPy's random states
 _MAX_NAMES = 10_000  # Python's pickler writes each name once; others may repeat names
-_UINT8, _UINT16, _UINT32, _UINT64, _INT32 = map(
-    struct.Struct, ("B", "<H", "<I", "<Q", "<i")
-)
-_FLOAT64 = struct.Struct(">d")
 
 
 class UnsafePickle(UnpicklingError):
@@ -89,16 +85,14 @@ class Unpickler:
         """Returns the unpickled object."""
         for _ in range(self._max_opcodes):
             self.opcode_at = self.at
-            code = self.take(1)[0]
-            if code == pickle.STOP[0]:
+            code = bytes(self.take(1))
+            if code == pickle.STOP:
                 if len(self._stack) != 1 or len(self._marks) > 1:
                     raise UnpicklingError("the pickle does not end with one object")
                 return self._stack[0]
             act = _OPCODES.get(code)
             if act is None:
-                raise UnsafePickle(
-                    f"pickle opcode {bytes([code])!r}, which data does not need"
-                )
+                raise UnsafePickle(f"pickle opcode {code!r}, which data does not need")
             act(self)
         raise UnsafePickle(f"a pickle of over {self._max_opcodes:,} opcodes")
 
@@ -110,9 +104,9 @@ class Unpickler:
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def number(self, layout: struct.Struct) -> Any:
-        """Returns the next number, in this binary layout."""
-        return layout.unpack(self.take(layout.size))[0]
+    def number(self, size: int, signed: bool = False) -> int:
+        """Returns the next integer, of `size` bytes."""
+        return int.from_bytes(self.take(size), "little", signed=signed)
 
     def line(self) -> str:
         """Returns the text up to the next newline."""
@@ -156,9 +150,9 @@ class Unpickler:
         else:
             self.pop()
 
-    def text(self, layout: struct.Struct, encoding: str = "utf-8") -> None:
-        """Pushes text that follows its length."""
-        raw = self.take(self.number(layout))
+    def text(self, length: int, encoding: str = "utf-8") -> None:
+        """Pushes text of `length` bytes."""
+        raw = self.take(length)
         self._text_left -= len(raw)
         if len(raw) > self._max_text or self._text_left < 0:
             self.push(None)
@@ -170,9 +164,9 @@ class Unpickler:
             except UnicodeDecodeError:
                 raise UnpicklingError("text that is not UTF-8") from None
 
-    def binary(self, layout: struct.Struct) -> None:
-        """Pushes bytes that follow their length."""
-        raw = self.take(self.number(layout))
+    def binary(self, length: int) -> None:
+        """Pushes `length` bytes."""
+        raw = self.take(length)
         self.push(bytes(raw) if self.keep_bytes else None)
 
     def put(self, index: int) -> None:
@@ -238,11 +232,11 @@ class Unpickler:
         self.push(self.find(module, name))
 
     def protocol(self) -> None:
-        if (version := self.number(_UINT8)) > pickle.HIGHEST_PROTOCOL:
+        if (version := self.number(1)) > pickle.HIGHEST_PROTOCOL:
             raise UnpicklingError(f"pickle protocol {version}")
 
     def frame(self) -> None:
-        if (length := self.number(_UINT64)) > self._end - self.at:
+        if (length := self.number(8)) > self._end - self.at:
             raise UnpicklingError(f"a pickle frame of {length:,} bytes is cut short")
 
     def integer(self) -> None:
@@ -252,9 +246,9 @@ class Unpickler:
         self.push({"00": False, "01": True}.get(line, int(line)))
 
     def long(self) -> None:
-        if (length := self.number(_UINT8)) > _MAX_INTEGER:
+        if (length := self.number(1)) > _MAX_INTEGER:
             raise UnsafePickle(f"an integer of {length} bytes")
-        self.push(int.from_bytes(self.take(length), "little", signed=True))
+        self.push(self.number(length, signed=True))
 
     def persistent(self) -> None:
         if self.load is None:
@@ -262,62 +256,59 @@ class Unpickler:
         self.push(self.load(self.pop()))
 
 
-_OPCODES: dict[int, Callable[[Unpickler], Any]] = {
-    code[0]: act
-    for code, act in {
-        pickle.PROTO: Unpickler.protocol,
-        pickle.FRAME: Unpickler.frame,
-        pickle.MARK: lambda on: on._marks.append(len(on._stack)),
-        pickle.POP: Unpickler.pop_item,
-        pickle.POP_MARK: Unpickler.pop_mark,
-        pickle.NONE: lambda on: on.push(None),
-        pickle.NEWTRUE: lambda on: on.push(True),
-        pickle.NEWFALSE: lambda on: on.push(False),
-        pickle.INT: Unpickler.integer,
-        pickle.BININT: lambda on: on.push(on.number(_INT32)),
-        pickle.BININT1: lambda on: on.push(on.number(_UINT8)),
-        pickle.BININT2: lambda on: on.push(on.number(_UINT16)),
-        pickle.LONG1: Unpickler.long,
-        pickle.BINFLOAT: lambda on: on.push(on.number(_FLOAT64)),
-        pickle.BINUNICODE: lambda on: on.text(_UINT32),
-        pickle.SHORT_BINUNICODE: lambda on: on.text(_UINT8),
-        pickle.BINUNICODE8: lambda on: on.text(_UINT64),
-        # Both text and bytes of Python 2, so every byte is valid.
-        pickle.BINSTRING: lambda on: on.text(_INT32, "latin1"),
-        pickle.SHORT_BINSTRING: lambda on: on.text(_UINT8, "latin1"),
-        pickle.BINBYTES: lambda on: on.binary(_UINT32),
-        pickle.SHORT_BINBYTES: lambda on: on.binary(_UINT8),
-        pickle.BINBYTES8: lambda on: on.binary(_UINT64),
-        pickle.BYTEARRAY8: lambda on: on.binary(_UINT64),
-        pickle.EMPTY_LIST: lambda on: on.push([]),
-        pickle.LIST: lambda on: on.push(on.pop_mark()),
-        pickle.APPEND: lambda on: on.extend([on.pop()]),
-        pickle.APPENDS: lambda on: on.extend(on.pop_mark()),
-        # Sets hold no data, and hashing may be slow by design: an empty dict replaces
-        # them.
-        pickle.EMPTY_SET: lambda on: on.push({}),
-        pickle.ADDITEMS: Unpickler.pop_mark,
-        pickle.FROZENSET: Unpickler.as_set,
-        pickle.EMPTY_TUPLE: lambda on: on.push(()),
-        pickle.TUPLE: lambda on: on.push(tuple(on.pop_mark())),
-        pickle.TUPLE1: lambda on: on.push(tuple(on.pop_many(1))),
-        pickle.TUPLE2: lambda on: on.push(tuple(on.pop_many(2))),
-        pickle.TUPLE3: lambda on: on.push(tuple(on.pop_many(3))),
-        pickle.EMPTY_DICT: lambda on: on.push({}),
-        pickle.DICT: Unpickler.as_dict,
-        pickle.SETITEM: lambda on: on.items(on.pop_many(2)),
-        pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
-        pickle.BINPUT: lambda on: on.put(on.number(_UINT8)),
-        pickle.LONG_BINPUT: lambda on: on.put(on.number(_UINT32)),
-        pickle.MEMOIZE: lambda on: on.put(len(on._memo)),
-        pickle.BINGET: lambda on: on.get(on.number(_UINT8)),
-        pickle.LONG_BINGET: lambda on: on.get(on.number(_UINT32)),
-        pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
-        pickle.STACK_GLOBAL: lambda on: on.find_name(*on.pop_many(2)),
-        pickle.REDUCE: lambda on: on.call(on.pop()),
-        pickle.NEWOBJ: lambda on: on.call(on.pop()),
-        pickle.NEWOBJ_EX: Unpickler.new,
-        pickle.BUILD: Unpickler.set_state,
-        pickle.BINPERSID: Unpickler.persistent,
-    }.items()
+_OPCODES: dict[bytes, Callable[[Unpickler], Any]] = {
+    pickle.PROTO: Unpickler.protocol,
+    pickle.FRAME: Unpickler.frame,
+    pickle.MARK: lambda on: on._marks.append(len(on._stack)),
+    pickle.POP: Unpickler.pop_item,
+    pickle.POP_MARK: Unpickler.pop_mark,
+    pickle.NONE: lambda on: on.push(None),
+    pickle.NEWTRUE: lambda on: on.push(True),
+    pickle.NEWFALSE: lambda on: on.push(False),
+    pickle.INT: Unpickler.integer,
+    pickle.BININT: lambda on: on.push(on.number(4, signed=True)),
+    pickle.BININT1: lambda on: on.push(on.number(1)),
+    pickle.BININT2: lambda on: on.push(on.number(2)),
+    pickle.LONG1: Unpickler.long,
+    pickle.BINFLOAT: lambda on: on.push(struct.unpack(">d", on.take(8))[0]),
+    pickle.BINUNICODE: lambda on: on.text(on.number(4)),
+    pickle.SHORT_BINUNICODE: lambda on: on.text(on.number(1)),
+    pickle.BINUNICODE8: lambda on: on.text(on.number(8)),
+    # Both text and bytes of Python 2, so every byte is valid.
+    pickle.BINSTRING: lambda on: on.text(on.number(4, signed=True), "latin1"),
+    pickle.SHORT_BINSTRING: lambda on: on.text(on.number(1), "latin1"),
+    pickle.BINBYTES: lambda on: on.binary(on.number(4)),
+    pickle.SHORT_BINBYTES: lambda on: on.binary(on.number(1)),
+    pickle.BINBYTES8: lambda on: on.binary(on.number(8)),
+    pickle.BYTEARRAY8: lambda on: on.binary(on.number(8)),
+    pickle.EMPTY_LIST: lambda on: on.push([]),
+    pickle.LIST: lambda on: on.push(on.pop_mark()),
+    pickle.APPEND: lambda on: on.extend([on.pop()]),
+    pickle.APPENDS: lambda on: on.extend(on.pop_mark()),
+    # Sets hold no data, and hashing may be slow by design: an empty dict replaces
+    # them.
+    pickle.EMPTY_SET: lambda on: on.push({}),
+    pickle.ADDITEMS: Unpickler.pop_mark,
+    pickle.FROZENSET: Unpickler.as_set,
+    pickle.EMPTY_TUPLE: lambda on: on.push(()),
+    pickle.TUPLE: lambda on: on.push(tuple(on.pop_mark())),
+    pickle.TUPLE1: lambda on: on.push(tuple(on.pop_many(1))),
+    pickle.TUPLE2: lambda on: on.push(tuple(on.pop_many(2))),
+    pickle.TUPLE3: lambda on: on.push(tuple(on.pop_many(3))),
+    pickle.EMPTY_DICT: lambda on: on.push({}),
+    pickle.DICT: Unpickler.as_dict,
+    pickle.SETITEM: lambda on: on.items(on.pop_many(2)),
+    pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
+    pickle.BINPUT: lambda on: on.put(on.number(1)),
+    pickle.LONG_BINPUT: lambda on: on.put(on.number(4)),
+    pickle.MEMOIZE: lambda on: on.put(len(on._memo)),
+    pickle.BINGET: lambda on: on.get(on.number(1)),
+    pickle.LONG_BINGET: lambda on: on.get(on.number(4)),
+    pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
+    pickle.STACK_GLOBAL: lambda on: on.find_name(*on.pop_many(2)),
+    pickle.REDUCE: lambda on: on.call(on.pop()),
+    pickle.NEWOBJ: lambda on: on.call(on.pop()),
+    pickle.NEWOBJ_EX: Unpickler.new,
+    pickle.BUILD: Unpickler.set_state,
+    pickle.BINPERSID: Unpickler.persistent,
 }

@@ -1,12 +1,12 @@
 """System: a published method as a tuple of pure functions."""
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec
 
 from fr_jax.errors import UserError, check_names, unknown
@@ -134,13 +134,8 @@ def check_given(
 
 def check_variables(name: str, given: PyTree, expected: PyTree) -> None:
     """Raises a UserError for the first array of `given` with an unexpected shape."""
-
-    def shapes(tree):
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
-        return {named(path): leaf for path, leaf in leaves}
-
-    weights, network = shapes(given), shapes(expected)
+    weights: Any = flatten_dict(given, sep="/")
+    network: Any = flatten_dict(expected, sep="/")
     for path in sorted(weights.keys() | network.keys()):
         if path not in weights:
             raise UserError(f"weights given as {name!r}: {path} is missing")

@@ -54,26 +54,25 @@ def convolve(
       kernel: [k, k, C / groups, K].
       padding: number of zeros on every side, or before and after each axis.
     """
-    before, after = (padding, padding) if isinstance(padding, int) else padding
-
-    def plain(x, kernel):
-        return _general(x, kernel, stride, (before, after), groups=groups)
+    side = (padding, padding) if isinstance(padding, int) else padding
+    sides = side, side
+    plain = functools.partial(_general, stride=stride, padding=sides, groups=groups)
 
     def on_cpu(x, kernel):
         size, _, channels, features = kernel.shape
         exact = x.dtype == jnp.float32
         if groups == features and channels == 1 and exact:
-            return _shifted_sum(x, kernel[None, :, :, 0], stride, (before, after))
-        if groups == 1 and size == 1 and before == after == 0:
+            return _shifted_sum(x, kernel[None, :, :, 0], stride, side)
+        if groups == 1 and size == 1 and side == (0, 0):
             pixels = x
             for axis in (1, 2):
                 pixels = lax.slice_in_dim(pixels, 0, None, stride, axis)
             return jnp.einsum("bhwc,ck->bhwk", pixels, kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
-        if (groups, size, stride, before, after) == (1, 3, 1, 1, 1) and wide and exact:
+        if (groups, size, stride, *side) == (1, 3, 1, 1, 1) and wide and exact:
             return winograd(x, kernel)
         if groups == 1:
-            return _in_order(x, kernel, stride, (before, after), 1, 1)
+            return _in_order(x, kernel, stride, sides, 1, 1)
         return plain(x, kernel)
 
     return _by_platform(on_cpu, plain, x, kernel)
@@ -90,14 +89,14 @@ def _general(x, kernel, stride, padding, x_step=1, kernel_step=1, groups=1):
     """Returns XLA's convolution.
 
     Args:
-      padding: (before, after) for both axes, or a pair of them.
+      padding: (before, after) of each axis.
       x_step, kernel_step: dilation factors.
     """
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        _per_axis(padding),
+        padding,
         lhs_dilation=(x_step, x_step),
         rhs_dilation=(kernel_step, kernel_step),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -123,7 +122,7 @@ def _in_order_forward(x, kernel, *geometry):
 def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient):
     x, kernel = residuals
     to_x, to_kernel = [], []
-    for axis, (before, _) in enumerate(_per_axis(padding)):
+    for axis, (before, _) in enumerate(padding):
         side = (x.shape[axis + 1] - 1) * x_step
         window = (kernel.shape[axis] - 1) * kernel_step
         out = (gradient.shape[axis + 1] - 1) * stride
@@ -139,10 +138,6 @@ def _in_order_backward(stride, padding, x_step, kernel_step, residuals, gradient
 
 
 _in_order.defvjp(_in_order_forward, _in_order_backward)
-
-
-def _per_axis(padding):
-    return padding if isinstance(padding[0], tuple) else (padding, padding)
 
 
 def _shifted_sum(x, kernel, stride, padding):
@@ -169,7 +164,8 @@ def transposed(x: Array, kernel: Array) -> Array:
     is computed as four convolutions of x, for even and odd rows and columns of the
     result; its gradients are those of the convolution with stride 2 that it transposes.
     """
-    dilated = functools.partial(_general, stride=1, padding=(2, 2), x_step=2)
+    sides = (2, 2), (2, 2)
+    dilated = functools.partial(_general, stride=1, padding=sides, x_step=2)
     return _by_platform(_transposed_by_parity, dilated, x, kernel)
 
 
@@ -197,10 +193,11 @@ def _by_parity_forward(x, kernel):
 def _by_parity_backward(residuals, gradient):
     x, kernel = residuals
     rotated = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    to_x = _in_order(gradient, rotated, 2, (0, 0), 1, 1)
+    no_padding = (0, 0), (0, 0)
+    to_x = _in_order(gradient, rotated, 2, no_padding, 1, 1)
     by_feature = jnp.transpose(gradient, (3, 1, 2, 0))
     weights = jnp.transpose(x, (1, 2, 0, 3))
-    to_kernel: Any = _in_order(by_feature, weights, 1, (0, 0), 1, 2)
+    to_kernel: Any = _in_order(by_feature, weights, 1, no_padding, 1, 2)
     return to_x, lax.rev(jnp.transpose(to_kernel, (1, 2, 3, 0)), (0, 1))
 
 

@@ -15,9 +15,8 @@ _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX = -4, -1, -2, -8  # glibc's mal
 
 
 def arenas() -> int:
-    """Returns the number of arenas set by `keep_freed_memory`: cores + 1."""
-    affinity = getattr(os, "sched_getaffinity", None)  # missing on some platforms
-    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
+    """Returns the number of arenas set by `keep_freed_memory`: cores + 1; on Linux."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def keep_freed_memory() -> bool:

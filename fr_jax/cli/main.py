@@ -189,9 +189,7 @@ def _overrides(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
             rest.append(word)
             continue
         key, equals, value = word.removeprefix("--config.").partition("=")
-        if not equals:
-            value = next(words, None)
-            if value is None:
-                raise UserError(f"{word} needs a value")
+        if not equals and (value := next(words, None)) is None:
+            raise UserError(f"{word} needs a value")
         overrides.append((key, value))
     return overrides, rest

@@ -26,9 +26,7 @@ from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError, check_names
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.models.preprocess import InputSpec, prepare
-from fr_jax.system import Network
-
-PyTree = Any
+from fr_jax.system import Network, PyTree
 
 FORMAT = 1
 DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"

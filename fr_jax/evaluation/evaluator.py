@@ -1,5 +1,6 @@
 """Evaluators: functions that measure a trained network, during training and after."""
 
+import collections
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -49,21 +50,12 @@ def evaluate(evaluators: Iterable[Evaluator], trained: Trained) -> dict[str, flo
     return results
 
 
-class LazyNetworks(Mapping[str, Embedder]):
+class LazyNetworks(collections.UserDict[str, Embedder]):
     """The embedders of `make`'s networks, built on first access."""
 
     def __init__(self, make: Callable[[], Mapping[str, Any]]):
         self._make = make
 
     @functools.cached_property
-    def _embedders(self) -> dict[str, Embedder]:
+    def data(self) -> dict[str, Embedder]:
         return {name: Embedder(one) for name, one in self._make().items()}
-
-    def __getitem__(self, name: str) -> Embedder:
-        return self._embedders[name]
-
-    def __iter__(self):
-        return iter(self._embedders)
-
-    def __len__(self) -> int:
-        return len(self._embedders)

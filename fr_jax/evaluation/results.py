@@ -11,8 +11,8 @@ from etils import epath
 
 from fr_jax.embedder import Embedder
 from fr_jax.evaluation.evaluator import Evaluator, Trained
-from fr_jax.evaluation.verification import FARS, Verification
-from fr_jax.metrics.verification import few_impostors
+from fr_jax.evaluation.verification import Verification
+from fr_jax.metrics.verification import FARS, few_impostors
 from fr_jax.report import figures
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -46,7 +46,6 @@ def evaluate_and_write(
             paths += draw(folder / "figures")
     results |= _selected(provenance.get("selection"), results)
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
         write(folder / "results.json", results)
         if curves:
             figures.roc(curves, folder / "figures/roc.png")

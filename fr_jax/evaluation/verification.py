@@ -10,9 +10,9 @@ from absl import logging
 from fr_jax.errors import UserError
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.metrics import verification
+from fr_jax.metrics.verification import FARS
 
 PROTOCOLS = ("insightface", "kfold", "paper")
-FARS = ("1e-2", "1e-3")
 
 
 @dataclasses.dataclass

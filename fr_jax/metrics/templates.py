@@ -12,7 +12,6 @@ import numpy as np
 from fr_jax.metrics import verification
 
 Array = np.ndarray
-FARS = ("1e-2", "1e-3")
 RANKS = (1, 5)
 
 
@@ -47,7 +46,7 @@ def verify(scores: Array, same: Array) -> dict[str, float]:
     scores, same = np.ravel(scores), np.ravel(same)
     return {
         f"tar@far={name}": verification.tar_at_far(scores, same, float(name))[0]
-        for name in FARS
+        for name in verification.FARS
     }
 
 

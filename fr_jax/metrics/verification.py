@@ -16,6 +16,7 @@ Array = np.ndarray
 # insightface's thresholds on squared distances of unit vectors, fr_base 7.2.
 ACCURACY_THRESHOLDS = np.arange(0, 4, 0.01)
 FAR_THRESHOLDS = np.arange(0, 4, 0.001)
+FARS = ("1e-2", "1e-3")  # of published results
 
 
 def squared_distances(first: Array, second: Array) -> Array:

@@ -1,14 +1,12 @@
 """Exponential moving averages of parameters."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError
-from fr_jax.system import NetState, System
-
-PyTree = Any
+from fr_jax.system import NetState, PyTree, System
 
 
 def ema(average: PyTree, new: PyTree, decay: float | jax.Array) -> PyTree:

@@ -13,9 +13,8 @@ import numpy as np
 import optax
 
 from fr_jax.errors import UserError, check_names, check_range
-from fr_jax.system import NetState, score
+from fr_jax.system import NetState, PyTree, score
 
-PyTree = Any
 SCHEDULES = ("step", "cosine", "linear", "constant")
 
 
@@ -303,15 +302,11 @@ def decay_mask(params: PyTree) -> PyTree:
 
     A module with a 'scale' is a normalisation; its bias does not decay either.
     """
-
-    def visit(node):
-        if not isinstance(node, dict):
-            return True
-        if "scale" in node:
-            return jax.tree.map(lambda _: False, node)
-        return {name: visit(child) for name, child in node.items()}
-
-    return visit(params)
+    if not isinstance(params, dict):
+        return True
+    if "scale" in params:
+        return jax.tree.map(lambda _: False, params)
+    return {name: decay_mask(child) for name, child in params.items()}
 
 
 def all_but_frozen(params: PyTree) -> PyTree:

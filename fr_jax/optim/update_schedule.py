@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fr_jax.errors import UserError, check_names, check_options, check_range
 from fr_jax.optim.ema import ema
-from fr_jax.system import Mean
+from fr_jax.system import Mean, PyTree
 
 Array = jax.Array
-PyTree = Any
 Ratio = Sequence[int]  # (d, g)
 
 
 class Turn(NamedTuple):
-    """Position in a cycle.
+    """Position in a cycle; by default before the first step.
 
     Attributes:
       done: steps of the cycle already taken.
@@ -29,15 +29,10 @@ class Turn(NamedTuple):
       accuracy: moving average of the discriminator's accuracy.
     """
 
-    done: Array
-    discriminator: Array
-    generator: Array
-    accuracy: Array
-
-    @classmethod
-    def first(cls) -> "Turn":
-        """Returns the position before the first step."""
-        return cls(jnp.int32(0), jnp.int32(0), jnp.int32(0), jnp.float32(0))
+    done: Any = np.int32(0)
+    discriminator: Any = np.int32(0)
+    generator: Any = np.int32(0)
+    accuracy: Any = np.float32(0)
 
 
 class UpdateSchedule(NamedTuple):

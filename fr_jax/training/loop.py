@@ -26,13 +26,11 @@ from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.errors import TrainingStopped, UserError, check_range
 from fr_jax.evaluation.evaluator import LazyNetworks, Trained, evaluate, metric_names
 from fr_jax.evaluation.results import summary
-from fr_jax.system import System, score
+from fr_jax.system import PyTree, System, score
 from fr_jax.training.checkpoint import Checkpoints
 from fr_jax.training.data import Stream, Streams
 from fr_jax.training.metric_log import MetricLog
 from fr_jax.training.update import Guard, Update
-
-PyTree = Any
 
 
 class TrainResult(NamedTuple):

@@ -1,5 +1,6 @@
 """Logs of a run: metrics.jsonl, TensorBoard events, a progress line."""
 
+import dataclasses
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from absl import logging
 from etils import epath
 
 
+@dataclasses.dataclass
 class MetricLog:
     """The logs of one run.
 
@@ -20,21 +22,18 @@ class MetricLog:
       active: False in all processes but one, which then write nothing.
     """
 
-    def __init__(
-        self,
-        workdir: epath.PathLike,
-        num_steps: int,
-        unit: str = "images",
-        active: bool = True,
-    ):
-        self._file = epath.Path(workdir) / "metrics.jsonl"
-        self._num_steps, self._unit = num_steps, unit
-        self._active = active
-        self._tensorboard = _tensorboard(workdir) if active else None
+    workdir: epath.PathLike
+    num_steps: int
+    unit: str = "images"
+    active: bool = True
+
+    def __post_init__(self):
+        self._file = epath.Path(self.workdir) / "metrics.jsonl"
+        self._tensorboard = _tensorboard(self.workdir) if self.active else None
 
     def cut_back(self, step: int) -> None:
         """Removes unfinished lines and those after `step`, where the run continues."""
-        if not self._active or not self._file.exists():
+        if not self.active or not self._file.exists():
             return
         lines = self._file.read_text().splitlines(keepends=True)
         part = self._file.with_name(self._file.name + ".part")
@@ -43,7 +42,7 @@ class MetricLog:
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
         """Appends the scalars of a step."""
-        if not self._active or not scalars:
+        if not self.active or not scalars:
             return
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -56,13 +55,13 @@ class MetricLog:
         Losses and accuracies are metrics with that name, or with that name after the
         name of a network, such as 'generator/loss'.
         """
-        left = (self._num_steps - step) / max(scalars["steps_per_second"], 1e-9)
-        parts = [f"step {step:,}/{self._num_steps:,}"]
+        left = (self.num_steps - step) / max(scalars["steps_per_second"], 1e-9)
+        parts = [f"step {step:,}/{self.num_steps:,}"]
         for kind in ("loss", "accuracy"):
             names = [name for name in scalars if name.rpartition("/")[2] == kind]
             parts += [f"{name} {scalars[name]:.4g}" for name in names]
-        rate = scalars[f"{self._unit}_per_second"]
-        parts.append(f"{rate:,.0f} {self._unit}/s")
+        rate = scalars[f"{self.unit}_per_second"]
+        parts.append(f"{rate:,.0f} {self.unit}/s")
         parts.append(f"data wait {scalars['data_wait']:.0%}")
         if scalars.get("skipped"):
             parts.append(f"{scalars['skipped']:.0f} updates skipped")
@@ -71,12 +70,11 @@ class MetricLog:
 
     def say(self, line: str) -> None:
         """Prints a line to standard error."""
-        if self._active and line:
+        if self.active and line:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._tensorboard is not None:
-            self._tensorboard.flush()
             self._tensorboard.close()
 
 

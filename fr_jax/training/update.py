@@ -10,10 +10,8 @@ import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
-from fr_jax.system import Input, Mean, System
+from fr_jax.system import Input, Mean, PyTree, System
 from fr_jax.training.data import Stream
-
-PyTree = Any
 
 
 class Guard(NamedTuple):

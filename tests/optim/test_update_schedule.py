@@ -27,7 +27,7 @@ def turns(schedule, steps, accuracies=None):
     The discriminator's running accuracy is set to `accuracies`.
     """
     take = jax.jit(lambda turn, step: next_turn(schedule, turn, step))
-    turn, out = Turn.first(), ""
+    turn, out = Turn(), ""
     for step in range(steps):
         if accuracies is not None:
             turn = turn._replace(accuracy=jnp.float32(accuracies[step]))
@@ -68,7 +68,7 @@ def test_a_custom_schedule():
 
 
 def test_a_cycle_resumes_from_a_checkpoint():
-    schedule, turn, whole = fixed((2, 3)), Turn.first(), ""
+    schedule, turn, whole = fixed((2, 3)), Turn(), ""
     for step in range(7):
         if step == 3:  # as a checkpoint keeps it
             turn = Turn(*(jnp.asarray(np.asarray(x)) for x in turn))
@@ -81,7 +81,7 @@ def test_a_cycle_resumes_from_a_checkpoint():
 @pytest.mark.parametrize(("decay", "expected"), [(0.9, 0.18), (0.0, 0.8)])
 def test_observe_averages_the_accuracy(decay, expected):
     schedule = accuracy_gated(accuracy_decay=decay)
-    turn = Turn.first()._replace(accuracy=jnp.float32(0.1))
+    turn = Turn()._replace(accuracy=jnp.float32(0.1))
     turn = observe(schedule, turn, jnp.float32(0.8 if decay == 0 else 0.9))
     assert float(turn.accuracy) == pytest.approx(expected)
     assert (turn.done, turn.discriminator, turn.generator) == (0, 0, 0)

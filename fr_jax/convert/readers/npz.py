@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from fr_jax.convert.readers.refusal import Refusal, shown
-from fr_jax.convert.readers.tensors import Stored, contiguous, size
+from fr_jax.convert.readers.tensors import Stored, size
 from fr_jax.convert.readers.zip_archive import Archive
 
 _READERS = {
@@ -37,8 +37,8 @@ def _array(archive: Archive, name: str) -> Stored:
     header = io.BytesIO(data[: 2 * _MAX_HEADER])
     try:
         read_header = _READERS[np.lib.format.read_magic(header)]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about integers of Python 2, such as 3L
+        # The warnings are about integers of Python 2, such as 3L.
+        with warnings.catch_warnings(action="ignore"):
             shape, fortran, dtype = read_header(header, max_header_size=_MAX_HEADER)
     except Exception:  # includes SyntaxError and MemoryError of Python's parser
         reason = f"{shown(name)} has a header that NumPy does not write"
@@ -55,7 +55,6 @@ def _array(archive: Archive, name: str) -> Stored:
             f"{shown(name)} holds {len(data) - start:,} bytes, not {dtype} {shape}",
             offset,
         )
-    if fortran:
-        transposed = contiguous(data, dtype, start, shape[::-1])
-        return transposed._replace(shape=shape, strides=transposed.strides[::-1])
-    return contiguous(data, dtype, start, shape)
+    order = "F" if fortran else "C"
+    view = np.ndarray(shape, dtype, data, start, order=order)
+    return Stored(data, dtype, start, shape, view.strides)

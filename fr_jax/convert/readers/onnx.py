@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from fr_jax.convert.readers.refusal import Refusal, shown
-from fr_jax.convert.readers.tensors import Stored, contiguous, size
+from fr_jax.convert.readers.tensors import Stored, size
 
 # Bounds on the number of fields; a node has about 20.
 _MIN_LIMIT, _MAX_LIMIT, _BYTES_PER_FIELD = 20_000, 200_000, 64
@@ -210,7 +210,7 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
     if length != expected or stored_kind != kind:
         reason = f"{shown(name)} holds {length:,} bytes, not {dtype} {shape}"
         raise Refusal(reason, span.start)
-    return name, contiguous(data, dtype, start, shape)
+    return name, Stored(data, dtype, start, shape)
 
 
 def _node_names(reader: _Reader, span: Span) -> dict[str, str]:

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from fr_jax.convert.readers.refusal import Refusal, shown
-from fr_jax.convert.readers.tensors import Stored, contiguous, size
+from fr_jax.convert.readers.tensors import Stored, size
 
 # The package needs 12 times the memory of a header with many small tensors.
 _MAX_HEADER = 4 << 20
@@ -44,7 +44,7 @@ def read(path: Path, data: memoryview) -> dict[str, Stored]:
                 if kind not in _TYPES:
                     raise Refusal(f"tensor {shown(name)}: type {shown(kind)}", at)
                 length = size(shape, _TYPES[kind].itemsize)
-                tensors[name] = contiguous(data, _TYPES[kind], at, shape)
+                tensors[name] = Stored(data, _TYPES[kind], at, shape)
                 at += length
     except SafetensorError as error:
         reason = ascii(str(error).rpartition("header: ")[2])[1:-1]  # may quote names

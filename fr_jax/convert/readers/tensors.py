@@ -23,16 +23,7 @@ class Stored(NamedTuple):
     dtype: np.dtype
     offset: int  # bytes
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # bytes, none negative
-
-
-def contiguous(
-    data: memoryview, dtype: np.dtype, offset: int, shape: tuple[int, ...]
-) -> Stored:
-    """Returns a tensor in row-major order."""
-    steps = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    strides = tuple(step * dtype.itemsize for step in steps)
-    return Stored(data, dtype, offset, shape, strides)
+    strides: tuple[int, ...] | None = None  # bytes, none negative; None: row-major
 
 
 def size(shape: tuple[int, ...], itemsize: int) -> int:

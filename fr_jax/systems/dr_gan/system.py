@@ -139,7 +139,7 @@ def make(
             for name, variables in networks.init(key, given).items()
         )
         recogniser = given["identity"] if objective.recogniser != "none" else ()
-        turn = update_schedule.Turn.first()
+        turn = update_schedule.Turn()
         return State(generator, discriminator, recogniser, turn, jnp.int32(0))
 
     def discriminator_step(state, real, key):
