@@ -68,16 +68,15 @@ def _metrics(
     split: Any, features: np.ndarray, confidence: np.ndarray | None
 ) -> dict[str, float]:
     """Returns verification and identification rates of a split."""
-    vectors, identities = [], []
-    for part in (split.probe, ~split.probe):
+
+    def fused(part):
         rows, template = split.image[part], split.template[part]
         if confidence is None:
-            numbers, fused = templates.averaged(features[rows], template)
-        else:
-            numbers, fused = templates.fused(features[rows], confidence[rows], template)
-        vectors.append(fused)
-        identities.append(np.array(split.identities)[numbers])
-    probes, gallery = identities
-    scores = vectors[0] @ vectors[1].T
+            return templates.averaged(features[rows], template)
+        return templates.fused(features[rows], confidence[rows], template)
+
+    (probes, first), (gallery, second) = fused(split.probe), fused(~split.probe)
+    probes, gallery = (np.array(split.identities)[part] for part in (probes, gallery))
+    scores = first @ second.T
     same = probes[:, None] == gallery[None]
     return templates.verify(scores, same) | templates.identify(scores, probes, gallery)

@@ -25,9 +25,8 @@ from fr_jax.models.dr_gan import generator as dr_gan
 from fr_jax.models.preprocess import InputSpec
 
 Plan = tuple[tuple[str, Any, int], ...]  # see `dr_gan.TRUNK`
-Units = Sequence[
-    tuple[str, str]
-]  # PyTorch names of convolution and BatchNorm, by layer
+# PyTorch names of convolution and BatchNorm, by layer.
+Units = Sequence[tuple[str, str]]
 
 # Noise numbers of every program but the authors'. The tensors have only the sum of
 # noise and poses.

@@ -93,8 +93,7 @@ def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
 def summary(results: Mapping[str, float]) -> str:
     """Returns the accuracies in results as one line."""
     ends = ("_std", "_low", "_high")
-    names = [name for name in results if "/accuracy" in name]
-    names = [name for name in names if not name.endswith(ends)]
+    names = [key for key in results if "/accuracy" in key and not key.endswith(ends)]
     return "  ".join(f"{name} {results[name]:.4f}" for name in names)
 
 

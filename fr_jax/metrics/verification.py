@@ -61,7 +61,6 @@ def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
 class FoldAccuracy(NamedTuple):
     accuracies: Array  # [folds], each at the threshold of the other folds
     thresholds: Array  # [folds]
-    correct: int  # number of correct decisions in all folds
 
 
 def fold_accuracy(
@@ -83,7 +82,7 @@ def fold_accuracy(
     train_sizes = sizes.sum() - sizes if len(correct) > 1 else sizes
     best = np.argmax(train / train_sizes[:, None], axis=1)
     held_out = correct[np.arange(len(sizes)), best]
-    return FoldAccuracy(held_out / sizes, thresholds[best], int(held_out.sum()))
+    return FoldAccuracy(held_out / sizes, thresholds[best])
 
 
 class FoldRates(NamedTuple):

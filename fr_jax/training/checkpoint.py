@@ -134,8 +134,7 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
         self.check()
-        if self._unsealed is not None:
-            self._start_sealing()
+        self._start_sealing()
         with self._writing():
             if self._sealing is not None:
                 self._sealing.result()
@@ -203,10 +202,10 @@ class Checkpoints:
 
     def _start_sealing(self) -> None:
         step, self._unsealed = self._unsealed, None
-        if jax.process_index() == 0:
+        if step is not None and jax.process_index() == 0:
             self._sealing = self._sealer.submit(self._seal, step)
 
-    def _seal(self, step: int | None) -> None:
+    def _seal(self, step: int) -> None:
         folder = self._directory / str(step)
         digests = {name: _sha256(folder / name) for name in _files(folder)}
         (folder / MANIFEST).write_text(json.dumps(digests, indent=1))

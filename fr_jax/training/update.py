@@ -177,8 +177,7 @@ class Update:
 
     def read(self, loop: LoopState) -> tuple[dict[str, float], LoopState]:
         """Returns mean metrics since the last call, and `loop` with totals at zero."""
-        counted = {"totals": loop.totals, "skipped": loop.skipped}
-        values = jax.device_get(counted)
+        values = jax.device_get({"totals": loop.totals, "skipped": loop.skipped})
         scalars = _values(values["totals"])
         if values["skipped"]:
             scalars["skipped"] = float(values["skipped"])

@@ -60,16 +60,12 @@ def read(data: memoryview) -> dict[str, Stored]:
       Refusal: for damaged bytes, and for weights stored in other files.
     """
     reader = _Reader(data)
-    graphs = [
-        reader.span(value)
-        for number, value, _ in reader.fields(Span(0, len(data)))
-        if number == 7
-    ]
+    graphs = reader.grouped(Span(0, len(data)))[7]
     if len(graphs) != 1:
         raise Refusal(f"an ONNX model of {len(graphs)} graphs", 0)
     tensors: dict[str, Stored] = {}
     names: dict[str, str] = {}
-    for number, value, at in reader.fields(graphs[0]):
+    for number, value, at in reader.fields(reader.span(graphs[0])):
         if number == 1:
             names |= _node_names(reader, reader.span(value))
         elif number == 5:
