@@ -40,7 +40,6 @@ def keep_freed_memory() -> bool:
     return results == [1] * len(options)
 
 
-@functools.cache
 def compiler_options() -> dict[str, Any]:
     """Returns options for `jax.jit` on this backend; {} if it is not a CPU.
 
@@ -49,16 +48,16 @@ def compiler_options() -> dict[str, Any]:
     it uses Eigen, and YNNPACK only for matrix products and sums, where that is faster.
     """
     kinds = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    return _on_cpu({"xla_cpu_experimental_ynn_fusion_type": kinds})
+    return _on_cpu(xla_cpu_experimental_ynn_fusion_type=kinds)
+
+
+def quick_compilation() -> dict[str, Any]:
+    """Returns options for programs that run once, such as initialisation."""
+    return _on_cpu(xla_backend_optimization_level=1)
 
 
 @functools.cache
-def quick_compilation() -> dict[str, Any]:
-    """Returns options for programs that run once, such as initialisation."""
-    return _on_cpu({"xla_backend_optimization_level": 1})
-
-
-def _on_cpu(options: dict[str, Any]) -> dict[str, Any]:
+def _on_cpu(**options: Any) -> dict[str, Any]:
     """Returns the options on a CPU if this jaxlib supports them, else {}."""
     if jax.default_backend() != "cpu":
         return {}

@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,19 +35,6 @@ class Evaluator(Protocol):
     def metric_names(self) -> Sequence[str]: ...
 
     def __call__(self, trained: Trained) -> dict[str, float]: ...
-
-
-def metric_names(evaluators: Iterable[Evaluator]) -> list[str]:
-    """Returns the metric names of all evaluators."""
-    return [name for evaluator in evaluators for name in evaluator.metric_names]
-
-
-def evaluate(evaluators: Iterable[Evaluator], trained: Trained) -> dict[str, float]:
-    """Returns the results of all evaluators."""
-    results: dict[str, float] = {}
-    for evaluator in evaluators:
-        results |= evaluator(trained)
-    return results
 
 
 class LazyNetworks(collections.UserDict[str, Embedder]):

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from fr_jax.backend import sharding
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.errors import TrainingStopped, UserError, check_range
-from fr_jax.evaluation.evaluator import LazyNetworks, Trained, evaluate, metric_names
+from fr_jax.evaluation.evaluator import LazyNetworks, Trained
 from fr_jax.evaluation.results import summary
 from fr_jax.system import PyTree, System, score
 from fr_jax.training.checkpoint import Checkpoints
@@ -110,7 +110,7 @@ def train(
             f"best_metric {best_metric!r} needs evaluate_every and an evaluation"
         )
     selected = [name.strip() for name in best_metric.split(",") if best_metric]
-    declared = dict.fromkeys(metric_names(streams.evaluators), 0.0)
+    declared = {name: 0.0 for one in streams.evaluators for name in one.metric_names}
     of_evaluators = [name for name in selected if not name.startswith("validation/")]
     if declared and of_evaluators:
         score(declared, of_evaluators, "best_metric")  # raises if one is unknown
@@ -139,7 +139,9 @@ def train(
             functools.partial(embed, state),
             LazyNetworks(functools.partial(system.hand_over, state)),
         )
-        results = evaluate(streams.evaluators, trained)
+        results: dict[str, float] = {}
+        for evaluator in streams.evaluators:
+            results |= evaluator(trained)
         if validation is not None and system.eval_step is not None:
             results |= update.validate(state, validation, validation_steps)
         return results

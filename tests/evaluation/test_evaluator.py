@@ -1,34 +1,13 @@
-"""Evaluators: joined results and metric names, networks built on first access."""
+"""What evaluators see: networks built on first access."""
 
 import numpy as np
 import pytest
 
 from fr_jax import models
-from fr_jax.evaluation.evaluator import (
-    LazyNetworks,
-    Trained,
-    evaluate,
-    metric_names,
-)
+from fr_jax.evaluation.evaluator import LazyNetworks, Trained
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
 from tests.support.networks import random_variables
-
-
-class Constant:
-    def __init__(self, **results):
-        self._results = results
-        self.metric_names = list(results)
-
-    def __call__(self, trained):
-        return self._results
-
-
-def test_results_and_names_of_several_evaluators_are_joined():
-    both = [Constant(a=1.0, b=2.0), Constant(c=3.0)]
-    assert metric_names(both) == ["a", "b", "c"]
-    assert evaluate(both, Trained(None, {})) == {"a": 1.0, "b": 2.0, "c": 3.0}
-    assert evaluate([], Trained(None, {})) == {}
 
 
 @pytest.fixture
@@ -60,7 +39,6 @@ def lazy():
 def test_networks_are_built_once_on_first_access(lazy, access):
     networks, calls = lazy
     trained = Trained(None, networks)
-    assert evaluate([Constant(a=1.0)], trained)
     assert not calls
     access(trained.networks)
     assert calls == [1]
