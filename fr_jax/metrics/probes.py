@@ -53,9 +53,7 @@ def gradient_histograms(images: Array, *, cells: int = 8, bins: int = 8) -> Arra
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-def leakage(
-    features: Array, classes: Array, groups: Array | None = None, *, folds: int = 5
-) -> float:
+def leakage(features: Array, classes: Array, groups: Array | None = None) -> float:
     """Returns the accuracy of a linear probe that predicts the class, in [0, 1].
 
     An identity feature is independent of the pose if poses are predicted at chance, the
@@ -64,11 +62,11 @@ def leakage(
     Args:
       features, classes: [N, F] and [N].
       groups: [N], such as identities, which are disjoint between training and test
-        folds. None for folds stratified by class.
+        folds. None for folds stratified by class. There are five.
     """
-    split: Any = StratifiedKFold(folds, shuffle=True, random_state=0)
+    split: Any = StratifiedKFold(5, shuffle=True, random_state=0)
     if groups is not None:
-        split = GroupKFold(folds)
+        split = GroupKFold(5)
     options = {"groups": groups, "cv": split, "error_score": "raise"}
     return float(np.mean(cross_val_score(_linear(), features, classes, **options)))
 

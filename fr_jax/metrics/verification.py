@@ -95,7 +95,6 @@ def fold_tar_at_far(
     same: Array,
     folds: Array,
     far: float = 1e-3,
-    thresholds: Array = FAR_THRESHOLDS,
     interpolate: bool = True,
 ) -> FoldRates:
     """Returns TAR and FAR of each fold, at the threshold of the other folds.
@@ -107,7 +106,7 @@ def fold_tar_at_far(
         no threshold has a FAR of `far` or more.
     """
     distances, same = _checked(distances, same)
-    accepted = _below(distances, ~same, folds, thresholds)
+    accepted = _below(distances, ~same, folds, FAR_THRESHOLDS)
     impostors = np.bincount(folds, ~same)
     tar, rates = [], []
     for fold in range(len(impostors)):
@@ -118,9 +117,9 @@ def fold_tar_at_far(
             last = np.searchsorted(train_far, far, side="right") - 1
             if interpolate:
                 keep = np.append(np.diff(train_far) != 0, True)  # the last of equal FAR
-                threshold = np.interp(far, train_far[keep], thresholds[keep])
+                threshold = np.interp(far, train_far[keep], FAR_THRESHOLDS[keep])
             elif last >= 0:
-                threshold = thresholds[last]
+                threshold = FAR_THRESHOLDS[last]
         rows = folds == fold
         tar.append(_share(distances[rows & same] < threshold))
         rates.append(_share(distances[rows & ~same] < threshold))
@@ -201,12 +200,11 @@ def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
     return float(correct[at[best]] / len(scores)), float(scores[best])
 
 
-def wilson_interval(
-    successes: float, trials: int, z: float = 1.96
-) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a proportion (z = 1.96)."""
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of a proportion."""
     if trials == 0:
         return 0.0, 1.0
+    z = 1.96
     share = successes / trials
     centre = share + z * z / (2 * trials)
     spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
