@@ -113,10 +113,7 @@ class Parser(argparse.ArgumentParser):
     Attributes:
       flags: names of all flags.
       actions: the parser of each action (or command), by name.
-      more_help: returns text for the end of the help; called when help is printed.
     """
-
-    more_help: Callable[[], str] | None = None
 
     def __init__(self, **options: Any):
         self.flags: list[str] = []
@@ -131,10 +128,6 @@ class Parser(argparse.ArgumentParser):
             options["help"] += " (default: %(default)s)"
         self.flags += [name for name in names if name.startswith("-")]
         return super().add_argument(*names, **options)
-
-    def format_help(self) -> str:
-        more = self.more_help() + "\n" if self.more_help else ""
-        return "\n".join(filter(None, [super().format_help(), more]))
 
     def add_choice(self, kind: str = "action") -> Callable[..., "Parser"]:
         """Adds the choice of a command or action.

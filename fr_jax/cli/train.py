@@ -24,7 +24,7 @@ from fr_jax.errors import UserError
 
 
 def add_arguments(parser: Any) -> None:
-    parser.more_help = _packaged
+    parser.epilog += f"\n\n{_packaged()}"
     add = parser.add_argument
     text = "configuration file or packaged configuration; see below"
     add("--config", required=True, metavar="FILE[:VARIANT]", help=text)
