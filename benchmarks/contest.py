@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from fr_jax.backend import cpu
 from fr_jax.progress import progress_bar
 
-Seconds = Mapping[str, list[float]]
 KEEPING = "_keeping_memory"
 # The settings of `cpu.keep_freed_memory`, for an implementation without them.
 _KEEP_FREED_MEMORY = (
@@ -89,7 +88,7 @@ def ratio(other: Sequence[float], ours: Sequence[float]) -> float:
 
 
 def figures(
-    part: str, seconds: Seconds, rows: int, unit: str = "images"
+    part: str, seconds: Mapping[str, list[float]], rows: int, unit: str = "images"
 ) -> dict[str, float]:
     """Returns rows per second of each implementation, and our speedup over each."""
     rates = {

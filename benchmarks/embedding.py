@@ -42,7 +42,7 @@ def ours():
 def pytorch():
     from benchmarks import torch_iresnet
 
-    return torch_iresnet.embed(faces(), BATCH)
+    return torch_iresnet.embed(torch_iresnet.IResNet(), faces(), BATCH)
 
 
 def run(rounds: int) -> dict[str, float]:

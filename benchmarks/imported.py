@@ -34,11 +34,14 @@ def ours():
 def pytorch():
     import torch
 
-    from benchmarks import torch_mobilefacenet
+    from benchmarks.torch_iresnet import embed
+    from benchmarks.torch_mobilefacenet import MobileFaceNet
 
     torch.set_num_threads(THREADS)
+    model = MobileFaceNet()
     state = torch.load(WEIGHTS / "mobilefacenet.pt", "cpu", weights_only=True)
-    return torch_mobilefacenet.embed(state, faces(), BATCH)
+    model.load_state_dict(state)
+    return embed(model, faces(), BATCH, scale=128.0)
 
 
 def onnxruntime():

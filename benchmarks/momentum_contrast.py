@@ -5,8 +5,6 @@ augmented. `--network iresnet50`: the paper's network on 112x112 pixels instead 
 iResNet-18 of half width on 56x56.
 """
 
-import statistics
-
 import numpy as np
 
 from benchmarks import contest
@@ -90,12 +88,9 @@ def _queue_cost(rounds: int) -> dict[str, float]:
     """
     names = ["small_long_queue", "small_short_queue", "ours_short_queue"]
     seconds = contest.contest("momentum_contrast", rounds, names, ["iresnet50"])
-    batches = DEVICE_BATCH / NETWORKS["iresnet50"][-1]
-    shares, costs = [], []
-    for long, short, step in zip(*seconds.values()):
-        costs.append(1000 * (long - short))
-        shares.append(100 * (long - short) / (batches * step))
+    long, short, step = map(np.array, seconds.values())
+    cost, step = long - short, step * DEVICE_BATCH / NETWORKS["iresnet50"][-1]
     return {
-        "momentum_contrast/queue_65536_milliseconds": statistics.median(costs),
-        "momentum_contrast/queue_65536_percent_of_step": statistics.median(shares),
+        "momentum_contrast/queue_65536_milliseconds": 1000 * np.median(cost),
+        "momentum_contrast/queue_65536_percent_of_step": 100 * np.median(cost / step),
     }

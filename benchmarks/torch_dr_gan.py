@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.torch_iresnet import images_of
 from fr_jax.models.dr_gan.generator import DECODER, FEATURES, TRUNK
 
 
@@ -22,11 +23,8 @@ def _trunk(width: float) -> nn.Sequential:
         if stride == 2:
             layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
         padding = 0 if stride == 2 else 1
-        layers += [
-            nn.Conv2d(before, features, 3, stride, padding, bias=False),
-            nn.BatchNorm2d(features),
-            nn.ELU(),
-        ]
+        conv = nn.Conv2d(before, features, 3, stride, padding, bias=False)
+        layers += [conv, nn.BatchNorm2d(features), nn.ELU()]
         before = features
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -67,8 +65,7 @@ def both_steps(batch, num_identities, poses, noise, width):
       width: factor of the numbers of channels.
     """
     torch.manual_seed(0)
-    pixels = torch.from_numpy(batch["image"]).permute(0, 3, 1, 2)
-    images = (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    images = images_of(batch["image"])
     identity = torch.from_numpy(batch["label"]).long()
     pose = torch.from_numpy(batch["pose"]).long()
     generator = Generator(poses, noise, width, images.shape[2] // 16)

@@ -57,25 +57,24 @@ class IResNet(nn.Module):
 class ArcFace(nn.Module):
     """Backbone, prototypes and the loss of one batch."""
 
-    def __init__(self, classes: int, margin: float = 0.5, scale: float = 64.0):
+    def __init__(self, classes: int):
         super().__init__()
         self.backbone = IResNet()
         self.prototypes = nn.Parameter(torch.randn(classes, 512) * 0.01)
-        self.margin, self.scale = margin, scale
 
     def forward(self, images, labels):
         embeddings = functional.normalize(self.backbone(images))
         cosines = functional.linear(embeddings, functional.normalize(self.prototypes))
         rows = torch.arange(len(labels))
         target = cosines[rows, labels].clamp(-1 + 1e-7, 1 - 1e-7)
-        moved = torch.cos(torch.acos(target) + self.margin)
+        moved = torch.cos(torch.acos(target) + 0.5)  # the margin
         logits = cosines.index_put((rows, labels), moved)
-        return functional.cross_entropy(self.scale * logits, labels)
+        return functional.cross_entropy(64.0 * logits, labels)
 
 
-def images_of(batch):
+def images_of(batch, scale: float = 127.5):
     """Returns scaled NCHW images in channels-last memory, from uint8 NHWC."""
-    return torch.from_numpy(batch).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2).float().sub(127.5).div(scale)
 
 
 def stepping(trained: nn.Module, loss_of):
@@ -102,13 +101,14 @@ def training_step(images, labels, classes: int):
     return stepping(model, lambda: model(images_of(images), labels))
 
 
-def embed(images, batch_size: int):
-    """Returns a function that embeds images and returns the sum of the embeddings."""
-    model = IResNet().to(memory_format=torch.channels_last).eval()
+def embed(model: nn.Module, images, batch_size: int, scale: float = 127.5):
+    """Returns a function: nothing -> unit embeddings [N, D] of uint8 images."""
+    model = model.to(memory_format=torch.channels_last).eval()
 
     @torch.inference_mode()
-    def run() -> float:
+    def run():
         batches = images.reshape(-1, batch_size, *images.shape[1:])
-        return float(sum(model(images_of(batch)).sum() for batch in batches))
+        rows = [model(images_of(batch, scale)) for batch in batches]
+        return functional.normalize(torch.cat(rows)).numpy()
 
     return run

@@ -2,9 +2,7 @@
 
 from collections import OrderedDict
 
-import torch
 from torch import nn
-from torch.nn import functional
 
 # Expansion, channels, repeats, first stride.
 STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -66,20 +64,3 @@ class MobileFaceNet(nn.Module):
     def forward(self, x):
         x = self.conv2(self.features(self.dw_conv(self.conv1(x))))
         return self.bn(self.conv3(self.gdconv(x))).flatten(1)
-
-
-def embed(state, images, batch_size: int):
-    """Returns a function: nothing -> unit embeddings [N, 128] of uint8 images."""
-    model = MobileFaceNet()
-    model.load_state_dict(state)
-    model = model.to(memory_format=torch.channels_last).eval()
-
-    @torch.inference_mode()
-    def run():
-        rows = []
-        for batch in images.reshape(-1, batch_size, *images.shape[1:]):
-            scaled = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
-            rows.append(functional.normalize(model((scaled - 127.5) / 128)))
-        return torch.cat(rows).numpy()
-
-    return run

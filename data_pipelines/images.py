@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -23,33 +23,26 @@ _Image = TypeVar("_Image", JpegImageFile, PngImageFile)
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
-class Header(NamedTuple):
-    format: str  # 'jpeg' or 'png'
-    width: int
-    height: int
-
-
-def probe(data: bytes) -> Header:
-    """Returns format and size of a JPEG or PNG, without decoding it.
+def probe(data: bytes) -> tuple[int, int]:
+    """Returns width and height of a JPEG or PNG, without decoding it.
 
     Raises:
       DataError: for other formats, a truncated file, more than 8192 pixels per side or
         50 million per image, 100 progressive scans, or 2 MiB of metadata before a JPEG.
     """
     if data[:2] == b"\xff\xd8":
-        name, image = "jpeg", _jpeg(data)
+        width, height = _jpeg(data).size
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        name, image = "png", _png(data)
+        width, height = _png(data).size
     else:
         raise DataError(f"neither JPEG nor PNG (begins {bytes(data[:4])!r})")
-    width, height = image.size
     if max(width, height) > MAX_SIDE:
         raise DataError(
             f"{width}x{height} pixels; at most {MAX_SIDE} per side are read"
         )
     if width * height > MAX_PIXELS:
         raise DataError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} are read")
-    return Header(name, width, height)
+    return width, height
 
 
 def _jpeg(data: bytes) -> JpegImageFile:

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -131,21 +131,15 @@ class JoinedRecords:
 
     def serialized(self, numbers: np.ndarray) -> list[bytes]:
         """Returns the stored bytes of records; thread-safe."""
-        return self._in_order(numbers, RecordSet.serialized)
-
-    def images(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns uint8 RGB [n, S, S, 3]."""
-        return np.stack(self._in_order(numbers, RecordSet.images))
-
-    def _in_order(self, numbers: np.ndarray, read: Callable) -> list:
-        """Returns the results of read(set, numbers in the set), in order of numbers."""
         owner = np.searchsorted(self._offsets, numbers, side="right") - 1
         results = {}
         for one in np.unique(owner):
             rows = np.flatnonzero(owner == one)
             local = numbers[rows] - self._offsets[one]
-            results |= zip(rows.tolist(), read(self._sets[one], local))
+            results |= zip(rows.tolist(), self._sets[one].serialized(local))
         return [results[row] for row in range(len(numbers))]
+
+    images = RecordSet.images  # decodes `serialized`
 
     def close(self) -> None:
         """Closes all sets."""

@@ -20,7 +20,6 @@ import numpy as np
 from data_pipelines import DataError
 
 Numbers = dict[str, np.ndarray]
-_Choose = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 PAIRINGS = ("disco", "disco_HF", "flat")
 MAX_SINGLE = 0.1  # largest share of identities with a single image
 
@@ -288,7 +287,7 @@ class _Groups(NamedTuple):
         return np.concatenate(chosen)
 
 
-def _targets(faces: Posed) -> _Choose:
+def _targets(faces: Posed) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
     """Returns (images, generator) -> target images, -1 where no image has a pose.
 
     A cell holds the images of one identity, light and pose. The cells of an identity

@@ -36,6 +36,18 @@ def check_names(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
             raise UserError(unknown(what, name, valid))
 
 
+def named(what: str, given: Any, table: Mapping[str, Any]) -> Any:
+    """Returns the entry of a name in `table`; anything but a name unchanged.
+
+    Raises:
+      UserError: for a name that is not in `table`.
+    """
+    if not isinstance(given, str):
+        return given
+    check_names(what, [given], table)
+    return table[given]
+
+
 def check_range(what: str, value: Any, low: float, high: float | None = None) -> None:
     """Raises a UserError for a value that is not a number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float):

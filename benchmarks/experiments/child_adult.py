@@ -49,12 +49,6 @@ def unseen(seed: int, count: int) -> dict[int, np.ndarray]:
     return images
 
 
-def scores(embedder: Embedder, images: dict[int, np.ndarray], gap: int) -> np.ndarray:
-    """Returns cosines [P, P] of every child with every adult, `gap` years apart."""
-    child, adult = (l2_normalize(embedder.embed(images[years])) for years in (0, gap))
-    return np.asarray(child @ adult.T)
-
-
 def measure(cosine: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
     """Returns AUC, and accuracy at the best threshold of as many pairs of each kind.
 
@@ -95,13 +89,15 @@ def run(arguments, seed: int) -> dict[str, dict]:
         folder = arguments.to / f"{arm}_{seed}"
         result = train(system, stream, folder, num_steps=steps, seed=seed)
         embedder = Embedder(system.hand_over(result.state)["embedding"])
+        # Cosines [P, P] of every child with every adult, by years between them.
+        child, *adults = (l2_normalize(embedder.embed(images[n])) for n in (0, *GAPS))
         rows = l2_normalize(np.asarray(result.state.params["prototypes"])[children])
         cosine = np.asarray(rows @ rows.T)
         between = cosine[~np.eye(len(children), dtype=bool)]
         results[arm] = {
             "prototypes": float(between.mean()),
             "prototypes_above_0": float(np.maximum(between, 0).mean()),
-            "cosines": {gap: scores(embedder, images, gap) for gap in GAPS},
+            "cosines": {gap: child @ adult.T for gap, adult in zip(GAPS, adults)},
         }
     return results
 

@@ -23,12 +23,11 @@ from sklearn.metrics import roc_auc_score
 from data_pipelines import images as encoded_images
 from data_pipelines.readers import verification_bin
 from data_pipelines.vision import align, detect
-from fr_jax import faces
+from fr_jax import faces, load_embedder
 from fr_jax.progress import progress_bar
 from fr_jax.report import figures
 
-GLASSES = ("glasses", "glasses_dark")
-COVERS = ("mask", "hand", *GLASSES)
+COVERS = ("mask", "hand", "glasses", "glasses_dark")
 
 
 def conditions(key, identity, without=COVERS, **fixed):
@@ -54,21 +53,6 @@ def render(codes):
     return np.concatenate(images), np.concatenate(points)
 
 
-def embed(network, images):
-    """Returns unit embeddings, flip-summed, of uint8 RGB faces [n, 112, 112, 3]."""
-    rows = []
-    for start in range(0, len(images), 50):
-        batch = images[start : start + 50].astype(np.float32)
-        total = 0
-        for view in (batch, batch[:, :, ::-1]):
-            scaled = (view - 127.5) / 128
-            network.setInput(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
-            total = total + network.forward().reshape(len(batch), -1)
-        rows.append(total)
-    embeddings = np.concatenate(rows)
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-
-
 def separation(first, second):
     """Returns AUC, genuine cosines (of equal rows) and impostor cosines (of others)."""
     cosine = first @ second.T
@@ -86,7 +70,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("runs/realism"))
     arguments = parser.parse_args()
     detector = detect.YuNet(arguments.weights / "face_detection_yunet_2026may.onnx")
-    network = cv2.dnn.readNetFromONNX(str(arguments.weights / "MobileFaceNet.onnx"))
+    embedder = load_embedder(arguments.weights / "MobileFaceNet.onnx")
     results: dict[str, float] = {}
 
     identity = faces.sample_identities(jax.random.key(1), arguments.identities)
@@ -113,7 +97,7 @@ def main() -> None:
                 errors.append(distances / eyes)
                 points = detections[0].points
             aligned.append(align.crop(image, points))
-        embeddings[name] = embed(network, np.stack(aligned))
+        embeddings[name] = embedder.embed(np.stack(aligned), flip=True)
     results["detected"] = float(np.mean(detected))
     results["points_median"] = float(np.median(errors))
     parts = ("eye_left", "eye_right", "nose", "mouth_l", "mouth_r")
@@ -132,7 +116,7 @@ def main() -> None:
         results[f"auc/{name}"] = area
     if arguments.lfw:
         images, same = lfw(arguments.lfw)
-        pairs = embed(network, images)
+        pairs = embedder.embed(images, flip=True)
         cosine = np.sum(pairs[::2] * pairs[1::2], axis=1)
         cosines["lfw"] = cosine[same], cosine[~same]
     for name, (genuine, impostor) in cosines.items():

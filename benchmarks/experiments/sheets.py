@@ -21,9 +21,7 @@ _IDENTITY = 1  # of the second sheet
 
 def identities(rows: int) -> np.ndarray:
     """Returns images [rows * _COLUMNS, S, S, 3], one of each identity."""
-    numbers = np.arange(rows * _COLUMNS)
-    rendered = sets.render_set(sets.default(30.0), 0, numbers, 0 * numbers, size=_TILE)
-    return np.concatenate([part.image for part in rendered])
+    return _images(num_identities=rows * _COLUMNS)
 
 
 def one_identity(number: int) -> np.ndarray:
@@ -46,10 +44,14 @@ def one_identity(number: int) -> np.ndarray:
 
 def augmented(number: int) -> np.ndarray:
     """Returns a face after each operation of RandAugment, then after four."""
-    rendered = sets.render_set(sets.default(30.0), 0, [number], [0], size=_TILE)
-    face = next(iter(rendered)).image[0]
+    (face,) = _images(num_identities=1, first=number)
     examples = rand_augment.examples(face, np.random.default_rng(0))
     return np.stack([image for _, image in examples])
+
+
+def _images(**options: int) -> np.ndarray:
+    options = {"images": 1, "size": _TILE, "quality": "full", **options}
+    return sets.arrays(sets.default(30.0), **options)["image"]
 
 
 def grid(images: np.ndarray, columns: int = _COLUMNS) -> np.ndarray:

@@ -53,7 +53,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         size, number = self._about["size"], 0
         for face in self._faces:
             try:
-                _, width, height = probe(face.image)
+                width, height = probe(face.image)
             except DataError as error:
                 self._skip(face, error)
                 continue

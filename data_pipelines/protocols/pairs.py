@@ -14,6 +14,8 @@ from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
 from data_pipelines.readers import verification_bin
 
+_FOLDERS = re.compile(r"^dataset/test/[^/]*/")  # in the authors' child-adult lists
+
 
 class Pairs(NamedTuple):
     """Verification pairs.
@@ -36,12 +38,16 @@ class Pairs(NamedTuple):
 
 
 class NamedPairs(NamedTuple):
-    """Pairs of a list: two relative paths and True for a genuine pair."""
+    """Pairs of a list: two relative paths and True for a genuine pair.
 
-    first: list[str]
-    second: list[str]
-    same: list[bool]
+    `folds` and `skipped` as in `Pairs`.
+    """
+
+    first: Sequence[str]
+    second: Sequence[str]
+    same: Sequence[bool]
     skipped: int = 0
+    folds: np.ndarray | None = None
 
 
 def load(path: str | Path, *, root: str | Path = "", lag_mode: str = "drop") -> Pairs:
@@ -70,15 +76,11 @@ def load(path: str | Path, *, root: str | Path = "", lag_mode: str = "drop") -> 
     if not root.is_dir():
         raise DataError(f"root={root}: no such folder")
     if path.is_dir():
-        return _load_cfp(path, root)
+        return _assemble(path, root, _read_cfp(path))
     with lists.opened(path) as file:
         lfw = re.fullmatch(r"\d{1,9}\t\d{1,9}\n?", file.readline(30))
-    if lfw:
-        return _load_lfw(path, root)
-    named = read_list(path, lag_mode)
-    prefix = re.compile(r"^dataset/test/[^/]*/")  # the authors' folders
-    files = [prefix.sub("", name) for name in (*named.first, *named.second)]
-    return _assemble(path, root, files, named.same, None, named.skipped)
+    named = _read_lfw(path) if lfw else read_list(path, lag_mode)
+    return _assemble(path, root, named)
 
 
 def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
@@ -166,7 +168,7 @@ def _identity(name: str) -> str:
         return name.split("/")[0]
 
 
-def _load_cfp(split: Path, root: Path) -> Pairs:
+def _read_cfp(split: Path) -> NamedPairs:
     """Returns CFP's official folds: Split/{FF,FP}/01..10/{same,diff}.txt."""
     folder, profiles = split.parent.parent, "P" if split.name == "FP" else "F"
     first_table = _cfp_table(folder / "Pair_list_F.txt")
@@ -184,7 +186,7 @@ def _load_cfp(split: Path, root: Path) -> Pairs:
     if not listed:
         raise DataError(f"{split}: no folds 01, 02, ... with same.txt and diff.txt")
     first, second, same, folds = zip(*listed)
-    return _assemble(split, root, [*first, *second], same, np.array(folds))
+    return NamedPairs(first, second, same, folds=np.array(folds))
 
 
 def _cfp_table(path: Path) -> dict[int, str]:
@@ -198,7 +200,7 @@ def _cfp_table(path: Path) -> dict[int, str]:
     return table
 
 
-def _load_lfw(path: Path, root: Path) -> Pairs:
+def _read_lfw(path: Path) -> NamedPairs:
     """Returns LFW's View 2.
 
     The header `folds<TAB>pairs` states the number of pairs of each kind per fold.
@@ -220,18 +222,12 @@ def _load_lfw(path: Path, root: Path) -> Pairs:
     expected = 2 * folds * per_fold
     if len(same) != expected:
         raise DataError(f"{path}: {len(same)} pairs; its header states {expected}")
-    return _assemble(path, root, [*first, *second], same, _folds(len(same), folds))
+    return NamedPairs(first, second, same, folds=_folds(len(same), folds))
 
 
-def _assemble(
-    path: Path,
-    root: Path,
-    files: Sequence[str],
-    same: Sequence[bool],
-    folds: np.ndarray | None,
-    skipped: int = 0,
-) -> Pairs:
-    """Returns the pairs of `files`, all first images, then all second ones."""
+def _assemble(path: Path, root: Path, named: NamedPairs) -> Pairs:
+    """Returns the pairs of a list, with the files of their images below `root`."""
+    files = [_FOLDERS.sub("", name) for name in (*named.first, *named.second)]
     unique, numbers = np.unique(files, return_inverse=True)
     names = unique.tolist()
     paths = [_find(root, name) for name in names]
@@ -242,9 +238,9 @@ def _assemble(
             f"first {missing[0]!r:.200}"
         )
     images = EncodedImages([place for place in paths if place], lambda i: str(paths[i]))
-    pairs = numbers.reshape(2, -1).T  # [P, 2]
+    pairs, same = numbers.reshape(2, -1).T, np.array(named.same, bool)  # [P, 2], [P]
     identities = [_identity(name) for name in names]
-    return Pairs(images, pairs, np.array(same, bool), folds, identities, skipped)
+    return Pairs(images, pairs, same, named.folds, identities, named.skipped)
 
 
 def _find(root: Path, name: str) -> Path | None:

@@ -58,7 +58,7 @@ def _files(root: Path, paths: list[Path], side: int, progress) -> Faces:
     refused = []
     for path in progress(paths):
         try:
-            _, width, height = images.probe(images.read_file(path))
+            width, height = images.probe(images.read_file(path))
             if (width, height) not in ((SIDE, SIDE), (side, side)):
                 raise DataError(f"{width}x{height} pixels, expected {SIDE}x{SIDE}")
         except (DataError, OSError) as error:

@@ -172,8 +172,8 @@ def _equalized(channel):
     return np.minimum((step // 2 + below) // step, 255)
 
 
-_Operation = Callable[[np.ndarray, int, int], np.ndarray]  # image, number, sign
-_FUNCTIONS: dict[str, _Operation] = {
+# Functions of image, number and sign.
+_FUNCTIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "Identity": lambda image, *_: image,
     "ShearX": lambda image, n, sign: _affine(image, 1.0, 0.01 * sign * n, 0, 0, 1.0, 0),
     "TranslateX": _translate,

@@ -15,6 +15,7 @@ from fr_jax.augment.rand_augment import rand_augment
 from fr_jax.errors import UserError, check_names, check_options
 
 Array = jax.Array
+Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -24,9 +25,7 @@ def example_keys(key: Array, seeds: Array) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, seeds)
 
 
-def augment(
-    keys: Array, images: Array, policy: Sequence[tuple[str, Mapping[str, Any]]]
-) -> Array:
+def augment(keys: Array, images: Array, policy: Policy) -> Array:
     """Returns images after every (name, options) of `policy` in turn.
 
     Raises:

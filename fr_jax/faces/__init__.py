@@ -6,42 +6,18 @@
 Every field of `Codes` can be replaced: `codes._replace(age=codes.age + 30)`.
 """
 
-from fr_jax.faces.renderer.codes import (
-    EXPRESSION_SIZE,
-    EXPRESSIONS,
-    IDENTITY_SIZE,
-    IMAGING,
-    IMAGING_SIZE,
-    MOVEMENTS,
-    STYLE,
-    STYLE_SIZE,
-    TRAITS,
-    Codes,
-    expression,
-    traits,
-)
-from fr_jax.faces.renderer.light import ambient, lamp, presets
-from fr_jax.faces.renderer.render import Rendering, render
-from fr_jax.faces.renderer.sample import sample_codes, sample_identities
+from fr_jax.lazy import attributes
 
-__all__ = [
-    "EXPRESSIONS",
-    "EXPRESSION_SIZE",
-    "IDENTITY_SIZE",
-    "IMAGING",
-    "IMAGING_SIZE",
-    "MOVEMENTS",
-    "STYLE",
-    "STYLE_SIZE",
-    "TRAITS",
-    "Codes",
-    "Rendering",
-    "ambient",
-    "expression",
-    "lamp",
-    "presets",
-    "render",
-    "sample_codes",
-    "sample_identities",
-    "traits",
-]
+_CODES = (
+    *("Codes", "expression", "traits"),
+    *("EXPRESSIONS", "IMAGING", "MOVEMENTS", "STYLE", "TRAITS"),
+    *("EXPRESSION_SIZE", "IDENTITY_SIZE", "IMAGING_SIZE", "STYLE_SIZE"),
+)
+_MODULES = {
+    **dict.fromkeys(_CODES, ".renderer.codes"),
+    **dict.fromkeys(("ambient", "lamp", "presets"), ".renderer.light"),
+    **dict.fromkeys(("Rendering", "render"), ".renderer.render"),
+    **dict.fromkeys(("sample_codes", "sample_identities"), ".renderer.sample"),
+}
+__all__ = sorted(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
+__getattr__ = attributes(__name__, _MODULES)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import check_names
+from fr_jax.errors import named
 
 Array = jax.Array
 
@@ -113,10 +113,7 @@ def adversarial_loss(loss: str | AdversarialLoss) -> AdversarialLoss:
     >>> adversarial_loss("hinge").fake is fake_hinge
     True
     """
-    if isinstance(loss, AdversarialLoss):
-        return loss
-    check_names("adversarial loss", [loss], ADVERSARIAL)
-    return ADVERSARIAL[loss]
+    return named("adversarial loss", loss, ADVERSARIAL)
 
 
 def r1(score: Callable[[Array], Array], images: Array) -> Array:

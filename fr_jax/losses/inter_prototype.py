@@ -5,12 +5,10 @@ Distinguish Children (BMVC 2021, arXiv 2110.11630). L_ip is the mean of (V V^T -
 over n x n entries, with V the n unit rows of the classifier of the child identities.
 """
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.losses.margin import unit
-
-Array = jax.Array
 
 
 def inter_prototype(prototypes: Array) -> Array:

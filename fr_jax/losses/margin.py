@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax.errors import check_names, check_options
+from fr_jax.errors import check_options, named
 
 Array = jax.Array
 
@@ -383,35 +383,24 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
     >>> print(logits, penalty, memory)
     [[25.6 38.4]] 0.0 ()
     """
-    if isinstance(head, str):
-        check_names("head", [head], HEADS)
-    function = HEADS[head] if isinstance(head, str) else head
+    function = named("head", head, HEADS)
     penalty_weight = options.pop("penalty_weight", 35.0) if head == "magface" else 0.0
     check_options(f"head {head}", function, options, given=2)
     call = functools.partial(function, **options)
 
-    def plain(cosines, labels, norms, memory):
-        return call(cosines, labels), 0.0, memory
+    has_norms, has_memory = function in (adaface, magface), function in _MEMORIES
 
-    def curricular(cosines, labels, norms, memory):
-        logits, memory = call(cosines, labels, memory)
-        return logits, 0.0, memory
+    def apply(cosines, labels, norms, memory):
+        inputs = [norms] * has_norms + [memory] * has_memory
+        result = call(cosines, labels, *inputs)
+        logits, memory = result if has_memory else (result, memory)
+        penalty = 0.0
+        if function is magface:
+            bounds = {k: v for k, v in options.items() if k in ("lower", "upper")}
+            penalty = penalty_weight * jnp.mean(magface_penalty(norms, **bounds))
+        return logits, penalty, memory
 
-    def quality(cosines, labels, norms, memory):
-        logits, memory = call(cosines, labels, norms, memory)
-        return logits, 0.0, memory
-
-    def magnitude(cosines, labels, norms, memory):
-        bounds = {k: v for k, v in options.items() if k in ("lower", "upper")}
-        penalty = jnp.mean(magface_penalty(norms, **bounds))
-        return call(cosines, labels, norms), penalty_weight * penalty, memory
-
-    special = {
-        curricularface: Head(curricular, np.float32(0.0)),
-        adaface: Head(quality, NormStatistics()),
-        magface: Head(magnitude),
-    }
-    return special.get(function, Head(plain))
+    return Head(apply, _MEMORIES.get(function, ()))
 
 
 def softmax(cosines: Array, labels: Array, *, scale: float = 64.0) -> Array:
@@ -436,6 +425,8 @@ HEADS: dict[str, Callable[..., Any]] = {
     "mv_softmax": mv_softmax,
     "softmax": softmax,
 }
+# Initial moving averages of the heads that have some.
+_MEMORIES = {curricularface: np.float32(0.0), adaface: NormStatistics()}
 
 
 def _is_target(cosines: Array, labels: Array) -> Array:

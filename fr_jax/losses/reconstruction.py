@@ -8,13 +8,11 @@ Perceptual Losses for Real-Time Style Transfer and Super-Resolution (ECCV 2016, 
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
-from fr_jax.errors import check_names
+from fr_jax.errors import named
 from fr_jax.losses.margin import unit
-
-Array = jax.Array
 
 PIXEL_LOSSES: dict[str, Callable[[Array], Array]] = {"l1": jnp.abs, "l2": jnp.square}
 
@@ -35,10 +33,8 @@ def paired(
     >>> print(paired(images, truth), paired(images, truth, "l2"))
     [0.5] [0.25]
     """
-    if isinstance(loss, str):
-        check_names("pixel loss", [loss], PIXEL_LOSSES)
-        loss = PIXEL_LOSSES[loss]
-    return jnp.mean(loss(images - truth), axis=(1, 2, 3))
+    pixel_loss = named("pixel loss", loss, PIXEL_LOSSES)
+    return jnp.mean(pixel_loss(images - truth), axis=(1, 2, 3))
 
 
 def identity_preserving(embeddings: Array, sources: Array) -> Array:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, check_names, unknown
+from fr_jax.errors import UserError, check_names, named, unknown
 from fr_jax.models import fra
 from fr_jax.models.backbones import (
     ir,
@@ -114,8 +114,7 @@ def create(architecture: str, **options: Any) -> nn.Module:
     Raises:
       UserError: for an unknown architecture or option, with the nearest name.
     """
-    check_names("architecture", [architecture], ARCHITECTURES)
-    module, preset = ARCHITECTURES[architecture]
+    module, preset = named("architecture", architecture, ARCHITECTURES)
     fields = set(module.__dataclass_fields__) - {"parent", "name"}
     check_names(f"{architecture} option", options, fields)
     if "dtype" in options:

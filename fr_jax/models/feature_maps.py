@@ -4,11 +4,9 @@ from collections import defaultdict
 from typing import Any
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from fr_jax.errors import UserError
-
-Array = jax.Array
 
 
 def embedding_and_feature_maps(

@@ -97,11 +97,9 @@ class TransposedConv(nn.Module):
 class PReLU(nn.Module):
     """max(0, x) + slope * min(0, x), one slope per channel (Flax's PReLU has one)."""
 
-    initial_slope: float = 0.25
-
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = nn.initializers.constant(self.initial_slope)
+        init = nn.initializers.constant(0.25)
         slope = self.param("slope", init, (x.shape[-1],))
         return jnp.where(x >= 0, x, x * _spread(slope.astype(x.dtype), x.ndim))
 

@@ -1,11 +1,9 @@
 """The projection head of contrastive learning, used in training only."""
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
 
 
 class Projection(nn.Module):

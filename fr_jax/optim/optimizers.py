@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.errors import UserError, check_names, check_range, named
 from fr_jax.system import NetState, PyTree, score
 
 SCHEDULES = ("step", "cosine", "linear", "constant")
@@ -49,8 +49,7 @@ def from_options(
         return options
     options = {**defaults, **(options or {})}
     name = options.pop("name", "sgd")
-    check_names("optimizer", [name], OPTIMIZERS)
-    make = OPTIMIZERS[name]
+    make = named("optimizer", name, OPTIMIZERS)
     accepted = [
         parameter.name
         for function in (make, scheduled, rate_schedule)

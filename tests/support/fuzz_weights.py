@@ -75,7 +75,7 @@ def verification_set(folder: Path, data: bytes) -> None:
 def image(folder: Path, data: bytes) -> None:
     from data_pipelines import images
 
-    _, width, height = images.probe(data)
+    width, height = images.probe(data)
     if width * height < 1 << 20:  # OpenCV takes a GiB for the largest that are read
         assert images.decode(data).shape == (height, width, 3)
 

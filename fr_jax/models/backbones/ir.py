@@ -12,20 +12,15 @@ import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
+from fr_jax.models.backbones import iresnet
 
 STAGES = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3)}
-ADAFACE_STAGES = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 14, 3),
-    101: (3, 13, 30, 3),
-}
+ADAFACE_STAGES = {depth: iresnet.STAGES[depth] for depth in (18, 34, 50)}
+ADAFACE_STAGES[101] = STAGES[100]  # its layers are counted differently
 
 
 class Block(nn.Module):

@@ -9,12 +9,10 @@ import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
 
 STAGES = {
     18: (2, 2, 2, 2),

@@ -7,12 +7,10 @@ depthwise convolution in place of pooling.
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
 
 # (features, expanded channels of the strided block, number of residual blocks after it,
 # whose expansion is 2)

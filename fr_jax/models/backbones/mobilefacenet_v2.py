@@ -8,12 +8,10 @@ global depthwise convolution of MobileFaceNet.
 import functools
 
 import flax.linen as nn
-import jax
+from jax import Array
 
 from fr_jax.models import layers
 from fr_jax.models.backbones.mobilefacenet import Bottleneck, ConvUnit
-
-Array = jax.Array
 
 # (expansion, features, blocks, stride of the first)
 STAGES = (

@@ -10,12 +10,10 @@ import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
 
 STAGES = {20: (1, 2, 4, 1), 64: (3, 7, 16, 3)}
 

@@ -7,12 +7,10 @@ Recognition (BMVC 2015).
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.models import layers
-
-Array = jax.Array
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (features, convolutions)
 

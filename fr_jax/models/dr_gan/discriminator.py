@@ -7,15 +7,14 @@ import functools
 import itertools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.errors import check_names
 from fr_jax.losses.margin import unit
 from fr_jax.models import layers
 from fr_jax.models.dr_gan import generator as dr_gan
 
-Array = jax.Array
 NORMS = ("batch", "group", "none")
 
 

@@ -55,24 +55,18 @@ INIT = nn.initializers.normal(0.02)
 dense = functools.partial(layers.Dense, init=INIT, bias_init=nn.initializers.zeros)
 
 
-def fuse(
-    features: Array,
-    confidence: Array,
-    *,
-    normalise: bool = True,
-    epsilon: float = 1e-6,
-) -> Array:
+def fuse(features: Array, confidence: Array, *, normalise: bool = True) -> Array:
     """Returns the mean [..., F] of features [..., n, F], weighted by confidence.
 
-    sum_i w_i f_i / (sum_i w_i + epsilon), with epsilon as in the authors' program;
-    without `normalise` the sum alone. A row of confidence 0 has no weight, so sets of
+    sum_i w_i f_i / (sum_i w_i + 1e-6), as in the authors' program; without `normalise`
+    the sum alone. A row of confidence 0 has no weight, so sets of
     different sizes can be padded to one.
 
     Args:
       confidence: [..., n, 1].
     """
     total = jnp.sum(features * confidence, axis=-2)
-    return total / (jnp.sum(confidence, axis=-2) + epsilon) if normalise else total
+    return total / (jnp.sum(confidence, axis=-2) + 1e-6) if normalise else total
 
 
 class Unit(nn.Module):
@@ -309,11 +303,6 @@ class Generator(EncoderFields, DecoderFields):
     noise: int = 50
     illuminations: int = 0
     normalise_fusion: bool = True
-
-    @property
-    def weighs_images(self) -> bool:
-        """Whether fused features are a mean, or a sum weighted by confidence."""
-        return self.confidence_head != "none" or self.normalise_fusion
 
     @property
     def code_lengths(self) -> tuple[int, int, int, int]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fr_jax.errors import UserError, check_names
+from fr_jax.errors import UserError, check_names, named
 from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.provenance import Provenance, check_unseen, joined
@@ -33,8 +33,8 @@ def load(config: Any, context: Context) -> TrainingData:
     )
     targets.check("none")
     by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
-    check_names("data source", [config.source], by_source)
-    faces, open_, provenance = by_source[config.source](config, context)
+    load_source = named("data source", config.source, by_source)
+    faces, open_, provenance = load_source(config, context)
     num_classes, num_images = len(faces.identities), len(faces.label)
     codes = {  # meaning of the generator's pose and light codes
         "angles": [float(angle) for angle in config.angles],

@@ -126,9 +126,8 @@ class GeneratorEvaluator:
                 queries, faces.label[probe_rows], gallery, faces.label[gallery_rows]
             )
             results[f"identification/rank1{name}"] = float(hits.mean())
-            for angle, share in identification.by_yaw(
-                hits, faces.yaw[probe_rows]
-            ).items():
+            shares = identification.by_yaw(hits, faces.yaw[probe_rows])
+            for angle, share in shares.items():
                 results[f"identification/rank1{name}@yaw={angle}"] = share
         pose, labels = rotator.pose(faces.yaw[has_yaw]), faces.label[has_yaw]
         identities, counts = np.unique(labels, return_counts=True)

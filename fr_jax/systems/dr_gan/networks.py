@@ -84,7 +84,8 @@ class Networks:
                 "norm='group' needs channels in equal groups, which "
                 "extra_channel=True prevents: use one of them"
             )
-        if targets.fused and not self._generator.weighs_images:
+        mean, head = self._generator.normalise_fusion, self._generator.confidence_head
+        if targets.fused and head == "none" and not mean:
             raise UserError(
                 f"features of {targets.images_per_identity} images per identity would "
                 "be summed without weights: set confidence_head='channel' (as kayamin) "

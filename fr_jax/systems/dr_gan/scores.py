@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fr_jax.losses.margin import unit
 from fr_jax.losses.reconstruction import paired
@@ -13,7 +13,6 @@ from fr_jax.systems.dr_gan.networks import Networks
 from fr_jax.systems.dr_gan.objective import Images, Losses, Objective, masked_mean
 from fr_jax.systems.dr_gan.targets import Targets, labels_of, valid_labels
 
-Array = jax.Array
 _TOLERANCE = 7.5  # degrees, of a correct yaw
 
 

@@ -7,8 +7,8 @@ identity, so that an identity is never split over devices or BatchNorm groups.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import einops
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fr_jax import augment
+from fr_jax.augment.image import Policy
 from fr_jax.errors import UserError, check_names
 from fr_jax.models.dr_gan.generator import fuse
 from fr_jax.models.preprocess import InputSpec, normalise, resize
@@ -23,7 +24,6 @@ from fr_jax.system import Input
 
 Array = jax.Array
 Arrays = dict[str, Array]
-Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 class Targets(NamedTuple):

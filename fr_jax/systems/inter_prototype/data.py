@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fr_jax.errors import UserError, check_names
+from fr_jax.errors import UserError, check_names, named
 from fr_jax.faces import batches, sets
 from fr_jax.provenance import Provenance
 from fr_jax.training import sources
@@ -21,8 +21,7 @@ from fr_jax.training.streams import GeneratedStream
 def load(config: Any, context: Context) -> TrainingData:
     """Returns the data of `config.data`; see `configs/inter_prototype.py`."""
     by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
-    check_names("data source", [config.source], by_source)
-    return by_source[config.source](config, context)
+    return named("data source", config.source, by_source)(config, context)
 
 
 def _records(config: Any, context: Context) -> TrainingData:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fr_jax.errors import UserError, check_names, check_range
+from fr_jax.errors import UserError, check_names, check_range, named
 from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import batches, pairs, sets
 from fr_jax.provenance import Provenance
@@ -29,8 +29,7 @@ def load(config: Any, context: Context) -> TrainingData:
     places = ("auto", "host", "device", "none")
     check_names("config.data.augment", [config.augment], places)
     by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
-    check_names("data source", [config.source], by_source)
-    return by_source[config.source](config, context)
+    return named("data source", config.source, by_source)(config, context)
 
 
 def _records(config: Any, context: Context) -> TrainingData:
@@ -165,9 +164,7 @@ def _shifted_left(image: np.ndarray) -> np.ndarray:
     where these are black.)
     """
     pixels = round(8 * image.shape[1] / 112)
-    out = np.zeros_like(image)
-    out[:, : image.shape[1] - pixels] = image[:, pixels:]
-    return out
+    return np.pad(image[:, pixels:], ((0, 0), (0, pixels), (0, 0)))
 
 
 def _streams(

@@ -1,7 +1,7 @@
 """Figures of contrastive training: pairs, augmentation and cosines of the pairs."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from fr_jax import augment
+from fr_jax.augment.image import Policy
 from fr_jax.embedder import Embedder
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.models.preprocess import resize
@@ -17,7 +18,6 @@ from fr_jax.report import figures
 
 _SHOWN = 24  # pairs
 _MEASURED = 256
-Policy = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 @dataclasses.dataclass(eq=False)

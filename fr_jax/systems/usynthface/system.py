@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec
 
 from fr_jax import augment, models
 from fr_jax.backend import sharding
-from fr_jax.errors import UserError, check_names, check_options, check_range
+from fr_jax.errors import UserError, check_names, check_options, check_range, named
 from fr_jax.losses import contrastive
 from fr_jax.losses.margin import length, unit
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
@@ -143,9 +143,7 @@ def make(
     groups = options["bn_groups"]
     check_range("bn_groups", groups, 1)
     model = models.create(backbone, **options)
-    if isinstance(loss, str):
-        check_names("contrastive loss", [loss], contrastive.LOSSES)
-        loss = contrastive.LOSSES[loss]
+    loss_of = named("contrastive loss", loss, contrastive.LOSSES)
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
     check_names("option of the loss", scaling, ("margin", "temperature"))
     check_range("temperature", scaling["temperature"], 1e-3)
@@ -233,7 +231,7 @@ def make(
             total = jnp.sum(jnp.where(valid, negative, 0))
             parts.append(
                 {
-                    "loss": jnp.mean(loss(*logits)),
+                    "loss": jnp.mean(loss_of(*logits)),
                     "chance_loss": jnp.mean(jnp.log1p(count)),
                     "top1": jnp.mean(rank < 1),
                     "top5": jnp.mean(rank < 5),
