@@ -16,10 +16,12 @@ cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no age
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
-records      Records of your own, the network and settings of cfp, with plain margin
-             softmax unless config.data.children.age_file is given.
+own          Records of your own, the network of cfp, with plain margin softmax unless
+             config.data.children.age_file is given. Warm-up (the first 5 %) and cosine
+             take up the whole run, however long it is: shorten it with
+             --config.train.epochs or num_steps alone.
     fr-jax data convert aligned --to $RECORDS --name mine
-    fr-jax train --config=configs/inter_prototype.py:records --workdir=runs/mine \
+    fr-jax train --config=configs/inter_prototype.py:own --workdir=runs/mine \
         --config.data.records.path=$RECORDS/mine
 
 paper_casia  CASIA-WebFace with the paper's settings (50 epochs, one GPU). Published:
@@ -47,7 +49,7 @@ from ml_collections import ConfigDict
 
 from configs import run_defaults
 
-VARIANTS = ("smoke", "faces", "cfp", "records", "paper_casia", "paper_ms1m")
+VARIANTS = ("smoke", "faces", "cfp", "own", "paper_casia", "paper_ms1m")
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
@@ -75,6 +77,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "schedule": "step",
                     "milestones": (28, 38, 46),  # epochs
                     "warmup_epochs": 0.0,
+                    "warmup_share": 0.0,  # of the run, instead of warmup_epochs
                     "momentum": 0.9,
                     "weight_decay": 5e-4,
                     "clip_norm": 0.0,  # 0: none
@@ -113,7 +116,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     )
     system, train = config.system, config.train
     train.save_every = 2000
-    if variant in ("smoke", "faces", "cfp", "records"):
+    if variant in ("smoke", "faces", "cfp", "own"):
         system.backbone = "iresnet18"
         system.head = "cosface"
         system.image_size = 48
@@ -127,7 +130,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         system.optimizer.milestones = (14, 19, 23)
         train.epochs = 25.0
         config.data.children.published = "ms1m"
-    elif variant in ("cfp", "records", "faces"):
+    elif variant in ("cfp", "own", "faces"):
         system.backbone_options.update({"embedding_size": 256, "dropout": 0.3})
         system.head_options = ConfigDict({"margin": 0.3, "scale": 32.0})
         system.optimizer.learning_rate = 0.05
@@ -141,9 +144,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         if variant != "faces":
             system.backbone_options.width = 0.5
             system.image_size = 56
-            system.optimizer.warmup_epochs = 1.0
             train.epochs = 20.0
-            if variant == "cfp":
+            if variant == "own":
+                system.optimizer.warmup_share = 0.05
+            else:
+                system.optimizer.warmup_epochs = 1.0
                 config.data.records.identities = "001:450"
                 config.data.children.stand_ins = 50
                 train.evaluate_every = train.save_every = 985  # five epochs

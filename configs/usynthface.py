@@ -22,10 +22,10 @@ cfp          CFP without its labels, one folder = one identity: identities 001 t
     fr-jax train --config=configs/usynthface.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
 
-records      Records of your own without identities: each image is paired with itself,
+own          Records of your own without identities: each image is paired with itself,
              augmented twice. The network and settings of cfp, a queue of 1,024.
     fr-jax data convert aligned --to $RECORDS --name flat --flat
-    fr-jax train --config=configs/usynthface.py:records --workdir=runs/flat \
+    fr-jax train --config=configs/usynthface.py:own --workdir=runs/flat \
         --config.data.records.path=$RECORDS/flat
 
 paper_100k, paper_200k, paper_400k
@@ -63,7 +63,7 @@ from ml_collections import ConfigDict
 from configs import run_defaults
 
 _PAPER = {"paper_100k": 100_000, "paper_200k": 200_000, "paper_400k": 400_000}
-VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", "records", *_PAPER)
+VARIANTS = ("smoke", "faces", "faces_cpu", "cfp", "own", *_PAPER)
 
 
 def get_config(variant: str = "smoke") -> ConfigDict:
@@ -150,7 +150,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     if variant in _PAPER:
         data.records.num_identities = num_identities
         config.train.best_metric = "heldout/accuracy"
-    elif variant in ("cfp", "records"):
+    elif variant in ("cfp", "own"):
         data.batch_size = 64
         data.records.held_out = 0
         data.selection.sets = ()

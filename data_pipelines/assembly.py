@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import DataError
 from data_pipelines.samplers import Sampler
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -24,6 +25,13 @@ class Batches:
         batches; or [N, ...], such as further images, which keep their type.
       rows: (start, stop) within the global batch.
       augment: (image, generator) -> image, applied to each image.
+
+    Attributes:
+      extremes: (lowest, highest) value of each column of integers, by name.
+      num_classes: highest label + 1; None without labels.
+
+    Raises:
+      DataError: for integers beyond int32.
     """
 
     def __init__(
@@ -38,16 +46,16 @@ class Batches:
         self._sampler, self._seed, self._augment = sampler, seed, augment
         self._rows = slice(*(rows or (0, sampler.batch_size)))
         self._columns = {
-            name: column if column.ndim > 1 else _narrow(column)
+            name: column if column.ndim > 1 else _narrow(name, column)
             for name, column in columns.items()
         }
-
-    def classes(self) -> tuple[int | None, int]:
-        """Returns the number of classes (None without labels) and of labels of -1."""
-        labels = self._columns.get("label")
-        if labels is None:
-            return None, 0
-        return int(labels.max()) + 1, int(np.sum(labels < 0))
+        self.extremes = {
+            name: (int(column.min()), int(column.max()))
+            for name, column in self._columns.items()
+            if column.ndim == 1 and column.dtype == np.int32
+        }
+        labels = self.extremes.get("label")
+        self.num_classes = None if labels is None else labels[1] + 1
 
     def _numbers(self, step: int) -> dict[str, np.ndarray]:
         """Returns the record numbers of this process's rows, by name of the images."""
@@ -91,8 +99,13 @@ class Batches:
         return batch
 
 
-def _narrow(column: np.ndarray) -> np.ndarray:
-    return column.astype(np.int32 if column.dtype.kind in "iu" else np.float32)
+def _narrow(name: str, column: np.ndarray) -> np.ndarray:
+    if column.dtype.kind not in "iu":
+        return column.astype(np.float32)
+    narrow = column.astype(np.int32)
+    if (wrong := column[narrow != column]).size:
+        raise DataError(f"{name!r} of the data has {wrong[0]}, which is beyond int32")
+    return narrow
 
 
 class Prefetch:

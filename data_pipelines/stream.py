@@ -34,7 +34,8 @@ class RecordStream(contextlib.AbstractContextManager):
 
     Attributes:
       batch_size, unit: of the sampler.
-      num_classes, num_unlabelled: of the column `label`; None and 0 without it.
+      extremes: (lowest, highest) value of each column of integers, by name.
+      num_classes: highest label + 1; None without labels.
 
     Raises:
       DataError: from `batch_at`, for a damaged record, naming file and offset.
@@ -53,7 +54,10 @@ class RecordStream(contextlib.AbstractContextManager):
         self.source, self._augments = source, bool(augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self._batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
-        self.num_classes, self.num_unlabelled = self._batches.classes()
+        self.extremes, self.num_classes = (
+            self._batches.extremes,
+            self._batches.num_classes,
+        )
         self._running, self._next = [], -1  # the iterator of a pipeline, or empty
         # A pipeline calls Python from its threads: if one still runs when the
         # interpreter exits, it waits forever, so it is dropped before.

@@ -72,13 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.evaluation.verification import Verification
     from fr_jax.optim.ema import with_ema
     from fr_jax.provenance import inherit
+    from fr_jax.training.batch_checks import check_batch_size
     from fr_jax.training.checkpoint import check_layout
     from fr_jax.training.data import Context
-    from fr_jax.training.loop import train
-    from fr_jax.training.update import Guard, check_batch_size
+    from fr_jax.training.loop import check_settings, train
+    from fr_jax.training.update import Guard
 
     config: Any = configs.load(arguments.config, arguments.overrides)
     workdir, options = epath.Path(arguments.workdir), config.train
+    loop = {name: options[name] for name in _LOOP}
+    check_settings(**loop)
     check_layout(workdir / "checkpoints")
     given = dict(arguments.given)
     if len(given) < len(arguments.given):
@@ -144,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
         num_steps=num_steps,
         mesh=context.mesh,
         given={name: network.variables for name, network in networks.items()},
-        **{name: options[name] for name in _LOOP},
+        **loop,
         guard=Guard() if options.guard else None,
         profile=tuple(options.profile) or None,
     )

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax.errors import check_options, named
+from fr_jax.errors import check_options, check_range, named
 
 Array = jax.Array
 
@@ -375,7 +375,7 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
         `penalty_weight`, the paper's lambda_g.
 
     Raises:
-      UserError: for an unknown name or option.
+      UserError: for an unknown name or option, a negative margin and scale.
 
     >>> head = make_head("cosface", margin=0.4)
     >>> cosines, labels, norms = jnp.array([[0.8, 0.6]]), jnp.array([0]), jnp.ones(1)
@@ -386,12 +386,16 @@ def make_head(head: str | Callable[..., Array], **options: Any) -> Head:
     function = named("head", head, HEADS)
     penalty_weight = options.pop("penalty_weight", 35.0) if head == "magface" else 0.0
     check_options(f"head {head}", function, options, given=2)
+    for name, least in {"margin": 0, "scale": 1e-3}.items():
+        if isinstance(head, str) and name in options:
+            check_range(f"{name} of head {head}", options[name], least)
     call = functools.partial(function, **options)
 
     has_norms, has_memory = function in (adaface, magface), function in _MEMORIES
 
     def apply(cosines, labels, norms, memory):
-        inputs = [norms] * has_norms + [memory] * has_memory
+        inputs = [norms] if has_norms else []
+        inputs += [memory] if has_memory else []
         result = call(cosines, labels, *inputs)
         logits, memory = result if has_memory else (result, memory)
         penalty = 0.0

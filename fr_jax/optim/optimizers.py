@@ -34,20 +34,26 @@ def from_options(
     defaults: Mapping[str, Any],
     num_steps: int | None,
     steps_per_epoch: float | None,
+    **frequent: Any,
 ) -> Optimizer:
     """Returns the optimiser of {'name': 'sgd' or 'adam', its keyword arguments}.
 
     Args:
       options: merged over `defaults`; an Optimizer is returned unchanged.
+      **frequent: merged over `options`, unless None; arguments of `make` for the
+        options that are set most often.
       num_steps, steps_per_epoch: of the run; needed if the schedule depends on them.
 
     Raises:
-      UserError: for an unknown name or argument, and for a schedule whose length is
-        unknown.
+      UserError: for an unknown name or argument, a number out of range, and a schedule
+        whose length is unknown.
     """
+    frequent = {name: value for name, value in frequent.items() if value is not None}
     if isinstance(options, Optimizer):
+        if frequent:
+            raise UserError(f"{', '.join(frequent)} is set in the Optimizer given")
         return options
-    options = {**defaults, **(options or {})}
+    options = {**defaults, **(options or {}), **frequent}
     name = options.pop("name", "sgd")
     make = named("optimizer", name, OPTIMIZERS)
     accepted = [
@@ -92,6 +98,9 @@ def sgd(
       **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
 
+    check_range("momentum", momentum, 0, 1)
+    check_range("weight_decay", weight_decay, 0)
+
     def transform(rate):
         chain = [optax.add_decayed_weights(weight_decay, mask or decay_mask)]
         if momentum:
@@ -113,6 +122,8 @@ def adam(
       betas: decay rates of the two moments.
       **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
+    for beta in betas:
+        check_range("betas", beta, 0, 1)
     return scheduled(lambda rate: optax.adam(rate, *betas), learning_rate, **options)
 
 
@@ -156,6 +167,7 @@ def rate_schedule(
     *,
     milestones: Sequence[float] = (),
     warmup_epochs: float = 0,
+    warmup_share: float = 0,
     num_steps: int | None = None,
     steps_per_epoch: float | None = None,
     accumulate: int = 1,
@@ -167,6 +179,7 @@ def rate_schedule(
         the end of the run), or 'constant'.
       milestones: epochs, for 'step'.
       warmup_epochs: length of a linear rise from zero before the schedule.
+      warmup_share: the same, as a share of the run.
       num_steps: of the whole run; an update takes `accumulate` of them.
 
     Raises:
@@ -178,10 +191,15 @@ def rate_schedule(
     ['0.100', '0.010']
     """
     check_names("schedule", [kind], SCHEDULES)
+    check_range("learning_rate", learning_rate, 0)
+    check_range("warmup_epochs", warmup_epochs, 0)
+    check_range("warmup_share", warmup_share, 0, 1)
+    if warmup_epochs and warmup_share:
+        raise UserError("give warmup_epochs or warmup_share, not both")
     for value in milestones:
         check_range("milestones", value, 0)
     check_range("accumulate", accumulate, 1)
-    if num_steps is None and kind in ("cosine", "linear"):
+    if num_steps is None and (warmup_share or kind in ("cosine", "linear")):
         raise UserError(
             f"schedule {kind!r} ends with the run: give num_steps, or "
             "schedule='constant'"
@@ -192,11 +210,12 @@ def rate_schedule(
             "batches in one, or schedule='constant'"
         )
     updates_per_epoch = (steps_per_epoch or 1) / accumulate
-    warmup = round(warmup_epochs * updates_per_epoch)
-    remaining = max(round((num_steps or 0) / accumulate) - warmup, 1)
+    updates = round((num_steps or 0) / accumulate)
+    warmup = round(warmup_epochs * updates_per_epoch + warmup_share * updates)
+    remaining = max(updates - warmup, 1)
     if kind == "step":
-        updates = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
-        tenths = dict.fromkeys(updates, 0.1)
+        falls = [round(epoch * updates_per_epoch) - warmup for epoch in milestones]
+        tenths = dict.fromkeys(falls, 0.1)
         after = optax.piecewise_constant_schedule(learning_rate, tenths)
     elif kind == "cosine":
         after = optax.cosine_decay_schedule(learning_rate, remaining)

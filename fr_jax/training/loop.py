@@ -32,6 +32,17 @@ from fr_jax.training.data import Stream, Streams
 from fr_jax.training.metric_log import MetricLog
 from fr_jax.training.update import Guard, Update
 
+_RANGES = {
+    "num_steps": (0,),
+    "seed": (0, 2**32 - 1),
+    "evaluation_batch_size": (1,),
+    "validation_steps": (1,),
+    "log_every": (1,),
+    "evaluate_every": (0,),
+    "save_every": (1,),
+    "keep": (1,),
+}
+
 
 class TrainResult(NamedTuple):
     """The result of a run: its last step, or the best one if `best_metric` is set.
@@ -96,10 +107,16 @@ def train(
     if not isinstance(streams, Streams):
         streams = Streams(streams)
     stream, validation = streams.train, streams.validation
-    check_range("log_every", log_every, 1)
-    check_range("save_every", save_every, 1)
-    check_range("evaluate_every", evaluate_every, 0)
-    check_range("keep", keep, 1)
+    check_settings(
+        num_steps=num_steps,
+        seed=seed,
+        evaluation_batch_size=evaluation_batch_size,
+        validation_steps=validation_steps,
+        log_every=log_every,
+        evaluate_every=evaluate_every,
+        save_every=save_every,
+        keep=keep,
+    )
     if profile and len(profile) != 2:
         raise UserError(f"profile is {profile}; give (first step, last step)")
     validates = system.eval_step is not None and validation is not None
@@ -202,6 +219,8 @@ def train(
                 clock = _Clock()
                 continue
 
+            if logs or saves:
+                update.check(loop)
             if logs:
                 scalars, loop = update.read(loop)
                 checkpoints.check()
@@ -233,6 +252,13 @@ def train(
             )
         checkpoints.close()
     return TrainResult(loop.state, step, evaluated, interrupted, best)
+
+
+def check_settings(**settings: Any) -> None:
+    """Raises a UserError for a setting of `train` that is out of range."""
+    for name, value in settings.items():
+        if name in _RANGES:
+            check_range(name, value, *_RANGES[name])
 
 
 class _Clock:

@@ -26,7 +26,8 @@ class ArrayStream:
 
     Attributes:
       num_examples: N.
-      num_classes, num_unlabelled: of the column `label`, if there is one.
+      extremes: (lowest, highest) value of each column of integers, by name.
+      num_classes: highest label + 1; None without labels.
 
     Raises:
       UserError: for arrays of different lengths, and a batch size above N.
@@ -56,7 +57,7 @@ class ArrayStream:
         rows = sharding.local_rows(mesh or sharding.make_mesh(), sampler.batch_size)
         batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
-        self.num_classes, self.num_unlabelled = batches.classes()
+        self.extremes, self.num_classes = batches.extremes, batches.num_classes
 
         def batch(step):
             chosen = batches.augmented(step, images[batches.images(step)])

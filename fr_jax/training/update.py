@@ -10,7 +10,8 @@ import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
-from fr_jax.system import Input, Mean, PyTree, System
+from fr_jax.system import Mean, PyTree, System
+from fr_jax.training import batch_checks
 from fr_jax.training.data import Stream
 
 
@@ -48,6 +49,7 @@ class LoopState(NamedTuple):
     watched: Mapping[str, Watched] = {}
     skipped: Any = np.int32(0)  # since the last line of metrics, like the totals
     totals: Mapping[str, Mean] = {}
+    extremes: Mapping[str, batch_checks.Extremes] = {}  # of the batches so far
 
 
 class Update:
@@ -73,9 +75,9 @@ class Update:
         self._system, self._mesh, self._guard = system, mesh, guard
         self._batch_size, self._given = stream.batch_size, given
         self._key_init, self._key_steps = jax.random.split(jax.random.key(seed))
-        check_stream(system.expects, stream)
+        batch_checks.check_stream(system.expects, stream)
         first = stream.batch_at(0)
-        check_batch(system.expects, first)
+        batch_checks.check_batch(system.expects, first)
         self._batch = self.place(first)
         state = jax.eval_shape(system.init, self._key_init, self._batch, given)
         _, metrics = jax.eval_shape(
@@ -120,7 +122,10 @@ class Update:
         watched = dict.fromkeys(self._watch, Watched())
         zero = Mean(np.float32(0), np.float32(0))
         return LoopState(
-            state, watched=watched, totals=dict.fromkeys(self._metrics, zero)
+            state,
+            watched=watched,
+            totals=dict.fromkeys(self._metrics, zero),
+            extremes=batch_checks.extremes(self._system.expects, batch),
         )
 
     def compile(self, loop: LoopState) -> float:
@@ -148,6 +153,10 @@ class Update:
             for name, value in metrics.items()
         }
         watched = {name: _observed(means[name], w) for name, w in loop.watched.items()}
+        expects = self._system.expects
+        loop = loop._replace(
+            extremes=batch_checks.extremes(expects, batch, loop.extremes)
+        )
         new = loop._replace(
             state=state,
             bad_in_a_row=jnp.int32(0),
@@ -182,6 +191,11 @@ class Update:
         if values["skipped"]:
             scalars["skipped"] = float(values["skipped"])
         return scalars, self._with(loop, **jax.tree.map(np.zeros_like, values))
+
+    def check(self, loop: LoopState) -> None:
+        """Raises a UserError for a value out of range in any batch so far."""
+        extremes = jax.device_get(loop.extremes)
+        batch_checks.check_extremes(self._system.expects, extremes)
 
     def moved(self, loop: LoopState, offset: int, rollbacks: int) -> LoopState:
         """Returns `loop` with another offset of the data and count of rollbacks."""
@@ -236,60 +250,3 @@ def _observed(mean: Mean, watched: Watched) -> Watched:
     new = Watched(watched.mean + rate * change, variance, watched.count + 1)
     has_value = mean.count > 0
     return jax.tree.map(lambda new, old: jnp.where(has_value, new, old), new, watched)
-
-
-def check_stream(expects: Mapping[str, Input], stream: Stream) -> None:
-    """Raises a UserError if the classes or batch size of a stream are unexpected."""
-    classes = getattr(stream, "num_classes", None)
-    below = expects["label"].below if "label" in expects else None
-    if classes is not None and below is not None and classes > below:
-        raise UserError(f"the data have {classes:,} identities, the system {below:,}")
-    check_batch_size(expects, stream.batch_size)
-
-
-def check_batch_size(expects: Mapping[str, Input], batch_size: int) -> None:
-    """Raises a UserError for a batch size that a system does not accept."""
-    for name, expected in expects.items():
-        multiple = expected.multiple
-        if batch_size < 1 or batch_size % multiple:
-            raise UserError(
-                f"a batch of {batch_size} rows: {name!r} takes a multiple of {multiple}"
-            )
-
-
-def check_batch(expects: Mapping[str, Input], batch: Mapping[str, Any]) -> None:
-    """Raises a UserError for the first array that a system does not expect."""
-    for name, expected in expects.items():
-        if name not in batch:
-            raise UserError(
-                f"the batches have no {name!r}, which the system needs; they have "
-                f"{', '.join(sorted(batch))}"
-            )
-        array = batch[name]
-        fits = len(array.shape) == len(expected.shape) and all(
-            length in (None, actual)
-            for length, actual in zip(expected.shape, array.shape)
-        )
-        if array.dtype != expected.dtype or not fits:
-            shape = ", ".join("any" if n is None else str(n) for n in expected.shape)
-            raise UserError(
-                f"{name!r} of a batch is {array.dtype} {tuple(array.shape)}, expected "
-                f"{np.dtype(expected.dtype).name} ({shape})"
-            )
-        if expected.low is None and expected.below is None:
-            continue
-        for values in _local(array):
-            low = values.min() if expected.low is None else expected.low
-            below = values.max() + 1 if expected.below is None else expected.below
-            wrong = values[(values < low) | (values >= below)]
-            if len(wrong):
-                raise UserError(
-                    f"{name!r} of a batch has {wrong[0]}, expected {low} to {below - 1}"
-                )
-
-
-def _local(array) -> list[np.ndarray]:
-    """Returns the rows of a batch's array that this process holds, by device."""
-    if isinstance(array, jax.Array):
-        return [np.asarray(shard.data) for shard in array.addressable_shards]
-    return [np.asarray(array)]

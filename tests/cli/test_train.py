@@ -169,6 +169,8 @@ RENDERED = [
     ("--config.train.num_steps=-5", "-5 steps of training"),
     ("--config.train.ema_decay=1.5", "an EMA decay of 1.5"),
     ("--config.data.batch_size=0", "a batch of 0 rows"),
+    ("--config.train.seed=-1", "seed is -1; use 0 to 4294967295"),
+    ("--config.train.save_every=0", "save_every is 0; use 1 or more"),
 ]
 
 

@@ -94,7 +94,8 @@ def test_targets_and_auxiliary_images(built):
         "yaw": np.concatenate([np.zeros(24), np.full(4, 15.0)]),
     }
     stream = RecordStream(JoinedRecords(faces, others), sampler, columns)
-    assert (stream.num_classes, stream.num_unlabelled) == (6, 4)
+    assert stream.num_classes == 6
+    assert stream.extremes == {"label": (-1, 5), "pose": (-1, 3)}
     whole = faces.images(np.arange(24))
     for step in range(4):
         batch, target = stream.batch_at(step), sampler(step)["target_image"]

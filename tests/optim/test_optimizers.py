@@ -37,6 +37,16 @@ def test_schedules_begin_with_a_warmup_and_end_with_the_run(kind, middle, end):
     assert float(rate(110)) == pytest.approx(end, abs=1e-8)
 
 
+def test_warmup_can_be_a_share_of_the_run():
+    share = optimizers.rate_schedule("cosine", 0.1, warmup_share=0.1, num_steps=110)
+    epochs = optimizers.rate_schedule("cosine", 0.1, warmup_epochs=1.1, **SCHEDULE)
+    assert [float(share(n)) for n in range(0, 110, 5)] == [
+        float(epochs(n)) for n in range(0, 110, 5)
+    ]
+    short = optimizers.rate_schedule("cosine", 0.1, warmup_share=0.1, num_steps=3)
+    assert float(short(0)) == pytest.approx(0.1)
+
+
 def test_milestones_count_from_the_start_of_the_warmup():
     rate = optimizers.rate_schedule(
         "step", 0.1, milestones=(3,), warmup_epochs=1, **SCHEDULE
@@ -70,6 +80,13 @@ def test_accumulated_steps_are_one_update_of_the_schedule():
         ),
         ("'constant' counts in epochs", "constant", {"warmup_epochs": 1}),
         ("milestones: 'a' is not a number", "step", {"milestones": ("a",), **SCHEDULE}),
+        (
+            "give warmup_epochs or warmup_share, not both",
+            "constant",
+            {"warmup_epochs": 1, "warmup_share": 0.1, **SCHEDULE},
+        ),
+        ("'constant' ends with the run", "constant", {"warmup_share": 0.1}),
+        ("warmup_share is 5; use 0 to 1", "constant", {"warmup_share": 5, **SCHEDULE}),
         ("milestones is -1; use 0", "step", {"milestones": (-1,), **SCHEDULE}),
     ],
 )
@@ -111,6 +128,16 @@ def test_options_override_the_defaults():
     assert from_options(own) is own
 
 
+def test_frequent_options_are_merged_over_the_others():
+    options = {"learning_rate": 0.5, "weight_decay": 0.0, "schedule": "cosine"}
+    run = {"defaults": {}, **SCHEDULE}
+    half = optimizers.from_options(options, **run, learning_rate=0.25, schedule=None)
+    assert moved(half) == pytest.approx(-0.5)
+    assert float(half.rate(55)) == pytest.approx(0.125)
+    with pytest.raises(UserError, match="learning_rate is set in the Optimizer given"):
+        optimizers.from_options(optimizers.adam(), **run, learning_rate=0.1)
+
+
 def test_the_optimizer_has_the_rate_of_its_schedule():
     optimizer = from_options({"schedule": "cosine", "learning_rate": 0.5})
     assert float(optimizer.rate(0)) == 0.5
@@ -127,6 +154,13 @@ def test_the_optimizer_has_the_rate_of_its_schedule():
         ("clip_norm is -1.0; use 0 or more", {"clip_norm": -1.0}),
         ("accumulate is 0; use 1 or more", {"accumulate": 0}),
         ("did you mean 'linear'", {"schedule": "linea"}),
+        ("learning_rate is -0.1; use 0 or more", {"learning_rate": -0.1}),
+        ("learning_rate is nan; use 0 or more", {"learning_rate": float("nan")}),
+        ("learning_rate: '0.1' is not a number", {"learning_rate": "0.1"}),
+        ("momentum is 2; use 0 to 1", {"momentum": 2}),
+        ("weight_decay is -1; use 0 or more", {"weight_decay": -1}),
+        ("warmup_epochs is -1; use 0 or more", {"warmup_epochs": -1}),
+        ("betas is 1.5; use 0 to 1", {"name": "adam", "betas": (0.5, 1.5)}),
     ],
 )
 def test_invalid_options_are_refused(match, options):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines import DataError
 from fr_jax.errors import UserError
 from fr_jax.training.streams import ArrayStream, GeneratedStream
 from tests.support import toy
@@ -40,14 +41,21 @@ def test_batch_is_a_function_of_seed_and_step():
     assert len(set(np.asarray(late["label"]).tolist())) >= 2
 
 
-def test_invalid_arrays_and_batch_sizes_are_refused_and_labels_counted():
+def test_invalid_arrays_and_batch_sizes_are_refused():
     with pytest.raises(UserError, match="different lengths"):
         ArrayStream(numbered() | {"label": np.zeros(3, np.int32)}, 4)
     with pytest.raises(UserError, match="a batch of 11 rows from a set of 10"):
         ArrayStream(numbered(), 11)
-    assert ArrayStream(numbered(), 4).num_classes == 10
-    labels = {"label": np.arange(-1, 9, dtype=np.int32)}
-    assert ArrayStream(numbered() | labels, 4).num_unlabelled == 1
+    with pytest.raises(DataError, match="'label' of the data has 4294967301, .* int32"):
+        ArrayStream(numbered() | {"label": np.arange(10) + 2**32 - 4}, 4)
+
+
+def test_stream_states_the_extremes_of_its_columns():
+    columns = {"label": np.arange(-1, 9), "age": np.linspace(0, 1, 10)}
+    stream = ArrayStream(numbered() | columns, 4)
+    assert stream.extremes == {"label": (-1, 8)} and stream.num_classes == 9
+    del (arrays := numbered())["label"]
+    assert ArrayStream(arrays, 4).num_classes is None
 
 
 def test_generated_batches_depend_on_seed_and_step_only():

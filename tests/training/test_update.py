@@ -8,8 +8,9 @@ import pytest
 from fr_jax.backend import sharding
 from fr_jax.errors import TrainingStopped, UserError
 from fr_jax.system import Input, Mean, NetState, System
+from fr_jax.training.batch_checks import check_batch_size
 from fr_jax.training.loop import train
-from fr_jax.training.update import Guard, Update, check_batch_size
+from fr_jax.training.update import Guard, Update
 from tests.support import toy
 from tests.support.toy import Poisoned, metrics, run
 
@@ -79,8 +80,18 @@ class Fixed:
         ),
         pytest.param(
             Fixed(num_classes=12),
-            "the data have 12 identities, the system 10",
+            "'label' of the data has 11, .* 10 classes",
             id="identities beyond the classes",
+        ),
+        pytest.param(
+            toy.stream(label=np.array([3] * 119 + [10])),
+            "'label' of the data has 10, expected 0 to 9: 10 classes, counted from 0",
+            id="a set with one label beyond the classes",
+        ),
+        pytest.param(
+            toy.stream(label=np.array([3] * 119 + [-1])),
+            "'label' of the data has -1, expected 0 to 9",
+            id="a set with one negative label",
         ),
         pytest.param(
             Fixed(batch_size=6),
@@ -110,6 +121,33 @@ def test_batch_is_checked_before_anything_is_compiled(tmp_path, stream, match):
 @pytest.mark.parametrize("classes", [None, 7, 10])
 def test_expected_batch_is_accepted(tmp_path, classes):
     assert run(tmp_path, 1, streams=Fixed(classes)).step == 1
+
+
+class Late:
+    """The toy stream, with another label in one row of one batch."""
+
+    batch_size = 16
+
+    def __init__(self, step, label):
+        self._clean, self._step, self._label = toy.stream(), step, label
+
+    def batch_at(self, step):
+        batch = dict(self._clean.batch_at(step))
+        if step == self._step:
+            batch["label"] = np.r_[batch["label"][:-1], self._label].astype(np.int32)
+        return batch
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+@pytest.mark.parametrize("guard", [None, Guard()])
+def test_value_out_of_range_in_a_later_batch_ends_the_run(tmp_path, label, guard):
+    options = {"log_every": 5, "save_every": 4, "guard": guard}
+    match = f"'label' of a batch has {label}, expected 0 to 9: 10 classes, counted from"
+    with pytest.raises(UserError, match=match):
+        run(tmp_path, 40, streams=Late(6, label), **options)
+    # Noticed when step 8 was to be saved; step 4 is the last without the value.
+    assert [line["step"] for line in metrics(tmp_path)] == [5]
+    assert run(tmp_path, 6, **options).step == 6
 
 
 def test_batch_size_can_be_checked_before_data_are_opened():

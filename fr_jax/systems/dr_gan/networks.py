@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fr_jax import models
 from fr_jax.augment.diff_augment import diff_augment
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, check_range
 from fr_jax.models import spectral
 from fr_jax.models.dr_gan.generator import Encoder
 from fr_jax.models.feature_maps import embedding_and_feature_maps
@@ -49,6 +49,7 @@ class Networks:
         canvas_size: int | None,
         pretrained: Mapping[str, Network],
     ):
+        check_range("image_size", image_size, 16)
         self._targets, self._objective = targets, objective
         self._pretrained = pretrained
         options = self._network_options(network, num_classes, image_size)

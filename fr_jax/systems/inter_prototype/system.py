@@ -30,7 +30,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from fr_jax import augment, models
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, check_range
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
@@ -61,6 +61,8 @@ def make(
     child_classes: Sequence[int] = (),
     lambda_child: float = 1.0,
     optimizer: Mapping[str, Any] | optimizers.Optimizer | None = None,
+    learning_rate: float | None = None,
+    schedule: str | None = None,
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (("flip", {}),),
     num_steps: int | None = None,
     steps_per_epoch: float | None = None,
@@ -79,13 +81,14 @@ def make(
       child_classes: labels of the child identities.
       lambda_child: lambda, the weight of L_ip.
       optimizer: options of `optim.optimizers.sgd` or `adam`, over the paper's.
+      learning_rate, schedule: of these options, for short.
       augmentation: see `augment.augment`.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
       pretrained: the network passed to `init` as 'init'.
 
     Raises:
-      UserError: for fewer than two classes, a child class out of range, and unknown
-        names.
+      UserError: for fewer than two classes, a child class or number out of range, and
+        unknown names.
     """
     check_given(pretrained, ["init"])
     if num_classes < 2:
@@ -96,6 +99,8 @@ def make(
     for child in child_classes:
         if not 0 <= child < num_classes:
             raise UserError(f"child class {child} is not in 0..{num_classes - 1}")
+    check_range("image_size", image_size, 16)
+    check_range("lambda_child", lambda_child, 0)
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
     spec = InputSpec(size=image_size)
@@ -106,6 +111,8 @@ def make(
         defaults=_OPTIMIZER,
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
+        learning_rate=learning_rate,
+        schedule=schedule,
     )
     augment.check(augmentation)
 

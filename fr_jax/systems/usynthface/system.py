@@ -88,6 +88,8 @@ def make(
     loss_options: Mapping[str, float] | None = None,
     symmetric: bool = False,
     optimizer: Mapping[str, Any] | None = None,
+    learning_rate: float | None = None,
+    schedule: str | None = None,
     plateau_metrics: Sequence[str] = (),
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = _AUGMENTATION,
     num_steps: int | None = None,
@@ -125,6 +127,7 @@ def make(
         is for a batch of `reference_batch` (512), and proportional to the batch size.
         Schedule 'plateau' lowers it with `plateau_metrics`; `plateau` has options of
         `optimizers.on_plateau`.
+      learning_rate, schedule: of these options, for short.
       plateau_metrics: evaluation metrics, such as 'lfw/accuracy', of a whole set or its
         evaluated subset. Their mean lowers the learning rate and stops the run.
       augmentation: of each image; see `augment.augment`.
@@ -147,10 +150,13 @@ def make(
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
     check_names("option of the loss", scaling, ("margin", "temperature"))
     check_range("temperature", scaling["temperature"], 1e-3)
+    check_range("margin", scaling["margin"], 0, 2)
     head = None if projection is None else _projection(projection)
     spec = InputSpec(size=image_size)
     augment.check(augmentation)
     settings = {**_OPTIMIZER, **(optimizer or {})}
+    if schedule is not None:
+        settings["schedule"] = schedule
     plateau = dict(settings.pop("plateau", {}))
     reference_batch = settings.pop("reference_batch", 512)
     check_range("reference_batch", reference_batch, 1)
@@ -165,7 +171,11 @@ def make(
     if lowers_rate:
         settings["schedule"] = "constant"
     optimiser = optimizers.from_options(
-        settings, defaults={}, num_steps=num_steps, steps_per_epoch=steps_per_epoch
+        settings,
+        defaults={},
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=learning_rate,
     )
     scale_per_image = settings.get("accumulate", 1) / reference_batch
 

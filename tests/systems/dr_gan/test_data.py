@@ -21,8 +21,8 @@ from fr_jax.optim.update_schedule import fixed
 from fr_jax.system import Network
 from fr_jax.systems import dr_gan
 from fr_jax.systems.dr_gan.targets import Targets
+from fr_jax.training.batch_checks import check_batch
 from fr_jax.training.data import Context
-from fr_jax.training.update import check_batch
 from tests.support.faces import encoded, picture
 
 CONFIG = "dr_gan"

@@ -21,9 +21,9 @@ from fr_jax.system import Mean, Network
 from fr_jax.systems import dr_gan
 from fr_jax.systems.dr_gan import objective as objectives
 from fr_jax.systems.dr_gan.system import State
+from fr_jax.training.batch_checks import check_batch, check_batch_size, check_stream
 from fr_jax.training.loop import train
 from fr_jax.training.streams import ArrayStream
-from fr_jax.training.update import check_batch, check_batch_size, check_stream
 from tests.support import dr_gan as small
 from tests.support import steps
 from tests.support.devices import on_eight_devices
@@ -484,6 +484,7 @@ def weighted(**weights):
             {"trunk_switching": SWAP, "network": small.network(None, {"width": 0.125})},
         ),
         ("'nose'", {"network": small.network({"nose": 4})}),
+        ("image_size is -1; use 16 or more", {"image_size": -1}),
         ("canvas_size is 12, from which 16 pixels", {"canvas_size": 12}),
         ("'poses' follows from data", {"network": small.network({"poses": 5})}),
         ("'heads' follows from data", {"network": small.network(None, {"heads": []})}),
@@ -602,7 +603,7 @@ def test_the_batch_is_a_multiple_of_images_and_groups():
 
 def test_a_stream_of_more_identities_is_refused():
     arrays = small.faces() | {"label": np.arange(48, dtype=np.int32)}
-    with pytest.raises(UserError, match="the data have 48 identities, the system 6"):
+    with pytest.raises(UserError, match="'label' of the data has 47, .* 6 classes"):
         check_stream(small.make().expects, ArrayStream(arrays, 8))
     check_stream(small.make().expects, ArrayStream(small.faces(), 8))
 

@@ -13,8 +13,8 @@ from fr_jax.cli import config as configs
 from fr_jax.errors import UserError
 from fr_jax.faces import sets
 from fr_jax.systems import inter_prototype
+from fr_jax.training.batch_checks import check_batch
 from fr_jax.training.data import Context
-from fr_jax.training.update import check_batch
 from tests.support.faces import encoded, picture
 
 CONFIG = "inter_prototype"

@@ -15,8 +15,8 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.optim import optimizers
 from fr_jax.system import Network
 from fr_jax.systems import inter_prototype
+from fr_jax.training.batch_checks import check_batch, check_stream
 from fr_jax.training.streams import ArrayStream
-from fr_jax.training.update import check_batch, check_stream
 from tests.support import steps, toy
 from tests.support.devices import on_eight_devices
 from tests.support.networks import random_variables
@@ -208,6 +208,12 @@ OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
         ("unknown given network 'teacher'", {"pretrained": {"teacher": OTHER}}),
         ("unknown augmentation 'crp'", {"augmentation": (("crp", {}),)}),
         ("'iresnet19'", {"backbone": "iresnet19"}),
+        ("image_size is 0; use 16", {"image_size": 0}),
+        ("lambda_child is -1; use 0", {"lambda_child": -1}),
+        ("scale of head arcface is -3; use 0.001", {"head_options": {"scale": -3}}),
+        ("margin of head arcface is -1; use 0", {"head_options": {"margin": -1}}),
+        ("learning_rate is -0.1; use 0", {"learning_rate": -0.1}),
+        ("schedule 'cosin'; did you mean", {"schedule": "cosin"}),
     ],
 )
 def test_invalid_options_are_refused(match, options):
@@ -258,7 +264,7 @@ def test_expected_batches_are_accepted():
 
 def test_a_stream_of_more_identities_is_refused():
     stream = ArrayStream(batch(classes=9), 8)
-    with pytest.raises(UserError, match="the data have 9 identities, the system 5"):
+    with pytest.raises(UserError, match="'label' of the data has 8, .* 5 classes"):
         check_stream(inter_prototype.make(5, **SMALL).expects, stream)
 
 

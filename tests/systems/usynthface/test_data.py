@@ -23,8 +23,8 @@ from fr_jax.system import Input
 from fr_jax.systems import usynthface
 from fr_jax.systems.usynthface.figures import PairFigures
 from fr_jax.training import sources
+from fr_jax.training.batch_checks import check_batch, check_stream
 from fr_jax.training.data import Context
-from fr_jax.training.update import check_batch, check_stream
 from tests.support.faces import encoded, picture, some_faces
 
 pytestmark = [

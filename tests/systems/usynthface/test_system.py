@@ -17,10 +17,10 @@ from fr_jax.models.preprocess import InputSpec, normalise
 from fr_jax.optim.ema import ema
 from fr_jax.system import Network
 from fr_jax.systems import usynthface
+from fr_jax.training.batch_checks import check_batch, check_batch_size, check_stream
 from fr_jax.training.data import Streams
 from fr_jax.training.loop import train
 from fr_jax.training.streams import ArrayStream
-from fr_jax.training.update import check_batch, check_batch_size, check_stream
 from tests.support import steps, toy
 from tests.support import usynthface as small
 from tests.support.devices import on_eight_devices
@@ -409,6 +409,9 @@ OTHER = Network("iresnet18", {}, (), InputSpec(size=16))
         ("did you mean 'hidden'", {"projection": {"hiden": 1}}),
         ("queue policy 'simq'; did you mean 'simQ'", {"queue": {"policy": "simq"}}),
         ("the queue's size is 0; use 1", {"queue": {"size": 0}}),
+        ("margin is -1; use 0 to 2", {"loss_options": {"margin": -1}}),
+        ("learning_rate is -0.1; use 0", {"learning_rate": -0.1}),
+        ("schedule 'cosin'; did you mean", {"schedule": "cosin"}),
         ("option 'sizes' of the queue", {"queue": {"sizes": 100}}),
         ("unknown given network 'teacher'", {"pretrained": {"teacher": OTHER}}),
         ("unknown augmentation 'crp'", {"augmentation": (("crp", {}),)}),
@@ -482,7 +485,7 @@ def test_the_batch_is_a_multiple_of_the_groups():
 
 def test_a_stream_of_more_identities_is_refused():
     arrays = small.faces() | {"label": np.arange(290, 354, dtype=np.int32)}
-    with pytest.raises(UserError, match="the data have 354 identities, the system 300"):
+    with pytest.raises(UserError, match="'label' of the data has 353, .* 300 classes"):
         check_stream(small.make().expects, ArrayStream(arrays, 16))
 
 
