@@ -54,6 +54,7 @@ class RecordStream(contextlib.AbstractContextManager):
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self._batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.num_classes, self.num_unlabelled = self._batches.classes()
+        self.fingerprint = self._batches.fingerprint
         self._running, self._next = [], -1  # the iterator of a pipeline, or empty
         # A pipeline calls Python from its threads: if one still runs when the
         # interpreter exits, it waits forever, so it is dropped before.

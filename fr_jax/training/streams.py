@@ -57,6 +57,7 @@ class ArrayStream:
         batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self.num_classes, self.num_unlabelled = batches.classes()
+        self.fingerprint = batches.fingerprint
 
         def batch(step):
             chosen = batches.augmented(step, images[batches.images(step)])
