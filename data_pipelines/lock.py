@@ -25,9 +25,9 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
 
     The file `lock` in the folder names the process and its host. The operating system
     releases it when the process ends in any way, so one that is left over does not
-    hold. The folder is made if it is missing, and removed again if it stays empty. Contexts
-    for the same folder nest. Remote folders (gs://) and file systems without locks are
-    not protected.
+    hold. A missing folder is made, and removed again if it stays empty. Contexts for
+    the same folder nest. Remote folders (gs://) and file systems without locks are not
+    protected.
 
     Raises:
       DataError: if the folder is held; names the process and host.

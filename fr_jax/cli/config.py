@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import pkgutil
 import runpy
 import sys
@@ -121,7 +120,3 @@ def renamed(key: str, system_name: str) -> str:
     if isinstance(new, Mapping):
         new = new.get(system_name, "")
     return new and new + key.removeprefix(old)
-
-
-def to_json(config: ConfigDict) -> str:
-    return json.dumps(config.to_dict(), indent=1)

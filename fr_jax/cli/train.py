@@ -17,6 +17,7 @@ import textwrap
 from typing import Any
 
 import jax
+import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.cli import config as configs
@@ -213,7 +214,9 @@ def _prolonged(options: Any, before: int, after: int, steps_per_epoch: float) ->
         "steps_per_epoch": steps_per_epoch,
     }
     old, new = (
-        float(rate_schedule(kind, 1.0, num_steps=n, **shared)(before // accumulate))
+        np.asarray(
+            rate_schedule(kind, 1.0, num_steps=n, **shared)(before // accumulate)
+        )
         for n in (before, after)
     )
     return (

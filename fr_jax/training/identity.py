@@ -37,6 +37,13 @@ FREE = (
 STEERING = ("train.evaluate_every", "evaluation")
 LENGTH = ("train.epochs", "train.num_steps")
 
+# Parts of fingerprints whose values say nothing to a reader.
+_DIGESTS = {
+    "digest": "identities, labels or images",
+    "labels": "labels",
+    "labels_and_seeds": "labels or seeds in the first batch",
+    "mean_pixels": "images in the first batch",
+}
 # Means of images may differ so much between machines, which round otherwise.
 _PIXELS = 0.5
 
@@ -84,13 +91,11 @@ class Identity(NamedTuple):
                 continue
             if not any(f"{key}.".startswith(f"{one}.") for one in free):
                 lines.append(_line("", key, old, new))
-        for part in self.data.keys() & now.data.keys():
+        for part in sorted(self.data.keys() & now.data.keys()):
             old, new = _flat(self.data[part]), _flat(now.data[part])
             lines += [_line("data: ", key, old, new) for key in _different(old, new)]
-        lines += [
-            _line("given weights: ", name, self.given, now.given)
-            for name in _different(self.given, now.given)
-        ]
+        for name in _different(self.given, now.given):
+            lines.append(_line("weights given as ", name, self.given, now.given))
         known = self.comparable(now) and self.step and now.step
         if known and self.step != now.step:
             lines.append("the update: a loss, network, optimiser or option changed")
@@ -208,8 +213,11 @@ def _different(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _line(kind: str, name: str, old: Mapping, new: Mapping) -> str:
-    before, after = (repr(one.get(name, "absent"))[:80] for one in (old, new))
-    return f"{kind}{name}: {before} before, {after} now"
+    before, after = (one.get(name, "absent") for one in (old, new))
+    last = name.rpartition(".")[2]
+    if last in _DIGESTS and "absent" not in (before, after):
+        return f"{kind}other {_DIGESTS[last]}"
+    return f"{kind}{name}: {before!r} before, {after!r} now"
 
 
 def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
