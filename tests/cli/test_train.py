@@ -101,6 +101,7 @@ def test_workdir_in_use_is_refused_naming_the_process(mistake, trained):
         context.run(other.__exit__, None, None, None)
 
 
+@pytest.mark.long
 def test_finished_run_is_prolonged(command, mistake, trained, tmp_path):
     workdir = tmp_path / "w"
     shutil.copytree(trained, workdir)
@@ -202,6 +203,7 @@ def redrawn(faces):
     return [faces[0]._replace(image=encoded(image=picture(20, 20, 999))), *faces[1:]]
 
 
+@pytest.mark.long
 def test_fresh_run_keeps_the_earlier_one(command, records, tmp_path):
     workdir = tmp_path / "w"
     words = (*on_records(records), "--workdir", workdir, "--config.train.num_steps=2")

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from tests.support.processes import (
     start,
     start_two,
     steps_on_disk,
+    wait_for_step,
 )
 
 pytestmark = pytest.mark.xdist_group("processes")  # share `whole`
@@ -87,6 +89,35 @@ def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     assert results[0]["digest"] == results[1]["digest"]
     assert 0 < results[0]["step"] == results[1]["step"] < 1000
     assert steps_on_disk(tmp_path) == [results[0]["step"]]
+
+
+@pytest.mark.long
+def test_second_training_is_refused_until_the_first_is_killed(tmp_path, whole):
+    """All processes of the second are; the next one takes the lock over."""
+    first = start(tmp_path, 60, "--slow", 0.2)
+    wait_for_step(first, tmp_path, 5)
+    for process in (start(tmp_path, 60), *start_two(tmp_path, 60)):
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 1
+        host = socket.gethostname()
+        assert f"{tmp_path} is in use by process {first.pid} on {host}" in error
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    assert (tmp_path / "lock").read_text().startswith(f"process {first.pid} on ")
+    assert finish(start(tmp_path, 60))["digest"] == whole["digest"]
+    assert not (tmp_path / "lock").exists()
+
+
+@pytest.mark.long
+def test_two_processes_refuse_another_run(tmp_path):
+    finish(start(tmp_path, 10))
+    steps = steps_on_disk(tmp_path)
+    for process in start_two(tmp_path, 20, "--contrast"):
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 1
+        assert "holds another run (" in error
+    assert steps_on_disk(tmp_path) == steps
 
 
 # A limit of 20 kB a file acts as a full disk.
