@@ -3,6 +3,7 @@
 Shared by the streams of records and of arrays in memory.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +57,21 @@ class Batches:
         }
         labels = self.extremes.get("label")
         self.num_classes = None if labels is None else labels[1] + 1
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns the number of images and of classes, and a digest of their columns.
+
+        Of columns of integers alone: others may be computed, and rounded otherwise on
+        another machine.
+        """
+        digest, images = hashlib.sha256(), 0
+        for name, column in sorted(self._columns.items()):
+            images = len(column)
+            if column.ndim == 1 and column.dtype.kind in "iu":
+                digest.update(b"%s %d\n" % (name.encode(), images) + column.tobytes())
+        classes, _ = self.classes()
+        counts = {"images": images, "classes": classes}
+        return {**counts, "labels": digest.hexdigest()[:16]}
 
     def _numbers(self, step: int) -> dict[str, np.ndarray]:
         """Returns the record numbers of this process's rows, by name of the images."""

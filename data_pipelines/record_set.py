@@ -33,6 +33,8 @@ class RecordSet(contextlib.AbstractContextManager):
       label: int32 [N], -1 where unknown.
       yaw: float32 [N], degrees, NaN where unknown.
       light, session: int32 [N], -1 where unknown.
+      length: int64 [N], bytes of the records: an identity has the same images again
+        only if these are the same.
 
     Raises:
       DataError: for a missing or damaged set, an unknown name or expression, and an
@@ -72,7 +74,7 @@ class RecordSet(contextlib.AbstractContextManager):
         numbers = np.searchsorted(used, labels)
         self.label = np.where(labels < 0, -1, numbers).astype(np.int32)
         self.yaw, self.light = index.yaw[records], index.light[records]
-        self.session = index.session[records]
+        self.session, self.length = index.session[records], index.length[records]
 
     def subset(self, numbers: np.ndarray) -> "RecordSet":
         """Returns a set of these records, with renumbered labels and shared files."""

@@ -54,10 +54,9 @@ class RecordStream(contextlib.AbstractContextManager):
         self.source, self._augments = source, bool(augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self._batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
-        self.extremes, self.num_classes = (
-            self._batches.extremes,
-            self._batches.num_classes,
-        )
+        self.extremes = self._batches.extremes
+        self.num_classes = self._batches.num_classes
+        self.fingerprint = self._batches.fingerprint
         self._running, self._next = [], -1  # the iterator of a pipeline, or empty
         # A pipeline calls Python from its threads: if one still runs when the
         # interpreter exits, it waits forever, so it is dropped before.

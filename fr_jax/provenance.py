@@ -4,8 +4,10 @@ Identities are {data set: names}, since names are unique within a data set only.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fr_jax.errors import UserError
 
@@ -20,7 +22,7 @@ class Provenance(NamedTuple):
       identities: names by data set; an empty list if they are unknown.
       licences: by data set or weight file.
       held_out: identities, by data set, that must not be trained on.
-      fingerprint: digest of names, labels and counts of the data.
+      fingerprint: counts and digest of the data, by data set; see `fingerprint`.
       notes: sentences to print with the results.
       details: meaning of the outputs, such as the angles of pose classes.
     """
@@ -28,7 +30,7 @@ class Provenance(NamedTuple):
     identities: Identities
     licences: Mapping[str, str]
     held_out: Identities = {}  # noqa: RUF012 - never written to
-    fingerprint: str = ""
+    fingerprint: Mapping[str, Mapping[str, Any]] = {}
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = {}
 
@@ -38,20 +40,30 @@ class Provenance(NamedTuple):
             "identities": joined(self.identities),
             "licences": dict(self.licences),
             "held_out": joined(self.held_out),
-            "fingerprint": self.fingerprint,
+            "fingerprint": {name: dict(one) for name, one in self.fingerprint.items()},
             "note": "; ".join(self.notes),
         }
         filled = {name: value for name, value in stored.items() if value}
         return filled | dict(self.details)
 
 
-def fingerprint(name: str, identities: Iterable[str], labels: Iterable[int]) -> str:
-    """Returns a digest of a data set: name, identities and the label of each image."""
-    digest = hashlib.sha256(name.encode())
-    for identity in identities:
-        digest.update(b"\0" + identity.encode(errors="surrogateescape"))
-    digest.update(b"\0\0" + b",".join(b"%d" % label for label in labels))
-    return digest.hexdigest()[:16]
+def fingerprint(
+    identities: Sequence[str], labels: Sequence[int] | np.ndarray, *columns: bytes
+) -> dict[str, Any]:
+    """Returns counts and a digest of a data set.
+
+    Args:
+      identities: names.
+      labels: of each image.
+      *columns: bytes of further columns, such as yaws.
+    """
+    names = b"\0".join(one.encode(errors="surrogateescape") for one in identities)
+    numbers = np.asarray(labels, np.int32)
+    digest = hashlib.sha256()
+    for part in (names, numbers.tobytes(), *columns):
+        digest.update(b"%d\n" % len(part) + part)
+    counts = {"identities": len(identities), "images": len(numbers)}
+    return {**counts, "digest": digest.hexdigest()[:16]}
 
 
 def joined(*several: Identities) -> dict[str, list[str]]:

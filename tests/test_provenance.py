@@ -18,7 +18,7 @@ DATA = Provenance(
     {"cfp": ["001", "002"]},
     {"cfp": "research only"},
     held_out={"cfp": ["003", "004"]},
-    fingerprint="f00d",
+    fingerprint={"cfp": {"digest": "f00d"}},
     notes=("a note", "another"),
 )
 
@@ -27,31 +27,32 @@ DATA = Provenance(
 
 
 def test_fingerprint_of_the_same_data_is_the_same():
-    one, other = (fingerprint("cfp", ["a", "b"], [0, 0, 1]) for _ in range(2))
+    one, other = (fingerprint(["a", "b"], [0, 0, 1], b"yaws") for _ in range(2))
     assert one == other
-    assert len(one) == 16
+    assert one.items() > {"identities": 2, "images": 3}.items()
+    assert len(one["digest"]) == 16
 
 
 @pytest.mark.parametrize(
-    ("name", "identities", "labels"),
+    ("identities", "labels", "column"),
     [
-        ("lfw", ["a", "b"], [0, 0, 1]),
-        ("cfp", ["a", "c"], [0, 0, 1]),
-        ("cfp", ["b", "a"], [0, 0, 1]),
-        ("cfp", ["ab"], [0, 0, 1]),
-        ("cfp", ["a", "b"], [0, 1, 1]),
-        ("cfp", ["a", "b"], [0, 0, 1, 1]),
-        ("cfp", ["a", "b"], [0, 0]),
+        (["a", "c"], [0, 0, 1], b"yaws"),
+        (["b", "a"], [0, 0, 1], b"yaws"),
+        (["ab"], [0, 0, 1], b"yaws"),
+        (["a", "b"], [0, 1, 1], b"yaws"),
+        (["a", "b"], [0, 0, 1, 1], b"yaws"),
+        (["a", "b"], [0, 0], b"yaws"),
+        (["a", "b"], [0, 0, 1], b"yawz"),
     ],
-    ids=["name", "identity", "order", "joined", "label", "more images", "fewer images"],
+    ids=["identity", "order", "joined", "label", "more images", "fewer", "column"],
 )
-def test_fingerprint_changes_with_names_labels_and_counts(name, identities, labels):
-    original = fingerprint("cfp", ["a", "b"], [0, 0, 1])
-    assert fingerprint(name, identities, labels) != original
+def test_fingerprint_changes_with_names_labels_and_columns(identities, labels, column):
+    original = fingerprint(["a", "b"], [0, 0, 1], b"yaws")
+    assert fingerprint(identities, labels, column)["digest"] != original["digest"]
 
 
 def test_fingerprint_accepts_names_that_are_not_utf_8():
-    assert fingerprint("faces", ["\udcff"], [0]) != fingerprint("faces", ["?"], [0])
+    assert fingerprint(["\udcff"], [0]) != fingerprint(["?"], [0])
 
 
 # --- sets of identities ---------------------------------------------------------------
@@ -133,7 +134,7 @@ def test_description_is_json_without_empty_values():
         "identities": {"cfp": ["001", "002"]},
         "licences": {"cfp": "research only"},
         "held_out": {"cfp": ["003", "004"]},
-        "fingerprint": "f00d",
+        "fingerprint": {"cfp": {"digest": "f00d"}},
         "note": "a note; another",
         "angles": [0.0, 45.0],
     }

@@ -15,6 +15,7 @@ from etils import epath
 from data_pipelines import DataError, records
 from data_pipelines import index as indexes
 from data_pipelines.images import probe
+from data_pipelines.lock import exclusive
 from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
@@ -125,21 +126,22 @@ def build(
       The folder, and a line for every skipped image.
 
     Raises:
-      DataError: for a name that TFDS does not accept, a set that exists, a face of
-        another size, and too many unusable images; no files remain.
+      DataError: for a name that TFDS does not accept, a set that exists or is being
+        written, a face of another size, and too many unusable images; no files remain.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(
             f"--name {name!r}: use lower-case letters, digits and _, as in 'my_faces'"
         )
     target = epath.Path(directory) / name / VERSION
-    if target.exists():
-        raise DataError(f"{target} exists; choose another --name or remove it")
-    for left_over in target.parent.glob(f"incomplete.*_{VERSION}"):
-        left_over.rmtree()
-    about = {"name": name, "size": size, "licence": licence, "source": source}
-    tfds.disable_progress_bar()  # the caller shows the progress
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads
-        builder = Faces(faces, about=about, max_bad=max_bad, data_dir=directory)
-        builder.download_and_prepare()
+    with exclusive(target.parent):
+        if target.exists():
+            raise DataError(f"{target} exists; choose another --name or remove it")
+        for left_over in target.parent.glob(f"incomplete.*_{VERSION}"):
+            left_over.rmtree()
+        about = {"name": name, "size": size, "licence": licence, "source": source}
+        tfds.disable_progress_bar()  # the caller shows the progress
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints about downloads
+            builder = Faces(faces, about=about, max_bad=max_bad, data_dir=directory)
+            builder.download_and_prepare()
     return target, builder.bad

@@ -1,8 +1,7 @@
-"""Configurations: load a file, override keys, compare with the one of a stored run."""
+"""Configurations: load a file, override keys."""
 
 import ast
 import importlib
-import json
 import pkgutil
 import runpy
 import sys
@@ -10,28 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-from etils import epath
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import configs
 from fr_jax.cli.renamed import RENAMED
 from fr_jax.errors import UserError, check_names, check_options, unknown
 
-# Keys that may change when a run resumes, since they do not affect the weights.
-FREE = (
-    "train.log_every",
-    "train.save_every",
-    "train.evaluate_every",
-    "train.keep",
-    "train.best_metric",
-    "train.profile",
-    "data.records.path",
-    "evaluation",
-)
-# These do if evaluations lower the learning rate or stop the run.
-_STEERING = ("train.evaluate_every", "evaluation")
 # Types of a default and of its new value -> conversion of the value.
 _CONVERT = {(float, int): float, (tuple, list): tuple, (ConfigDict, dict): ConfigDict}
 
@@ -96,35 +79,6 @@ def call(
     return make(**options.to_dict(), **derived)
 
 
-def check_claim(workdir: epath.Path, config: ConfigDict, *, steered: bool) -> None:
-    """Raises a UserError if `workdir` has checkpoints of another configuration.
-
-    Args:
-      steered: whether evaluations lower the learning rate or stop the run.
-    """
-    if not _has_run(workdir):
-        return
-    if lines := differences(config, workdir / "config.json", steered):
-        more = f"; and {len(lines) - 5} more" if len(lines) > 5 else ""
-        raise UserError(
-            f"{workdir} holds a run of another configuration "
-            f"({'; '.join(lines[:5])}{more}); choose another --workdir"
-        )
-
-
-def claim(workdir: epath.Path, config: ConfigDict) -> None:
-    """Writes config.json atomically, unless `workdir` has checkpoints."""
-    if jax.process_index() == 0 and not _has_run(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        part = workdir / "config.json.part"
-        part.write_text(to_json(config))
-        part.replace(workdir / "config.json")
-
-
-def _has_run(workdir: epath.Path) -> bool:
-    return all((workdir / name).exists() for name in ("config.json", "checkpoints"))
-
-
 def _put(config: ConfigDict, key: str, text: str) -> None:
     """Sets a key to the value of a text, converted to the type of the default."""
     default: Any = config
@@ -166,36 +120,3 @@ def renamed(key: str, system_name: str) -> str:
     if isinstance(new, Mapping):
         new = new.get(system_name, "")
     return new and new + key.removeprefix(old)
-
-
-def differences(
-    config: ConfigDict, stored: epath.Path, steered: bool = False
-) -> list[str]:
-    """Returns a line per key, except `FREE`, whose value differs from a config.json.
-
-    A key that only one of the two has counts only if its value is true, since versions
-    of the program add and remove options.
-
-    Raises:
-      UserError: if the stored file is not JSON.
-    """
-    try:
-        before = flatten_dict(json.loads(stored.read_text()), sep=".")
-    except ValueError as error:
-        raise UserError(f"{stored}: damaged ({error})") from error
-    now = flatten_dict(json.loads(to_json(config)), sep=".")
-    free = [key for key in FREE if not (steered and key in _STEERING)]
-    lines = []
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, "absent"), now.get(key, "absent")
-        if key in before and key in now:
-            differs = old != new
-        else:
-            differs = before.get(key) or now.get(key)
-        if differs and not any(f"{key}.".startswith(f"{one}.") for one in free):
-            lines.append(f"{key}: {old!r} before, {new!r} now")
-    return lines
-
-
-def to_json(config: ConfigDict) -> str:
-    return json.dumps(config.to_dict(), indent=1)

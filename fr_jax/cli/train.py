@@ -17,6 +17,7 @@ import textwrap
 from typing import Any
 
 import jax
+import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.cli import config as configs
@@ -34,6 +35,10 @@ def add_arguments(parser: Any) -> None:
     add("--init-from", **given, type=_init, metavar="EMBEDDER", help=text)
     text = "use EMBEDDER as the pretrained network NAME of the system; may be repeated"
     add("--given", **given, type=_named, metavar="NAME=EMBEDDER", help=text)
+    text = "move the run in WORKDIR to WORKDIR/previous-N and begin anew"
+    add("--fresh", action="store_true", help=text)
+    text = "go on with a larger train.epochs or train.num_steps than the run began with"
+    add("--prolong", action="store_true", help=text)
     text = "keep compiled programs in this folder"
     add("--compilation-cache", default="", metavar="DIR", help=text)
     add("--distributed", action="store_true", help="train in several processes")
@@ -64,6 +69,13 @@ _LOOP = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metr
 def run(arguments: argparse.Namespace) -> int:
     """Trains a system; returns the exit code."""
     _start_jax(arguments)
+    from fr_jax.training.workdir import held
+
+    with held(arguments.workdir):
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from etils import epath
 
     from fr_jax import systems
@@ -72,9 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.evaluation.verification import Verification
     from fr_jax.optim.ema import with_ema
     from fr_jax.provenance import inherit
+    from fr_jax.training import identity as identities
+    from fr_jax.training import step_files
     from fr_jax.training.batch_checks import check_batch_size
-    from fr_jax.training.checkpoint import check_layout
     from fr_jax.training.data import Context
+    from fr_jax.training.digests import of_weights
     from fr_jax.training.loop import check_settings, train
     from fr_jax.training.update import Guard
 
@@ -82,7 +96,13 @@ def run(arguments: argparse.Namespace) -> int:
     workdir, options = epath.Path(arguments.workdir), config.train
     loop = {name: options[name] for name in _LOOP}
     check_settings(**loop)
-    check_layout(workdir / "checkpoints")
+    stored = None
+    if not arguments.fresh:
+        step_files.check_layout(workdir / "checkpoints")
+        stored = step_files.stored_identity(workdir / "checkpoints")
+    if arguments.prolong and stored is None:
+        reason = "--fresh begins anew" if arguments.fresh else "it holds no run"
+        raise UserError(f"--prolong: nothing to go on with in {workdir}: {reason}")
     given = dict(arguments.given)
     if len(given) < len(arguments.given):
         names = ", ".join(name for name, _ in arguments.given)
@@ -103,16 +123,20 @@ def run(arguments: argparse.Namespace) -> int:
             "--config.train.num_steps above 0"
         )
     networks = {name: one.network for name, one in context.pretrained.items()}
-    derived = {
-        "num_steps": num_steps,
-        "steps_per_epoch": data.epoch_steps,
-        "pretrained": {n: one._replace(variables=()) for n, one in networks.items()},
-        **data.arguments,
-    }
-    system = configs.call(config.system_name, method.make, config.system, derived)
-    configs.check_claim(workdir, config, steered=system.feedback is not None)
-    if options.ema_decay:
-        system = with_ema(system, options.ema_decay)
+
+    def make(num_steps):
+        derived = {
+            "num_steps": num_steps,
+            "steps_per_epoch": data.epoch_steps,
+            "pretrained": {
+                n: one._replace(variables=()) for n, one in networks.items()
+            },
+            **data.arguments,
+        }
+        system = configs.call(config.system_name, method.make, config.system, derived)
+        return with_ema(system, options.ema_decay) if options.ema_decay else system
+
+    system = make(num_steps)
     check_batch_size(system.expects, data.batch_size)
     if system.feedback and not options.evaluate_every:
         raise UserError(
@@ -121,6 +145,24 @@ def run(arguments: argparse.Namespace) -> int:
         )
     pretrained = {name: one.provenance for name, one in context.pretrained.items()}
     provenance = inherit(data.provenance, pretrained)
+    given = {name: network.variables for name, network in networks.items()}
+    identity = identities.Identity(
+        settings=config.to_dict(),
+        data={"sets": data.provenance.fingerprint},
+        given=of_weights(given),
+        num_steps=num_steps,
+        provenance=provenance.describe(),
+    )
+    prolongs = None
+    if stored:  # known now; `train` compares the update as well
+        steered = system.feedback is not None
+        changes = {"steered": steered, "prolongs": arguments.prolong}
+        identities.check(stored, identity, workdir, **changes)
+        if arguments.prolong:
+            prolongs = make(stored.num_steps)
+            lengths = stored.num_steps, num_steps
+            if line := _prolonged(config.system, *lengths, data.epoch_steps):
+                _say(line, sys.stderr)
     configured = [sets.parse(text) for text in config.evaluation.sets]
     shape = ", ".join(f"{name} {size}" for name, size in context.mesh.shape.items())
     _say(
@@ -129,33 +171,61 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr,
     )
     streams = data.open()
+    seen = (stored or identity).provenance.get("identities", {})
     final = [
-        one.mark_seen(provenance.identities) if isinstance(one, Verification) else one
+        one.mark_seen(seen) if isinstance(one, Verification) else one
         for one in (*streams.final_evaluators, *configured)
     ]
     evaluators: list[Any] = []
-    if options.evaluate_every:  # fixed subsets of the final evaluators that have them
+    if options.evaluate_every:  # fixed subsets of the final evaluators
         count = config.evaluation.subset
         evaluators = [one.subset(count) for one in final if hasattr(one, "subset")]
         evaluators += streams.evaluators
     streams = streams._replace(evaluators=evaluators, final_evaluators=final)
-    configs.claim(workdir, config)
     result = train(
         system,
         streams,
         workdir,
         num_steps=num_steps,
         mesh=context.mesh,
-        given={name: network.variables for name, network in networks.items()},
+        given=given,
         **loop,
         guard=Guard() if options.guard else None,
         profile=tuple(options.profile) or None,
+        identity=identity,
+        fresh=arguments.fresh,
+        prolongs=prolongs,
     )
     if result.interrupted:
         _say(f"interrupted: saved step {result.step:,}; the same command resumes")
         return 143
-    _hand_over(system, result, provenance, final, workdir)
+    _hand_over(system, result, final, workdir)
     return 0
+
+
+def _prolonged(options: Any, before: int, after: int, steps_per_epoch: float) -> str:
+    """Returns what a longer run does to a schedule that ends with it; '' if none."""
+    from fr_jax.optim.optimizers import rate_schedule
+
+    chosen = options.to_dict().get("optimizer", {})
+    kind, accumulate = chosen.get("schedule"), chosen.get("accumulate", 1)
+    if kind not in ("cosine", "linear"):
+        return ""
+    shared = {
+        "warmup_epochs": chosen.get("warmup_epochs", 0),
+        "accumulate": accumulate,
+        "steps_per_epoch": steps_per_epoch,
+    }
+    old, new = (
+        np.asarray(
+            rate_schedule(kind, 1.0, num_steps=n, **shared)(before // accumulate)
+        )
+        for n in (before, after)
+    )
+    return (
+        f"schedule {kind!r} ends with the run: at step {before:,} the learning rate is "
+        f"{new:.3g} of its highest instead of {old:.3g}"
+    )
 
 
 def _start_jax(arguments: argparse.Namespace) -> None:
@@ -183,13 +253,13 @@ def _say(line: str, file=None) -> None:
         print(line, file=file)
 
 
-def _hand_over(system, result, provenance, evaluators, workdir) -> None:
+def _hand_over(system, result, evaluators, workdir) -> None:
     """Saves the trained networks as embedders, evaluates them, and plots figures."""
     from fr_jax.embedder import Embedder
     from fr_jax.evaluation.results import evaluate_and_write
     from fr_jax.report import figures
 
-    described = provenance.describe() | {"steps": result.step}
+    described = {**result.identity.provenance, "steps": result.step}
     if result.best:
         notes = [described.get("note"), f"step chosen by {result.best['metric']}"]
         note = "; ".join(filter(None, notes))

@@ -1,20 +1,19 @@
 """Checkpoints: asynchronous, verified, independent of the number of devices.
 
 The only module that imports orbax. Orbax writes a step in the background and renames
-its folder into place; then a manifest with the sha256 of every file is added. A step is
-restored only if its files match its manifest.
+its folder into place; then `run.json` with the identity of the run and the score of the
+step, and a manifest with the sha256 of every file are added. A step is restored only if
+its files match its manifest.
 """
 
 import concurrent.futures
 import contextlib
 import gc
-import hashlib
-import json
 import logging as standard_logging
 import math
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,24 +25,10 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from fr_jax.errors import UserError
+from fr_jax.training import step_files
+from fr_jax.training.identity import Identity
 
 PyTree = Any
-
-MANIFEST = "manifest.json"
-# Version of the contents of a step: 2 since fr_jax 0.2.0.
-LAYOUT, _LAYOUT_FILE = "2", "layout"
-
-
-def check_layout(directory: epath.PathLike) -> None:
-    """Raises a UserError for checkpoints in the layout of an earlier version."""
-    folder = epath.Path(directory)
-    if not folder.exists() or (folder / _LAYOUT_FILE).exists():
-        return
-    if any(path.name.isdigit() for path in folder.iterdir()):
-        raise UserError(
-            f"{folder} was begun with fr_jax 0.1.0, whose checkpoints have another "
-            "layout: finish it with that version, or choose another workdir"
-        )
 
 
 def _is_not_raised(record: standard_logging.LogRecord) -> bool:
@@ -62,6 +47,9 @@ class Checkpoints:
       keep: number of newest steps kept on disk.
       best: name of the score passed to `save`; the step with the highest score is kept
         as well. '' for no score.
+
+    Attributes:
+      identity: stored with every step that is saved.
     """
 
     def __init__(self, directory: epath.PathLike, *, keep: int = 3, best: str = ""):
@@ -69,30 +57,25 @@ class Checkpoints:
         if "://" not in path:  # orbax refuses relative paths, but only when it writes
             path = os.path.abspath(path)
         self._directory = epath.Path(path)
-        check_layout(self._directory)
-        self._best = best
-        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
-        if best:
-            keep_best = checkpoint_managers.BestN(
-                get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
-            )
-            policies.append(keep_best)
+        step_files.check_layout(self._directory)
+        self.identity = Identity()
+        # Scores are not left to orbax, which cannot open a folder with a damaged one.
+        self._best, self._scores = best, dict[int, float]()
+        for step in step_files.steps(self._directory):
+            scores = step_files.read(self._directory / str(step)).get("scores", {})
+            self._scores[step] = scores.get(best, -math.inf)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            best_fn=self._score if best else None,  # needed for scores to be written
+            preservation_policy=_Kept(keep, self._scores),
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
         if jax.process_index() == 0:
-            (self._directory / _LAYOUT_FILE).write_text(LAYOUT)
+            (self._directory / step_files.LAYOUT_FILE).write_text(step_files.LAYOUT)
         for name in "absl", "asyncio":  # asyncio logs pending writes when one fails
             standard_logging.getLogger(name).addFilter(_is_not_raised)
         self._unsealed: int | None = None  # the step being written, without a manifest
         self._sealer = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._sealing: concurrent.futures.Future | None = None
-
-    def _score(self, metrics: Mapping[str, float] | None) -> float:
-        return (metrics or {}).get(self._best, -math.inf)
 
     def save(self, step: int, tree: PyTree, score: float = -math.inf):
         """Starts to write a step; waits only for the previous one.
@@ -104,13 +87,9 @@ class Checkpoints:
             disk. Earlier steps are intact.
         """
         self.wait()
+        self._scores[step] = score
         with self._writing():
-            self._manager.save(
-                step,
-                args=ocp.args.StandardSave(tree),
-                metrics={self._best: score} if self._best else None,
-                force=True,
-            )
+            self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         self._unsealed = step
 
     def poll(self) -> None:
@@ -154,16 +133,23 @@ class Checkpoints:
         self._sealer.shutdown()
         self._manager.close()
 
-    def latest(self, like: PyTree) -> tuple[int, PyTree] | None:
+    def latest(
+        self, like: PyTree, check: Callable[[Identity], None] = lambda _: None
+    ) -> tuple[int, PyTree] | None:
         """Returns the newest undamaged step and its tree, or None if there is none.
 
         `like` has the tree's shapes, types and shardings. Damaged steps are moved to
         the folder `damaged` next to the checkpoints, with a warning.
 
+        Args:
+          check: called with the stored identity of the step before it is restored.
+
         Raises:
           UserError: if the step holds another tree.
         """
         for step in self._undamaged(sorted(self._manager.all_steps(), reverse=True)):
+            about = step_files.read(self._directory / str(step))
+            check(Identity.from_json(about["identity"]))
             return step, self._restore(step, like)
         return None
 
@@ -172,9 +158,9 @@ class Checkpoints:
 
         None if no step has a score. See `latest`.
         """
+        scores = self._scores
         steps = self._manager.all_steps()
-        scores = {step: self._score(self._manager.metrics(step)) for step in steps}
-        scored = [step for step in steps if scores[step] > -math.inf]
+        scored = [n for n in steps if scores.get(n, -math.inf) > -math.inf]
         for step in self._undamaged(sorted(scored, key=lambda n: (-scores[n], -n))):
             return step, scores[step], self._restore(step, like)
         return None
@@ -182,7 +168,9 @@ class Checkpoints:
     def _undamaged(self, steps: Iterable[int]) -> Iterator[int]:
         """Yields the undamaged steps; moves the damaged steps before them away."""
         for step in steps:
-            problem = self._problem(step) if jax.process_index() == 0 else ""
+            problem = ""
+            if jax.process_index() == 0:
+                problem = step_files.damage(self._directory / str(step))
             if not multihost_utils.broadcast_one_to_all(np.bool(bool(problem))):
                 yield step
                 continue
@@ -202,13 +190,13 @@ class Checkpoints:
 
     def _start_sealing(self) -> None:
         step, self._unsealed = self._unsealed, None
-        if step is not None and jax.process_index() == 0:
+        if jax.process_index() == 0 and step is not None:
             self._sealing = self._sealer.submit(self._seal, step)
 
     def _seal(self, step: int) -> None:
-        folder = self._directory / str(step)
-        digests = {name: _sha256(folder / name) for name in _files(folder)}
-        (folder / MANIFEST).write_text(json.dumps(digests, indent=1))
+        score = self._scores[step]
+        scores = {self._best: score} if score > -math.inf else {}
+        step_files.seal(self._directory / str(step), self.identity, scores)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -225,25 +213,11 @@ class Checkpoints:
                 "checkpoints are intact"
             ) from error
 
-    def _problem(self, step: int) -> str:
-        """Returns the damage of a step on disk; '' if there is none."""
-        folder = self._directory / str(step)
-        try:
-            sealed = json.loads((folder / MANIFEST).read_text())
-            present = set(_files(folder))
-            for name in sorted(present ^ set(sealed)):
-                return f"{name} {'is missing' if name in sealed else 'was added'}"
-            for name, digest in sealed.items():
-                if _sha256(folder / name) != digest:
-                    return f"{name} was altered"
-        except FileNotFoundError:
-            return f"{MANIFEST} is missing, so it was not completely written"
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            return str(error)
-        return ""
-
     def _move_damaged(self, step: int, problem: str) -> None:
-        target = self._directory.parent / "damaged" / str(step)
+        folder = self._directory.parent / "damaged"
+        while folder.exists() and not folder.is_dir():  # a file of the user
+            folder = folder.with_name(f"{folder.name}_steps")
+        target = folder / str(step)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             target.rmtree()
@@ -252,19 +226,16 @@ class Checkpoints:
         logging.warning(text, step, problem, target)
 
 
-def _files(folder: epath.Path) -> list[str]:
-    """Returns the relative names of all files below a folder except the manifest."""
-    return sorted(
-        str((parent / name).relative_to(folder))
-        for parent, _, names in folder.walk()
-        for name in names
-        if name != MANIFEST
-    )
+class _Kept(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest steps, and that with the highest score."""
 
+    def __init__(self, newest: int, scores: Mapping[int, float]):
+        self._newest, self._scores = newest, scores
 
-def _sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
+        steps = sorted(one.step for one in checkpoints)
+        kept = set(steps[-self._newest :])
+        scored = [n for n in steps if self._scores.get(n, -math.inf) > -math.inf]
+        if scored:
+            kept.add(max(scored, key=lambda n: (self._scores[n], n)))
+        return [one.step in kept for one in checkpoints]

@@ -27,8 +27,11 @@ from fr_jax.errors import TrainingStopped, UserError, check_range
 from fr_jax.evaluation.evaluator import LazyNetworks, Trained
 from fr_jax.evaluation.results import summary
 from fr_jax.system import PyTree, System, score
+from fr_jax.training import workdir as workdirs
 from fr_jax.training.checkpoint import Checkpoints
 from fr_jax.training.data import Stream, Streams
+from fr_jax.training.digests import of_weights
+from fr_jax.training.identity import Identity, resumed
 from fr_jax.training.metric_log import MetricLog
 from fr_jax.training.update import Guard, Update
 
@@ -51,6 +54,7 @@ class TrainResult(NamedTuple):
       metrics: results of the last evaluation.
       interrupted: True after SIGTERM; the last state is saved.
       best: 'metric' and 'value' of the best step, and 'last_step' of the run.
+      identity: of the run, as stored with its checkpoints.
     """
 
     state: PyTree
@@ -58,8 +62,10 @@ class TrainResult(NamedTuple):
     metrics: dict[str, float]
     interrupted: bool
     best: dict[str, Any] | None = None
+    identity: Identity = Identity()
 
 
+@workdirs.holding
 def train(
     system: System,
     streams: Streams | Stream,
@@ -78,6 +84,9 @@ def train(
     best_metric: str = "",
     guard: Guard | None = Guard(),  # noqa: B008 - immutable
     profile: tuple[int, int] | None = None,
+    identity: Identity = Identity(),  # noqa: B008 - immutable
+    fresh: bool = False,
+    prolongs: System | None = None,
 ) -> TrainResult:
     """Returns the result of training until `num_steps`; resumes a run in `workdir`.
 
@@ -85,7 +94,8 @@ def train(
       system: the method.
       streams: training batches and evaluators, or a training stream alone.
       workdir: local or gs://; checkpoints, metrics.jsonl, TensorBoard events. A run
-        that was stopped or killed earlier resumes from its last checkpoint.
+        that was stopped or killed earlier resumes from its last checkpoint, if its
+        identity (settings, data, given weights, update) is the same.
       num_steps: total of the run, including steps before it resumed.
       mesh: defaults to all devices on the axis 'data'.
       given: trained variables by name, passed to `system.init`.
@@ -98,11 +108,16 @@ def train(
         with the highest value is kept as well, and returned.
       guard: None accepts every update.
       profile: (first, last) step of a profiler trace, written to workdir/profile.
+      identity: settings, data and provenance of the run, stored with its checkpoints;
+        by default the arguments of this function are the settings.
+      fresh: moves a run in `workdir` aside, to workdir/previous-N, and begins anew.
+      prolongs: the system as it was made for the smaller number of steps of the run in
+        `workdir`; its update must be that of the run, which goes on with `system`.
 
     Raises:
       TrainingStopped: after too many rollbacks; the message has the step.
       UserError: for batches that the system does not expect, a batch that the mesh
-        cannot hold, or a checkpoint of another tree.
+        cannot hold, a workdir that is in use or holds another run.
     """
     if not isinstance(streams, Streams):
         streams = Streams(streams)
@@ -135,12 +150,39 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     mesh = mesh or sharding.make_mesh()
     update = Update(system, stream, mesh, seed, given or {}, guard)
+    settings = {
+        "seed": seed,
+        "batch_size": stream.batch_size,
+        "guard": guard and guard._asdict(),
+    }
+    now = identity._replace(
+        settings=identity.settings or settings,
+        data={**identity.data, **update.data},
+        given=of_weights(given or {}),
+        step=update.digest,
+        num_steps=num_steps,
+    )
+    moved = workdirs.set_aside(workdir) if fresh else ""
     checkpoints = Checkpoints(workdir / "checkpoints", keep=keep, best=best_metric)
+    checkpoints.identity = now
     unit = getattr(stream, "unit", "images")
     log = MetricLog(workdir, num_steps, unit, active=jax.process_index() == 0)
+    log.say(moved and f"the earlier run was moved to {moved}")
     embed = BatchedEmbed(system.embed, evaluation_batch_size, mesh)
 
-    step, loop = checkpoints.latest(update.like) or (0, update.initial())
+    def check(stored: Identity) -> None:
+        checkpoints.identity = resumed(
+            stored,
+            now,
+            workdir,
+            steered=system.feedback is not None,
+            former=update.traced(prolongs)[2] if prolongs else "",
+            say=log.say,
+        )
+
+    step, loop = checkpoints.latest(update.like, check) or (0, update.initial())
+    if identity.settings:
+        workdirs.write_config(workdir, checkpoints.identity.settings)
     if step:
         log.say(f"resumed at step {step:,}")
     elif system.feedback and declared:
@@ -251,7 +293,8 @@ def train(
                 f"highest, {value:.4f}"
             )
         checkpoints.close()
-    return TrainResult(loop.state, step, evaluated, interrupted, best)
+    run = checkpoints.identity
+    return TrainResult(loop.state, step, evaluated, interrupted, best, run)
 
 
 def check_settings(**settings: Any) -> None:

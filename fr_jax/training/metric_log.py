@@ -35,9 +35,12 @@ class MetricLog:
         """Removes unfinished lines and those after `step`, where the run continues."""
         if not self.active or not self._file.exists():
             return
-        lines = self._file.read_text().splitlines(keepends=True)
+        *lines, last = self._file.read_bytes().split(b"\n")
+        if damaged := sum(_step(line) == math.inf for line in lines):
+            self.say(f"{self._file}: removed {damaged} damaged lines")
+        kept = [line + b"\n" for line in (*lines, last) if _step(line) <= step]
         part = self._file.with_name(self._file.name + ".part")
-        part.write_text("".join(line for line in lines if _step(line) <= step))
+        part.write_bytes(b"".join(kept))
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
@@ -78,11 +81,11 @@ class MetricLog:
             self._tensorboard.close()
 
 
-def _step(line: str) -> float:
+def _step(line: bytes) -> float:
     """Returns the step of a line; infinity for a line that is not complete."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
 
 

@@ -14,6 +14,7 @@ from fr_jax.provenance import RENDERED, Provenance, fingerprint
 from fr_jax.training.data import Context, Stream
 from fr_jax.training.streams import ArrayStream, check_batch_size
 
+_COLUMNS = ("yaw", "light", "session", "length")
 IMAGES_OF_UNSEEN = 3  # per identity, for three genuine pairs
 
 
@@ -111,11 +112,13 @@ def stream(
 
 def provenance(faces: Any) -> Provenance:
     """Returns the provenance of all identities of a RecordSet or of `Rendered`."""
-    digest = fingerprint(faces.name, faces.identities, faces.label.tolist())
+    # Columns of records; those of rendered faces follow from the configuration.
+    columns = [getattr(faces, name, None) for name in _COLUMNS]
+    stored = [column.tobytes() for column in columns if column is not None]
     return Provenance(
         {faces.name: list(faces.identities)},
         {faces.name: faces.licence},
-        fingerprint=digest,
+        fingerprint={faces.name: fingerprint(faces.identities, faces.label, *stored)},
     )
 
 

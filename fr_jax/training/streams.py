@@ -58,6 +58,7 @@ class ArrayStream:
         batches = Batches(sampler, columns, seed=seed, rows=rows, augment=augment)
         self.batch_size, self.unit = sampler.batch_size, sampler.unit
         self.extremes, self.num_classes = batches.extremes, batches.num_classes
+        self.fingerprint = batches.fingerprint
 
         def batch(step):
             chosen = batches.augmented(step, images[batches.images(step)])

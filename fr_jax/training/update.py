@@ -11,7 +11,7 @@ import numpy as np
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
 from fr_jax.system import Mean, PyTree, System
-from fr_jax.training import batch_checks
+from fr_jax.training import batch_checks, digests
 from fr_jax.training.data import Stream
 
 
@@ -57,6 +57,8 @@ class Update:
 
     Attributes:
       like: shapes, types and shardings of the LoopState, for restoring checkpoints.
+      digest: of the system's train step.
+      data: what identifies the stream; see `identity.Identity`.
 
     Raises:
       UserError: for a stream or a batch that the system does not expect, and for a
@@ -79,10 +81,10 @@ class Update:
         first = stream.batch_at(0)
         batch_checks.check_batch(system.expects, first)
         self._batch = self.place(first)
-        state = jax.eval_shape(system.init, self._key_init, self._batch, given)
-        _, metrics = jax.eval_shape(
-            system.train_step, state, self._batch, self._key_steps
-        )
+        self.data = {"first_batch": digests.of_batch(self._batch)}
+        if fingerprint := getattr(stream, "fingerprint", None):
+            self.data["stream"] = fingerprint()
+        state, metrics, self.digest = self.traced(system)
         for name, value in metrics.items():
             if shapes := [leaf.shape for leaf in jax.tree.leaves(value) if leaf.shape]:
                 raise UserError(f"metric {name!r} has shape {shapes[0]}, not a scalar")
@@ -103,6 +105,10 @@ class Update:
         self._eval_step: Any = system.eval_step and jax.jit(
             system.eval_step, compiler_options=cpu.compiler_options()
         )
+
+    def traced(self, system: System) -> tuple[PyTree, dict[str, Any], str]:
+        """Returns `digests.trace` of a system for this stream."""
+        return digests.trace(system, self._key_init, self._batch, self._given)
 
     def place(self, batch):
         """Returns a batch as global arrays."""

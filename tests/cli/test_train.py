@@ -1,10 +1,14 @@
 """`fr-jax train`: files of a run, resuming, and invalid settings."""
 
+import contextvars
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 
+from data_pipelines import lock
 from data_pipelines.builders import faces as builder
 from tests.support.commands import CONFIGS, INTER_PROTOTYPE, call, flags
 from tests.support.faces import encoded, picture, some_faces
@@ -67,6 +71,65 @@ def test_run_does_not_resume_with_another_configuration(mistake, trained):
     mistake("system.optimizer.learning_rate: 0.1 before, 0.2 now", *words)
 
 
+def test_configuration_is_compared_without_config_json(command, mistake, trained):
+    file = trained / "config.json"
+    text = file.read_text()
+    file.unlink()
+    words = (*SAME, "--workdir", trained)
+    mistake(
+        "system.optimizer.learning_rate: 0.1 before, 0.2 now",
+        *words,
+        "--config.system.optimizer.learning_rate=0.2",
+    )
+    file.write_text('{"system": {}}')
+    code, _, error = command(*words)
+    assert code == 0, error
+    assert file.read_text() == text
+
+
+def test_run_does_not_resume_with_start_weights_that_it_lacked(mistake, trained):
+    words = (*SAME, "--workdir", trained, "--init-from", trained / "embedder")
+    mistake("weights given as init: 'absent' before", *words)
+
+
+def test_workdir_in_use_is_refused_naming_the_process(mistake, trained):
+    context, other = contextvars.Context(), lock.exclusive(trained)
+    context.run(other.__enter__)
+    try:
+        mistake(f"is in use by process {os.getpid()} on ", *SAME, "--workdir", trained)
+    finally:
+        context.run(other.__exit__, None, None, None)
+
+
+@pytest.mark.long
+def test_finished_run_is_prolonged(command, mistake, trained, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(trained, workdir)
+    words = (*SAME, "--workdir", workdir, "--config.train.num_steps=6")
+    mistake("train.num_steps: 4 before, 6 now", *words)
+    mistake("or prolong the run with --prolong", *words)
+    words = (*words, "--prolong")
+    mistake("train.seed: 4885 before, 1 now", *words, "--config.train.seed=1")
+    code, _, error = command(*words)
+    assert code == 0, error
+    assert "resumed at step 4" in error
+    # A cosine: (1 + cos(pi 4 / 6)) / 2.
+    assert "at step 4 the learning rate is 0.25 of its highest instead of 0" in error
+    provenance = json.loads((workdir / "embedder/embedder.json").read_text())
+    assert provenance["provenance"]["steps"] == 6
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["train"]["num_steps"] == 6
+    mistake("has 6 steps, more than 4", *SAME, "--workdir", workdir, "--prolong")
+
+
+def test_nothing_is_prolonged_where_nothing_was_begun(mistake, trained, tmp_path):
+    mistake("it holds no run", *SAME, "--workdir", tmp_path / "w", "--prolong")
+    words = (*SAME, "--workdir", trained, "--prolong", "--fresh")
+    mistake("--fresh begins anew", *words)
+    assert not (tmp_path / "w").exists()
+    assert (trained / "checkpoints").exists()
+
+
 def test_init_from_starts_with_the_weights_of_an_embedder(command, trained, tmp_path):
     words = (*SAME, "--init-from", trained / "embedder", "--workdir", tmp_path / "w")
     code, _, error = command(*words, "--config.system.optimizer.learning_rate=0.0")
@@ -100,6 +163,62 @@ def on_records(records):
         "data.records.path": records,
     }
     return ("train", f"--config={CONFIG}:smoke", *flags(settings))
+
+
+def test_run_goes_on_with_the_same_records_only(command, mistake, tmp_path):
+    """Moved records are the same; rebuilt ones are not, under whatever path."""
+
+    def build(folder, faces):
+        return builder.build(faces, tmp_path / folder, "some", size=20)[0]
+
+    faces = list(some_faces())
+    first = build("a", faces)
+    workdir = tmp_path / "w"
+    words = ("--workdir", workdir, "--config.train.num_steps=2")
+    code, _, error = command(*on_records(first), *words)
+    assert code == 0, error
+    shutil.move(tmp_path / "a", tmp_path / "moved")
+    code, _, error = command(*on_records(tmp_path / "moved/some"), *words)
+    assert code == 0, error
+    assert "resumed at step 2" in error
+    for name, others, match in (
+        ("fewer", faces[:-4], "some.identities: 6 before, 5 now"),
+        ("more", [*faces, faces[0]], "some.images: 24 before, 25 now"),
+        ("names", renamed(faces), "other identities, labels or images"),
+        ("images", redrawn(faces), "other identities, labels or images"),
+    ):
+        other = build(name, others)
+        mistake(match, *on_records(other), *words)
+    description = json.loads((workdir / "embedder/embedder.json").read_text())
+    names = description["provenance"]["identities"]["some"]
+    assert names == [f"p{n}" for n in range(6)]
+
+
+def renamed(faces):
+    return [face._replace(identity=f"q{face.identity}") for face in faces]
+
+
+def redrawn(faces):
+    """The first image is another one."""
+    return [faces[0]._replace(image=encoded(image=picture(20, 20, 999))), *faces[1:]]
+
+
+@pytest.mark.long
+def test_fresh_run_keeps_the_earlier_one(command, records, tmp_path):
+    workdir = tmp_path / "w"
+    words = (*on_records(records), "--workdir", workdir, "--config.train.num_steps=2")
+    assert command(*words)[0] == 0
+    code, _, error = command(*words, "--fresh", "--config.train.seed=1")
+    assert code == 0, error
+    assert f"the earlier run was moved to {workdir}/previous-1" in error
+    assert "resumed" not in error
+    seeds = [
+        json.loads((workdir / folder / "config.json").read_text())["train"]["seed"]
+        for folder in ("previous-1", ".")
+    ]
+    assert seeds == [4885, 1]
+    for name in ("checkpoints/2", "embedder/weights.npz", "metrics.jsonl"):
+        assert (workdir / "previous-1" / name).exists()
 
 
 def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):

@@ -1,5 +1,6 @@
 """TFRecords of faces: schema, builder and index; child identities."""
 
+import contextvars
 import math
 
 import numpy as np
@@ -141,3 +142,20 @@ def test_stand_in_children_are_seeded():
     assert chosen != identities.seeded_labels(450, 50, 1)
     with pytest.raises(DataError, match="5 stand-in children exceed the 4"):
         identities.seeded_labels(4, 5, 0)
+
+
+def test_set_that_is_being_written_is_not_written_twice(tmp_path):
+    """The second conversion leaves the files of the first as they are."""
+    faces = list(some_faces())
+
+    def during():
+        yield from faces[:5]
+        with pytest.raises(DataError, match="is in use by process"):
+            contextvars.Context().run(builder.build, faces, tmp_path, "two", size=20)
+        yield from faces[5:]
+
+    folder, _ = builder.build(during(), tmp_path, "two", size=20)
+    assert len(indexes.load(folder)) == len(faces)
+    assert not (folder.parent / "lock").exists()
+    with pytest.raises(DataError, match="exists; choose another --name"):
+        builder.build(faces, tmp_path, "two", size=20)

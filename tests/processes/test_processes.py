@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -87,6 +88,38 @@ def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     assert results[0]["digest"] == results[1]["digest"]
     assert 0 < results[0]["step"] == results[1]["step"] < 1000
     assert steps_on_disk(tmp_path) == [results[0]["step"]]
+
+
+@pytest.mark.long
+def test_second_training_is_refused_until_the_first_is_killed(tmp_path, whole):
+    """All processes of the second are; the next one takes the lock over."""
+    finish(start(tmp_path, 30))
+    first = start(tmp_path, 60, "--slow", 3600)  # waits for its first batch
+    lock, name = tmp_path / "lock", f"process {first.pid} on {socket.gethostname()}"
+    while first.poll() is None and not (lock.exists() and lock.read_text() == name):
+        time.sleep(0.05)
+    others = (start(tmp_path, 60), *start_two(tmp_path, 60))
+    errors = [process.communicate(timeout=600)[1] for process in others]
+    assert [process.returncode for process in others] == [1, 1, 1]
+    for error in errors:
+        assert f"{tmp_path} is in use by {name}" in error
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+    assert lock.read_text() == name
+    assert finish(start(tmp_path, 60))["digest"] == whole["digest"]
+    assert not lock.exists()
+
+
+@pytest.mark.long
+def test_two_processes_refuse_another_run(tmp_path):
+    finish(start(tmp_path, 10))
+    steps = steps_on_disk(tmp_path)
+    pair = start_two(tmp_path, 20, "--contrast")
+    errors = [process.communicate(timeout=600)[1] for process in pair]
+    assert all("holds another run (" in error for error in errors)
+    assert [process.returncode for process in pair] == [1, 1]
+    assert steps_on_disk(tmp_path) == steps
 
 
 # A limit of 20 kB a file acts as a full disk.

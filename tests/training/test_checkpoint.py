@@ -13,7 +13,9 @@ from etils import epath
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
-from fr_jax.training.checkpoint import MANIFEST, Checkpoints, _files, check_layout
+from fr_jax.training import step_files
+from fr_jax.training.checkpoint import Checkpoints
+from fr_jax.training.step_files import MANIFEST, check_layout
 from tests.support import toy
 
 
@@ -92,16 +94,16 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def step(whole):
     """Returns the folder of an undamaged step, and a function returning its damage."""
-    checkpoints, folder, copy = whole
+    _, folder, copy = whole
     shutil.rmtree(folder)
     shutil.copytree(copy, folder)
-    problem = functools.partial(checkpoints._problem, 3)
+    problem = functools.partial(step_files.damage, epath.Path(folder))
     assert problem() == ""
     return folder, problem
 
 
 def names_of(folder):
-    names = _files(epath.Path(folder))
+    names = step_files.files(epath.Path(folder))
     return [name for name in names if (folder / name).stat().st_size]
 
 
@@ -183,34 +185,47 @@ def test_error_in_a_background_thread_is_raised(tmp_path, monkeypatch):
     def failing(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fr_jax.training.checkpoint._sha256", failing)
+    monkeypatch.setattr("fr_jax.training.step_files.sha256", failing)
     checkpoints.save(1, tree(1))
     with pytest.raises(UserError, match="could not write .*No space left on device"):
         checkpoints.wait()
 
 
 @pytest.mark.parametrize(
-    ("names", "refused"),
-    [((), False), (("500",), True), (("500", "layout"), False), (("tmp",), False)],
-    ids=["empty", "layout 1", "layout 2", "no step"],
+    ("names", "version"),
+    [
+        ({}, ""),
+        ({"tmp": None}, ""),
+        ({"500": None}, r"0\.1\.0"),
+        ({"500": None, "layout": "2"}, r"0\.2\.0"),
+        ({"500": None, "layout": "9"}, "of another version"),
+        ({"500": None, "layout": "3"}, ""),
+        ({"500": "run.json"}, ""),
+    ],
+    ids=["empty", "no step", "1", "2", "later", "3", "3 without the file layout"],
 )
-def test_layout_1_raises_a_one_line_error(tmp_path, names, refused):
+def test_checkpoints_of_another_layout_are_refused(tmp_path, names, version):
     folder = tmp_path / "checkpoints"
     check_layout(folder)  # does not exist yet
     folder.mkdir()
-    for name in names:
-        (folder / name).mkdir() if name != "layout" else (folder / name).write_text("2")
-    if not refused:
+    for name, text in names.items():
+        if name == "layout":
+            (folder / name).write_text(text)
+            continue
+        (folder / name).mkdir()
+        if text:
+            (folder / name / text).write_text("{}")
+    if not version:
         check_layout(folder)
         return
     for opening in (check_layout, Checkpoints):
-        with pytest.raises(UserError, match=r"fr_jax 0\.1\.0, .* another") as caught:
+        with pytest.raises(UserError, match=f"fr_jax {version}, .* another") as caught:
             opening(folder)
         assert len(str(caught.value).splitlines()) == 1
-    assert not (folder / "layout").exists()
+    assert (folder / "layout").exists() == ("layout" in names)
 
 
 def test_manifest_lists_every_file(saved):
     listed = json.loads((saved / "3" / MANIFEST).read_text())
-    assert sorted(listed) == _files(epath.Path(saved / "3"))
+    assert sorted(listed) == step_files.files(epath.Path(saved / "3"))
     assert all(len(digest) == 64 for digest in listed.values())

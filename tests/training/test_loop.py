@@ -174,8 +174,8 @@ def test_best_step_is_kept_and_returned(tmp_path, capsys):
     assert toy.same(parts.state, whole.state)
     assert kept(tmp_path / "parts") == {20, 55, 60}
 
-    # The second best if the best is damaged.
-    (tmp_path / "parts/checkpoints/20/manifest.json").write_text("{}")
+    # The second best if the best, or its score, is damaged.
+    (tmp_path / "parts/checkpoints/20/run.json").write_text("{x")
     last = run_scored(tmp_path / "parts", 60, [])
     assert last.step == 60
     assert last.best["value"] == pytest.approx(0.6)

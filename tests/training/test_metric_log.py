@@ -29,6 +29,31 @@ def test_lines_after_a_step_and_unfinished_ones_are_dropped(tmp_path):
     assert [json.loads(row)["step"] for row in rows] == [10, 20]
 
 
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (b"", ""),
+        (b'\n{"step": 15, "lo', ""),  # the process was killed while it wrote
+        (b'\n\xff\xfe\n{"step": 16}\n', "removed 1 damaged lines"),
+        (b"\n\x00\x00\n" + b"[" * 100_000 + b"\n", "removed 2 damaged lines"),
+        (b'\n{"step": NaN}', ""),
+    ],
+    ids=["no last newline", "unfinished", "not UTF-8", "zeros and nesting", "NaN"],
+)
+def test_damaged_file_is_continued(tmp_path, capsys, after, said):
+    log = MetricLog(tmp_path, num_steps=40)
+    log.write(10, {"loss": 1.0})
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(file.read_bytes().rstrip(b"\n") + after)
+    log.cut_back(15)
+    log.write(20, {"loss": 0.5})
+    log.close()
+    rows = [json.loads(row)["step"] for row in file.read_text().splitlines()]
+    assert rows == [10, 20]
+    error = capsys.readouterr().err
+    assert said in error and bool(error) == bool(said)
+
+
 def test_progress_names_the_unit_and_the_time_left(tmp_path, capsys):
     log = MetricLog(tmp_path, num_steps=2000, unit="pairs")
     scalars = {"steps_per_second": 2.0, "pairs_per_second": 128.0, "data_wait": 0.25}

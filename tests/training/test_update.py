@@ -345,7 +345,8 @@ def test_rollback_without_a_checkpoint_restarts_at_step_0(tmp_path):
 def test_third_rollback_stops_the_run_and_names_the_step(tmp_path):
     with pytest.raises(TrainingStopped, match=r"stopped at step 15.*step 10 is"):
         run(tmp_path, 40, streams=Poisoned(range(10, 100)))
-    assert run(tmp_path, 10).step == 10  # the last state is undamaged
+    # The last state is undamaged.
+    assert run(tmp_path, 10, streams=Poisoned()).step == 10
 
 
 def test_spike_of_the_loss_is_skipped(tmp_path):

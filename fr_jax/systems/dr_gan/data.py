@@ -77,6 +77,10 @@ def _records(config: Any, context: Context) -> Source:
         provenance = provenance._replace(
             identities=joined(provenance.identities, other.identities),
             licences={**provenance.licences, **other.licences},
+            fingerprint={
+                **provenance.fingerprint,
+                **{f"auxiliary {n}": one for n, one in other.fingerprint.items()},
+            },
         )
     _check_poses(config, pose)
     train, validation = _stream(config, context, main, auxiliary), None

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from etils import epath
 
 from configs import dr_gan as variants
 from data_pipelines import DataError
@@ -23,6 +22,7 @@ from fr_jax.systems import dr_gan
 from fr_jax.systems.dr_gan.targets import Targets
 from fr_jax.training.batch_checks import check_batch
 from fr_jax.training.data import Context
+from fr_jax.training.identity import Identity
 from tests.support.faces import encoded, picture
 
 CONFIG = "dr_gan"
@@ -317,19 +317,18 @@ def test_every_variant_is_a_valid_configuration(variant):
     assert main % data.images_per_identity == 0
 
 
-def test_a_run_resumes_if_its_configuration_lacks_newer_options(tmp_path):
+def test_a_run_resumes_if_its_configuration_lacks_newer_options():
     config = configs.load(f"{CONFIG}:kayamin")
-    stored = json.loads(configs.to_json(config))
+    stored = json.loads(json.dumps(config.to_dict()))
     for name in ("expression", "drop_beyond"):
         del stored["data"]["records"][name]
     weights = stored["system"]["objective"]["weights"]
     weights["identity_kept"] = weights.pop("identity_preserving")
-    path = epath.Path(tmp_path / "config.json")
-    path.write_text(json.dumps(stored))
-    assert configs.differences(config, path) == []
+    begun = Identity(stored)
+    assert begun.differences(Identity(config.to_dict())) == []
     changes = [("data.records.expression", "neutral")]
     later = configs.load(f"{CONFIG}:kayamin", changes)
-    (line,) = configs.differences(later, path)
+    (line,) = begun.differences(Identity(later.to_dict()))
     assert line == "data.records.expression: 'absent' before, 'neutral' now"
 
 
