@@ -33,6 +33,7 @@ class RecordSet(contextlib.AbstractContextManager):
       label: int32 [N], -1 where unknown.
       yaw: float32 [N], degrees, NaN where unknown.
       light, session: int32 [N], -1 where unknown.
+      digest: uint64 [N] of the images' pixels, or None; see `data_pipelines.digests`.
 
     Raises:
       DataError: for a missing or damaged set, an unknown name or expression, and an
@@ -73,6 +74,7 @@ class RecordSet(contextlib.AbstractContextManager):
         self.label = np.where(labels < 0, -1, numbers).astype(np.int32)
         self.yaw, self.light = index.yaw[records], index.light[records]
         self.session = index.session[records]
+        self.digest = None if index.digest is None else index.digest[records]
 
     def subset(self, numbers: np.ndarray) -> "RecordSet":
         """Returns a set of these records, with renumbered labels and shared files."""

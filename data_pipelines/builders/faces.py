@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from data_pipelines import DataError, records
+from data_pipelines import DataError, digests, records
 from data_pipelines import index as indexes
-from data_pipelines.images import probe
+from data_pipelines.images import decode, probe
 from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
@@ -39,6 +39,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self.bad: list[str] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._names: dict[int, str] = {}
+        self._digests: list[int] = []
         super().__init__(
             name=about["name"],
             version=VERSION,
@@ -54,6 +55,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         for face in self._faces:
             try:
                 _, width, height = probe(face.image)
+                digest = digests.digest(decode(face.image))
             except DataError as error:
                 self._skip(face, error)
                 continue
@@ -67,6 +69,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 raise DataError(f"{face.source}: label {face.label} is out of range")
             for name, column in self._columns.items():
                 column.append(getattr(face, name))
+            self._digests.append(digest)
             if face.label >= 0:
                 self._names[face.label] = face.identity
             number += 1
@@ -100,6 +103,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 name: np.array(column, records.SCALARS[name])
                 for name, column in self._columns.items()
             },
+            digest=np.array(self._digests, np.uint64),
             **self._about,
         )
         indexes.save(folder, index)

@@ -205,7 +205,7 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
             f"the list, such as {file} for {listed_as}"
         )
     exists = np.array([path is not None for path in found])
-    complete = exists[pairs].all(axis=1)
+    complete = np.all(exists[pairs], axis=1)
     if not exists.all():
         first = names[int(np.argmin(exists))]
         text = (
@@ -213,8 +213,9 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
             f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not below {root}, "
             f"such as {first!r:.200}"
         )
-        if files.missing == "error" or not complete.any():
-            raise DataError(f"{path}: {text}{_remedy(root, first, complete)}")
+        some = bool(np.any(complete))
+        if files.missing == "error" or not some:
+            raise DataError(f"{path}: {text}{_remedy(root, first, some)}")
         notes.append(f"dropped the pairs of missing images: {text}")
     if files.missing == "drop":
         dropped = int(np.sum(~complete))
@@ -230,9 +231,13 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     return Pairs(images, pairs, same, folds, identities, dropped, tuple(notes))
 
 
-def _remedy(root: Path, name: str, complete: np.ndarray) -> str:
-    """Returns the remedy for a missing image, with the right root if it is near."""
+def _remedy(root: Path, name: str, some: bool) -> str:
+    """Returns the remedy for a missing image, with the right root if it is near.
+
+    Args:
+      some: whether pairs are left without those of missing images.
+    """
     for folder in (root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]):
         if folder.is_dir() and lookup.find(folder, [name]).paths[0]:
             return f"; did you mean root={folder}?"
-    return "; missing=drop leaves these pairs out" if complete.any() else ""
+    return "; missing=drop leaves these pairs out" if some else ""

@@ -73,6 +73,8 @@ def _run(argv: list[str]) -> int:
     subparsers = parser.add_subparsers(
         title="commands", dest="command", required=True, metavar="COMMAND"
     )
+    version = f"fr-jax {fr_jax.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     first = next((word for word in rest if not word.startswith("-")), "")
     command: Any = None
     for name, (module, summary, details) in sorted(commands().items()):

@@ -68,7 +68,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     from fr_jax import systems
     from fr_jax.embedder import load_embedder
-    from fr_jax.evaluation import sets
     from fr_jax.evaluation.verification import Verification
     from fr_jax.optim.ema import with_ema
     from fr_jax.provenance import inherit
@@ -117,8 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
             "--config.train.evaluate_every"
         )
     pretrained = {name: one.provenance for name, one in context.pretrained.items()}
-    provenance = inherit(data.provenance, pretrained)
-    configured = [sets.parse(text) for text in config.evaluation.sets]
+    digests = [one.digests for one in context.pretrained.values()]
+    provenance = inherit(data.provenance, pretrained, digests)
+    configured = _configured_sets(config)
     shape = ", ".join(f"{name} {size}" for name, size in context.mesh.shape.items())
     _say(
         f"{config.system_name}: {data.summary}; {num_steps:,} steps, batch size "
@@ -127,7 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     streams = data.open()
     final = [
-        one.mark_seen(provenance.identities) if isinstance(one, Verification) else one
+        one.mark_seen(provenance.identities, provenance.digests)
+        if isinstance(one, Verification)
+        else one
         for one in (*streams.final_evaluators, *configured)
     ]
     evaluators: list[Any] = []
@@ -153,6 +155,20 @@ def run(arguments: argparse.Namespace) -> int:
         return 143
     _hand_over(system, result, provenance, final, workdir)
     return 0
+
+
+def _configured_sets(config: Any) -> list[Any]:
+    """Returns the evaluators of `config.evaluation.sets`."""
+    from fr_jax.evaluation import sets
+
+    # The input of the network is known when it is handed over; an option until then.
+    side = config.system.get("image_size")
+    options = {
+        "sides": () if side is None else (side,),
+        "unaligned": config.evaluation.get("unaligned", False),
+        "flag": "--config.evaluation.unaligned=True",
+    }
+    return [sets.parse(text, **options) for text in config.evaluation.sets]
 
 
 def _start_jax(arguments: argparse.Namespace) -> None:
@@ -194,7 +210,8 @@ def _hand_over(system, result, provenance, evaluators, workdir) -> None:
     embedders = {}
     for kind, network in system.hand_over(result.state).items():
         variables = jax.tree.map(sharding.to_host, network.variables)
-        embedders[kind] = Embedder(network._replace(variables=variables), described)
+        network = network._replace(variables=variables)
+        embedders[kind] = Embedder(network, described, digests=provenance.digests)
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedders[kind].save(workdir / name)
         _say(f"{kind} network: {workdir / name}")

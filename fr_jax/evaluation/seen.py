@@ -60,7 +60,7 @@ def evidence(
         if by_image.any():
             reasons.append(f"{by_image.sum():,} images are training images")
         if identities is not None:
-            shown = {identities[n] for n in np.flatnonzero(by_image)}
+            shown = {name for name, match in zip(identities, by_image) if match}
             by_image = np.array([identity in shown for identity in identities], bool)
         seen |= by_image if identities is not None else by_image.any()
     unknown = not (own or seen.any() or _all_named(identities, trained))

@@ -123,8 +123,8 @@ class Verification:
         faces = np.sum(np.asarray(views, np.float64), axis=0)
         if invalid := int(np.sum(~np.isfinite(faces).all(axis=1))):
             raise UserError(
-                f"{self.name}: {invalid:,} of {len(faces):,} embeddings are not finite; "
-                "the weights are damaged or training diverged"
+                f"{self.name}: {invalid:,} of {len(faces):,} embeddings are not "
+                "finite: the weights are damaged, or training diverged"
             )
         first, second = (faces[self.pairs[:, side]] for side in (0, 1))
         scores = verification.cosines(first, second)
@@ -244,7 +244,7 @@ class Verification:
         if not shown.seen.any():
             return self
         logging.warning("%s: %s", self.name, shown.reason)
-        in_training = shown.seen[self.pairs].any(axis=1)
+        in_training = np.asarray(np.any(shown.seen[self.pairs], axis=1))
         if self.folds is None:  # contiguous folds share identities
             in_training[:] = in_training.any()
         folds = self._fold_numbers()[in_training]
