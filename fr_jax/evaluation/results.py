@@ -68,7 +68,7 @@ def evaluate_and_write(
 def finite(results: Mapping[str, float]) -> dict[str, float]:
     """Returns the results that are numbers; prints the names of the others."""
     kept = {name: value for name, value in results.items() if math.isfinite(value)}
-    if undefined := ", ".join(results.keys() - kept.keys()):
+    if undefined := ", ".join(name for name in results if name not in kept):
         print(f"undefined for these images, not in the results: {undefined}")
     return kept
 

@@ -25,8 +25,7 @@ class Verification:
       images: slices to uint8 RGB [n, H, W, 3].
       pairs: int [P, 2], indices of images.
       same: bool [P], True for genuine pairs.
-      folds: int [P], the official fold of each pair, or None; also None if one of them
-        lacks genuine or impostor pairs.
+      folds: int [P], the official fold of each pair, or None.
       protocol: 'insightface' (flip-sum, official folds, squared distances); those of
         Inter-Prototype: 'kfold' (no flip, ten seeded folds stratified by label) and
         'paper' (no flip, the best threshold on the evaluated pairs themselves).
@@ -39,8 +38,8 @@ class Verification:
       unknown: True if `mark_seen` could not tell whether identities were trained on.
       curve: (cosine [P], same [P]) of the last evaluation.
 
-    Without official folds 'insightface' has contiguous ones. If these lack genuine or
-    impostor pairs, as in a sorted or short list, the folds are seeded and stratified,
+    Without official folds 'insightface' has contiguous ones. If a fold lacks genuine or
+    impostor pairs, as in a sorted or short list, all are seeded and stratified instead,
     and their number is in the results; as is that of 'kfold' if it is below ten.
 
     Raises:
@@ -71,8 +70,6 @@ class Verification:
                 f"{self.name}: {genuine} genuine pairs of {len(self.same)}; protocol "
                 f"{self.protocol!r} needs at least {needed} of each kind"
             )
-        if self.folds is not None and not _complete(self.folds, self.same):
-            self.folds = None
 
     @property
     def key(self) -> str:
@@ -109,8 +106,7 @@ class Verification:
         count = int(self._fold_numbers().max()) + 1
         if self.protocol == "kfold":
             return count if count != _FOLDS else 0
-        folds = verification.contiguous_folds(len(self.same))
-        return 0 if self.folds is not None or _complete(folds, self.same) else count
+        return 0 if _complete(self._own_folds(), self.same) else count
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns the results of the protocol; UserError for non-finite embeddings."""
@@ -165,13 +161,19 @@ class Verification:
             results |= {f"{self.name}_heldout/{n}": x for n, x in values.items()}
         return results
 
+    def _own_folds(self) -> np.ndarray:
+        """Returns the official folds, or contiguous ones."""
+        if self.folds is not None:
+            return self.folds
+        return verification.contiguous_folds(len(self.same))
+
     def _fold_numbers(self) -> np.ndarray:
-        if self.protocol != "kfold":
-            folds = self.folds
-            if folds is None:
-                folds = verification.contiguous_folds(len(self.same))
-            if self.protocol == "paper" or _complete(folds, self.same):
-                return folds
+        """Returns the folds of the protocol."""
+        folds = self._own_folds()
+        if self.protocol == "paper" or (
+            self.protocol == "insightface" and _complete(folds, self.same)
+        ):
+            return folds
         genuine = int(np.sum(self.same))
         count = min(_FOLDS, genuine, len(self.same) - genuine)
         return verification.stratified_folds(self.same, count)
@@ -189,7 +191,10 @@ class Verification:
         """
         if not count or count >= len(self.same):
             return self
-        folds = np.zeros(len(self.same), int) if self.folds is None else self.folds
+        official = self.folds
+        if official is not None and not _complete(official, self.same):
+            official = None
+        folds = np.zeros(len(self.same), int) if official is None else official
         num_groups = 2 * (folds.max() + 1)
         groups = 2 * folds + self.same
         size = count // num_groups
@@ -213,7 +218,7 @@ class Verification:
             images=np.stack(images),
             pairs=pairs.reshape(-1, 2),
             same=self.same[rows],
-            folds=None if self.folds is None else self.folds[rows],
+            folds=None if official is None else official[rows],
             identities=self.identities and [self.identities[n] for n in needed],
             digests=None,
         )
@@ -245,7 +250,8 @@ class Verification:
             return self
         logging.warning("%s: %s", self.name, shown.reason)
         in_training = np.asarray(np.any(shown.seen[self.pairs], axis=1))
-        if self.folds is None:  # contiguous folds share identities
+        # Only official folds have identities of their own.
+        if self.folds is None or not _complete(self.folds, self.same):
             in_training[:] = in_training.any()
         folds = self._fold_numbers()[in_training]
         return dataclasses.replace(self, seen=frozenset(folds.tolist()))
