@@ -9,15 +9,13 @@ from data_pipelines.images import probe, read_file
 SIDE = 112  # pixels of an aligned face
 
 
-def size_error(width: int, height: int, sides: Collection[int]) -> str:
-    """Returns the reason why an image is no aligned face; '' if it is one.
+def is_aligned(width: int, height: int, sides: Collection[int]) -> bool:
+    """Returns True for the size of an aligned face.
 
     Args:
       sides: valid sides in pixels besides 112, such as the input size of a network.
     """
-    if width == height and width in (SIDE, *sides):
-        return ""
-    return f"{width}x{height} pixels, expected {SIDE}x{SIDE}"
+    return width == height and width in (SIDE, *sides)
 
 
 def check(
@@ -45,7 +43,9 @@ def check(
         try:
             data = source if isinstance(source, bytes) else read_file(source)
             _, width, height = probe(data)
-            reason = size_error(width, height, sides)
+            reason = ""
+            if not is_aligned(width, height, sides):
+                reason = f"{width}x{height} pixels, expected {SIDE}x{SIDE}"
         except (DataError, OSError) as error:
             reason = str(error)
         if reason:

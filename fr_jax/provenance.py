@@ -90,21 +90,14 @@ def merged(*digests: np.ndarray | None) -> np.ndarray | None:
 
 
 def is_number(name: str) -> bool:
-    """Returns True for an identity's number, which other data sets use for others.
-
-    >>> [is_number(name) for name in ("001", "n000001", "Ann_Lee", "m.0107_f")]
-    [True, True, False, False]
-    """
+    """Returns True for the number of an identity, which other sets give to others."""
     return _NUMBER.fullmatch(name) is not None
 
 
 def same_data_set(name: str, other: str) -> bool:
-    """Returns True if the names are of one data set, or of a part of it.
+    """Returns True if `name` is that of a data set `other`, or of a part of it.
 
-    Equal names, a beginning ('cfp' of 'cfp_fp'), and known sets with one's identities.
-
-    >>> same_data_set("cfp_fp", "cfp"), same_data_set("calfw", "lfw")
-    (True, True)
+    They are equal, or 'cfp_fp' and 'cfp', or of sets known to have common identities.
     """
     name, other = name.lower(), other.lower()
     family, others = (_FAMILIES.get(re.split(r"[\W_]", n)[0], n) for n in (name, other))

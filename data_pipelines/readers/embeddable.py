@@ -66,11 +66,11 @@ def _records(source: Path, sides: Collection[int] | None) -> Faces:
 
     folder = indexes.find(source)
     index = indexes.load(folder)
-    if sides is not None and (
-        reason := aligned.size_error(index.size, index.size, sides)
-    ):
+    side = index.size
+    if sides is not None and not aligned.is_aligned(side, side, sides):
         raise DataError(
-            f"{source}: records of {reason}; accept their size with --unaligned"
+            f"{source}: records of {side}x{side} pixels, expected {aligned.SIDE}x"
+            f"{aligned.SIDE}; accept their size with --unaligned"
         )
     identities = [index.identities[n] if n >= 0 else "" for n in index.label]
     names = [f"{index.name}:{number}" for number in range(len(index))]

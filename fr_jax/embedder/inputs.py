@@ -108,11 +108,11 @@ def check_aligned(face: np.ndarray, sides: Collection[int], name: str) -> None:
     from data_pipelines import aligned
 
     height, width, _ = face.shape
-    if reason := aligned.size_error(width, height, sides):
+    if not aligned.is_aligned(width, height, sides):
         raise UserError(
-            f"{name}: not an aligned face: {reason}; align it with `fr-jax data "
-            "align` or `fr-jax compare --detector FILE`, or accept its size with "
-            "--unaligned"
+            f"{name}: {_size(face.shape)} pixels, not an aligned face of "
+            f"{FACE_SIDE}x{FACE_SIDE}; align it with `fr-jax data align` or `fr-jax "
+            "compare --detector FILE`, or accept its size with --unaligned"
         )
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from typing import Any
 
 from etils import epath
 
@@ -103,7 +104,9 @@ class Events:
         if "://" not in str(workdir):
             # The writer would import TensorFlow where it is installed, to open a file.
             setattr(event_file_writer, "tf", tensorflow_stub)  # noqa: B010 - a module
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        events: Any = event_pb2  # their classes exist at run time only
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         self._file = event_file_writer.EventFileWriter(str(workdir))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from tests.support.faces import encoded, picture
     [(112, 112, True), (160, 160, True), (250, 250, False), (96, 112, False)],
 )
 def test_size_of_an_aligned_face(width, height, valid):
-    assert (aligned.size_error(width, height, (160,)) == "") == valid
+    assert aligned.is_aligned(width, height, (160,)) == valid
 
 
 def test_all_images_are_checked_before_the_error(tmp_path):
