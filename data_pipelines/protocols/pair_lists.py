@@ -8,8 +8,8 @@
 | label last | `path path label` |
 
 Pairs of LFW are `name n n` and `name n name n`. A label is 1 for genuine and 0 or -1
-for impostor pairs. Fields are separated by tabs or spaces, those of the last format
-also by commas; paths with spaces need tabs, commas or the suffix of an image.
+for impostor pairs. Fields are separated by tabs or spaces, with a label also by commas;
+paths with spaces need tabs, commas or the suffix of an image.
 """
 
 import re
@@ -79,13 +79,14 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
         raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
     pairs, skipped = [], 0
     lines = sorted(lists.lines(path, "list of pairs"))
-    labelled = [re.match(r"(0|1|-1)[ \t]+(.*)", line) for line in lines]
+    labelled = [re.match(r"(0|1|-1)(?:[ \t]+|,)(.*)", line) for line in lines]
     # A path without the suffix of an image is a truncated one, if others have it.
     suffixes = any(match and _PATHS.match(match[2]) for match in labelled)
     for line, match in zip(lines, labelled):
         if not match:
             raise _not_understood(path, line, lines)
-        parts = _two_paths(match[2], suffixes)
+        by_comma = line[match.end(1)] == "," and match[2].count(",") == 1
+        parts = _two_paths(match[2], suffixes, "," if by_comma else "\t")
         if not parts:
             skipped += 1
             if lag_mode == "drop" or not pairs:
@@ -95,10 +96,10 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
     return _named(path, pairs, skipped)
 
 
-def _two_paths(text: str, suffixes: bool) -> Sequence[str]:
+def _two_paths(text: str, suffixes: bool, separator: str = "\t") -> Sequence[str]:
     """Returns the two paths in a text, or () if it is truncated."""
-    if text.count("\t") == 1:
-        return [part.strip() for part in text.split("\t")]
+    if text.count(separator) == 1:
+        return [part.strip() for part in text.split(separator)]
     if match := _PATHS.match(text):
         return [match[1], match[2]]
     parts = text.split()

@@ -81,7 +81,7 @@ def test_label_last_keeps_the_order_of_lines(read, separator, label):
     assert named.folds is None
 
 
-@pytest.mark.parametrize("separator", [" ", "\t", "  "])
+@pytest.mark.parametrize("separator", [" ", "\t", "  ", ",", ", "])
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".bmp", ".WebP", "", "?"])
 def test_label_first_is_sorted(read, separator, suffix):
     lines = [
