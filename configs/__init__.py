@@ -20,6 +20,7 @@ def run_defaults(*, epochs: float, seed: int = 0) -> dict[str, Any]:
             "guard": True,
             "profile": (),  # (first step, last step)
         },
-        # NAME=PATH[,root=DIR][,protocol=P]; during training, `subset` pairs per set.
-        "evaluation": {"sets": (), "subset": 600},
+        # NAME=PATH[,root=DIR][,protocol=P][,missing=drop]; during training, `subset`
+        # pairs per set; `unaligned` accepts images of any size.
+        "evaluation": {"sets": (), "subset": 600, "unaligned": False},
     }

@@ -1,9 +1,9 @@
 """The index of a set: shard, offset and labels of every record.
 
 `index.npz`, in the folder of the TFRecords, holds shard, offset, length, label, age,
-yaw, light, session and expression of every record in order, and the names of the
-labels. Training streams read records by offset, so the batch of any step is available
-without reading those before it.
+yaw, light, session, expression and digest of every record in order, and the names of
+the labels. Training streams read records by offset, so the batch of any step is
+available without reading those before it.
 """
 
 import json
@@ -32,7 +32,8 @@ class Index(NamedTuple):
 
     `identities[label]` is the name of a label, `shards[i]` a file in the same folder,
     `size` the side of the faces in pixels. Unknown yaws are NaN, lights and sessions
-    -1, expressions ''. Expressions are None if the index is older than that column.
+    -1, expressions ''. Expressions, and the digests of the images' pixels
+    (`data_pipelines.digests`), are None if the index is older than these columns.
     """
 
     shard: np.ndarray
@@ -50,6 +51,7 @@ class Index(NamedTuple):
     light: np.ndarray
     session: np.ndarray
     expression: np.ndarray | None = None
+    digest: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shard)

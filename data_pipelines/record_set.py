@@ -35,6 +35,7 @@ class RecordSet(contextlib.AbstractContextManager):
       light, session: int32 [N], -1 where unknown.
       length: int64 [N], bytes of the records: an identity has the same images again
         only if these are the same.
+      digest: uint64 [N] of the images' pixels, or None; see `data_pipelines.digests`.
 
     Raises:
       DataError: for a missing or damaged set, an unknown name or expression, and an
@@ -75,6 +76,7 @@ class RecordSet(contextlib.AbstractContextManager):
         self.label = np.where(labels < 0, -1, numbers).astype(np.int32)
         self.yaw, self.light = index.yaw[records], index.light[records]
         self.session, self.length = index.session[records], index.length[records]
+        self.digest = None if index.digest is None else index.digest[records]
 
     def subset(self, numbers: np.ndarray) -> "RecordSet":
         """Returns a set of these records, with renumbered labels and shared files."""

@@ -87,6 +87,7 @@ MODULES = {
         "data_pipelines.samplers",
         "data_pipelines.stream",
         "data_pipelines.protocols.pairs",
+        "data_pipelines.protocols.pair_lists",
         "data_pipelines.vision.align",
         "data_pipelines.vision.detect",
         "data_pipelines.vision.rand_augment",

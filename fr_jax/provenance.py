@@ -4,7 +4,8 @@ Identities are {data set: names}, since names are unique within a data set only.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,13 @@ from fr_jax.errors import UserError
 
 Identities = Mapping[str, Collection[str]]
 RENDERED = "rendered"  # the data set of rendered identities
+MAX_DIGESTS = 1_000_000  # of training images, 8 bytes each, stored with a network
+# A number with at most a word or a letter around it: '001', 'n000001', 'subject_7'. Not
+# Freebase's identifiers, such as 'm.0107_f', which are the same in every set.
+_NUMBER = re.compile(r"(?!m\.0)[^\W\d_]*[\W_]*\d[\d\W_]*[^\W\d_]?")
+# Evaluation sets by the set whose identities they have; others by their first word.
+_FAMILIES = {"calfw": "lfw", "cplfw": "lfw", "xqlfw": "lfw", "vgg2": "vggface2"}
+_FAMILIES |= {name: name for name in ("agedb", "cfp", "fgnet", "lag", "lfw")}
 
 
 class Provenance(NamedTuple):
@@ -25,6 +33,8 @@ class Provenance(NamedTuple):
       fingerprint: counts and digest of the data, by data set; see `fingerprint`.
       notes: sentences to print with the results.
       details: meaning of the outputs, such as the angles of pose classes.
+      digests: of the pixels of training images, as `merged` returns them; None if
+        unknown. An embedder stores them apart from `describe`.
     """
 
     identities: Identities
@@ -33,6 +43,7 @@ class Provenance(NamedTuple):
     fingerprint: Mapping[str, Mapping[str, Any]] = {}
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = {}
+    digests: np.ndarray | None = None
 
     def describe(self) -> dict[str, Any]:
         """Returns the provenance that an embedder stores, as JSON values."""
@@ -75,6 +86,38 @@ def joined(*several: Identities) -> dict[str, list[str]]:
     return {name: list(names) for name, names in union.items()}
 
 
+def merged(*digests: np.ndarray | None) -> np.ndarray | None:
+    """Returns the union of image digests, uint64, ascending; None if all are unknown.
+
+    Of more than `MAX_DIGESTS` the smallest are kept: a random sample, since digests are
+    random, and the same one in whichever order sets are merged.
+    """
+    known = [one for one in digests if one is not None]
+    if not known:
+        return None
+    union = np.unique(np.concatenate(known).astype(np.uint64))
+    return union[union > 0][:MAX_DIGESTS]  # 0: images of one colour
+
+
+def is_number(name: str) -> bool:
+    """Returns True for the number of an identity, which other sets give to others."""
+    return _NUMBER.fullmatch(name) is not None
+
+
+def same_data_set(name: str, other: str) -> bool:
+    """Returns True if `name` is that of a data set `other`, or of a part of it.
+
+    They are equal, or 'cfp_fp' and 'cfp', or of sets known to have common identities.
+    """
+    name, other = name.lower(), other.lower()
+    family, others = (_FAMILIES.get(re.split(r"[\W_]", n)[0], n) for n in (name, other))
+    return (
+        name == other
+        or re.match(rf"{re.escape(other)}[\W_]", name) is not None
+        or (family == others)
+    )
+
+
 def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None:
     """Raises a UserError if held-out identities were trained on.
 
@@ -91,13 +134,16 @@ def check_unseen(held_out: Identities, trained: Identities, remedy: str) -> None
 
 
 def inherit(
-    data: Provenance, pretrained: Mapping[str, Mapping[str, Any]]
+    data: Provenance,
+    pretrained: Mapping[str, Mapping[str, Any]],
+    digests: Iterable[np.ndarray | None] = (),
 ) -> Provenance:
     """Returns the provenance of data with that of pretrained networks.
 
     Args:
       pretrained: provenance of embedders, by the system's name for them. The licence of
         an imported weight file defaults to its terms.
+      digests: of the training images of these embedders.
 
     Raises:
       UserError: if a pretrained network was trained on held-out identities.
@@ -114,4 +160,8 @@ def inherit(
         if "file" in stored:
             licences[stored["file"]] = stored.get("licence") or stored["terms"]
     licences |= data.licences
-    return data._replace(identities=joined(*identities), licences=licences)
+    return data._replace(
+        identities=joined(*identities),
+        licences=licences,
+        digests=merged(data.digests, *digests),
+    )

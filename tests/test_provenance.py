@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from fr_jax import provenance
 from fr_jax.errors import UserError
 from fr_jax.provenance import (
     RENDERED,
@@ -122,6 +124,67 @@ def test_pretrained_network_trained_on_held_out_identities_is_refused():
 
 def test_provenance_without_pretrained_networks_is_unchanged():
     assert inherit(DATA, {}) == DATA
+
+
+# --- digests of training images -------------------------------------------------------
+
+
+def test_digests_are_merged_and_limited_to_the_smallest(monkeypatch):
+    monkeypatch.setattr(provenance, "MAX_DIGESTS", 4)
+    first, second = np.array([9, 2, 2], np.uint64), np.array([2**63, 0, 5], np.uint64)
+    union = provenance.merged(first, None, second)
+    assert union is not None
+    assert (union.dtype, union.tolist()) == (np.uint64, [2, 5, 9, 2**63])  # 0 is none
+    more = np.array([3, 2**63 + 1], np.uint64)
+    for parts in ([union, more], [more, first, second]):
+        limited = provenance.merged(*parts)
+        assert limited is not None
+        assert limited.tolist() == [2, 3, 5, 9]
+    assert provenance.merged(None, None) is None
+
+
+def test_digests_of_pretrained_networks_are_inherited():
+    own, other = np.array([1, 7], np.uint64), np.array([3], np.uint64)
+    result = inherit(DATA._replace(digests=own), {"init": {}}, [other, None])
+    assert result.digests is not None
+    assert result.digests.tolist() == [1, 3, 7]
+    assert "digests" not in result.describe()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(
+            (name, True)
+            for name in ("1", "001", "n000001", "id_7", "001A", "p-3", "12 3")
+        ),
+        *(
+            (name, False)
+            for name in ("Ann", "Ann_Lee", "50_Cent", "m.0107_f", "s0n1", "")
+        ),
+    ],
+)
+def test_numbers_are_told_from_names(name, number):
+    assert provenance.is_number(name) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "same"),
+    [
+        ("cfp", "cfp", True),
+        ("cfp_fp", "cfp", True),
+        ("CFP-FP", "cfp", True),
+        ("cfp_fp", "cfp_train", True),
+        ("calfw", "lfw", True),
+        ("agedb_c20", "agedb", True),
+        ("my_test", "my", True),
+        ("my_test", "my_faces", False),
+        ("cfpx", "cfp", False),
+        ("fgnet", "cfp", False),
+    ],
+)
+def test_parts_of_a_data_set_have_its_name(name, other, same):
+    assert provenance.same_data_set(name, other) == same
 
 
 # --- description in an embedder -------------------------------------------------------

@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from etils import epath
 
-from data_pipelines import DataError, records
+from data_pipelines import DataError, digests, records
 from data_pipelines import index as indexes
-from data_pipelines.images import probe
+from data_pipelines.images import decode, probe
 from data_pipelines.lock import exclusive
 from data_pipelines.readers import Face
 
@@ -40,6 +40,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self.bad: list[str] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self._names: dict[int, str] = {}
+        self._digests: list[int] = []
         super().__init__(
             name=about["name"],
             version=VERSION,
@@ -55,6 +56,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         for face in self._faces:
             try:
                 width, height = probe(face.image)
+                digest = digests.digest(decode(face.image))
             except DataError as error:
                 self._skip(face, error)
                 continue
@@ -68,6 +70,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 raise DataError(f"{face.source}: label {face.label} is out of range")
             for name, column in self._columns.items():
                 column.append(getattr(face, name))
+            self._digests.append(digest)
             if face.label >= 0:
                 self._names[face.label] = face.identity
             number += 1
@@ -101,6 +104,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 name: np.array(column, records.SCALARS[name])
                 for name, column in self._columns.items()
             },
+            digest=np.array(self._digests, np.uint64),
             **self._about,
         )
         indexes.save(folder, index)

@@ -1,9 +1,8 @@
 """Verification pairs: the published lists and protocols of face recognition."""
 
 import itertools
-import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,8 @@ import numpy as np
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
+from data_pipelines.protocols import lookup, pair_lists
+from data_pipelines.protocols.pair_lists import NamedPairs
 from data_pipelines.readers import verification_bin
 
 _FOLDERS = re.compile(r"^dataset/test/[^/]*/")  # in the authors' child-adult lists
@@ -26,7 +27,9 @@ class Pairs(NamedTuple):
       same: bool [P], True for genuine pairs.
       folds: int [P], the official folds, or None.
       identities: name of the identity of each image, or None.
-      skipped: number of corrupt lines that were skipped.
+      dropped: number of pairs left out since an image is missing; None if a missing
+        image is an error.
+      notes: what was skipped, left out or found under another name.
     """
 
     images: EncodedImages
@@ -34,84 +37,64 @@ class Pairs(NamedTuple):
     same: np.ndarray
     folds: np.ndarray | None = None
     identities: list[str] | None = None
-    skipped: int = 0
+    dropped: int | None = None
+    notes: tuple[str, ...] = ()
 
 
-class NamedPairs(NamedTuple):
-    """Pairs of a list: two relative paths and True for a genuine pair.
+class _Files(NamedTuple):
+    """Where the images of a set are, and what they must be; see `load`."""
 
-    `folds` and `skipped` as in `Pairs`.
-    """
-
-    first: Sequence[str]
-    second: Sequence[str]
-    same: Sequence[bool]
-    skipped: int = 0
-    folds: np.ndarray | None = None
+    root: Path
+    missing: str
+    check: Callable[..., None] | None
 
 
-def load(path: str | Path, *, root: str | Path = "", lag_mode: str = "drop") -> Pairs:
+def load(
+    path: str | Path,
+    *,
+    root: str | Path = "",
+    lag_mode: str = "drop",
+    missing: str = "error",
+    check: Callable[..., None] | None = None,
+) -> Pairs:
     """Returns the pairs of a set in any of the published formats.
 
     Args:
-      path: insightface's .bin; a child-adult list (lines `label path path`); LFW's
-        pairs.txt; or a folder of CFP's protocol, `Protocol/Split/FP`.
+      path: insightface's .bin; a list in a format of `pair_lists`; or a folder of CFP's
+        protocol, `Protocol/Split/FP`.
       root: folder of the images, except for .bin.
-      lag_mode: treatment of corrupt lines; see `read_list`.
+      lag_mode: treatment of corrupt lines; see `pair_lists.read_list`.
+      missing: 'error', or 'drop' to leave out pairs whose images are missing.
+      check: called with (sources, number -> name) of all images before they are used;
+        see `aligned.check`.
 
     Raises:
-      DataError: for a missing or damaged file, naming it.
+      DataError: for a missing or damaged file, naming it, and for missing images.
     """
     path = Path(path)
+    if missing not in ("error", "drop"):
+        raise DataError(f"missing={missing}: use 'error' or 'drop'")
     if path.suffix == ".bin":
         images, same = verification_bin.read(path)
-        names = EncodedImages(images, lambda number: f"{path}: image {number}")
+
+        def name(number: int) -> str:
+            return f"{path}: image {number}"
+
+        if check:
+            check(images, name)
         pairs = np.arange(2 * len(same)).reshape(-1, 2)
-        return Pairs(names, pairs, same, _folds(len(same)))
+        folds = pair_lists.contiguous(len(same))
+        dropped = None if missing == "error" else 0
+        return Pairs(EncodedImages(images, name), pairs, same, folds, dropped=dropped)
     if not path.exists():
         raise DataError(f"{path}: no such verification set")
     if not root:
         raise DataError(f"{path} lists image files; give their folder: ,root=DIR")
-    root = Path(root)
-    if not root.is_dir():
+    files = _Files(Path(root), missing, check)
+    if not files.root.is_dir():
         raise DataError(f"root={root}: no such folder")
-    if path.is_dir():
-        return _assemble(path, root, _read_cfp(path))
-    with lists.opened(path) as file:
-        lfw = re.fullmatch(r"\d{1,9}\t\d{1,9}\n?", file.readline(30))
-    named = _read_lfw(path) if lfw else read_list(path, lag_mode)
-    return _assemble(path, root, named)
-
-
-def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
-    """Returns the pairs of a child-adult list in order of sorted lines, as published.
-
-    Args:
-      lag_mode: LAG's list has 17 lines with file names truncated at a space. 'drop'
-        skips them; 'original' combines their label with the two files of the previous
-        line, as the authors' evaluation does.
-
-    Raises:
-      DataError: for a missing file, or a line that starts with neither 0 nor 1.
-    """
-    if lag_mode not in ("drop", "original"):
-        raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
-    pairs, skipped = [], 0
-    for line in sorted(lists.lines(path, "list of pairs")):
-        label, _, names = line.partition(" ")
-        if label not in ("0", "1"):
-            raise DataError(f"{path}: {line!r:.80} is not 'label path path'")
-        parts = re.match(r"(.*?\.(?:png|jpg|JPG)) (.*)", names)
-        if not parts:
-            skipped += 1
-            if lag_mode == "drop" or not pairs:
-                continue
-        first, second = parts.groups() if parts else pairs[-1][:2]
-        pairs.append((first, second, label == "1"))
-    if not pairs:
-        raise DataError(f"{path}: no pairs")
-    first, second, same = (list(column) for column in zip(*pairs))
-    return NamedPairs(first, second, same, skipped)
+    named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
+    return _assemble(path, files, named)
 
 
 def child_adult_pairs(
@@ -168,9 +151,15 @@ def _identity(name: str) -> str:
         return name.split("/")[0]
 
 
-def _read_cfp(split: Path) -> NamedPairs:
+def _cfp(split: Path) -> NamedPairs:
     """Returns CFP's official folds: Split/{FF,FP}/01..10/{same,diff}.txt."""
     folder, profiles = split.parent.parent, "P" if split.name == "FP" else "F"
+    if not (folder / "Pair_list_F.txt").exists():
+        raise DataError(
+            f"{split} is a folder, but none of CFP's protocol (.../Protocol/Split/FP, "
+            f"with {folder / 'Pair_list_F.txt'}); give a list of pairs and its images "
+            "as root=DIR"
+        )
     first_table = _cfp_table(folder / "Pair_list_F.txt")
     second_table = _cfp_table(folder / f"Pair_list_{profiles}.txt")
     listed = []
@@ -185,7 +174,7 @@ def _read_cfp(split: Path) -> NamedPairs:
                 raise DataError(f"{path}: {line!r:.80} is not a pair") from None
     if not listed:
         raise DataError(f"{split}: no folds 01, 02, ... with same.txt and diff.txt")
-    first, second, same, folds = zip(*listed)
+    first, second, same, folds = (list(column) for column in zip(*listed))
     return NamedPairs(first, second, same, folds=np.array(folds))
 
 
@@ -200,58 +189,57 @@ def _cfp_table(path: Path) -> dict[int, str]:
     return table
 
 
-def _read_lfw(path: Path) -> NamedPairs:
-    """Returns LFW's View 2.
-
-    The header `folds<TAB>pairs` states the number of pairs of each kind per fold.
-    """
-    header, *rows = lists.lines(path)
-    folds, per_fold = (int(number) for number in header.split("\t"))
-    first, second, same = [], [], []
-    for line in rows:
-        fields = line.split("\t")
-        same.append(len(fields) == 3)
-        if same[-1]:
-            fields.insert(2, fields[0])
-        try:
-            a, number_a, b, number_b = fields
-            first.append(f"{a}/{a}_{int(number_a):04d}.jpg")
-            second.append(f"{b}/{b}_{int(number_b):04d}.jpg")
-        except ValueError:
-            raise DataError(f"{path}: {line!r:.80} is not a pair of LFW") from None
-    expected = 2 * folds * per_fold
-    if len(same) != expected:
-        raise DataError(f"{path}: {len(same)} pairs; its header states {expected}")
-    return NamedPairs(first, second, same, folds=_folds(len(same), folds))
-
-
-def _assemble(path: Path, root: Path, named: NamedPairs) -> Pairs:
-    """Returns the pairs of a list, with the files of their images below `root`."""
-    files = [_FOLDERS.sub("", name) for name in (*named.first, *named.second)]
-    unique, numbers = np.unique(files, return_inverse=True)
-    names = unique.tolist()
-    paths = [_find(root, name) for name in names]
-    missing = [name for name, path in zip(names, paths) if path is None]
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of {len(names)} images are not below {root}, "
-            f"first {missing[0]!r:.200}"
+def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
+    """Returns the pairs of the files: all first images, then all second ones."""
+    prefix = re.compile(r"^dataset/test/[^/]*/")  # the authors' folders
+    listed = [prefix.sub("", name) for name in (*named.first, *named.second)]
+    unique, numbers = np.unique(listed, return_inverse=True)
+    names, root = unique.tolist(), files.root
+    found, renamed = lookup.find(root, names)
+    pairs = numbers.reshape(2, -1).T  # [P, 2]
+    same, folds, dropped, notes = np.array(named.same, bool), named.folds, None, []
+    if named.skipped:
+        notes.append(f"skipped {named.skipped} truncated lines")
+    if renamed:
+        listed_as, file = renamed[0]
+        notes.append(
+            f"{len(renamed):,} of {len(names):,} images have another suffix than in "
+            f"the list, such as {file} for {listed_as}"
         )
-    images = EncodedImages([place for place in paths if place], lambda i: str(paths[i]))
-    pairs, same = numbers.reshape(2, -1).T, np.array(named.same, bool)  # [P, 2], [P]
+    exists = np.array([path is not None for path in found])
+    complete = np.all(exists[pairs], axis=1)
+    if not exists.all():
+        first = names[int(np.argmin(exists))]
+        text = (
+            f"{np.sum(~exists):,} of {len(names):,} images, in "
+            f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not below {root}, "
+            f"such as {first!r:.200}"
+        )
+        some = bool(np.any(complete))
+        if files.missing == "error" or not some:
+            raise DataError(f"{path}: {text}{_remedy(root, first, some)}")
+        notes.append(f"dropped the pairs of missing images: {text}")
+    if files.missing == "drop":
+        dropped = int(np.sum(~complete))
+        same, folds = same[complete], None if folds is None else folds[complete]
+        used, pairs = np.unique(pairs[complete], return_inverse=True)
+        pairs = pairs.reshape(-1, 2)
+        found, names = [found[n] for n in used], [names[n] for n in used]
+    paths = [path for path in found if path is not None]
+    if files.check:
+        files.check(paths, lambda number: str(paths[number]))
+    images = EncodedImages(paths, lambda number: str(paths[number]))
     identities = [_identity(name) for name in names]
-    return Pairs(images, pairs, same, named.folds, identities, named.skipped)
+    return Pairs(images, pairs, same, folds, identities, dropped, tuple(notes))
 
 
-def _find(root: Path, name: str) -> Path | None:
-    """Returns the file, or its form in aligned sets: 001/frontal_01 of frontal/01."""
-    folder, _, last = name.rpartition("/")
-    for candidate in (name, f"{folder}_{last}"):
-        if os.path.isfile(root / candidate):  # False for names that are too long
-            return root / candidate
-    return None
+def _remedy(root: Path, name: str, some: bool) -> str:
+    """Returns the remedy for a missing image, with the right root if it is near.
 
-
-def _folds(pairs: int, folds: int = 10) -> np.ndarray:
-    """Returns the fold of each pair, int [P], of folds that follow one another."""
-    return np.arange(pairs) * folds // pairs
+    Args:
+      some: whether pairs are left without those of missing images.
+    """
+    for folder in (root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]):
+        if folder.is_dir() and lookup.find(folder, [name]).paths[0]:
+            return f"; did you mean root={folder}?"
+    return "; missing=drop leaves these pairs out" if some else ""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.inputs import FACE_SIDE, check_aligned, read_image
+from fr_jax.embedder.inputs import FACE_SIDE, UNALIGNED, check_aligned, read_image
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.results import stored_results
 from fr_jax.metrics.verification import cosines
@@ -31,6 +31,7 @@ def add_arguments(parser: Any) -> None:
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
     text = "align the faces by this detector: YuNet's .onnx of the OpenCV model zoo"
     add("--detector", metavar="FILE", help=text)
+    add("--unaligned", **UNALIGNED)
     add("--threshold", type=float, help="minimum cosine similarity of a match, -1 to 1")
 
 
@@ -47,8 +48,9 @@ def run(arguments: argparse.Namespace) -> None:
         detector = detect.YuNet(arguments.detector)
         images = [_aligned(*pair, detector) for pair in zip(paths, images)]
     embedder = load_embedder(arguments.embedder)
-    for path, image in zip(paths, images):
-        check_aligned(image, embedder.network.input_spec.size, str(path))
+    if not arguments.unaligned:
+        for path, image in zip(paths, images):
+            check_aligned(image, (embedder.network.input_spec.size,), str(path))
     mirrored = [image[:, ::-1] for image in images]
     # The network is compiled for four faces on loading, not for two with `flip`.
     embeddings = embedder.embed(images + mirrored, normalize=False)

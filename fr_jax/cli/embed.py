@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fr_jax.embedder import load_embedder
+from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.progress import progress_bar
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
     text = "sum the embeddings of face and mirrored face before normalisation"
     add("--flip", action="store_true", help=text)
+    add("--unaligned", **UNALIGNED)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -43,9 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
     embedder = load_embedder(arguments.embedder)
     from data_pipelines.readers.embeddable import open_faces
 
-    side = embedder.network.input_spec.size
+    sides = None if arguments.unaligned else (embedder.network.input_spec.size,)
     progress = functools.partial(progress_bar, label="check", leave=False)
-    faces = open_faces(Path(arguments.source), side, progress)
+    faces = open_faces(Path(arguments.source), sides, progress)
     parts = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))

@@ -5,13 +5,16 @@ the embedder, its results are stored with it, and `fr-jax compare` decides by th
 thresholds whether two faces match.
 
 Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
-pairs.txt as of LFW, a protocol folder of CFP, or a list of lines `label path path`.
+pairs.txt as of LFW (View 1 or 2), a protocol folder of CFP, or a list of lines `label
+path path` or `path path label`. Images may have another suffix than in the list.
 
 Options of verification pairs:
     root=DIR        folder of the images
     protocol=P      insightface (folds of the set, flip-summed embeddings; default if
                     the set has folds), kfold (ten random folds; default if not), or
                     paper (no folds: the best threshold on the evaluated pairs)
+    missing=M       pairs whose images are missing: error (default), or drop, which
+                    leaves them out and writes their number to the results
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
                     (default) skips them, original reads them as its authors' code
 With --generator, if --set is left out, 40 identities are rendered; else its form is:
@@ -32,6 +35,7 @@ from etils import epath
 
 from fr_jax.backend import cpu
 from fr_jax.embedder import load_embedder
+from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.results import evaluate_and_write
@@ -47,6 +51,7 @@ def add_arguments(parser: Any) -> None:
     repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]..."
     add("--set", **repeated, help="evaluation set; may be repeated; see below")
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
+    add("--unaligned", **UNALIGNED)
     text = "with --generator: embedder that measures how well identity is preserved"
     add("--recogniser", metavar="EMBEDDER", help=text)
     text = "with --generator: embedder for the kernel inception distance"
@@ -62,6 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     if bool(arguments.embedder) == bool(arguments.generator):
         raise UserError("give either --embedder or --generator, once or more")
     if arguments.generator:
+        if arguments.unaligned:
+            raise UserError("--unaligned needs --embedder")
         from fr_jax.systems.dr_gan.comparison import evaluate_generators
 
         evaluate_generators(arguments)
@@ -74,7 +81,9 @@ def run(arguments: argparse.Namespace) -> None:
     embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
     if len(embedders) < len(arguments.embedder):
         raise UserError("--embedder: two embedders have one name; rename a folder")
-    evaluators = [sets.parse(text) for text in arguments.set]
+    sides = {one.network.input_spec.size for one in embedders.values()}
+    options = {"sides": sides, "unaligned": arguments.unaligned}
+    evaluators = [sets.parse(text, **options) for text in arguments.set]
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")

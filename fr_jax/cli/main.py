@@ -71,6 +71,8 @@ def _run(argv: list[str]) -> int:
     overrides, rest = _overrides(argv)
     parser = Parser(prog="fr-jax", description=_ABOUT, epilog=_MORE)
     add = parser.add_choice("command")
+    version = f"fr-jax {fr_jax.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     first = next((word for word in rest if not word.startswith("-")), "")
     command: Any = None
     for name, (module, summary, details) in sorted(commands().items()):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.inputs import batched
+from fr_jax.embedder.inputs import UNALIGNED, batched
 from fr_jax.errors import UserError
 from fr_jax.evaluation.results import write
 from fr_jax.metrics import templates
@@ -29,6 +29,7 @@ def add_arguments(parser: Any) -> None:
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder or generator")
     add("--root", metavar="DIR", help="folder of the files; default: that of CSV")
     add("--to", required=True, metavar="DIR", help="folder of results.json")
+    add("--unaligned", **UNALIGNED)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -42,11 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
     weights: dict[str, np.ndarray | None] = {"avg": None}
     if embedder.network.kind == "generator":
         rotator = Rotator(embedder)
-        side = rotator.spec.size
-        parts = [rotator.encode(batch) for batch in batched(paths, 256, side=side)]
+        sides = None if arguments.unaligned else (rotator.spec.size,)
+        parts = [rotator.encode(batch) for batch in batched(paths, 256, sides=sides)]
         features, weights["fuse"] = (np.concatenate(part) for part in zip(*parts))
     else:
-        features = embedder.embed(paths, normalize=False)
+        options = {"normalize": False, "unaligned": arguments.unaligned}
+        features = embedder.embed(paths, **options)
     results = {}
     for aggregation, confidence in weights.items():
         metrics = []

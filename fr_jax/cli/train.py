@@ -80,7 +80,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from fr_jax import systems
     from fr_jax.embedder import load_embedder
-    from fr_jax.evaluation import sets
     from fr_jax.evaluation.verification import Verification
     from fr_jax.optim.ema import with_ema
     from fr_jax.provenance import inherit
@@ -144,7 +143,8 @@ def _run(arguments: argparse.Namespace) -> int:
             "--config.train.evaluate_every"
         )
     pretrained = {name: one.provenance for name, one in context.pretrained.items()}
-    provenance = inherit(data.provenance, pretrained)
+    digests = [one.digests for one in context.pretrained.values()]
+    provenance = inherit(data.provenance, pretrained, digests)
     given = {name: network.variables for name, network in networks.items()}
     identity = identities.Identity(
         settings=config.to_dict(),
@@ -163,7 +163,7 @@ def _run(arguments: argparse.Namespace) -> int:
             lengths = stored.num_steps, num_steps
             if line := _prolonged(config.system, *lengths, data.epoch_steps):
                 _say(line, sys.stderr)
-    configured = [sets.parse(text) for text in config.evaluation.sets]
+    configured = _configured_sets(config)
     shape = ", ".join(f"{name} {size}" for name, size in context.mesh.shape.items())
     _say(
         f"{config.system_name}: {data.summary}; {num_steps:,} steps, batch size "
@@ -173,7 +173,9 @@ def _run(arguments: argparse.Namespace) -> int:
     streams = data.open()
     seen = (stored or identity).provenance.get("identities", {})
     final = [
-        one.mark_seen(seen) if isinstance(one, Verification) else one
+        one.mark_seen(seen, provenance.digests)
+        if isinstance(one, Verification)
+        else one
         for one in (*streams.final_evaluators, *configured)
     ]
     evaluators: list[Any] = []
@@ -199,7 +201,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.interrupted:
         _say(f"interrupted: saved step {result.step:,}; the same command resumes")
         return 143
-    _hand_over(system, result, final, workdir)
+    _hand_over(system, result, provenance.digests, final, workdir)
     return 0
 
 
@@ -228,6 +230,20 @@ def _prolonged(options: Any, before: int, after: int, steps_per_epoch: float) ->
     )
 
 
+def _configured_sets(config: Any) -> list[Any]:
+    """Returns the evaluators of `config.evaluation.sets`."""
+    from fr_jax.evaluation import sets
+
+    # The input of the network is known when it is handed over; an option until then.
+    side = config.system.get("image_size")
+    options = {
+        "sides": () if side is None else (side,),
+        "unaligned": config.evaluation.get("unaligned", False),
+        "flag": "--config.evaluation.unaligned=True",
+    }
+    return [sets.parse(text, **options) for text in config.evaluation.sets]
+
+
 def _start_jax(arguments: argparse.Namespace) -> None:
     cpu.keep_freed_memory()
     if arguments.compilation_cache:
@@ -253,7 +269,7 @@ def _say(line: str, file=None) -> None:
         print(line, file=file)
 
 
-def _hand_over(system, result, evaluators, workdir) -> None:
+def _hand_over(system, result, digests, evaluators, workdir) -> None:
     """Saves the trained networks as embedders, evaluates them, and plots figures."""
     from fr_jax.embedder import Embedder
     from fr_jax.evaluation.results import evaluate_and_write
@@ -267,7 +283,8 @@ def _hand_over(system, result, evaluators, workdir) -> None:
     embedders = {}
     for kind, network in system.hand_over(result.state).items():
         variables = jax.tree.map(sharding.to_host, network.variables)
-        embedders[kind] = Embedder(network._replace(variables=variables), described)
+        network = network._replace(variables=variables)
+        embedders[kind] = Embedder(network, described, digests=digests)
         name = "embedder" if kind == "embedding" else f"embedder_{kind}"
         embedders[kind].save(workdir / name)
         _say(f"{kind} network: {workdir / name}")

@@ -1,9 +1,9 @@
 """Embedders: trained networks with preprocessing, checks and provenance.
 
 A folder with `embedder.json` (architecture, input specification, provenance, digest of
-the weights) and `weights.npz` (variables, and a canary: fixed inputs with the outputs
-at the time of saving). Loading checks both, and refuses a network whose outputs differ
-from those on the machine that saved it.
+the weights) and `weights.npz` (variables; digests of the training images; and a canary:
+fixed inputs with the outputs at the time of saving). Loading checks both, and refuses a
+network whose outputs differ from those on the machine that saved it.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from fr_jax.system import Network, PyTree
 
 FORMAT = 1
 DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"
+_DIGESTS = "digests"  # name among the arrays of _WEIGHTS
 _COLOURS = ("BGR", "RGB")
 
 
@@ -40,6 +41,8 @@ class Embedder:
       network: architecture, options, variables and input specification.
       provenance: data sets, their licences, identities and steps; for an imported
         network its file, digest, dialect and licence.
+      digests: of the pixels of training images, uint64 [N], ascending, N at most a
+        million; None if unknown. See `fr_jax.provenance`.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class Embedder:
         provenance: dict[str, Any] | None = None,
         *,
         batch_size: int | None = None,
+        digests: np.ndarray | None = None,
     ):
         self.network = network
         self.provenance = provenance or {}
+        self.digests = digests
         if batch_size is None:  # a CPU is fastest if a batch fits into its caches
             batch_size = 8 if jax.default_backend() == "cpu" else 256
         self.batch_size = batch_size
@@ -74,7 +79,12 @@ class Embedder:
         return self._batched(self.variables, images, flip=flip, progress=progress)
 
     def embed(
-        self, images: Any, *, normalize: bool = True, flip: bool = False
+        self,
+        images: Any,
+        *,
+        normalize: bool = True,
+        flip: bool = False,
+        unaligned: bool = False,
     ) -> np.ndarray:
         """Returns embeddings float32 [N, D] of aligned faces.
 
@@ -83,21 +93,29 @@ class Embedder:
             faces; or any iterable of paths, faces [H, W, 3] and batches of them.
           normalize: scale each embedding to length 1.
           flip: add the embedding of the mirrored face, before normalisation.
+          unaligned: accept files of any one size.
 
         Raises:
           UserError: for arrays that are not uint8 RGB, a file that is no aligned face,
             no faces, and a network that has no embeddings.
         """
-        batches = self.embed_each(images, normalize=normalize, flip=flip)
+        options = {"normalize": normalize, "flip": flip, "unaligned": unaligned}
+        batches = self.embed_each(images, **options)
         return np.concatenate(list(batches))
 
     def embed_each(
-        self, images: Any, *, normalize: bool = True, flip: bool = False
+        self,
+        images: Any,
+        *,
+        normalize: bool = True,
+        flip: bool = False,
+        unaligned: bool = False,
     ) -> Iterator[np.ndarray]:
         """Yields the result of `embed` batch by batch."""
         self._check_kind()
         size = self._batched.batch_size
-        batches = batched(images, size, side=self.network.input_spec.size)
+        sides = None if unaligned else (self.network.input_spec.size,)
+        batches = batched(images, size, sides=sides)
         for outputs in self._batched.each(self.variables, batches, flip=flip):
             embeddings = outputs["embedding"]
             if flip:
@@ -113,6 +131,8 @@ class Embedder:
         """
         folder = epath.Path(path)
         named = {**self.network.variables, "canary": self._canary()}
+        if self.digests is not None:
+            named[_DIGESTS] = self.digests
         arrays: dict[str, Any] = flax.traverse_util.flatten_dict(named, sep="/")
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
@@ -266,13 +286,15 @@ def load_embedder(
             variables = flax.traverse_util.unflatten_dict(dict(file), sep="/")
         stored = variables.pop("canary", {})
         expected = stored.pop(canary.OUTPUT)
+        digests = variables.pop(_DIGESTS, None)
         network = Network(
             architecture, description["options"], variables, spec, description["kind"]
         )
         provenance = dict(description["provenance"])
         if "people" in provenance:  # name of the key before 0.2.0
             provenance["identities"] = provenance.pop("people")
-        embedder = Embedder(network, provenance, batch_size=batch_size)
+        options = {"batch_size": batch_size, "digests": digests}
+        embedder = Embedder(network, provenance, **options)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

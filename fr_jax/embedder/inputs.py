@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,23 @@ import numpy as np
 from fr_jax.errors import UserError
 
 FACE_SIDE = 112  # of an aligned face, in pixels
+# Of the flag that goes on where a command checks that images are aligned faces.
+UNALIGNED: Any = {
+    "action": "store_true",
+    "help": "accept images of any size; faces that are not aligned give poor results",
+}
 
 
-def batched(images: Any, count: int, *, side: int = FACE_SIDE) -> Iterator[np.ndarray]:
+def batched(
+    images: Any, count: int, *, sides: Collection[int] | None = ()
+) -> Iterator[np.ndarray]:
     """Yields batches uint8 RGB [n, H, W, 3], n = `count` except in the last.
 
     Args:
       images: uint8 RGB [N, H, W, 3]; or the path of an aligned face, JPEG or PNG; or an
         iterable of paths, faces [H, W, 3] and batches of faces, consumed lazily. Files
         are decoded in threads.
-      side: side of valid files in pixels, besides 112.
+      sides: valid sides of files in pixels, besides 112; None accepts any size.
 
     Raises:
       UserError: for arrays that are not uint8 RGB, faces of different sizes, no faces,
@@ -35,7 +42,7 @@ def batched(images: Any, count: int, *, side: int = FACE_SIDE) -> Iterator[np.nd
     faces = _each(images)
     with ThreadPoolExecutor() as pool:
         while chunk := list(itertools.islice(faces, count)):
-            decoded = list(pool.map(lambda face: _face(face, side), chunk))
+            decoded = list(pool.map(lambda face: _face(face, sides), chunk))
             shape = shape or decoded[0].shape
             for source, face in zip(chunk, decoded):
                 if face.shape != shape:
@@ -57,11 +64,12 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
             yield image
 
 
-def _face(image: Any, side: int) -> np.ndarray:
+def _face(image: Any, sides: Collection[int] | None) -> np.ndarray:
     if not isinstance(image, str | os.PathLike):
         return _checked(image, 3)
     face = read_image(image)
-    check_aligned(face, side, str(image))
+    if sides is not None:
+        check_aligned(face, sides, str(image))
     return face
 
 
@@ -91,13 +99,20 @@ def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
         raise UserError(f"{path}: {error}") from None
 
 
-def check_aligned(face: np.ndarray, side: int, name: str) -> None:
-    """Raises a UserError for an image without the size of an aligned face."""
-    if face.shape[:2] not in ((FACE_SIDE, FACE_SIDE), (side, side)):
+def check_aligned(face: np.ndarray, sides: Collection[int], name: str) -> None:
+    """Raises a UserError for an image without the size of an aligned face.
+
+    Args:
+      sides: valid sides in pixels besides 112.
+    """
+    from data_pipelines import aligned
+
+    height, width, _ = face.shape
+    if not aligned.is_aligned(width, height, sides):
         raise UserError(
             f"{name}: {_size(face.shape)} pixels, not an aligned face of "
-            f"{FACE_SIDE}x{FACE_SIDE}; align it first: fr-jax data align, or "
-            "fr-jax compare --detector FILE"
+            f"{FACE_SIDE}x{FACE_SIDE}; align it with `fr-jax data align` or `fr-jax "
+            "compare --detector FILE`, or accept its size with --unaligned"
         )
 
 

@@ -33,11 +33,12 @@ def evaluate_and_write(
     """
     provenance = embedders["embedding"].provenance
     trained = Trained(embedders["embedding"].embed_raw, embedders)
-    seen = provenance.get("identities", {})
-    results, curves, paths = {}, {}, []
+    seen = provenance.get("identities", {}), embedders["embedding"].digests
+    results, curves, paths, unknown = {}, {}, [], []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
-            evaluator = evaluator.mark_seen(seen)
+            evaluator = evaluator.mark_seen(*seen)
+            unknown += [evaluator.name] * evaluator.unknown
             results |= evaluator(trained, progress=evaluator.name)
             curves[evaluator.key] = evaluator.curve
         else:
@@ -45,6 +46,7 @@ def evaluate_and_write(
         if (draw := getattr(evaluator, "draw", None)) and jax.process_index() == 0:
             paths += draw(folder / "figures")
     results |= _selected(provenance.get("selection"), results)
+    results = finite(results)
     if jax.process_index() == 0:
         write(folder / "results.json", results)
         if curves:
@@ -53,10 +55,21 @@ def evaluate_and_write(
         print(table(results))
         if note := provenance.get("note"):
             print(f"note: {note}")
+        if unknown:
+            sets = ", ".join(unknown)
+            print(f"note: cannot tell whether identities of {sets} were trained on")
         print(f"results: {folder / 'results.json'}")
         for path in paths:
             print(f"figure: {path}")
     return curves
+
+
+def finite(results: Mapping[str, float]) -> dict[str, float]:
+    """Returns the results that are numbers; prints the names of the others."""
+    kept = {name: value for name, value in results.items() if math.isfinite(value)}
+    if undefined := ", ".join(name for name in results if name not in kept):
+        print(f"undefined for these images, not in the results: {undefined}")
+    return kept
 
 
 def write(path: epath.PathLike, results: Mapping[str, Any]) -> None:
@@ -100,7 +113,8 @@ def summary(results: Mapping[str, float]) -> str:
 def table(results: Mapping[str, float]) -> str:
     """Returns the accuracies and TARs in results as lines of text.
 
-    A TAR with fewer than 10 / FAR impostor pairs has an asterisk.
+    A TAR with fewer than 10 / FAR impostor pairs has an asterisk; folds that are not
+    those of the protocol, and pairs left out, are in brackets.
     """
     lines, footnote = [], []
     for key, value in results.items():
@@ -112,6 +126,11 @@ def table(results: Mapping[str, float]) -> str:
         text = f"{name + suffix:<24} accuracy {100 * value:6.2f} %"
         if (spread := results.get(f"{name}/accuracy_std{suffix}")) is not None:
             text += f" +- {100 * spread:.2f}"
+        remarks = {
+            "stratified folds": results.get(f"{name}/stratified_folds{suffix}"),
+            "pairs dropped": results.get(f"{name}/dropped_pairs"),
+        }
+        remarks = [f"{n:.0f} {what}" for what, n in remarks.items() if n]
         for far in () if suffix else FARS:
             if (tar := results.get(f"{name}/tar@far={far}")) is None:
                 continue
@@ -120,5 +139,7 @@ def table(results: Mapping[str, float]) -> str:
             if few_impostors(float(far), impostors):
                 text += "*"
                 footnote = ["* fewer than 10/FAR impostor pairs"]
+        if remarks:
+            text += f"   ({', '.join(remarks)})"
         lines.append(text)
     return "\n".join(lines + footnote)

@@ -1,21 +1,29 @@
 """Evaluation sets by name and path, the form of flags and configurations."""
 
+import functools
+import re
 import sys
+from collections.abc import Collection
+from pathlib import Path
 
 from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation.verification import PROTOCOLS, Verification
 
-OPTIONS = ("root", "protocol", "lag_mode")
+OPTIONS = ("root", "protocol", "lag_mode", "missing")
 
 
 def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
     """Returns name, path and options of NAME=PATH[,OPTION=VALUE...].
 
+    A comma that no `WORD=` follows is part of a path, as is one in an existing path.
+
     Raises:
       UserError: for another form, or an option that is not in `options`.
     """
     name, equals, rest = text.partition("=")
-    path, *parts = rest.split(",")
+    path, *parts = re.split(r",(?=\w+=)", rest)
+    while parts and not Path(path).exists() and Path(f"{path},{parts[0]}").exists():
+        path += f",{parts.pop(0)}"
     if not (name and equals and path):
         forms = "".join(f"[,{option}=...]" for option in options)
         raise UserError(f"--set {text}: expected NAME=PATH{forms}, as in lfw=lfw.bin")
@@ -24,23 +32,47 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
     return name, path, chosen
 
 
-def parse(text: str) -> Verification:
-    """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,lag_mode=M].
+def parse(
+    text: str,
+    sides: Collection[int] = (),
+    *,
+    unaligned: bool = False,
+    flag: str = "--unaligned",
+) -> Verification:
+    """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
     Protocols: 'insightface' (default for sets with folds), 'kfold' (default for lists)
-    and 'paper'; see `Verification`.
+    and 'paper'; see `Verification`. What was skipped or left out is printed.
+
+    Args:
+      sides: valid sides of the images in pixels besides 112, the inputs of networks.
+      unaligned: accept any size.
+      flag: the setting that does so, named in the error.
 
     Raises:
-      UserError: for another form or option; DataError for an invalid set.
+      UserError: for another form or option; DataError for an invalid set, missing
+        images, and images without the size of aligned faces.
     """
+    from data_pipelines import aligned, digests
     from data_pipelines.protocols import pairs
 
     name, path, options = split(text, OPTIONS)
     protocol = options.pop("protocol", None)
     if protocol is not None:
         check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
-    images, numbers, same, folds, identities, skipped = pairs.load(path, **options)
-    if skipped:
-        print(f"{name}: skipped {skipped} truncated lines", file=sys.stderr)
-    protocol = protocol or ("kfold" if folds is None else "insightface")
-    return Verification(name, images, numbers, same, folds, protocol, identities)
+    check = functools.partial(aligned.check, sides=sides, unless=flag)
+    loaded = pairs.load(path, **options, check=None if unaligned else check)
+    for note in loaded.notes:
+        print(f"{name}: {note}", file=sys.stderr)
+    return Verification(
+        name,
+        loaded.images,
+        loaded.pairs,
+        loaded.same,
+        loaded.folds,
+        protocol or ("kfold" if loaded.folds is None else "insightface"),
+        loaded.identities,
+        dropped=loaded.dropped,
+        data_sets=(name, Path(path).stem),
+        digests=functools.cache(lambda: digests.of_slices(loaded.images)),
+    )

@@ -1,7 +1,7 @@
 """An evaluator of verification pairs, which embeds each face once."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from absl import logging
 
 from fr_jax.errors import UserError
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.seen import evidence
 from fr_jax.metrics import verification
 from fr_jax.metrics.verification import FARS
 
@@ -30,7 +31,16 @@ class Verification:
         'paper' (no flip, the best threshold on the evaluated pairs themselves).
       identities: the name of each image's identity, or None.
       seen: folds with training identities of the network.
+      dropped: number of pairs left out since an image is missing, part of the results;
+        None if none could be.
+      data_sets: names under which the set may be known; default: `name`.
+      digests: returns the digests of the images' pixels, uint64 [N], or None.
+      unknown: True if `mark_seen` could not tell whether identities were trained on.
       curve: (cosine [P], same [P]) of the last evaluation.
+
+    Without official folds 'insightface' has contiguous ones. If a fold lacks genuine or
+    impostor pairs, as in a sorted or short list, all are seeded and stratified instead,
+    and their number is in the results; as is that of 'kfold' if it is below ten.
 
     Raises:
       UserError: for fewer pairs of a kind than the protocol needs.
@@ -44,13 +54,17 @@ class Verification:
     protocol: str = "insightface"
     identities: Sequence[str] | None = None
     seen: frozenset[int] = frozenset()
+    dropped: int | None = None
+    data_sets: tuple[str, ...] = ()
+    digests: Callable[[], np.ndarray] | None = None
+    unknown: bool = False
     curve: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(
         default=None, init=False, compare=False
     )
 
     def __post_init__(self):
         genuine = int(np.sum(self.same))
-        needed = 10 if self.protocol == "kfold" else 1
+        needed = 1 if self.protocol == "paper" else 2
         if min(genuine, len(self.same) - genuine) < needed:
             raise UserError(
                 f"{self.name}: {genuine} genuine pairs of {len(self.same)}; protocol "
@@ -65,20 +79,49 @@ class Verification:
     @property
     def metric_names(self) -> list[str]:
         if self.protocol == "paper":
-            return [f"{self.key}/{n}:paper" for n in ("accuracy", "cosine_threshold")]
+            names = [f"{self.key}/{n}:paper" for n in ("accuracy", "cosine_threshold")]
+        elif self.protocol == "kfold":
+            names = [f"{self.key}/{name}:kfold" for name in _ACCURACY]
+        else:
+            names = [f"{self.key}/{name}" for name in (*_ACCURACY, *_RATES, *_OTHERS)]
+            if self._held_out().any():
+                held_out = (*_ACCURACY, *_RATES)
+                names += [f"{self.name}_heldout/{name}" for name in held_out]
+        return names + list(self._of_the_set())
+
+    def _of_the_set(self) -> dict[str, float]:
+        """Returns results that do not depend on the network."""
+        results = {}
+        if self.dropped is not None:
+            results[f"{self.key}/dropped_pairs"] = float(self.dropped)
+        if stratified := self._stratified():
+            suffix = ":kfold" if self.protocol == "kfold" else ""
+            results[f"{self.key}/stratified_folds{suffix}"] = float(stratified)
+        return results
+
+    def _stratified(self) -> int:
+        """Returns the number of folds if they are not those of the protocol, else 0."""
+        if self.protocol == "paper":
+            return 0
+        count = int(self._fold_numbers().max()) + 1
         if self.protocol == "kfold":
-            return [f"{self.key}/{name}:kfold" for name in _ACCURACY]
-        names = [f"{self.key}/{name}" for name in (*_ACCURACY, *_RATES, *_OTHERS)]
-        if self._held_out().any():
-            names += [f"{self.name}_heldout/{name}" for name in (*_ACCURACY, *_RATES)]
-        return names
+            return count if count != _FOLDS else 0
+        return 0 if _complete(self._own_folds(), self.same) else count
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
-        """Returns the results of the protocol."""
+        """Returns the results of the protocol; UserError for non-finite embeddings."""
+        return self._measure(trained, progress) | self._of_the_set()
+
+    def _measure(self, trained: Trained, progress: str) -> dict[str, float]:
         flip = self.protocol == "insightface"
         outputs = trained.embed(self.images, flip=flip, progress=progress)
         views = [outputs[name] for name in ("embedding", "mirrored")[: 1 + flip]]
         faces = np.sum(np.asarray(views, np.float64), axis=0)
+        if invalid := int(np.sum(~np.isfinite(faces).all(axis=1))):
+            raise UserError(
+                f"{self.name}: {invalid:,} of {len(faces):,} embeddings are not "
+                "finite: the weights are damaged, or training diverged"
+            )
         first, second = (faces[self.pairs[:, side]] for side in (0, 1))
         scores = verification.cosines(first, second)
         self.curve = scores, self.same
@@ -87,7 +130,7 @@ class Verification:
             return dict(zip(self.metric_names, (accuracy, threshold)))
         distances = verification.squared_distances(first, second)
         if self.protocol == "kfold":
-            folds = verification.stratified_folds(self.same)
+            folds = self._fold_numbers()
             candidates = np.append(np.unique(distances), 4.1)  # above every distance
             measured = verification.fold_accuracy(
                 distances, self.same, folds, candidates
@@ -118,10 +161,22 @@ class Verification:
             results |= {f"{self.name}_heldout/{n}": x for n, x in values.items()}
         return results
 
-    def _fold_numbers(self) -> np.ndarray:
+    def _own_folds(self) -> np.ndarray:
+        """Returns the official folds, or contiguous ones."""
         if self.folds is not None:
             return self.folds
         return verification.contiguous_folds(len(self.same))
+
+    def _fold_numbers(self) -> np.ndarray:
+        """Returns the folds of the protocol."""
+        folds = self._own_folds()
+        if self.protocol == "paper" or (
+            self.protocol == "insightface" and _complete(folds, self.same)
+        ):
+            return folds
+        genuine = int(np.sum(self.same))
+        count = min(_FOLDS, genuine, len(self.same) - genuine)
+        return verification.stratified_folds(self.same, count)
 
     def _held_out(self) -> np.ndarray:
         """Returns a mask of the folds that are not in `seen`; all False without any."""
@@ -136,7 +191,10 @@ class Verification:
         """
         if not count or count >= len(self.same):
             return self
-        folds = np.zeros(len(self.same), int) if self.folds is None else self.folds
+        official = self.folds
+        if official is not None and not _complete(official, self.same):
+            official = None
+        folds = np.zeros(len(self.same), int) if official is None else official
         num_groups = 2 * (folds.max() + 1)
         groups = 2 * folds + self.same
         size = count // num_groups
@@ -160,35 +218,52 @@ class Verification:
             images=np.stack(images),
             pairs=pairs.reshape(-1, 2),
             same=self.same[rows],
-            folds=None if self.folds is None else self.folds[rows],
+            folds=None if official is None else official[rows],
             identities=self.identities and [self.identities[n] for n in needed],
+            digests=None,
         )
 
-    def mark_seen(self, trained: Mapping[str, Collection[str]]) -> "Verification":
+    def mark_seen(
+        self,
+        trained: Mapping[str, Collection[str]],
+        digests: np.ndarray | None = None,
+    ) -> "Verification":
         """Returns the set, with the folds that have training identities as `seen`.
 
+        See `seen.evidence`, which is logged as a warning.
+
         Args:
-          trained: names of the training identities, by data set. A set without
-            identities counts as seen if its name begins with that of a training set,
-            as 'cfp_fp' with 'cfp'. Overlapping identities are logged as a warning.
+          trained: names of the training identities, by data set.
+          digests: of the training images, ascending.
         """
-        in_training: Any
-        if self.identities is None:
-            in_training = np.full(len(self.same), self.name.split("_")[0] in trained)
-        else:
-            names = {name for names in trained.values() for name in names}
-            overlap = np.array([identity in names for identity in self.identities])
-            in_training = overlap[self.pairs].any(axis=1)
-            if in_training.any():
-                count = len(names.intersection(self.identities))
-                text = "%s: %d identities have the names of training identities"
-                logging.warning(text, self.name, count)
-        if self.folds is None:  # contiguous folds share identities
+        shown = evidence(
+            self.data_sets or (self.name,),
+            len(self.images),
+            self.identities,
+            self.digests,
+            trained,
+            digests,
+        )
+        if shown.unknown:
+            return dataclasses.replace(self, unknown=True)
+        if not shown.seen.any():
+            return self
+        logging.warning("%s: %s", self.name, shown.reason)
+        in_training = np.asarray(np.any(shown.seen[self.pairs], axis=1))
+        # Only official folds have identities of their own.
+        if self.folds is None or not _complete(self.folds, self.same):
             in_training[:] = in_training.any()
-        seen = frozenset(self._fold_numbers()[in_training].tolist())
-        return dataclasses.replace(self, seen=seen) if seen else self
+        folds = self._fold_numbers()[in_training]
+        return dataclasses.replace(self, seen=frozenset(folds.tolist()))
 
 
+def _complete(folds: np.ndarray, same: np.ndarray) -> bool:
+    """Returns True if every fold has genuine and impostor pairs."""
+    counts = [np.bincount(folds[same == kind]) for kind in (True, False)]
+    return all(len(n) == folds.max() + 1 and n.all() for n in counts)
+
+
+_FOLDS = 10
 _ACCURACY = (
     *("accuracy", "accuracy_std", "accuracy_low", "accuracy_high"),
     "cosine_threshold",

@@ -59,6 +59,8 @@ def stratified_folds(same: Array, folds: int = 10, seed: int = 0) -> Array:
 
 
 class FoldAccuracy(NamedTuple):
+    """Accuracies of the folds with genuine and impostor pairs."""
+
     accuracies: Array  # [folds], each at the threshold of the other folds
     thresholds: Array  # [folds]
 
@@ -72,7 +74,11 @@ def fold_accuracy(
     """Returns accuracy per fold with the best threshold of all other folds.
 
     insightface's protocol: same iff distance < threshold; the first of equally good
-    thresholds. For a single fold the threshold is chosen on the evaluated pairs.
+    thresholds. For a single fold the threshold is chosen on the evaluated pairs. Folds
+    that lack genuine or impostor pairs have no accuracy, but help to choose thresholds.
+
+    Raises:
+      ValueError: if no fold has genuine and impostor pairs.
     """
     distances, same = _checked(distances, same)
     impostors, sizes = np.bincount(folds, ~same), np.bincount(folds)
@@ -80,9 +86,18 @@ def fold_accuracy(
     correct += _below(distances, same, folds, thresholds)  # [folds, thresholds]
     train = correct.sum(0) - correct if len(correct) > 1 else correct
     train_sizes = sizes.sum() - sizes if len(correct) > 1 else sizes
-    best = np.argmax(train / train_sizes[:, None], axis=1)
-    held_out = correct[np.arange(len(sizes)), best]
-    return FoldAccuracy(held_out / sizes, thresholds[best])
+    complete = _complete(impostors, sizes)
+    best = np.argmax(train[complete] / train_sizes[complete, None], axis=1)
+    held_out = correct[complete, best]
+    return FoldAccuracy(held_out / sizes[complete], thresholds[best])
+
+
+def _complete(impostors: Array, sizes: Array) -> Array:
+    """Returns the folds with genuine and impostor pairs, from the counts of pairs."""
+    complete = np.flatnonzero((impostors > 0) & (impostors < sizes))
+    if not len(complete):
+        raise ValueError("no fold has both genuine and impostor pairs")
+    return complete
 
 
 class FoldRates(NamedTuple):
@@ -99,6 +114,8 @@ def fold_tar_at_far(
 ) -> FoldRates:
     """Returns TAR and FAR of each fold, at the threshold of the other folds.
 
+    Folds that lack genuine or impostor pairs are left out, as in `fold_accuracy`.
+
     Args:
       interpolate: the threshold where the other folds' FAR is `far`, by linear
         interpolation between thresholds, the last of those with equal FAR
@@ -109,7 +126,7 @@ def fold_tar_at_far(
     accepted = _below(distances, ~same, folds, FAR_THRESHOLDS)
     impostors = np.bincount(folds, ~same)
     tar, rates = [], []
-    for fold in range(len(impostors)):
+    for fold in _complete(impostors, np.bincount(folds)):
         rest = (np.arange(len(impostors)) != fold) | (len(impostors) == 1)
         train_far = accepted[rest].sum(0) / max(impostors[rest].sum(), 1)
         threshold = 0.0
@@ -121,8 +138,8 @@ def fold_tar_at_far(
             elif last >= 0:
                 threshold = FAR_THRESHOLDS[last]
         rows = folds == fold
-        tar.append(_share(distances[rows & same] < threshold))
-        rates.append(_share(distances[rows & ~same] < threshold))
+        tar.append(np.mean(distances[rows & same] < threshold))
+        rates.append(np.mean(distances[rows & ~same] < threshold))
     return FoldRates(np.array(tar), np.array(rates))
 
 
@@ -230,7 +247,3 @@ def _below(values: Array, rows: Array, folds: Array, thresholds: Array) -> Array
     """
     parts = [values[rows & (folds == fold)] for fold in range(folds.max() + 1)]
     return np.stack([np.searchsorted(np.sort(part), thresholds) for part in parts])
-
-
-def _share(flags: Array) -> float:
-    return float(np.mean(flags)) if len(flags) else 0.0

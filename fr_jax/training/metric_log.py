@@ -3,11 +3,10 @@
 import dataclasses
 import json
 import math
-import os
 import sys
+import time
 from typing import Any
 
-from absl import logging
 from etils import epath
 
 
@@ -29,7 +28,7 @@ class MetricLog:
 
     def __post_init__(self):
         self._file = epath.Path(self.workdir) / "metrics.jsonl"
-        self._tensorboard = _tensorboard(self.workdir) if self.active else None
+        self._events = Events(self.workdir) if self.active else None
 
     def cut_back(self, step: int) -> None:
         """Removes unfinished lines and those after `step`, where the run continues."""
@@ -49,8 +48,8 @@ class MetricLog:
             return
         with self._file.open("a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
-        if self._tensorboard is not None:
-            self._tensorboard.write_scalars(step, dict(scalars))
+        if self._events is not None:
+            self._events.write(step, scalars)
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         """Prints a line: step, losses, accuracies, images per second, time left.
@@ -77,8 +76,8 @@ class MetricLog:
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def _step(line: bytes) -> float:
@@ -96,16 +95,32 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
-def _tensorboard(workdir: epath.PathLike) -> Any:
-    """Returns clu's TensorBoard writer, or None if TensorFlow is not installed."""
-    try:
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # oneDNN logs at import
-        import tensorflow as tf
+class Events:
+    """Scalars as TensorBoard events, in a new file of a folder, without TensorFlow."""
 
-        tf.config.set_visible_devices([], "GPU")  # left to JAX
-        from clu import metric_writers
+    def __init__(self, workdir: epath.PathLike):
+        from tensorboard.compat import tensorflow_stub
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer import event_file_writer
 
-        return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
-    except ImportError as error:
-        logging.warning("no TensorBoard events (%s); metrics.jsonl alone", error)
-        return None
+        if "://" not in str(workdir):
+            # The writer would import TensorFlow where it is installed, to open a file.
+            setattr(event_file_writer, "tf", tensorflow_stub)  # noqa: B010 - a module
+        events: Any = event_pb2  # their classes exist at run time only
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
+        self._file = event_file_writer.EventFileWriter(str(workdir))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Appends the scalars of a step."""
+        values = [
+            self._summary.Value(tag=name, simple_value=value)
+            for name, value in scalars.items()
+        ]
+        summary = self._summary(value=values)
+        event = self._event(wall_time=time.time(), step=step, summary=summary)
+        self._file.add_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()

@@ -10,7 +10,7 @@ from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import pairs, sets
-from fr_jax.provenance import RENDERED, Provenance, fingerprint
+from fr_jax.provenance import RENDERED, Provenance, fingerprint, merged
 from fr_jax.training.data import Context, Stream
 from fr_jax.training.streams import ArrayStream, check_batch_size
 
@@ -119,6 +119,7 @@ def provenance(faces: Any) -> Provenance:
         {faces.name: list(faces.identities)},
         {faces.name: faces.licence},
         fingerprint={faces.name: fingerprint(faces.identities, faces.label, *stored)},
+        digests=merged(getattr(faces, "digest", None)),
     )
 
 
@@ -168,4 +169,5 @@ def verification(
         same=numbered.same,
         folds=numbered.folds,
         identities=[faces.identities[label] for label in faces.label[rows]],
+        data_sets=(faces.name,),
     )

@@ -45,7 +45,7 @@ def identities(tmp_path_factory):
 @pytest.fixture(scope="session")
 def verification_bin(tmp_path_factory):
     """Forty pairs of faces in insightface's .bin."""
-    images = [encoded(image=picture(32, 32, n // 2)) for n in range(80)]
+    images = [encoded(image=picture(112, 112, n // 2)) for n in range(80)]
     path = tmp_path_factory.mktemp("pairs") / "toy.bin"
     path.write_bytes(pickle.dumps((images, [True, False] * 20)))
     return path

@@ -26,6 +26,17 @@ def test_cosine_and_decision_for_two_aligned_faces(command, embedder, identities
     assert "different identities: below" in out
 
 
+def test_images_of_any_size_are_compared_with_a_flag(command, embedder, tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(".png", picture(128, 128, number)))
+    words = ("compare", *paths, "--embedder", embedder)
+    assert command(*words)[0] == 2
+    code, out, error = command(*words, "--unaligned")
+    assert code == 0, error
+    assert "cosine" in out
+
+
 def test_threshold_comes_from_results_next_to_the_embedder(
     command, embedder, identities, verification_bin, tmp_path
 ):

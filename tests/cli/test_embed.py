@@ -126,6 +126,37 @@ def test_invalid_source_or_target_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """Faces of 128 x 128 as a .bin, as a folder and as records."""
+    root = tmp_path_factory.mktemp("crops")
+    faces = [encoded(image=picture(128, 128, n)) for n in range(4)]
+    (root / "crops.bin").write_bytes(pickle.dumps((faces, [True, False])))
+    for number, face in enumerate(faces):
+        path = root / f"folder/p{number // 2}/{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(face)
+    return root
+
+
+@pytest.mark.parametrize("source", ["crops.bin", "folder", "records/crops"])
+def test_other_sizes_than_of_aligned_faces_need_a_flag(
+    command, mistake, embedder, crops, tmp_path, source
+):
+    if source == "records/crops":
+        pytest.importorskip("tensorflow")
+        words = ("--to", tmp_path / "records", "--name", "crops", "--size", 128)
+        assert command("data", "convert", crops / "folder", *words)[0] == 0
+        source = tmp_path / source
+    to = tmp_path / "out.npz"
+    words = ("embed", crops / source, "--embedder", embedder, "--to", to)
+    mistake("128x128 pixels, expected 112x112", *words)
+    assert not to.exists()
+    code, _, error = command(*words, "--unaligned")
+    assert code == 0, error
+    assert read_npz(to)["embeddings"].shape == (4, 8)
+
+
 def test_folder_without_an_embedder_is_refused(mistake, folders, tmp_path):
     words = ("--embedder", folders / "empty", "--to", tmp_path / "out.npz")
     mistake("no embedder here", "embed", folders / "mixed", *words)

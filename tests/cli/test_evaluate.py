@@ -1,9 +1,14 @@
 """`fr-jax evaluate` of embedders; generators are evaluated in tests/systems/dr_gan."""
 
 import json
+import pickle
 import shutil
 
 import pytest
+
+import fr_jax
+from data_pipelines import digests, images
+from tests.support.faces import encoded, picture
 
 
 def test_results_and_figures_are_written(command, embedder, verification_bin, tmp_path):
@@ -102,3 +107,96 @@ def test_invalid_arguments_are_refused(
     words = words.format(**places).split()
     mistake(match, "evaluate", *words, "--to", tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+@pytest.fixture(scope="module")
+def identities_list(identities, tmp_path_factory):
+    """Four genuine and four impostor pairs of `identities`, named as .png."""
+    path = tmp_path_factory.mktemp("list") / "pairs, all.txt"
+    genuine = [f"p{n}/0.png p{n}/1.png 1" for n in range(4)]
+    impostor = [f"p{n}/0.png p{n + 1}/2.png 0" for n in range(4)]
+    path.write_text("\n".join(genuine + impostor))
+    return path
+
+
+def test_missing_images_are_an_error_or_dropped(
+    command, mistake, embedder, identities, identities_list, tmp_path
+):
+    shutil.copytree(identities, tmp_path / "faces")
+    (tmp_path / "faces/p4/2.jpg").unlink()
+    some = f"few={identities_list},root={tmp_path}/faces"
+    words = ("evaluate", "--embedder", embedder, "--to", tmp_path / "to", "--set")
+    match = "1 of 12 images, in 1 of 8 pairs, are not below"
+    mistake(match, *words, some)
+    assert not (tmp_path / "to").exists()
+    code, out, error = command(*words, f"{some},missing=drop")
+    assert code == 0, error
+    assert "few: 11 of 12 images have another suffix than in the list" in error
+    assert f"few: dropped the pairs of missing images: {match}" in error
+    assert "3 stratified folds, 1 pairs dropped" in " ".join(out.split())
+    results = json.loads((tmp_path / "to/results.json").read_text())
+    assert results["few/dropped_pairs"] == 1
+    assert results["few/stratified_folds:kfold"] == 3
+    assert 0 <= results["few/accuracy:kfold"] <= 1
+
+
+@pytest.mark.parametrize(
+    "labels", [[True, False, True, False, True], [True, True, False]]
+)
+def test_a_set_of_few_pairs_has_finite_results(
+    command, mistake, embedder, tmp_path, labels
+):
+    faces = [encoded(image=picture(112, 112, n)) for n in range(2 * len(labels))]
+    (tmp_path / "few.bin").write_bytes(pickle.dumps((faces, labels)))
+    words = ("evaluate", "--embedder", embedder, "--to", tmp_path / "to")
+    if labels.count(False) < 2:
+        match = "few: 2 genuine pairs of 3; protocol 'insightface' needs at least 2 of"
+        mistake(match, *words, "--set", f"few={tmp_path}/few.bin")
+        words = (*words, "--set", f"few={tmp_path}/few.bin,protocol=paper")
+    else:
+        words = (*words, "--set", f"few={tmp_path}/few.bin")
+    code, _, error = command(*words)
+    assert code == 0, error
+    text = (tmp_path / "to/results.json").read_text()
+    assert "few/accuracy" in text
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads(text, parse_constant=refuse)
+
+
+def test_images_that_are_no_aligned_faces_need_a_flag(
+    command, mistake, embedder, tmp_path
+):
+    faces = [encoded(image=picture(128, 128, n // 2)) for n in range(8)]
+    (tmp_path / "crops.bin").write_bytes(pickle.dumps((faces, [True, False] * 2)))
+    words = ("--embedder", embedder, "--set", f"crops={tmp_path}/crops.bin")
+    words = ("evaluate", *words, "--to", tmp_path / "to")
+    match = "8 of 8 images are no aligned faces, such as {}/crops.bin: image 0: 128x128"
+    mistake(match.format(tmp_path), *words)
+    assert not (tmp_path / "to").exists()
+    code, _, error = command(*words, "--unaligned")
+    assert code == 0, error
+    words = ("--generator", "g", "--unaligned", "--to", tmp_path)
+    mistake("--unaligned needs --embedder", "evaluate", *words)
+
+
+@pytest.mark.parametrize("trained_on_one", [True, False])
+def test_a_set_is_seen_by_its_images_and_not_by_its_numbers(
+    command, embedder, identities, identities_list, tmp_path, trained_on_one
+):
+    """The identities of another training set have the same numbers."""
+    paths = [identities / "p0/1.jpg"] if trained_on_one else [identities / "p5/1.jpg"]
+    network = fr_jax.load_embedder(embedder)
+    network.provenance["identities"] = {"other": ["p0", "p1", "p2"]}
+    network.digests = digests.of_images(images.decode(p.read_bytes()) for p in paths)
+    network.save(tmp_path / "net")
+    words = ("--set", f"few={identities_list},root={identities}", "--to", tmp_path)
+    code, out, error = command("evaluate", "--embedder", tmp_path / "net", *words)
+    assert code == 0, error
+    results = json.loads((tmp_path / "results.json").read_text())
+    name = "few_seen" if trained_on_one else "few"
+    assert f"{name}/accuracy:kfold" in results
+    unknown = "cannot tell whether identities of few were trained on"
+    assert (unknown in out) != trained_on_one

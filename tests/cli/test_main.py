@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import fr_jax
 from fr_jax.cli import main as program
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError
 from tests.support.paths import ROOT
@@ -126,3 +127,7 @@ def test_error_for_a_missing_package_has_the_extra(mistake, monkeypatch, name, m
 
     monkeypatch.setattr(program, "_run", fail)
     mistake(match, "info")
+
+
+def test_version_is_printed(command):
+    assert command("--version") == (0, f"fr-jax {fr_jax.__version__}\n", "")

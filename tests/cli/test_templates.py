@@ -76,6 +76,20 @@ def test_templates_are_evaluated_over_splits(
         assert results[f"templates/rank5_std:{way}"] == 0
 
 
+@pytest.mark.parametrize("kind", ["generator", "embedder"])
+def test_images_of_any_size_need_a_flag(command, mistake, request, tmp_path, kind):
+    for row in rows():
+        image = encoded(".png", picture(20, 20, int(row[-7])))
+        (tmp_path / row.rpartition(",")[2]).write_bytes(image)
+    table = tmp_path / "splits.csv"
+    table.write_text("\n".join([HEADER, *rows()]))
+    network = request.getfixturevalue(kind)
+    words = ("templates", table, "--embedder", network, "--to", tmp_path / "to")
+    mistake("20x20 pixels, not an aligned face of 112x112", *words)
+    code, _, error = command(*words, "--unaligned")
+    assert code == 0, error
+
+
 @pytest.mark.parametrize(
     ("lines", "match"),
     [

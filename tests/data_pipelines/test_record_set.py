@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines import DataError
+from data_pipelines import DataError, digests
 from data_pipelines import index as indexes
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
@@ -41,6 +41,11 @@ def test_images_and_columns_by_number(built):
         assert faces.label.tolist() == np.repeat(np.arange(6), 4).tolist()
         assert np.isnan(faces.yaw).all() and (faces.light == -1).all()
         images = faces.images(np.array([0, 23, 6]))
+        found = faces.digest
+    assert found is not None
+    expected = [digests.digest(image) for image in images]
+    assert found[[0, 23, 6]].tolist() == expected
+    assert faces.subset(np.array([6])).digest.tolist() == expected[2:]
     for image, seed in zip(images, (0, 503, 102)):
         np.testing.assert_array_equal(image, picture(20, 20, seed=seed))
     with pytest.raises(OSError):

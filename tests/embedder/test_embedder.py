@@ -51,6 +51,21 @@ def test_loaded_embedder_embeds_as_the_saved_one(saved):
     assert loaded.network.input_spec == InputSpec(size=32)
 
 
+def test_digests_of_training_images_are_stored_apart_from_the_description(
+    saved, tmp_path
+):
+    assert fr_jax.load_embedder(saved[0]).digests is None
+    values = [1, 2**64 - 1]
+    digests = np.array(values, np.uint64)
+    embedder = Embedder(network(), PROVENANCE, batch_size=4, digests=digests)
+    embedder.save(tmp_path / "e")
+    loaded = fr_jax.load_embedder(tmp_path / "e", batch_size=4)
+    assert loaded.digests is not None
+    assert (loaded.digests.dtype, loaded.digests.tolist()) == (np.uint64, values)
+    assert loaded.network.variables.keys() == saved[1].network.variables.keys()
+    assert loaded.describe() == saved[1].describe()
+
+
 def test_folder_of_an_earlier_version_loads(saved, tmp_path):
     """The provenance key `identities` was `people` before fr_jax 0.2.0."""
     folder, embedder = saved

@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 
 
 def test_twenty_kills_and_resumes_are_bit_exact(tmp_path):
-    whole = finish(start(tmp_path / "whole", 150, "--events"))
-    killed = kill_until_done(tmp_path / "killed", 150, 20, random.Random(0), "--events")
+    whole = finish(start(tmp_path / "whole", 150))
+    killed = kill_until_done(tmp_path / "killed", 150, 20, random.Random(0))
     assert killed["digest"] == whole["digest"]
 
 

@@ -14,6 +14,8 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
 from tests.support.networks import random_variables
 
+PEOPLE = [f"{letter}nn_Lee" for letter in "ABCDEFGHIJKLMNOPQRST"]
+
 
 @pytest.fixture(scope="module")
 def embedder():
@@ -22,7 +24,7 @@ def embedder():
     variables = random_variables(models.create("iresnet18", **options), 16)
     network = Network("iresnet18", options, variables, InputSpec(size=16))
     provenance = {
-        "identities": {"train": [f"p{n}" for n in range(10)]},
+        "identities": {"train": PEOPLE[:10]},
         "note": "a note",
         "selection": {"kind": "clean", "sets": ["faces"]},
     }
@@ -38,7 +40,7 @@ def faces(name="faces", identities=True):
         pairs=pairs,
         same=np.arange(40) % 4 < 2,
         folds=np.arange(40) // 4,
-        identities=[f"p{n // 4}" for n in range(80)] if identities else None,
+        identities=[PEOPLE[n // 4] for n in range(80)] if identities else None,
     )
 
 
@@ -77,6 +79,7 @@ def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{100 * results['others/accuracy']:.2f} %" in out
     assert "note: a note" in out
+    assert "note: cannot tell whether identities of others were trained on" in out
     assert f"results: {folder}/results.json" in out
     assert f"figure: {folder}/figures/answer.png" in out
     assert not list(folder.glob("*.part"))
@@ -88,6 +91,23 @@ def test_results_without_verification_have_no_curves(embedder, tmp_path):
     assert curves == {}
     assert json.loads((folder / "results.json").read_text()) == {"answer": 42}
     assert [path.name for path in (folder / "figures").iterdir()] == ["answer.png"]
+
+
+class Undefined:
+    """An evaluator with results that are no numbers."""
+
+    metric_names = ("a", "b", "c")
+
+    def __call__(self, trained):
+        return {"a": 1.0, "b": float("nan"), "c": float("inf")}
+
+
+def test_undefined_results_are_left_out_by_name(embedder, tmp_path, capsys):
+    folder = epath.Path(tmp_path)
+    written.evaluate_and_write([Undefined()], {"embedding": embedder}, folder)
+    assert json.loads((folder / "results.json").read_text()) == {"a": 1}
+    out = capsys.readouterr().out
+    assert "undefined for these images, not in the results: b, c\n" in out
 
 
 def test_results_are_strict_json_and_written_atomically(tmp_path):
@@ -145,13 +165,17 @@ def test_table_and_summary_show_accuracies():
         "lfw/impostor_pairs": 3000.0,
         "list/accuracy:paper": 0.8,
         "lfw/auc": 0.99,
+        "few/accuracy:kfold": 0.5,
+        "few/stratified_folds:kfold": 3.0,
+        "few/dropped_pairs": 2.0,
     }
     lines = [" ".join(row.split()) for row in written.table(results).splitlines()]
     assert lines == [
         "lfw accuracy 99.12 % +- 0.40 TAR@FAR=1e-2 95.00 % TAR@FAR=1e-3 90.00 %*",
         "list:paper accuracy 80.00 %",
+        "few:kfold accuracy 50.00 % (3 stratified folds, 2 pairs dropped)",
         "* fewer than 10/FAR impostor pairs",
     ]
     assert written.summary(results) == (
-        "lfw/accuracy 0.9912  list/accuracy:paper 0.8000"
+        "lfw/accuracy 0.9912  list/accuracy:paper 0.8000  few/accuracy:kfold 0.5000"
     )

@@ -1,10 +1,12 @@
 """Verification sets in the form of flags: NAME=PATH[,OPTION=VALUE...]."""
 
 import pickle
+import shutil
 
+import numpy as np
 import pytest
 
-from data_pipelines import DataError
+from data_pipelines import DataError, digests
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from tests.support.faces import encoded, picture
@@ -14,7 +16,7 @@ from tests.support.faces import encoded, picture
 def folder(tmp_path_factory):
     """Twenty pairs in a .bin, and twenty with one truncated line in a list."""
     folder = tmp_path_factory.mktemp("sets")
-    images = [encoded(image=picture(32, 32, n)) for n in range(40)]
+    images = [encoded(image=picture(112, 112, n)) for n in range(40)]
     (folder / "toy.bin").write_bytes(pickle.dumps((images, [True, False] * 10)))
     for number, image in enumerate(images):
         (folder / f"{number}.jpg").write_bytes(image)
@@ -39,7 +41,11 @@ def test_default_protocol_depends_on_the_kind_of_set(folder, text, protocol, fol
     assert (toy.name, toy.protocol) == ("toy", protocol)
     assert (toy.folds is not None) == folds
     assert toy.pairs.shape == (20, 2)
-    assert toy.images[:].shape == (40, 32, 32, 3)
+    assert toy.images[:].shape == (40, 112, 112, 3)
+    assert toy.digests is not None
+    first = digests.digest(toy.images[3])
+    assert toy.digests().shape == (40,)
+    assert toy.digests()[3] == first
 
 
 def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
@@ -47,7 +53,7 @@ def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
     lines = [line.replace(".jpg", ".png") for line in lines] + ["1 2.pn"]
     (tmp_path / "lag.txt").write_text("\n".join(lines) + "\n")
     for path in folder.glob("*.jpg"):
-        image = encoded(".png", picture(32, 32, int(path.stem)))
+        image = encoded(".png", picture(112, 112, int(path.stem)))
         (tmp_path / f"{path.stem}.png").write_bytes(image)
     lag = sets.parse(f"lag={tmp_path}/lag.txt,root={tmp_path}")
     assert len(lag.same) == 20
@@ -66,10 +72,82 @@ def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
         ("lfw=x.bin,protocol=kfolds", "did you mean 'kfold'"),
         ("lfw={}/junk.bin", "junk.bin: byte"),
         ("lfw={}/list.txt", "give their folder"),
-        ("lfw={}/list.txt,root={}/..", "40 of 40 images are not below"),
+        ("lfw={}/list.txt,root={}/..", "40 of 40 images, in 20 of 20 pairs, are not"),
+        ("lfw={}/list.txt,root={},missing=skip", "missing=skip: use 'error' or 'drop'"),
+        ("lfw={},root={}", "is a folder, but none of CFP's protocol"),
     ],
 )
 def test_invalid_set_raises_a_one_line_error(folder, text, match):
     with pytest.raises((UserError, DataError), match=match) as caught:
         sets.parse(text.replace("{}", str(folder)))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["toy={}/a,b.bin,protocol=kfold", "toy={}/a,b=c.bin,protocol=kfold"],
+)
+def test_commas_in_a_path(folder, tmp_path, text):
+    for name in ("a,b.bin", "a,b=c.bin"):
+        shutil.copy(folder / "toy.bin", tmp_path / name)
+    toy = sets.parse(text.format(tmp_path))
+    assert (len(toy.same), toy.protocol) == (20, "kfold")
+
+
+def test_comma_in_the_folder_of_images(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "faces, aligned")
+    text = f"toy={folder}/list.txt,root={tmp_path}/faces, aligned,missing=drop"
+    assert sets.parse(text).dropped == 0
+
+
+@pytest.fixture(scope="module")
+def unaligned(tmp_path_factory):
+    """Pairs of images that are no aligned faces: a .bin, and lists of two formats."""
+    folder = tmp_path_factory.mktemp("unaligned")
+    for name, size in (("square", (250, 250)), ("oblong", (112, 96))):
+        images = [encoded(image=picture(*size, n)) for n in range(8)]
+        (folder / f"{name}.bin").write_bytes(pickle.dumps((images, [True, False] * 2)))
+        for number, image in enumerate(images):
+            path = folder / f"{name}/Ann/Ann_{number:04}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image)
+    lines = [f"{n % 2} Ann/Ann_{n:04}.jpg Ann/Ann_{n + 1:04}.jpg" for n in range(7)]
+    (folder / "labels.txt").write_text("\n".join(lines))
+    lines = ["2", "Ann\t0\t1", "Ann\t2\t3", "Ann\t4\tAnn\t5", "Ann\t6\tAnn\t7"]
+    (folder / "pairs.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("toy={}/square.bin", "250x250"),
+        ("toy={}/oblong.bin", "96x112"),
+        ("toy={0}/labels.txt,root={0}/square", "250x250"),
+        ("toy={0}/pairs.txt,root={0}/oblong", "96x112"),
+    ],
+)
+def test_images_that_are_no_aligned_faces_are_refused(unaligned, text, shape):
+    text = text.format(unaligned)
+    match = f"8 of 8 images are no aligned faces, such as .*: {shape} pixels, expected"
+    with pytest.raises(DataError, match=match):
+        sets.parse(text, (160,))
+    accepted = sets.parse(text, (160,), unaligned=True)
+    assert accepted.images[:].shape[0] == 8
+    if shape == "250x250":  # the input of a network
+        assert sets.parse(text, (96, 250)).same.any()
+
+
+def test_names_of_a_set_are_those_typed_and_of_the_file(folder):
+    assert sets.parse(f"test={folder}/toy.bin").data_sets == ("test", "toy")
+    marked = sets.parse(f"test={folder}/toy.bin").mark_seen({"toy": ["a"]})
+    assert marked.key == "test_seen"
+
+
+def test_one_training_image_marks_a_set_without_names(folder):
+    toy = sets.parse(f"test={folder}/toy.bin")
+    trained = {"mine": ["001", "002"]}
+    some = np.sort(digests.of_slices([picture(seed=9), toy.images[5]]))
+    assert toy.mark_seen(trained, some).key == "test_seen"
+    none = toy.mark_seen(trained, some[:0])
+    assert (none.key, none.unknown) == ("test", True)

@@ -1,6 +1,8 @@
 """Verification: protocols, subsets, declared metric names, seen identities."""
 
+import dataclasses
 import functools
+import json
 import logging
 
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from fr_jax.evaluation.verification import PROTOCOLS, Verification
 from fr_jax.metrics import verification
 
 PAIRS = 200
+PEOPLE = [f"{letter}nn_Lee" for letter in "ABCDEFGHIJ"]
 
 
 def make_set(name="toy", **options):
@@ -102,7 +105,7 @@ def test_paper_protocol_uses_the_best_threshold_and_kfold_is_not_better(trained)
 
 @pytest.mark.parametrize(
     ("protocol", "genuine", "needed"),
-    [("insightface", 0, 1), ("paper", PAIRS, 1), ("kfold", 9, 10)],
+    [("insightface", 1, 2), ("paper", PAIRS, 1), ("kfold", PAIRS - 1, 2)],
 )
 def test_too_few_pairs_of_a_kind_are_refused(protocol, genuine, needed):
     toy = make_set()
@@ -115,20 +118,105 @@ def test_too_few_pairs_of_a_kind_are_refused(protocol, genuine, needed):
         Verification("toy", toy.images, toy.pairs, same, protocol=protocol)
 
 
+# --- folds ----------------------------------------------------------------------------
+
+
+def short(count, kinds, **options):
+    """Returns the first `count` pairs of a kind and of the other, as `kinds` says."""
+    toy, rows = make_set(**options), []
+    for kind, number in zip(kinds, count):
+        rows += np.flatnonzero(toy.same == kind)[:number].tolist()
+    pairs, same = toy.pairs[rows], toy.same[rows]
+    folds = np.arange(len(rows)) * 10 // len(rows)
+    return dataclasses.replace(toy, pairs=pairs, same=same, folds=folds)
+
+
+@pytest.mark.parametrize("protocol", ["insightface", "kfold"])
+@pytest.mark.parametrize(
+    ("count", "kinds", "folds"),
+    [
+        ((3, 2), (True, False), 2),
+        ((2, 2), (False, True), 2),
+        ((2, 90), (True, False), 2),
+        ((9, 9), (True, False), 9),
+        ((60, 60), (True, False), 10),
+        ((40, 90), (False, True), 10),
+    ],
+    ids=str,
+)
+def test_short_and_sorted_sets_have_stratified_folds(
+    trained, protocol, count, kinds, folds
+):
+    toy = short(count, kinds, protocol=protocol)
+    results = toy(trained)
+    json.dumps(results, allow_nan=False)
+    assert set(toy.metric_names) == results.keys()
+    suffix = ":kfold" if protocol == "kfold" else ""
+    as_usual = protocol == "kfold" and folds == 10
+    assert results.get(f"toy/stratified_folds{suffix}") == (None if as_usual else folds)
+    # By an explicit loop over the folds.
+    numbers = verification.stratified_folds(toy.same, folds)
+    assert all({True, False} == set(toy.same[numbers == n]) for n in range(folds))
+    distances = 2 - 2 * toy.curve[0]
+    if protocol == "insightface":
+        correct = []
+        for fold in range(folds):
+            rest = numbers != fold
+            accuracy = [
+                np.mean((distances[rest] < t) == toy.same[rest])
+                for t in verification.ACCURACY_THRESHOLDS
+            ]
+            threshold = verification.ACCURACY_THRESHOLDS[np.argmax(accuracy)]
+            accepted = distances[~rest] < threshold
+            correct.append(np.mean(accepted == toy.same[~rest]))
+        assert results["toy/accuracy"] == pytest.approx(np.mean(correct))
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_official_folds_that_lack_a_kind_are_replaced(trained, kind):
+    toy = make_set()
+    assert not any("stratified" in name for name in toy.metric_names)
+    kept = (toy.folds != 4) | (toy.same == kind)
+    parts = {name: getattr(toy, name)[kept] for name in ("pairs", "same", "folds")}
+    lacking = dataclasses.replace(toy, **parts)
+    results = lacking(trained)
+    assert results["toy/stratified_folds"] == 10
+    numbers = verification.stratified_folds(lacking.same)
+    distances = 2 - 2 * lacking.curve[0]
+    expected = verification.fold_accuracy(distances, lacking.same, numbers)
+    assert results["toy/accuracy"] == pytest.approx(expected.accuracies.mean())
+    assert lacking.mark_seen({"toy": []}).seen == frozenset(range(10))
+    assert lacking.subset(40)(trained).keys() >= {"toy:40/accuracy"}
+
+
+def test_number_of_dropped_pairs_is_a_result(trained):
+    for dropped in (0, 7):
+        toy = make_set(dropped=dropped)
+        assert toy(trained)["toy/dropped_pairs"] == dropped
+        assert "toy/dropped_pairs" in toy.metric_names
+    assert "toy/dropped_pairs" not in make_set()(trained)
+
+
+def test_embeddings_that_are_not_finite_are_named():
+    broken = Trained(functools.partial(BatchedEmbed(embed, 64), np.nan), {})
+    with pytest.raises(UserError, match="toy: 400 of 400 embeddings are not finite"):
+        make_set()(broken)
+
+
 # --- declared metric names ------------------------------------------------------------
 
 
 def seen_sets():
     """Every protocol, with and without folds, with none, some or all folds seen."""
     trained_on = {"none": 0, "some": 7, "all": 10}
-    identities = [f"p{pair // 20}" for pair in range(PAIRS) for _ in range(2)]
+    identities = [PEOPLE[pair // 20] for pair in range(PAIRS) for _ in range(2)]
     for protocol in PROTOCOLS:
         for with_folds in (True, False):
             for seen, count in trained_on.items():
                 options = {"protocol": protocol, "identities": identities}
                 if not with_folds:
                     options["folds"] = None
-                trained = {"train": [f"p{n}" for n in range(count)]}
+                trained = {"train": PEOPLE[:count]}
                 toy = functools.partial(make_set, **options)
                 case = f"{protocol}, {'folds' if with_folds else 'no folds'}, {seen}"
                 yield pytest.param(toy, trained, id=f"{case} seen")
@@ -178,11 +266,11 @@ def test_subset_has_the_first_pairs_of_each_fold_and_kind():
 
 
 def test_folds_of_seen_identities_are_reported_separately(trained, caplog):
-    identities = [f"p{pair // 20}" for pair in range(PAIRS) for _ in range(2)]
+    identities = [PEOPLE[pair // 20] for pair in range(PAIRS) for _ in range(2)]
     toy = make_set(identities=identities)
     assert toy.mark_seen({"other": ["x"]}) is toy
     with caplog.at_level(logging.WARNING, "absl"):
-        marked = toy.mark_seen({"train": [f"p{n}" for n in range(9)]})
+        marked = toy.mark_seen({"train": PEOPLE[:9]})
     assert "toy: 9 identities have the names of training identities" in caplog.text
     assert marked.seen == frozenset(range(9))
     results = marked(trained)
@@ -198,7 +286,8 @@ def test_folds_of_seen_identities_are_reported_separately(trained, caplog):
 
 def test_set_without_identities_counts_as_seen_by_its_name(trained):
     named = make_set("cfp_fp")
-    assert named.mark_seen({"lfw": ["a"]}).seen == frozenset()
+    unknown = named.mark_seen({"lfw": ["a"]})
+    assert (unknown.seen, unknown.unknown) == (frozenset(), True)
     results = named.mark_seen({"cfp": ["001"]})(trained)
     assert "cfp_fp_seen/accuracy" in results
     assert not any("heldout" in key for key in results)
@@ -207,9 +296,9 @@ def test_set_without_identities_counts_as_seen_by_its_name(trained):
     assert "cfp_list_seen/accuracy:paper" in results
 
 
-@pytest.mark.parametrize("identities", [None, ["p0"] * (2 * PAIRS)])
+@pytest.mark.parametrize("identities", [None, ["Ann"] * (2 * PAIRS)])
 def test_seen_set_without_official_folds_has_no_held_out_results(trained, identities):
     toy = make_set("cfp_list", folds=None, identities=identities)
-    results = toy.mark_seen({"cfp": ["p0"]})(trained)
+    results = toy.mark_seen({"cfp": ["Ann"]})(trained)
     assert "cfp_list_seen/accuracy" in results
     assert not any("heldout" in key for key in results)

@@ -55,6 +55,25 @@ def test_threshold_of_a_single_fold_is_chosen_on_itself():
     assert measured.accuracies.tolist() == [best]
 
 
+def test_folds_without_a_kind_of_pair_have_no_accuracy():
+    scores, same = problem(400)
+    distances, folds = 2 - 2 * scores, verification.contiguous_folds(400)
+    folds[(folds == 3) & same] = 4
+    folds[folds == 7] = 11  # folds 7 and 10 are empty
+    measured = verification.fold_accuracy(distances, same, folds)
+    rates = verification.fold_tar_at_far(distances, same, folds, 0.1)
+    whole = [0, 1, 2, 4, 5, 6, 8, 9, 11]
+    for values in (*measured[:2], *rates):
+        assert values.shape == (9,)
+        assert np.isfinite(values).all()
+    for number, fold in enumerate(whole):
+        rows = folds == fold
+        correct = (distances[rows] < measured.thresholds[number]) == same[rows]
+        assert measured.accuracies[number] == np.mean(correct)
+    with pytest.raises(ValueError, match="no fold has both genuine and impostor pairs"):
+        verification.fold_accuracy(distances[same], same[same], folds[same])
+
+
 def test_tar_at_far_without_interpolation_uses_the_largest_threshold_within_far():
     scores, same = problem(400)
     distances = 2 - 2 * scores

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("processes")  # share `whole`
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """The output of an uninterrupted run of 60 steps."""
-    return finish(start(tmp_path_factory.mktemp("whole"), 60, "--events"))
+    return finish(start(tmp_path_factory.mktemp("whole"), 60))
 
 
 def test_run_killed_at_random_moments_resumes_bit_exactly(tmp_path, whole):

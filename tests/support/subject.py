@@ -1,7 +1,7 @@
 """A program for tests that need processes of their own: kills, devices, hosts.
 
     python -m tests.support.subject WORKDIR STEPS [--slow S] [--model N]
-        [--processes I N PORT] [--contrast] [--events]
+        [--processes I N PORT] [--contrast]
 
 Trains the toy system, or momentum contrast on noise, and prints a digest of the final
 state as its last line.
@@ -63,7 +63,6 @@ def main():
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--processes", type=int, nargs=3)
     parser.add_argument("--contrast", action="store_true")
-    parser.add_argument("--events", action="store_true", help="for TensorBoard")
     arguments = parser.parse_args()
     if arguments.processes:
         index, count, port = arguments.processes
@@ -71,12 +70,9 @@ def main():
 
     from fr_jax.backend import sharding
     from fr_jax.optim.ema import network
-    from fr_jax.training import metric_log
     from fr_jax.training.loop import train
     from tests.support import toy
 
-    if not arguments.events:  # TensorFlow takes as long to import as all the rest
-        metric_log._tensorboard = lambda workdir: None
     if arguments.contrast:
         system, arrays = contrast(), pairs_of_noise()
     else:

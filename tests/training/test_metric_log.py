@@ -1,9 +1,15 @@
 """Logs of a run: metrics.jsonl and the progress line."""
 
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from etils import epath
+from tensorboard.compat.proto import event_pb2
 
+from data_pipelines import index
 from fr_jax.training.metric_log import MetricLog, duration
 
 
@@ -85,3 +91,35 @@ def test_inactive_log_writes_nothing(tmp_path, capsys):
     log.close()
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr().err == ""
+
+
+def test_events_of_tensorboard_have_the_scalars(tmp_path):
+    log = MetricLog(tmp_path, num_steps=10)
+    written = {1: {"loss": 1.5}, 2: {"lfw/auc": 0.75, "loss": 2.0**40}}
+    for step, scalars in written.items():
+        log.write(step, scalars)
+    log.close()
+    (path,) = epath.Path(tmp_path).glob("events.out.tfevents.*")
+    content, found = path.read_bytes(), {}
+    for start, length in zip(*index.scan(path)):
+        record = index.payload(content[start : start + length], str(path))
+        event = event_pb2.Event.FromString(record)
+        if event.step:
+            values = event.summary.value
+            found[event.step] = {one.tag: one.simple_value for one in values}
+    assert found == written
+    assert np.isfinite(event.wall_time)
+
+
+def test_events_need_no_tensorflow(tmp_path):
+    """Which takes seconds to import."""
+    code = f"""
+import sys
+from fr_jax.training.metric_log import MetricLog
+log = MetricLog({str(tmp_path)!r}, 10)
+log.write(1, {{"loss": 1.0}})
+log.close()
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len(list(tmp_path.glob("events.*"))) == 1

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fr_jax.embedder import load_embedder
-from fr_jax.embedder.inputs import batched
+from fr_jax.embedder.inputs import UNALIGNED, batched
 from fr_jax.errors import UserError
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -30,6 +30,7 @@ def add_arguments(parser: Any) -> None:
     add("--light", type=int, metavar="LIGHT", help=what)
     what = "fuse the features of the images, which must show one identity"
     add("--fuse", action="store_true", help=what)
+    add("--unaligned", **UNALIGNED)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -41,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--light {arguments.light}: this generator has {available}")
     light = int(rotator.light_indices(np.array([arguments.light]))[0])
     paths = [Path(name) for name in arguments.images]
-    images = np.concatenate(list(batched(paths, len(paths), side=rotator.spec.size)))
+    sides = None if arguments.unaligned else (rotator.spec.size,)
+    images = np.concatenate(list(batched(paths, len(paths), sides=sides)))
     features, confidence = rotator.encode(images)
     names, cropped = [path.stem for path in paths], rotator.crop(images)
     if arguments.fuse:

@@ -1,7 +1,6 @@
 """Evaluation and comparison of generators: `fr-jax evaluate --generator`."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.results import write
+from fr_jax.evaluation.results import finite, write
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
@@ -64,7 +63,7 @@ def evaluate_generators(arguments: Any) -> None:
         evaluators[label] = evaluator = evaluation.GeneratorEvaluator(
             *posed, recogniser=recogniser, features=features, seen=seen
         )
-        results = evaluator(Trained(_no_embedding, networks))
+        results = finite(evaluator(Trained(_no_embedding, networks)))
         folder = target if len(labels) == 1 else target / label
         write(folder / "results.json", results)
         for name, value in results.items():
@@ -149,7 +148,7 @@ def _compare(
         for other, gain in row["gain"].items():
             print(f"  less {other:<25} {_line(gain['mean'], gain['std'])}")
     path = folder / "number_of_images.json"
-    path.write_text(json.dumps(rows, indent=1))
+    write(path, rows)
     print(f"results: {path}")
     rotation.number_of_images(tables, path.with_suffix(".png"), way="")
     print(f"figure: {path.with_suffix('.png')}")

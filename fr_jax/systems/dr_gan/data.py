@@ -9,7 +9,7 @@ import numpy as np
 from fr_jax.errors import UserError, check_names, named
 from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.faces import batches, pairs, sets
-from fr_jax.provenance import Provenance, check_unseen, joined
+from fr_jax.provenance import Provenance, check_unseen, joined, merged
 from fr_jax.systems.dr_gan import poses
 from fr_jax.systems.dr_gan.targets import Targets
 from fr_jax.training import sources
@@ -81,6 +81,7 @@ def _records(config: Any, context: Context) -> Source:
                 **provenance.fingerprint,
                 **{f"auxiliary {n}": one for n, one in other.fingerprint.items()},
             },
+            digests=merged(provenance.digests, other.digests),
         )
     _check_poses(config, pose)
     train, validation = _stream(config, context, main, auxiliary), None

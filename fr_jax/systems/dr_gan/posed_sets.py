@@ -12,7 +12,7 @@ from fr_jax.backend import sharding
 from fr_jax.errors import UserError
 from fr_jax.faces import sets
 from fr_jax.models.preprocess import resize
-from fr_jax.provenance import check_unseen
+from fr_jax.provenance import check_unseen, is_number
 from fr_jax.systems.dr_gan import poses
 from fr_jax.systems.dr_gan.rotator import Rotator
 from fr_jax.training.data import Context
@@ -116,13 +116,15 @@ def of_records(
 def check_not_trained(faces: PosedSet, rotator: Rotator) -> None:
     """Raises a UserError for identities that a generator was trained on.
 
-    The same names in another training set may be other identities: a warning.
+    The same names in another training set may be other identities: a warning. The same
+    numbers are.
     """
     trained = rotator.generator.provenance.get("identities", {})
     remedy = "choose others with identities= of --set"
     check_unseen({faces.name: faces.identities}, trained, remedy)
     for name, names in trained.items():
-        if overlap := set(names).intersection(faces.identities):
+        named = [identity for identity in faces.identities if not is_number(identity)]
+        if overlap := set(names).intersection(named):
             print(
                 f"{len(overlap)} identities, such as {min(overlap)}, have names of the "
                 f"training set {name}; if they are the same identities, {remedy}",

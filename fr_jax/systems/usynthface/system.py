@@ -119,7 +119,8 @@ def make(
       shuffle_keys: encode keys in random order, so that the statistics of a group do
         not reveal the positive; no effect with one group.
       loss: 'margin_nce', or a function (logits of the positive [B], logits of the
-        negatives [B, K], -inf if masked) -> loss [B].
+        negatives [B, K], -inf if masked) -> loss [B]. A query without valid negatives,
+        as in the first step, has the loss 0 and no gradient, whatever the function.
       loss_options: margin (0.1) and temperature (0.07) of the logits; with 0 and 1 they
         are cosines.
       symmetric: each image is the query once; keys of both are enqueued.
@@ -227,6 +228,10 @@ def make(
     def contrast(params, statistics, images, keys, negatives, valid, key):
         """Loss of images [P, B, ...] and keys [P, B, D]; P is 2 if symmetric, or 1."""
         count = jnp.sum(valid, axis=1)
+        # A query without valid negatives, as all are in the first step, has no loss. It
+        # keeps finite logits, for losses that are not defined without negatives.
+        contrasts = count > 0  # [B]
+        finite = valid | ~contrasts[:, None]
         parts = []
         for part, (image, positive_key) in enumerate(zip(images, keys)):
             query, statistics = encode(
@@ -235,13 +240,14 @@ def make(
             positive = jnp.sum(query * positive_key, axis=1)  # [B]
             negative = query @ negatives.T  # [B, rows]
             logits = contrastive.margin_logits(
-                positive, negative, **scaling, valid=valid
+                positive, negative, **scaling, valid=finite
             )
-            rank = contrastive.rank(*logits)
+            losses = jnp.where(contrasts, loss_of(*logits), 0)
+            rank = jnp.where(contrasts, contrastive.rank(*logits), 0)
             total = jnp.sum(jnp.where(valid, negative, 0))
             parts.append(
                 {
-                    "loss": jnp.mean(loss_of(*logits)),
+                    "loss": jnp.mean(losses),
                     "chance_loss": jnp.mean(jnp.log1p(count)),
                     "top1": jnp.mean(rank < 1),
                     "top5": jnp.mean(rank < 5),

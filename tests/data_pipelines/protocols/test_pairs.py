@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import DataError
-from data_pipelines.protocols import pairs
+from data_pipelines.protocols import pair_lists, pairs
 from tests.support.faces import encoded, picture
 
 LISTS = {
@@ -23,7 +23,7 @@ def test_child_adult_pairs_reproduce_the_published_lists(real, name):
     count, gap, digest = LISTS[name]
     path = real(f"child_adult_pairs/{name}.txt")
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
-    listed = pairs.read_list(path)
+    listed = pair_lists.read(path)
     assert (sum(listed.same), len(listed.same)) == (count, 2 * count)
     generated = pairs.child_adult_pairs([*listed.first, *listed.second], gap)
 
@@ -45,7 +45,8 @@ def test_child_adult_pairs_reproduce_the_published_lists(real, name):
 
 def test_lag_has_seventeen_corrupt_lines(real):
     path = real("child_adult_pairs/lag.txt")
-    dropped, original = (pairs.read_list(path, mode) for mode in ("drop", "original"))
+    modes = ("drop", "original")
+    dropped, original = (pair_lists.read(path, mode) for mode in modes)
     assert (len(dropped.same), sum(dropped.same), dropped.skipped) == (3383, 1694, 17)
     assert (len(original.same), sum(original.same)) == (3400, 1700)
     lines = sorted(path.read_text().splitlines())
@@ -53,7 +54,7 @@ def test_lag_has_seventeen_corrupt_lines(real):
     assert original.first[corrupt] == original.first[corrupt - 1]
     assert original.same[corrupt] == lines[corrupt].startswith("1")
     with pytest.raises(DataError, match="lag_mode=keep"):
-        pairs.read_list(path, "keep")
+        pair_lists.read(path, "keep")
 
 
 def write(root, *names):
@@ -76,20 +77,91 @@ def test_a_list_with_its_images(tmp_path):
     assert loaded.folds is None
     assert loaded.images[:].shape == (3, 20, 30, 3)
 
-    (tmp_path / "Bob/3_Bob_50.jpg").unlink()
-    with pytest.raises(
-        DataError, match="1 of 3 images are not below .* first 'Bob/3_Bob"
-    ):
-        pairs.load(path, root=tmp_path)
     with pytest.raises(DataError, match="give their folder: ,root=DIR"):
         pairs.load(path)
     with pytest.raises(DataError, match="no such folder"):
         pairs.load(path, root=tmp_path / "none")
     with pytest.raises(DataError, match="no such verification set"):
         pairs.load(tmp_path / "none.txt", root=tmp_path)
-    path.write_text("maybe a.jpg b.jpg\n")
-    with pytest.raises(DataError, match="is not 'label path path'"):
-        pairs.load(path, root=tmp_path)
+    with pytest.raises(DataError, match=r"is a folder, but none of CFP's protocol"):
+        pairs.load(tmp_path, root=tmp_path)
+
+
+NAMES = [f"{name}/{name}_{n:04}" for name in ("Ann", "Bob", "Cid") for n in (1, 2)]
+MISSING = ("b/Bob_0001", "d/Cid_0001")
+LINES = ["Ann\t1\t2", "Bob\t1\t2", "Cid\t1\t2"]
+LINES += ["Ann\t1\tBob\t1", "Bob\t2\tCid\t2", "Ann\t2\tCid\t1"]
+
+
+@pytest.fixture
+def lfw_list(tmp_path):
+    """A list of LFW with three genuine and three impostor pairs, and no folds."""
+    path = tmp_path / "pairs.txt"
+    path.write_text("\n".join(["3", *LINES]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "suffix", [".png", ".JPG", ".jpeg", ".webp", ".bmp", ".jpg.png"]
+)
+def test_suffixes_of_a_list_do_not_matter(lfw_list, tmp_path, suffix):
+    write(tmp_path / "faces", *(name + suffix for name in NAMES))
+    loaded = pairs.load(lfw_list, root=tmp_path / "faces")
+    assert loaded.images[:].shape == (6, 20, 30, 3)
+    assert loaded.same.tolist() == [True] * 3 + [False] * 3
+    (note,) = loaded.notes
+    assert (
+        "6 of 6 images have another suffix than in the list, such as Ann/Ann_" in note
+    )
+
+
+def test_missing_images_are_an_error_or_dropped_with_their_pairs(lfw_list, tmp_path):
+    write(
+        tmp_path / "faces",
+        *(f"{name}.jpg" for name in NAMES if name[2:] not in MISSING),
+    )
+    root = tmp_path / "faces"
+    counts = (
+        "2 of 6 images, in 4 of 6 pairs, are not below .*, such as 'Bob/Bob_0001.jpg"
+    )
+    with pytest.raises(DataError, match=f"{counts}'; missing=drop leaves these"):
+        pairs.load(lfw_list, root=root)
+    loaded = pairs.load(lfw_list, root=root, missing="drop")
+    assert loaded.dropped == 4
+    assert loaded.same.tolist() == [True, False]
+    assert loaded.identities == ["Ann", "Ann", "Bob", "Cid"]
+    assert loaded.images[:].shape == (4, 20, 30, 3)
+    named = np.array(loaded.identities)[loaded.pairs].tolist()
+    assert named == [["Ann", "Ann"], ["Bob", "Cid"]]
+    assert len(loaded.notes) == 1
+    assert pairs.load(lfw_list, root=root, missing="drop").dropped == 4
+    with pytest.raises(DataError, match="missing=skip: use 'error' or 'drop'"):
+        pairs.load(lfw_list, root=root, missing="skip")
+
+
+def test_nothing_is_dropped_where_nothing_is_missing(lfw_list, tmp_path):
+    write(tmp_path / "faces", *(f"{name}.jpg" for name in NAMES))
+    loaded = pairs.load(lfw_list, root=tmp_path / "faces", missing="drop")
+    assert (loaded.dropped, len(loaded.same), loaded.notes) == (0, 6, ())
+
+
+@pytest.mark.parametrize("missing", ["error", "drop"])
+@pytest.mark.parametrize("root", [".", "faces/Ann"])
+def test_a_root_above_or_below_is_corrected(lfw_list, tmp_path, missing, root):
+    write(tmp_path / "faces", *(f"{name}.jpg" for name in NAMES))
+    with pytest.raises(DataError, match=r"6 of 6 images.*did you mean root=.*/faces\?"):
+        pairs.load(lfw_list, root=tmp_path / root, missing=missing)
+
+
+def test_check_sees_every_image_of_a_set(lfw_list, tmp_path):
+    write(tmp_path / "faces", *(f"{name}.png" for name in NAMES))
+    seen = []
+
+    def check(sources, name):
+        seen.extend(name(number) for number in range(len(sources)))
+
+    pairs.load(lfw_list, root=tmp_path / "faces", check=check)
+    assert seen == [str(tmp_path / f"faces/{name}.png") for name in NAMES]
 
 
 def test_file_names_in_neither_form():

@@ -220,6 +220,22 @@ def test_a_custom_loss_trains():
     assert loss(later.states[-1])["loss"] < loss(start)["loss"]
 
 
+def test_a_loss_that_needs_negatives_trains_from_the_first_step():
+    """Without negatives a plain contrastive loss is minus infinity, or not a number."""
+    own = Compiled(loss=decoupled, optimizer={"weight_decay": 0.0}, queue={"size": 100})
+    run = own.run(3)
+    first, second, _ = run.metrics
+    assert (first["valid_negatives"], first["loss"], first["top1"]) == (0, 0, 1)
+    before, after = (state.query.params for state in run.states[:2])
+    assert max(largest_change(before, after)) == 0
+    assert second["valid_negatives"] > 0
+    assert second["loss"] != 0
+    assert max(largest_change(after, run.states[2].query.params)) > 0
+    for values in (*run.metrics, *map(jax.tree.leaves, run.states)):
+        values = values.values() if isinstance(values, dict) else values
+        assert all(np.isfinite(value).all() for value in values)
+
+
 def test_symmetric_uses_each_image_as_the_query_once():
     one_group = {"backbone_options": {"bn_groups": 1}}
     both_ways = small.make(**UNMASKED, **one_group, symmetric=True)
