@@ -28,6 +28,7 @@ RANKS = (
 )
 RANK = {folder: number for number, folders in enumerate(RANKS) for folder in folders}
 LAZY = {
+    "fr_jax.cli.info": {"clu"},
     "fr_jax.embedder.export": {"tensorflow"},
 }
 TENSORFLOW = {"records", "stream", "builders.faces"}
@@ -63,10 +64,10 @@ def test_folders_of_fr_jax_import_lower_ranks_only(name, path):
         root = target.split(".")[0]
         if root == "fr_jax" and (other := folder_of(target)) not in (own, "system"):
             assert RANK[other] < RANK[own], f"{name} imports {target}"
-        if root in ("tensorflow", "tensorflow_datasets"):
+        if root in ("tensorflow", "tensorflow_datasets", "clu"):
             assert root in LAZY.get(name, ()), f"{name} imports {target}"
     for target in imported(path, top_only=True):
-        assert target.split(".")[0] not in ("tensorflow", "tensorflow_datasets")
+        assert target.split(".")[0] not in ("tensorflow", "tensorflow_datasets", "clu")
         if target.startswith("orbax"):
             assert name == "fr_jax.training.checkpoint"
 
@@ -198,7 +199,7 @@ import fr_jax.cli.train, fr_jax.cli.evaluate, fr_jax.cli.data
 import fr_jax.cli.import_, fr_jax.cli.embed, fr_jax.cli.compare
 import fr_jax.cli.export, fr_jax.systems.inter_prototype.system
 import data_pipelines.protocols.pairs, data_pipelines.vision.detect
-heavy = {'tensorflow', 'tensorflow_datasets', 'tensorboard'}
+heavy = {'tensorflow', 'tensorflow_datasets', 'tensorboard', 'clu'}
 print(sorted(heavy & set(sys.modules)))
 """
     assert in_a_new_process(code).strip() == "[]"

@@ -7,24 +7,31 @@ Example:
 import argparse
 from typing import Any
 
-import flax.traverse_util
+import jax
 
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.evaluation.results import stored_results, table
 
 
 def add_arguments(parser: Any) -> None:
-    parser.add_argument(
-        "embedder", metavar="EMBEDDER", help="embedder folder or weight file"
-    )
+    add = parser.add_argument
+    add("embedder", metavar="EMBEDDER", help="embedder folder or weight file")
+    text = "also print shape, mean and deviation of every parameter"
+    add("--parameters", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the properties of an embedder."""
-    print(describe(load_embedder(arguments.embedder, check=False)))
+    embedder = load_embedder(arguments.embedder, check=False)
+    print(describe(embedder))
     if results := stored_results(arguments.embedder):
         print("results")
         print(table(results))
+    if arguments.parameters:
+        from clu import parameter_overview
+
+        params = embedder.network.variables["params"]
+        print(parameter_overview.get_parameter_overview(params))
 
 
 _IMPORTED = ("file", "sha256", "format", "part", "dialect", "repository", "terms")
@@ -37,11 +44,11 @@ def describe(embedder: Embedder) -> str:
     height, width, _ = spec.shape
     others = ", ".join(provenance.get("alternatives", ()))
     options = ", ".join(f"{k} {v}" for k, v in network.options.items())
-    flat: dict[Any, Any] = flax.traverse_util.flatten_dict(network.variables["params"])
+    sizes = (leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
     rows = {
         "kind": network.kind,
         "architecture": f"{network.architecture} ({options})",
-        "parameters": f"{sum(leaf.size for leaf in flat.values()):,}",
+        "parameters": f"{sum(sizes):,}",
         "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
         ", from uint8 RGB",
         "alignment": spec.template,

@@ -38,6 +38,14 @@ def test_imported_embedder_has_the_provenance(command, imported, weight_file):
     assert provenance["identities"] == {"faces": [], "others": []}
 
 
+def test_info_prints_every_parameter_on_demand(command, imported):
+    _, target, _, _ = imported
+    _, out, _ = command("info", target, "--parameters")
+    total = out.split("parameters")[1].split()[0]
+    assert f"Total: {total}" in out and "Mean" in out
+    assert "Total:" not in command("info", target)[1]
+
+
 def test_repeated_import_changes_nothing(command, mistake, imported):
     words, target, _, _ = imported
     code, out, _ = command(*words)
