@@ -8,8 +8,9 @@ use. An error names the byte and the remedy.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from fr_jax.convert.readers.tensors import Stored, arrays
 from fr_jax.convert.readers.zip_archive import Archive
 from fr_jax.errors import UserError, unknown
 
-Parts = dict[str, dict[str, Stored]]
+Parts = Mapping[str, Mapping[str, Stored | Refusal]]
 
 MAX_BYTES = 16 << 30
 _FORMATS = "use a PyTorch (.pth, .pt, .ckpt), safetensors, npz or ONNX file"
@@ -59,17 +60,19 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
         kind, parts = _parts(path, data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
-        if not parts:
-            raise Refusal("holds no tensors by name", remedy=RESAVE)
         if part is None:  # the most tensors, not bytes: a classifier may be larger
             part = max(parts, key=lambda part: len(parts[part]))
         if not parts[part]:
             raise Refusal("holds no tensors", remedy=_FORMATS)
-        tensors = arrays(parts[part], len(data))
+        tensors = arrays(_readable(parts[part]), len(data))
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
         raise UserError(f"{path}: {at}{refusal}; {refusal.remedy}") from None
-    others = tuple(other for other in parts if other != part)
+    others = tuple(
+        other
+        for other, tensors in parts.items()
+        if other != part and not all(isinstance(t, Refusal) for t in tensors.values())
+    )
     digest = hashlib.sha256(data).hexdigest()
     return WeightFile(tensors, kind, digest, str(path), part, others)
 
@@ -125,14 +128,29 @@ def _zip_parts(path: Path, data: memoryview) -> tuple[str, Parts]:
     if f"{folder}data.pkl" not in names or not all(n.startswith(folder) for n in names):
         content = f"a zip archive of {shown(names[0])}, ..., no weight file"
         raise Refusal(content, 0, _FORMATS)
-    checkpoint, big_endian = torch_files.read_zip(data, archive, folder)
-    return "pytorch-zip", _stored(checkpoint, data, big_endian)
+    return "pytorch-zip", _stored(torch_files.read_zip(data, archive, folder), data)
 
 
-def _stored(checkpoint: Any, data: memoryview, big_endian: bool = False) -> Parts:
+def _stored(saved: torch_files.Saved, data: memoryview) -> Parts:
+    parts = state_dicts(saved.content)
+    if not parts:
+        raise Refusal(saved.names.reason(), remedy=RESAVE)
     return {
         part: {
-            name: tensor.stored(data, big_endian) for name, tensor in tensors.items()
+            name: one
+            if isinstance(one, Refusal)
+            else one.stored(data, saved.big_endian)
+            for name, one in tensors.items()
         }
-        for part, tensors in state_dicts(checkpoint).items()
+        for part, tensors in parts.items()
     }
+
+
+def _readable(tensors: Mapping[str, Stored | Refusal]) -> dict[str, Stored]:
+    """Returns the tensors; raises the first Refusal among them."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Refusal):
+            raise tensor
+        stored[name] = tensor
+    return stored
