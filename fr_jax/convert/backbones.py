@@ -10,6 +10,7 @@ from fr_jax.convert.dialect import (
     Dialect,
     Grid,
     StateDict,
+    by_blocks,
     count,
     named_depth,
     pixels,
@@ -57,6 +58,12 @@ def _sphere_grid(state: StateDict) -> Grid:
     cells = state["fc.weight"].shape[1] // len(state["layer4.0.weight"])
     pairs = [(h, cells // h) for h in range(1, cells + 1) if cells % h == 0]
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
+
+
+def _ir_layers(family: str, stages: dict[int, tuple[int, ...]]) -> dict:
+    """Returns `Dialect.linear_layers` of IR, and of IR-SE."""
+    with_squeeze = by_blocks(f"{family}_se", stages, 4, 5)
+    return by_blocks(family, stages, 2, 5) | with_squeeze
 
 
 def _vgg(state: StateDict) -> Described:
@@ -158,6 +165,7 @@ def _mobilefacenet(
         grid=lambda state: state[f"{head_depthwise}.conv.weight"].shape[-2:],
         norms=_UNIT_NORMS,
         colour_known=False,
+        linear_layers={50: ("mobilefacenet",)},
     )
 
 
@@ -208,6 +216,7 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(flip_sum=True),
         unambiguous=_unit_scale,
         terms=_NON_COMMERCIAL,
+        linear_layers=by_blocks("iresnet", iresnet.STAGES, 2, 6),
         **_IRESNET,
     ),
     # Tensor names equal arcface_torch's: only the prefixes of MagFace's two training
@@ -217,6 +226,7 @@ BACKBONES: dict[str, Dialect] = {
         describe=lambda state: _iresnet("magface_", state),
         input_spec=pixels(colour="BGR", mean=0.0, scale=255.0),
         prefixes=("module.features.", "features.module."),
+        linear_layers=by_blocks("magface_iresnet", iresnet.STAGES, 2, 6),
         **_IRESNET,
     ),
     # InsightFace_Pytorch's own weights expect BGR, because its data extractor wrote
@@ -229,6 +239,7 @@ BACKBONES: dict[str, Dialect] = {
         describe=lambda state: _ir("ir", ir.STAGES, state),
         input_spec=pixels(),
         colour_known=False,
+        linear_layers=_ir_layers("ir", ir.STAGES),
         **_IR,
     ),
     "curricularface": Dialect(
@@ -238,6 +249,7 @@ BACKBONES: dict[str, Dialect] = {
         names=_IR_NAMES,
         describe=lambda state: _ir("curricularface_ir", ir.STAGES, state),
         input_spec=pixels(flip_sum=True),
+        linear_layers=_ir_layers("curricularface_ir", ir.STAGES),
         **_IR,
     ),
     "adaface": Dialect(
@@ -246,6 +258,7 @@ BACKBONES: dict[str, Dialect] = {
         names=_ADAFACE_NAMES,
         describe=lambda state: _ir("adaface_ir", ir.ADAFACE_STAGES, state),
         input_spec=pixels(colour="BGR", flip_sum=True),
+        linear_layers=_ir_layers("adaface_ir", ir.ADAFACE_STAGES),
         **_ADAFACE,
     ),
     "insightface_pytorch_mobilefacenet": _mobilefacenet(
@@ -272,6 +285,7 @@ BACKBONES: dict[str, Dialect] = {
         grid=lambda state: state["gdconv.depthwise.weight"].shape[-2:],
         layouts=(("fc/kernel", "one_cell"),),
         norms=(*_UNIT_NORMS, (r"fc", r"bn")),
+        linear_layers={51: ("mobilefacenet_v2",)},
         terms="Apache-2.0; trained on a data set since withdrawn: research only",
     ),
     "sphere": Dialect(
@@ -282,6 +296,7 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(),
         grid=_sphere_grid,
         layouts=_FLATTENED,
+        linear_layers=by_blocks("sphere", sphere.STAGES, 2, 5),
     ),
     # Conversions to PyTorch keep the names of the Caffe release. The colour order, and
     # with it the order of the three means, differs between conversions.

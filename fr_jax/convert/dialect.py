@@ -39,6 +39,9 @@ class Dialect(NamedTuple):
       unambiguous: tensors -> whether their values exclude dialects with equal names.
       colour_known: whether all networks of the repository use one known colour order.
       terms: licence of the published weights.
+      linear_layers: number of convolutions and linear layers -> architectures, by which
+        ONNX graphs are recognised.
+      stem: output channels of the first convolution at width 1.
     """
 
     source: str
@@ -56,6 +59,8 @@ class Dialect(NamedTuple):
     unambiguous: Callable[[StateDict], bool] = lambda state: False
     colour_known: bool = True
     terms: str = "not stated here; ask the repository"
+    linear_layers: Mapping[int, tuple[str, ...]] = {}
+    stem: int = 64
 
 
 def count(pattern: str, state: StateDict) -> int:
@@ -68,6 +73,20 @@ def unit_names(*units: tuple[str, str, str]) -> Iterator[tuple[str, str]]:
     for unit, conv, norm in units:
         yield f"{unit}/conv", conv
         yield f"{unit}/bn", norm
+
+
+def by_blocks(
+    family: str, stages: Mapping[int, Any], per_block: int, others: int
+) -> dict[int, tuple[str, ...]]:
+    """Returns `Dialect.linear_layers` of a family of networks, by depth.
+
+    Args:
+      per_block, others: linear layers in a block, and outside of blocks.
+    """
+    return {
+        others + per_block * sum(blocks): (f"{family}{depth}",)
+        for depth, blocks in stages.items()
+    }
 
 
 def named_depth(family: str, stages: Mapping[int, Any], blocks: Any) -> str:

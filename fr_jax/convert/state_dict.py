@@ -104,11 +104,11 @@ def from_state_dict(
     model = models.create(architecture, **described)
 
     shapes = _leaf_shapes(model, spec)
-    tensors = {path: _torch_name(path, scheme) for path in shapes}
+    tensors = {path: torch_name(path, scheme) for path in shapes}
     _unfold(state, shapes, scheme, getattr(model, "bn_epsilon", 1e-5))
     leaves, problems = {}, []
     for path, shape in shapes.items():
-        layout = _layout(path, len(shape), scheme)
+        layout = layout_of(path, len(shape), scheme)
         try:
             leaves[path] = _leaf(state[tensors[path]], layout, grid, shape)
         except KeyError:
@@ -147,7 +147,7 @@ def to_state_dict(variables: Variables, dialect: str) -> StateDict:
     scheme = DIALECTS[dialect]
     flat: dict[Any, Any] = flax.traverse_util.flatten_dict(dict(variables))
     leaves = [
-        (_torch_name(path, scheme), np.asarray(leaf), _layout(path, leaf.ndim, scheme))
+        (torch_name(path, scheme), np.asarray(leaf), layout_of(path, leaf.ndim, scheme))
         for path, leaf in flat.items()
     ]
     # The grid follows from shapes, which do not depend on the order of flattened axes.
@@ -234,8 +234,8 @@ def _unfold(
         unit = _first_match(dialect.norms, "/".join(path[1:-1]))
         if not unit or path[-1] != "kernel":
             continue
-        bias = _torch_name((*path[:-1], "bias"), dialect)
-        scale = _torch_name((path[0], *unit.split("/"), "scale"), dialect)
+        bias = torch_name((*path[:-1], "bias"), dialect)
+        scale = torch_name((path[0], *unit.split("/"), "scale"), dialect)
         norm = scale.removesuffix(".weight")
         if bias not in state or any(name.startswith(f"{norm}.") for name in state):
             continue
@@ -247,7 +247,8 @@ def _unfold(
         state[f"{norm}.running_var"] = ones - np.float32(epsilon)
 
 
-def _torch_name(path: Path, dialect: Dialect) -> str:
+def torch_name(path: Path, dialect: Dialect) -> str:
+    """Returns the name of a leaf (collection, modules ..., leaf) in the dialect."""
     module, leaf = "/".join(path[1:-1]), _LEAVES.get(path[-1], path[-1])
     if name := _first_match(dialect.names, module):
         return f"{name}.{leaf}"
@@ -256,7 +257,8 @@ def _torch_name(path: Path, dialect: Dialect) -> str:
     raise AssertionError(f"no name for {module}/{leaf}")
 
 
-def _layout(path: Path, rank: int, dialect: Dialect) -> str:
+def layout_of(path: Path, rank: int, dialect: Dialect) -> str:
+    """Returns the key in `layouts.PATTERNS` of a leaf of this rank."""
     usual = {2: "dense", 4: "convolution"}[rank] if path[-1] == "kernel" else "vector"
     return _first_match(dialect.layouts, "/".join(path[1:])) or usual
 

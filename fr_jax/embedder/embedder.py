@@ -198,7 +198,7 @@ def import_weights(
     """
     file = convert.read_weights(os.fspath(path), part)
     try:
-        source = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
+        source = convert.from_weights(file, dialect, prefix=prefix)
         source = convert.encoder_of(source) if encoder else source
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

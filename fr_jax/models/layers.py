@@ -55,6 +55,12 @@ class Conv(nn.Module):
     use_bias: bool = False
     bias_init: Initializer | None = None
 
+    def geometry(self) -> tuple[int, int, tuple[int, int, int, int]]:
+        """Returns height and width, and zeros at top, left, bottom and right."""
+        padding = self.kernel // 2 if self.padding is None else self.padding
+        low, high = (padding, padding) if isinstance(padding, int) else padding
+        return self.kernel, self.kernel, (low, low, high, high)
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)

@@ -36,6 +36,7 @@ class WeightFile(NamedTuple):
     path: str
     part: str = ""  # key of the state dict in a checkpoint, such as "state_dict"
     other_parts: tuple[str, ...] = ()  # keys of other dicts of tensors
+    graph: onnx.Graph | None = None  # of an ONNX file; its constants are arrays
 
 
 def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
@@ -57,14 +58,19 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     path = Path(path)
     try:
         data = _mapped(path)
-        kind, parts = _parts(path, data)
+        kind, parts, graph = _parts(path, data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
         if part is None:  # the most tensors, not bytes: a classifier may be larger
             part = max(parts, key=lambda part: len(parts[part]))
         if not parts[part]:
             raise Refusal("holds no tensors", remedy=_FORMATS)
-        tensors = arrays(_readable(parts[part]), len(data))
+        tensors = _readable(parts[part])
+        constants = graph.constants if graph else {}
+        values = arrays(constants | tensors, len(data))
+        tensors = {name: values[name] for name in tensors}
+        if graph:
+            graph = graph._replace(constants={name: values[name] for name in constants})
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
         raise UserError(f"{path}: {at}{refusal}; {refusal.remedy}") from None
@@ -74,7 +80,7 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
         if other != part and not all(isinstance(t, Refusal) for t in tensors.values())
     )
     digest = hashlib.sha256(data).hexdigest()
-    return WeightFile(tensors, kind, digest, str(path), part, others)
+    return WeightFile(tensors, kind, digest, str(path), part, others, graph)
 
 
 def _mapped(path: Path) -> memoryview:
@@ -92,17 +98,17 @@ def _mapped(path: Path) -> memoryview:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _parts(path: Path, data: memoryview) -> tuple[str, Parts]:
-    """Returns the format of a file and its dicts of tensors, by key."""
+def _parts(path: Path, data: memoryview) -> tuple[str, Parts, onnx.Graph | None]:
+    """Returns the format of a file, its dicts of tensors by key, and its graph."""
     start = bytes(data[:64])
     if start.startswith((b"PK\3\4", b"PK\5\6")):
-        return _zip_parts(path, data)
+        return *_zip_parts(path, data), None
     if start.startswith(b"\x80"):
         if torch_files.MAGIC.to_bytes(10, "little") not in start:
             raise Refusal("a pickle that torch.save did not write", 0, RESAVE)
-        return "pytorch-legacy", _stored(torch_files.read_legacy(data), data)
+        return "pytorch-legacy", _stored(torch_files.read_legacy(data), data), None
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "safetensors", {"": safetensors.read(path, data)}
+        return "safetensors", {"": safetensors.read(path, data)}, None
     if data[257:262] == b"ustar":
         raise Refusal(
             "a tar archive",
@@ -113,7 +119,8 @@ def _parts(path: Path, data: memoryview) -> tuple[str, Parts]:
     if start.startswith(b"\x93NUMPY"):
         raise Refusal("one array without a name", 0, "save several with np.savez")
     if start.startswith(b"\x08"):
-        return "onnx", {"": onnx.read(data)}
+        tensors, graph = onnx.read(data)
+        return "onnx", {"": tensors}, graph
     html = start.lstrip().startswith(b"<")
     content = "a web page" if html else f"begins with {shown(start[:8])}"
     raise Refusal(f"{content}, no weight file", 0, _FORMATS)
