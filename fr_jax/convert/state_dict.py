@@ -14,13 +14,14 @@ from fr_jax.convert.backbones import BACKBONES
 from fr_jax.convert.dialect import Dialect, Grid, StateDict
 from fr_jax.convert.generators import GENERATORS
 from fr_jax.convert.layouts import from_torch, to_torch
+from fr_jax.convert.recognisers import RECOGNISERS
 from fr_jax.errors import UserError, unknown
 from fr_jax.models.preprocess import InputSpec
 
 Variables = dict[str, Any]
 Path = tuple[str, ...]
 
-DIALECTS: dict[str, Dialect] = {**BACKBONES, **GENERATORS}
+DIALECTS: dict[str, Dialect] = {**BACKBONES, **RECOGNISERS, **GENERATORS}
 
 _LEAVES = {
     "kernel": "weight",

@@ -54,6 +54,11 @@ EMBEDDERS = {
     "ip_irse50": ("ir_se50", "insightface_pytorch"),
     "ip_mbf": ("mobilefacenet", "inter_prototype_mobilefacenet"),
     "cos_sphere20": ("sphere20", "sphere"),
+    "facenet": ("inception_resnet_v1", "facenet_pytorch"),
+    "sphere20a": ("sphere20a", "sphereface_pytorch"),
+    "arc_mbf": ("mbf", "arcface_torch_mbf"),
+    "arc_mbf_large": ("mbf_large", "arcface_torch_mbf"),
+    "arc_vit_t": ("vit_t", "arcface_torch_vit"),
 }
 
 
@@ -68,10 +73,34 @@ def test_golden_embeddings_of_published_embedders(name, reference, golden):
     height, width, channels = converted.input_spec.shape
     images = reference.images(1, (2, channels, height, width))
     embedding = np.array(apply(converted, channels_last(images)))
-    if name.startswith("ip"):  # the published networks normalise their output
+    # Some published networks normalise their output.
+    if name.startswith(("ip", "facenet")):
         embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     assert_near(embedding, arrays["embedding"])
     assert_round_trip(converted, state)
+    if name == "facenet":  # its two rows are alike
+        assert_near(
+            *(rows[0] - rows[1] for rows in (embedding, arrays["embedding"])), 1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["relu6", pytest.param("arc_vit_b", marks=pytest.mark.long)]
+)
+def test_golden_embeddings_of_vision_transformers(name, reference, golden):
+    if name == "relu6":  # ordinary weights never reach the bound of ReLU6
+        state, _ = golden("arc_vit_t")
+        arrays = read_npz(PARITY / "golden/arc_vit_t_relu6.npz")
+        state = {
+            key: array * 4 if key.endswith("mlp.fc1.weight") else array
+            for key, array in state.items()
+        }
+    else:
+        state, arrays = golden(name)
+    converted = convert.from_state_dict(state)
+    images = reference.images(1, (2, 3, 112, 112))
+    embedding = apply(converted, channels_last(images))
+    assert_near(embedding, arrays["embedding"])
 
 
 @pytest.mark.parametrize("name", ["fra_magface", "fra_cosface"])
@@ -130,6 +159,8 @@ TABLES = {
     "ada_ir_18": "adaface_ir18",
     "ada_ir_101": "adaface_ir101",
     "ada_ir_se_50": "adaface_ir_se50",
+    "arc_vit_s": "vit_s",
+    "arc_vit_b": "vit_b",
     "arc_iresnet100": "iresnet100",
     "cos_sphere64": "sphere64",
     "foamliu_mbf": "mobilefacenet_v2",
@@ -235,6 +266,10 @@ SMALL = {
     "foamliu_mobilefacenet": ("mobilefacenet_v2", EIGHTH, 32),
     "sphere": ("sphere64", EIGHTH, (112, 96)),
     "vgg_face": ("vgg16", SIXTEENTH, 64),
+    "facenet_pytorch": ("inception_resnet_v1", EIGHTH, 160),
+    "arcface_torch_mbf": ("mbf_large", EIGHTH, 32),
+    "arcface_torch_vit": ("vit_t", EIGHTH | {"depth": 2}, 36),
+    "sphereface_pytorch": ("sphere20a", EIGHTH, (112, 96)),
     "kayamin_dr_gan_generator": (
         "dr_gan_generator",
         GAN | KAYAMIN | {"confidence_head": "channel"},
