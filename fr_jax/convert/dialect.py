@@ -41,7 +41,6 @@ class Dialect(NamedTuple):
       terms: licence of the published weights.
       linear_layers: number of convolutions and linear layers -> architectures, by which
         ONNX graphs are recognised.
-      stem: output channels of the first convolution at width 1.
     """
 
     source: str
@@ -60,7 +59,6 @@ class Dialect(NamedTuple):
     colour_known: bool = True
     terms: str = "not stated here; ask the repository"
     linear_layers: Mapping[int, tuple[str, ...]] = {}
-    stem: int = 64
 
 
 def count(pattern: str, state: StateDict) -> int:

@@ -108,7 +108,6 @@ RECOGNISERS: dict[str, Dialect] = {
         input_spec=lambda state, grid: InputSpec(160, scale=128.0, template="face box"),
         auxiliary=(r"logits\..*",),
         linear_layers={133: ("inception_resnet_v1",)},
-        stem=32,
         terms="MIT; trained on VGGFace2 or CASIA-WebFace: research only",
     ),
     "arcface_torch_mbf": Dialect(
@@ -120,7 +119,7 @@ RECOGNISERS: dict[str, Dialect] = {
         # The last convolution covers the whole map.
         grid=lambda state: state["features.layers.0.layers.0.weight"].shape[-2:],
         terms=_NON_COMMERCIAL,
-        linear_layers={50: ("mbf",), 82: ("mbf_large",)},
+        linear_layers={50: ("mbf",), 91: ("mbf_large",)},
     ),
     "arcface_torch_vit": Dialect(
         source="deepinsight/insightface recognition/arcface_torch: vit_t, s, b, l",

@@ -1,5 +1,6 @@
 """Weight files -> networks: by names of tensors or, in ONNX files, by the graph."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from fr_jax import models
 from fr_jax.convert.graphs.match import Match
-from fr_jax.convert.graphs.network import layers_of
+from fr_jax.convert.graphs.network import Feed, Layer, layers_of
 from fr_jax.convert.graphs.onnx import OnnxLayers, UnknownGraph
 from fr_jax.convert.readers import WeightFile
 from fr_jax.convert.state_dict import DIALECTS, Converted, from_state_dict
@@ -54,10 +55,9 @@ def _from_graph(
     onnx = OnnxLayers(file.graph, file.tensors)
     matches: dict[str, Match] = {}
     reasons = []
-    for name, architecture, found in _candidates(onnx, dialect):
-        model = models.create(architecture, **found)
+    for name, architecture in _candidates(onnx, dialect):
         try:
-            matches[name] = Match(*layers_of(model, InputSpec()), onnx)
+            matches[name] = Match(*_network(architecture, onnx), onnx)
         except UnknownGraph as error:
             reasons.append(f"unlike {architecture}, {error}")
     if not matches:
@@ -70,22 +70,30 @@ def _from_graph(
     converted = from_state_dict(state, best, options=options)
     if not dialect and not DIALECTS[best].unambiguous(state):
         converted = converted._replace(alternatives=tuple(others))
-    return converted._replace(
-        input_spec=_preprocessed(converted.input_spec, onnx),
-        colour_known=converted.colour_known,
-    )
+    return converted._replace(input_spec=_preprocessed(converted.input_spec, onnx))
 
 
-def _candidates(
-    onnx: OnnxLayers, dialect: str | None
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields (dialect, architecture, options) of networks with as many layers."""
+def _candidates(onnx: OnnxLayers, dialect: str | None) -> Iterator[tuple[str, str]]:
+    """Yields (dialect, architecture) of networks with as many linear layers."""
     linear = [layer for layer in onnx.layers if layer.kind == "linear"]
     for name in [dialect] if dialect else DIALECTS:
         for architecture in DIALECTS[name].linear_layers.get(len(linear), ()):
-            width = len(linear[0].weight) / DIALECTS[name].stem
-            size = len(linear[-1].weight)
-            yield name, architecture, {"width": width, "embedding_size": size}
+            yield name, architecture
+
+
+def _network(architecture: str, onnx: OnnxLayers) -> tuple[list[Layer], Feed]:
+    """Returns the layers of a network with the sizes of the graph."""
+    linear = [layer for layer in onnx.layers if layer.kind == "linear"]
+    size = len(linear[-1].weight)
+    layers, output = _traced(architecture, 1.0, size)
+    width = len(linear[0].weight) / layers[0].outputs
+    return (layers, output) if width == 1 else _traced(architecture, width, size)
+
+
+@functools.lru_cache(maxsize=16)  # several dialects may have one architecture
+def _traced(architecture: str, width: float, size: int) -> tuple[list[Layer], Feed]:
+    model = models.create(architecture, width=width, embedding_size=size)
+    return layers_of(model, InputSpec())
 
 
 def _preprocessed(spec: InputSpec, onnx: OnnxLayers) -> InputSpec:
