@@ -15,6 +15,19 @@ Grid = tuple[int, int]
 Described = tuple[str, dict[str, Any]]  # architecture and options for `models.create`
 
 
+class Convention(NamedTuple):
+    """The colour order of a repository that shares tensor names with others.
+
+    Attributes:
+      colour: 'RGB', 'BGR', or the place where the repository states it.
+      prefixes: name prefixes by which its files are recognised.
+    """
+
+    repository: str
+    colour: str
+    prefixes: tuple[str, ...] = ()
+
+
 class Dialect(NamedTuple):
     """Names, layouts and input specification of a repository's state dicts.
 
@@ -38,6 +51,8 @@ class Dialect(NamedTuple):
         tensor names. Without such a prefix it is only used if the user names it.
       unambiguous: tensors -> whether their values exclude dialects with equal names.
       colour_known: whether all networks of the repository use one known colour order.
+      conventions: repositories with these names, if their colour orders differ. Without
+        a prefix that identifies one, only the user knows the colour order.
       terms: licence of the published weights.
       linear_layers: number of convolutions and linear layers -> architectures, by which
         ONNX graphs are recognised.
@@ -57,6 +72,7 @@ class Dialect(NamedTuple):
     prefixes: tuple[str, ...] = ()
     unambiguous: Callable[[StateDict], bool] = lambda state: False
     colour_known: bool = True
+    conventions: tuple[Convention, ...] = ()
     terms: str = "not stated here; ask the repository"
     linear_layers: Mapping[int, tuple[str, ...]] = {}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fr_jax import models
 from fr_jax.convert.backbones import BACKBONES
-from fr_jax.convert.dialect import Dialect, Grid, StateDict
+from fr_jax.convert.dialect import Convention, Dialect, Grid, StateDict
 from fr_jax.convert.generators import GENERATORS
 from fr_jax.convert.layouts import from_torch, to_torch
 from fr_jax.convert.recognisers import RECOGNISERS
@@ -49,6 +49,8 @@ class Converted(NamedTuple):
       unused: names of tensors outside the network, such as a classifier.
       alternatives: other dialects with the same tensor names; only the user can choose
         between these.
+      conventions: repositories with these tensor names, if nothing tells which of their
+        colour orders is that of this file.
     """
 
     model: nn.Module
@@ -61,6 +63,7 @@ class Converted(NamedTuple):
     kind: str = "embedding"
     colour_known: bool = True
     alternatives: tuple[str, ...] = ()
+    conventions: tuple[Convention, ...] = ()
 
 
 def from_state_dict(
@@ -101,6 +104,10 @@ def from_state_dict(
         spec = scheme.input_spec(state, grid)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"not a complete {name} network: no {error}") from error
+    known = [one for one in scheme.conventions if prefix.endswith(one.prefixes)]
+    conventions = () if known else scheme.conventions
+    if known:
+        spec = spec._replace(colour=known[0].colour)
     described |= options or {}
     model = models.create(architecture, **described)
 
@@ -135,8 +142,9 @@ def from_state_dict(
         described,
         tuple(unused),
         scheme.kind,
-        scheme.colour_known,
+        scheme.colour_known and not conventions,
         () if scheme.unambiguous(state) else alternatives,
+        conventions,
     )
 
 

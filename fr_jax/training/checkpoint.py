@@ -25,6 +25,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from fr_jax.embedder.description import check_plain, read_json
 from fr_jax.errors import UserError
 
 PyTree = Any
@@ -230,7 +231,7 @@ class Checkpoints:
         """Returns the damage of a step on disk; '' if there is none."""
         folder = self._directory / str(step)
         try:
-            sealed = json.loads((folder / MANIFEST).read_text())
+            sealed = read_json(folder / MANIFEST)
             present = set(_files(folder))
             for name in sorted(present ^ set(sealed)):
                 return f"{name} {'is missing' if name in sealed else 'was added'}"
@@ -265,6 +266,7 @@ def _files(folder: epath.Path) -> list[str]:
 
 def _sha256(path: epath.Path) -> str:
     digest = hashlib.sha256()
+    check_plain(path)
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)

@@ -464,6 +464,34 @@ def test_colour_order_of_dialects_and_whether_it_is_known():
         assert imported.input_spec[1:4] == spec
 
 
+def test_repositories_with_equal_names_and_other_colours_are_listed():
+    for dialect, repositories in {
+        "adaface": {"mk-minchul/AdaFace", "mk-minchul/CVLface", "Tencent/TFace"},
+        "insightface_pytorch": {"TreB1eN/InsightFace_Pytorch", "ZhaoJ9014/face.evoLVe"},
+        "insightface_pytorch_mobilefacenet": {
+            "TreB1eN/InsightFace_Pytorch",
+            "ZhaoJ9014/face.evoLVe",
+            "JDAI-CV/FaceX-Zoo",
+        },
+    }.items():
+        state, _ = small(dialect)
+        for prefix in ("", "net.", "backbone."):
+            named = {prefix + name: array for name, array in state.items()}
+            imported = convert.from_state_dict(named)
+            assert not imported.colour_known
+            listed = {one.repository for one in imported.conventions}
+            assert listed >= repositories
+            assert len({one.colour for one in imported.conventions}) > 1
+    # The files of AdaFace's own training program are known.
+    state, _ = small("adaface")
+    named = {f"model.{name}": array for name, array in state.items()}
+    imported = convert.from_state_dict(named)
+    assert (imported.colour_known, imported.conventions) == (True, ())
+    assert imported.input_spec.colour == "BGR"
+    for dialect in ("arcface_torch", "curricularface", "sphere", "facenet_pytorch"):
+        assert convert.from_state_dict(small(dialect)[0]).conventions == ()
+
+
 def test_classifier_of_vgg_is_optional():
     state, _ = small("vgg_face")
     head = {"fc8.weight": np.ones((5, 256)), "fc8.bias": np.ones(5)}

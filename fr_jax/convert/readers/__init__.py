@@ -63,7 +63,7 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
         if part is None:  # the most tensors, not bytes: a classifier may be larger
             part = max(parts, key=lambda part: len(parts[part]))
-        if not parts[part]:
+        if not parts[part] and not (graph and graph.constants):
             raise Refusal("holds no tensors", remedy=_FORMATS)
         tensors = _readable(parts[part])
         constants = graph.constants if graph else {}
@@ -86,7 +86,8 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
 def _mapped(path: Path) -> memoryview:
     """Returns the memory-mapped bytes of a file."""
     if not path.is_file():
-        kind = "is a folder, no weight file" if path.is_dir() else "no such file"
+        kind = "is no plain file" if path.exists() else "no such file"
+        kind = "is a folder, no weight file" if path.is_dir() else kind
         raise UserError(f"{path}: {kind}")
     try:
         size = path.stat().st_size
