@@ -13,7 +13,7 @@ from data_pipelines import DataError
 # enlargement, images of 200 pixels (HELEN, AFW) take a sixth of the time and give as
 # many faces, but the errors of the points are 25 % larger.
 _LONGEST = 640
-_PROBE = 320  # side of the blank image that checks a model file
+_PROBES = ((320, 320), (192, 448))  # height and width of blank images
 # Outputs of YuNet: stride of their cells and values per cell.
 _OUTPUTS = {
     f"{name}_{stride}": (stride, values)
@@ -36,8 +36,8 @@ class YuNet:
       threshold: lowest score of a face.
 
     Raises:
-      DataError: for a missing file, and one that OpenCV cannot run as YuNet. A blank
-        image is tried at once.
+      DataError: for a missing file, and one that OpenCV cannot run as YuNet. Blank
+        images are tried at once.
     """
 
     def __init__(self, model: str | Path, threshold: float = 0.6):
@@ -48,9 +48,9 @@ class YuNet:
             )
         with self._refusing():
             _check_outputs(cv2.dnn.readNetFromONNX(self._model))
-            size = (_PROBE, _PROBE)
+            size = _PROBES[0]
             self._net = cv2.FaceDetectorYN.create(self._model, "", size, threshold)
-            self._net.detect(np.zeros((_PROBE, _PROBE, 3), np.uint8))
+            self._net.detect(np.zeros((*size, 3), np.uint8))
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Returns the faces of a uint8 RGB image [H, W, 3]."""
@@ -95,20 +95,22 @@ class YuNet:
 
 
 def _check_outputs(net: cv2.dnn.Net) -> None:
-    """Raises a ValueError unless a blank image gives the outputs of YuNet.
+    """Raises a ValueError unless blank images of two sizes give the outputs of YuNet.
 
     OpenCV does not check them, and reads beyond outputs that are too short.
     """
     names = net.getUnconnectedOutLayersNames()
     if sorted(names) != sorted(_OUTPUTS):
         raise ValueError(f"its outputs are {', '.join(names)[:100]}")
-    net.setInput(np.zeros((1, 3, _PROBE, _PROBE), np.float32))
-    for name, output in zip(names, net.forward(names)):
-        shape = (1, (_PROBE // _OUTPUTS[name][0]) ** 2, _OUTPUTS[name][1])
-        if getattr(output, "shape", None) != shape or output.dtype != np.float32:
-            raise ValueError(f"its output {name} is not float32 {shape}")
-        if not np.isfinite(output).all():
-            raise ValueError(f"its output {name} has non-finite values")
+    for height, width in _PROBES:
+        net.setInput(np.zeros((1, 3, height, width), np.float32))
+        for name, output in zip(names, net.forward(names)):
+            stride, values = _OUTPUTS[name]
+            shape = (1, height // stride * (width // stride), values)
+            if getattr(output, "shape", None) != shape or output.dtype != np.float32:
+                raise ValueError(f"its output {name} is not float32 {shape}")
+            if not np.isfinite(output).all():
+                raise ValueError(f"its output {name} has non-finite values")
 
 
 def detect_or_pad(detector: YuNet, image: np.ndarray) -> list[Detection]:

@@ -249,6 +249,33 @@ def network_file(network, state, style=None, *, size=(112, 112)) -> bytes:
     return onnx(*parts, field(12, field(1, out.name.encode())))
 
 
+def constant_outputs(arrays, size=320) -> bytes:
+    """Returns a network whose outputs are these arrays, for any image."""
+    graph = Graph(Style())
+    image = Value(graph, "input", (1, 3, size, size))
+    mean = graph.emit("ReduceMean", [image], (1, 1, 1, 1), axes=(1, 2, 3), keepdims=0)
+    nothing = graph.tensor("zero", np.zeros(1))
+    mean = graph.emit("Mul", [mean, nothing], (1,))
+    parts, ends = [], []
+    for name, array in arrays.items():
+        inputs = field(1, mean.name.encode()) + field(
+            1, graph.tensor("", array).encode()
+        )
+        node = inputs + field(2, name.encode()) + field(4, b"Add")
+        parts.append(field(1, node))
+        ends.append(field(12, _described(name, array.shape)))
+    nodes = [node for _, _, node in graph.nodes]
+    weights = [field(5, initialiser(*item)) for item in graph.tensors.items()]
+    start = field(11, _described(image.name, image.shape))
+    body = b"".join([*nodes, *parts, field(2, b"graph"), *weights, start, *ends])
+    return field(1, 8) + field(7, body) + field(8, field(1, b"") + field(2, 11))
+
+
+def _described(name, shape) -> bytes:
+    sides = b"".join(field(1, field(1, length)) for length in shape)
+    return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, sides)))
+
+
 def _constant(name, array) -> bytes:
     value = field(1, b"value") + field(5, initialiser("", array)) + field(20, 4)
     body = field(2, name.encode()) + field(4, b"Constant") + field(5, value)
