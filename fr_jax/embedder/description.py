@@ -6,7 +6,6 @@ bounds, and the arrays of the weights must be those of that network.
 """
 
 import json
-import math
 import os
 import stat
 import tempfile
@@ -199,11 +198,11 @@ def _total(values: Any) -> Any:
 def _number(value: Any, low: float, high: float, kind: Any = (int, float)) -> bool:
     if isinstance(value, bool) or not isinstance(value, kind):
         return False
-    return math.isfinite(value) and low <= value <= high
+    return low <= value <= high  # False for NaN
 
 
 def _shown(value: Any) -> str:
-    if type(value) is int and abs(value) >= 1 << 20:
+    if type(value) is int and abs(value) >= 1_000_000:
         return f"{value:.4g}" if abs(value) < 1 << 200 else "a number of many digits"
     text = ascii(value[:40] if isinstance(value, str) else value)
     return text if len(text) <= 40 else f"{text[:37]}..."

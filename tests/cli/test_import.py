@@ -10,7 +10,6 @@ import pytest
 import fr_jax
 from fr_jax import models
 from fr_jax.convert import to_state_dict
-from tests.cli.conftest import OPTIONS
 from tests.support.networks import random_variables
 from tests.support.paths import read_npz
 
@@ -71,6 +70,7 @@ def test_invalid_import_is_refused(mistake, weight_file, tmp_path, name, words, 
     assert not target.exists()
 
 
+SMALL = {"width": 0.125, "embedding_size": 8}
 # Networks whose names several repositories use: dialect, architecture, prefix.
 SHARED = {
     "AdaFace without its program's prefix": ("adaface", "adaface_ir18", ""),
@@ -89,7 +89,7 @@ def test_colour_order_is_asked_where_repositories_differ(
     mistake, command, tmp_path, case
 ):
     dialect, architecture, prefix = SHARED[case]
-    variables = random_variables(models.create(architecture, **OPTIONS), 32)
+    variables = random_variables(models.create(architecture, **SMALL), 32)
     state = to_state_dict(variables, dialect)
     np.savez(tmp_path / "net.npz", **{prefix + k: a for k, a in state.items()})
     words = ("import", tmp_path / "net.npz", "--to", tmp_path / "net")
