@@ -134,7 +134,7 @@ def read_arrays(path: epath.Path) -> dict[str, Any]:
             path.copy(copy.name, overwrite=True)
             tensors = convert.read_weights(copy.name).tensors
     else:
-        tensors = convert.read_weights(path).tensors
+        tensors = convert.read_weights(os.fspath(path)).tensors
     return flax.traverse_util.unflatten_dict(tensors, sep="/")
 
 

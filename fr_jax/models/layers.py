@@ -62,7 +62,8 @@ class Conv(nn.Module):
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = self.padding
         if padding is None:
-            return height, width, 2 * (height // 2, width // 2)
+            rows, columns = height // 2, width // 2
+            return height, width, (rows, columns, rows, columns)
         low, high = (padding, padding) if isinstance(padding, int) else padding
         return height, width, (low, low, high, high)
 

@@ -88,8 +88,8 @@ def layers_of(model: nn.Module, spec: InputSpec) -> tuple[list[Layer], Feed]:
                 feed = Feed(frozenset([numbers[name]]))
         feeds |= dict.fromkeys(equation.outvars, feed)
     found = [
-        Layer(module.path, _KINDS[type(module)], module, *sizes, at_layers[name])
-        for name, (module, *sizes) in called.items()
+        Layer(module.path, _KINDS[type(module)], module, width, out, at_layers[name])
+        for name, (module, width, out) in called.items()
     ]
     return found, Feed.union(_feeds(jaxpr.outvars, feeds))
 
