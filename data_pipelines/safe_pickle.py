@@ -1,23 +1,26 @@
 """Restricted unpickler: an interpreter of the opcodes that data sets and weights need.
 
 Follows the standard library's `pickletools`. Nothing is imported and no function named
-by a file is called: each reader maps the names it allows to its own objects, and every
-other name is refused. Time and memory are bounded by the size of the file: opcodes are
-counted, each allocates at most a few hundred bytes, lengths are checked before they are
-used, and results are never compared, hashed, copied or printed in full.
+by a file is called: each reader maps the names it allows to its own objects, among them
+inert ones without behaviour, and every other name is refused. Time and memory are
+bounded by the size of the file: opcodes are counted, each allocates at most a few
+hundred bytes, lengths are checked before they are used, and results are never compared,
+hashed, copied or printed in full.
 
 Damaged bytes raise `pickle.UnpicklingError`; its subclass `UnsafePickle` marks requests
 beyond data. The functions of a reader may raise other errors.
 """
 
+import codecs
 import pickle
 import re
 import struct
+import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pickle import UnpicklingError
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 # A tensor takes 35 opcodes and its optimizer state 35 more, so a weight file has at
 # least 32 bytes per opcode, apart from small files, which may have 50,000 opcodes.
@@ -26,12 +29,36 @@ _MAX_KEY = 1024
 _MAX_TEXT = 1 << 16  # bytes of one text
 _MAX_TEXTS = 4 << 20  # bytes of all texts
 _MAX_LINE = 256
+_CHUNK = 1 << 16  # bytes searched at once for the end of a text line
 _MAX_INTEGER = 32  # bytes, twice the size of NumPy's random states
 _MAX_NAMES = 10_000  # Python's pickler writes each name once; others may repeat names
 
 
 class UnsafePickle(UnpicklingError):
     """A pickle that requests more than data."""
+
+
+class InertClass(NamedTuple):
+    """Replaces a class or function beside the data. Calls of it give `Inert` objects.
+
+    `name` is the dotted name in the file, never imported.
+    """
+
+    name: str
+
+
+class Inert(dict):
+    """Replaces an object of a class that is not data.
+
+    Items that the pickle sets are kept, as in a subclass of dict; appended values are
+    dropped. `held` has arguments and states of the object.
+    """
+
+    __slots__ = ("held", "origin")
+
+    def __init__(self, origin: InertClass, arguments: Any):
+        self.origin = origin
+        self.held = [arguments]
 
 
 @dataclass
@@ -42,7 +69,7 @@ class Unpickler:
       data: the file.
       find: (module, name) -> the object that replaces this name. If it is a plain
         function, the pickle may call it with one tuple of arguments; nothing else is
-        called.
+        called. An `InertClass` may be called too, which makes an `Inert` object.
       start: offset of the pickle.
       end: upper bound of its end; by default, the end of the file.
       load: persistent id -> object.
@@ -117,6 +144,23 @@ class Unpickler:
         self.at += len(text) + 1
         return text.decode()
 
+    def text_line(self) -> bytes:
+        """Returns the bytes up to the next newline, up to the limit of a text."""
+        start = self.at
+        while self.at < self._end and self.at - start <= self._max_text:
+            chunk = bytes(self.data[self.at : min(self.at + _CHUNK, self._end)])
+            head, newline, _ = chunk.partition(b"\n")
+            self.at += len(head) + len(newline)
+            if newline:
+                return bytes(self.data[start : self.at - 1])
+        raise UnpicklingError("text without an end")
+
+    def index(self) -> int:
+        """Returns the decimal index of an object in the memo."""
+        if not (line := self.line()).isdecimal() or len(line) > 10:
+            raise UnpicklingError(f"the memo index {line[:60]!a}")
+        return int(line)
+
     def push(self, value: Any) -> None:
         self._stack.append(value)
 
@@ -152,17 +196,40 @@ class Unpickler:
 
     def text(self, length: int, encoding: str = "utf-8") -> None:
         """Pushes text of `length` bytes."""
-        raw = self.take(length)
+        self.push_text(self.take(length), encoding)
+
+    def push_text(self, raw: bytes | memoryview, encoding: str) -> None:
+        """Pushes text, as bytes if they are Python 2's; None beyond the limits."""
         self._text_left -= len(raw)
         if len(raw) > self._max_text or self._text_left < 0:
             self.push(None)
         elif encoding == "latin1" and self.keep_bytes:
             self.push(bytes(raw))
         else:
+            errors = "surrogatepass" if encoding == "utf-8" else "strict"
             try:
-                self.push(str(raw, encoding, "surrogatepass"))
+                self.push(str(raw, encoding, errors))
             except UnicodeDecodeError:
                 raise UnpicklingError("text that is not UTF-8") from None
+
+    def string(self) -> None:
+        """STRING: Python 2's text and bytes, quoted and escaped, in protocol 0."""
+        line = self.text_line().strip()
+        if len(line) < 2 or line[0] not in b"'\"" or line[-1] != line[0]:
+            raise UnpicklingError("a string without quotes")
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about unknown escapes
+                raw, _ = codecs.escape_decode(line[1:-1])
+        except ValueError:
+            raise UnpicklingError("a string with a damaged escape") from None
+        self.push_text(raw, "latin1")
+
+    def decimal(self) -> None:
+        """FLOAT, in protocol 0."""
+        try:
+            self.push(float(line := self.line()))
+        except ValueError:
+            raise UnpicklingError(f"the number {line[:60]!a}") from None
 
     def binary(self, length: int) -> None:
         """Pushes `length` bytes."""
@@ -178,7 +245,8 @@ class Unpickler:
         self.push(self._memo[index])
 
     def extend(self, values: list[Any]) -> None:
-        self.top(list).extend(values)
+        if not isinstance(self.top(), Inert):
+            self.top(list).extend(values)
 
     def items(self, values: list[Any]) -> None:
         """Adds [key, value, key, value, ...] to the dict on top of the stack."""
@@ -204,24 +272,36 @@ class Unpickler:
 
     def call(self, arguments: Any) -> None:
         function = self.pop()
-        if type(function) is not FunctionType or type(arguments) is not tuple:
+        if isinstance(function, InertClass) and type(arguments) is tuple:
+            self.push(Inert(function, arguments))
+        elif type(function) is FunctionType and type(arguments) is tuple:
+            self.push(function(arguments))
+        else:
             raise UnsafePickle("calls something that is not a function")
-        self.push(function(arguments))
 
     def new(self) -> None:
         """NEWOBJ_EX: class, arguments, keywords."""
         arguments, keywords = self.pop_many(2)
-        if not isinstance(keywords, dict) or keywords:
+        inert = isinstance(self.top(), InertClass)
+        if not isinstance(keywords, dict) or (keywords and not inert):
             raise UnsafePickle("makes an object with keywords")
         self.call(arguments)
+        if keywords:
+            self.top(Inert).held.append(keywords)
+
+    def old_object(self) -> None:
+        """OBJ: an instance of a class of Python 2."""
+        kind, *arguments = self.pop_mark() or [None]
+        self.push(kind)
+        self.call(tuple(arguments))
 
     def set_state(self) -> None:
         """BUILD: sets the state of an object."""
         state = self.pop()
         if self.build and not isinstance(self.top(), dict):
             self.build(self.top(), state)
-        else:
-            self.top(dict)
+        elif isinstance(self.top(dict), Inert):
+            self.top().held.append(state)
 
     def find_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -239,9 +319,9 @@ class Unpickler:
         if (length := self.number(8)) > self._end - self.at:
             raise UnpicklingError(f"a pickle frame of {length:,} bytes is cut short")
 
-    def integer(self) -> None:
-        line = self.line()
-        if not re.fullmatch(r"-?\d{1,20}", line):
+    def integer(self, suffix: str = "") -> None:
+        line = self.line().removesuffix(suffix)
+        if not re.fullmatch(r"-?[0-9]{1,20}", line):
             raise UnpicklingError(f"the number {line[:60]!a}")
         self.push({"00": False, "01": True}.get(line, int(line)))
 
@@ -269,12 +349,16 @@ _OPCODES: dict[bytes, Callable[[Unpickler], Any]] = {
     pickle.BININT: lambda on: on.push(on.number(4, signed=True)),
     pickle.BININT1: lambda on: on.push(on.number(1)),
     pickle.BININT2: lambda on: on.push(on.number(2)),
+    pickle.LONG: lambda on: on.integer("L"),
     pickle.LONG1: Unpickler.long,
+    pickle.FLOAT: Unpickler.decimal,
     pickle.BINFLOAT: lambda on: on.push(struct.unpack(">d", on.take(8))[0]),
     pickle.BINUNICODE: lambda on: on.text(on.number(4)),
     pickle.SHORT_BINUNICODE: lambda on: on.text(on.number(1)),
     pickle.BINUNICODE8: lambda on: on.text(on.number(8)),
+    pickle.UNICODE: lambda on: on.push_text(on.text_line(), "raw-unicode-escape"),
     # Both text and bytes of Python 2, so every byte is valid.
+    pickle.STRING: Unpickler.string,
     pickle.BINSTRING: lambda on: on.text(on.number(4, signed=True), "latin1"),
     pickle.SHORT_BINSTRING: lambda on: on.text(on.number(1), "latin1"),
     pickle.BINBYTES: lambda on: on.binary(on.number(4)),
@@ -299,9 +383,11 @@ _OPCODES: dict[bytes, Callable[[Unpickler], Any]] = {
     pickle.DICT: Unpickler.as_dict,
     pickle.SETITEM: lambda on: on.items(on.pop_many(2)),
     pickle.SETITEMS: lambda on: on.items(on.pop_mark()),
+    pickle.PUT: lambda on: on.put(on.index()),
     pickle.BINPUT: lambda on: on.put(on.number(1)),
     pickle.LONG_BINPUT: lambda on: on.put(on.number(4)),
     pickle.MEMOIZE: lambda on: on.put(len(on._memo)),
+    pickle.GET: lambda on: on.get(on.index()),
     pickle.BINGET: lambda on: on.get(on.number(1)),
     pickle.LONG_BINGET: lambda on: on.get(on.number(4)),
     pickle.GLOBAL: lambda on: on.find_name(on.line(), on.line()),
@@ -309,6 +395,7 @@ _OPCODES: dict[bytes, Callable[[Unpickler], Any]] = {
     pickle.REDUCE: lambda on: on.call(on.pop()),
     pickle.NEWOBJ: lambda on: on.call(on.pop()),
     pickle.NEWOBJ_EX: Unpickler.new,
+    pickle.OBJ: Unpickler.old_object,
     pickle.BUILD: Unpickler.set_state,
     pickle.BINPERSID: Unpickler.persistent,
 }

@@ -45,34 +45,37 @@ def convolve(
     kernel: Array,
     *,
     stride: int,
-    padding: int | tuple[int, int],
+    padding: int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]],
     groups: int = 1,
 ) -> Array:
     """Returns the convolution [B, H', W', K] of x [B, H, W, C], without a bias.
 
     Args:
-      kernel: [k, k, C / groups, K].
-      padding: number of zeros on every side, or before and after each axis.
+      kernel: [height, width, C / groups, K].
+      padding: number of zeros on every side, before and after each axis, or these of
+        both axes.
     """
-    side = (padding, padding) if isinstance(padding, int) else padding
-    sides = side, side
-    plain = functools.partial(_general, stride=stride, padding=sides, groups=groups)
+    sides: Any = (padding, padding) if isinstance(padding, int) else padding
+    zeros = sides if isinstance(sides[0], tuple) else (sides, sides)
+    plain = functools.partial(_general, stride=stride, padding=zeros, groups=groups)
 
     def on_cpu(x, kernel):
-        size, _, channels, features = kernel.shape
+        height, width, channels, features = kernel.shape
+        square = height == width and zeros[0] == zeros[1]
+        size, padded = (height, zeros[0]) if square else (None, None)
         exact = x.dtype == jnp.float32
-        if groups == features and channels == 1 and exact:
-            return _shifted_sum(x, kernel[None, :, :, 0], stride, side)
-        if groups == 1 and size == 1 and side == (0, 0):
+        if groups == features and channels == 1 and exact and square:
+            return _shifted_sum(x, kernel[None, :, :, 0], stride, padded)
+        if groups == 1 and size == 1 and padded == (0, 0):
             pixels = x
             for axis in (1, 2):
                 pixels = lax.slice_in_dim(pixels, 0, None, stride, axis)
             return jnp.einsum("bhwc,ck->bhwk", pixels, kernel[0, 0])
         wide = min(channels, features) >= _WINOGRAD_CHANNELS
-        if (groups, size, stride, *side) == (1, 3, 1, 1, 1) and wide and exact:
+        if (groups, size, stride, padded) == (1, 3, 1, (1, 1)) and wide and exact:
             return winograd(x, kernel)
         if groups == 1:
-            return _in_order(x, kernel, stride, sides, 1, 1)
+            return _in_order(x, kernel, stride, zeros, 1, 1)
         return plain(x, kernel)
 
     return _by_platform(on_cpu, plain, x, kernel)

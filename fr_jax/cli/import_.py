@@ -11,9 +11,12 @@ import json
 import sys
 from pathlib import Path
 
+from etils import epath
+
 from fr_jax.cli.info import describe, doubts
 from fr_jax.convert import DIALECTS
 from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
+from fr_jax.embedder.description import read_json
 from fr_jax.errors import UserError
 
 
@@ -64,10 +67,11 @@ def _is_stored(embedder: Embedder, target: Path) -> bool:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
-        stored = json.loads((target / DESCRIPTION).read_text())
+        stored = read_json(epath.Path(target / DESCRIPTION))
     except (OSError, ValueError):
         stored = {}
-    stored.pop("weights_sha256", None)
+    if isinstance(stored, dict):
+        stored.pop("weights_sha256", None)
     if stored != json.loads(json.dumps(embedder.describe())):
         raise UserError(f"{target} holds something else; choose another --to")
     return True

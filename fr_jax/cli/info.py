@@ -41,7 +41,6 @@ def describe(embedder: Embedder) -> str:
     """Returns the properties of an embedder, one per line."""
     network, provenance = embedder.network, embedder.provenance
     spec = network.input_spec
-    height, width, _ = spec.shape
     others = ", ".join(provenance.get("alternatives", ()))
     options = ", ".join(f"{k} {v}" for k, v in network.options.items())
     sizes = (leaf.size for leaf in jax.tree.leaves(network.variables["params"]))
@@ -49,8 +48,7 @@ def describe(embedder: Embedder) -> str:
         "kind": network.kind,
         "architecture": f"{network.architecture} ({options})",
         "parameters": f"{sum(sizes):,}",
-        "input": f"{height}x{width} {spec.colour}, (pixel - {spec.mean}) / {spec.scale}"
-        ", from uint8 RGB",
+        "input": f"{spec.describe()}, from uint8 RGB",
         "alignment": spec.template,
         **{name: provenance.get(name) for name in (*_IMPORTED, "licence", "source")},
         "data sets": _data_sets(provenance),

@@ -9,6 +9,7 @@ from fr_jax.convert.state_dict import (
     from_state_dict,
     to_state_dict,
 )
+from fr_jax.convert.weights import from_weights
 
 __all__ = [
     "DIALECTS",
@@ -17,6 +18,7 @@ __all__ = [
     "WeightFile",
     "encoder_of",
     "from_state_dict",
+    "from_weights",
     "read_weights",
     "to_state_dict",
 ]

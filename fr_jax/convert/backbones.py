@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from fr_jax.convert.dialect import (
+    Convention,
     Described,
     Dialect,
     Grid,
     StateDict,
+    by_blocks,
     count,
     named_depth,
     pixels,
@@ -57,6 +59,12 @@ def _sphere_grid(state: StateDict) -> Grid:
     cells = state["fc.weight"].shape[1] // len(state["layer4.0.weight"])
     pairs = [(h, cells // h) for h in range(1, cells + 1) if cells % h == 0]
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
+
+
+def _ir_layers(family: str, stages: dict[int, tuple[int, ...]]) -> dict:
+    """Returns `Dialect.linear_layers` of IR, and of IR-SE."""
+    with_squeeze = by_blocks(f"{family}_se", stages, 4, 5)
+    return by_blocks(family, stages, 2, 5) | with_squeeze
 
 
 def _vgg(state: StateDict) -> Described:
@@ -123,6 +131,7 @@ def _mobilefacenet(
     parts: tuple[str, ...],
     down: tuple[str, ...],
     stages: tuple[str, ...],
+    conventions: tuple[Convention, ...],
     **spec: Any,
 ) -> Dialect:
     """Returns a dialect of MobileFaceNet.
@@ -130,6 +139,7 @@ def _mobilefacenet(
     Args:
       parts: names of stem, stem_dw, head_conv, head_dw, fc and bn.
       down, stages: names of the strided blocks, and of the stages after them.
+      conventions: see `Dialect`.
       spec: fields of the InputSpec.
     """
     stem, stem_depthwise, head, head_depthwise, fc, bn = parts
@@ -158,6 +168,8 @@ def _mobilefacenet(
         grid=lambda state: state[f"{head_depthwise}.conv.weight"].shape[-2:],
         norms=_UNIT_NORMS,
         colour_known=False,
+        conventions=conventions,
+        linear_layers={50: ("mobilefacenet",)},
     )
 
 
@@ -201,6 +213,13 @@ _IRESNET = {
 }
 _ADAFACE = {**_IR, "norms": (*_IR["norms"], (r"(\w+)/conv1", r"\1/bn_middle"))}
 
+# The published weights expect BGR, because the extractor of the published data wrote
+# it; those of others expect the order of their extractor.
+_EXTRACTORS = (
+    Convention("TreB1eN/InsightFace_Pytorch", "BGR"),
+    Convention("leebebeto/Inter-Prototype", "as the extractor wrote it"),
+)
+
 BACKBONES: dict[str, Dialect] = {
     "arcface_torch": Dialect(
         source="deepinsight/insightface recognition/arcface_torch; USynthFace",
@@ -208,6 +227,7 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(flip_sum=True),
         unambiguous=_unit_scale,
         terms=_NON_COMMERCIAL,
+        linear_layers=by_blocks("iresnet", iresnet.STAGES, 2, 6),
         **_IRESNET,
     ),
     # Tensor names equal arcface_torch's: only the prefixes of MagFace's two training
@@ -217,10 +237,9 @@ BACKBONES: dict[str, Dialect] = {
         describe=lambda state: _iresnet("magface_", state),
         input_spec=pixels(colour="BGR", mean=0.0, scale=255.0),
         prefixes=("module.features.", "features.module."),
+        linear_layers=by_blocks("magface_iresnet", iresnet.STAGES, 2, 6),
         **_IRESNET,
     ),
-    # InsightFace_Pytorch's own weights expect BGR, because its data extractor wrote
-    # BGR; weights of other users expect the order of their extractor.
     "insightface_pytorch": Dialect(
         source="TreB1eN/InsightFace_Pytorch; leebebeto/Inter-Prototype",
         signature=("body.0.res_layer.2.weight", "output_layer.4.weight"),
@@ -229,6 +248,8 @@ BACKBONES: dict[str, Dialect] = {
         describe=lambda state: _ir("ir", ir.STAGES, state),
         input_spec=pixels(),
         colour_known=False,
+        conventions=(*_EXTRACTORS, Convention("ZhaoJ9014/face.evoLVe", "RGB")),
+        linear_layers=_ir_layers("ir", ir.STAGES),
         **_IR,
     ),
     "curricularface": Dialect(
@@ -238,6 +259,7 @@ BACKBONES: dict[str, Dialect] = {
         names=_IR_NAMES,
         describe=lambda state: _ir("curricularface_ir", ir.STAGES, state),
         input_spec=pixels(flip_sum=True),
+        linear_layers=_ir_layers("curricularface_ir", ir.STAGES),
         **_IR,
     ),
     "adaface": Dialect(
@@ -246,6 +268,13 @@ BACKBONES: dict[str, Dialect] = {
         names=_ADAFACE_NAMES,
         describe=lambda state: _ir("adaface_ir", ir.ADAFACE_STAGES, state),
         input_spec=pixels(colour="BGR", flip_sum=True),
+        # CVLface publishes AdaFace's weights again, beside others that it trained.
+        conventions=(
+            Convention("mk-minchul/AdaFace", "BGR", ("model.",)),
+            Convention("mk-minchul/CVLface", "as its model.yaml says"),
+            Convention("Tencent/TFace", "RGB"),
+        ),
+        linear_layers=_ir_layers("adaface_ir", ir.ADAFACE_STAGES),
         **_ADAFACE,
     ),
     "insightface_pytorch_mobilefacenet": _mobilefacenet(
@@ -254,6 +283,11 @@ BACKBONES: dict[str, Dialect] = {
         ("conv1", "conv2_dw", "conv_6_sep", "conv_6_dw", "linear", "bn"),
         ("conv_23", "conv_34", "conv_45"),
         ("conv_3", "conv_4", "conv_5"),
+        (
+            Convention("TreB1eN/InsightFace_Pytorch", "BGR"),
+            Convention("JDAI-CV/FaceX-Zoo", "BGR"),
+            Convention("ZhaoJ9014/face.evoLVe", "RGB"),
+        ),
         colour="BGR",
     ),
     "inter_prototype_mobilefacenet": _mobilefacenet(
@@ -262,6 +296,7 @@ BACKBONES: dict[str, Dialect] = {
         ("model.0", "model.1", "model.8", "model.9", "linear.0", "linear.1"),
         ("model.2", "model.4", "model.6"),
         ("model.3", "model.5", "model.7"),
+        _EXTRACTORS,
     ),
     "foamliu_mobilefacenet": Dialect(
         source="foamliu/MobileFaceNet",
@@ -272,6 +307,7 @@ BACKBONES: dict[str, Dialect] = {
         grid=lambda state: state["gdconv.depthwise.weight"].shape[-2:],
         layouts=(("fc/kernel", "one_cell"),),
         norms=(*_UNIT_NORMS, (r"fc", r"bn")),
+        linear_layers={51: ("mobilefacenet_v2",)},
         terms="Apache-2.0; trained on a data set since withdrawn: research only",
     ),
     "sphere": Dialect(
@@ -282,6 +318,7 @@ BACKBONES: dict[str, Dialect] = {
         input_spec=pixels(),
         grid=_sphere_grid,
         layouts=_FLATTENED,
+        linear_layers=by_blocks("sphere", sphere.STAGES, 2, 5),
     ),
     # Conversions to PyTorch keep the names of the Caffe release. The colour order, and
     # with it the order of the three means, differs between conversions.
@@ -301,6 +338,10 @@ BACKBONES: dict[str, Dialect] = {
         layouts=(("fc6/kernel", "flattened"),),
         auxiliary=(r"fc8\..*",),
         colour_known=False,
+        conventions=(
+            Convention("conversions that keep Caffe's pixels", "BGR"),
+            Convention("conversions for PyTorch's image readers", "RGB"),
+        ),
         terms=_NON_COMMERCIAL,
     ),
 }

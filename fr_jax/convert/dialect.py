@@ -15,6 +15,19 @@ Grid = tuple[int, int]
 Described = tuple[str, dict[str, Any]]  # architecture and options for `models.create`
 
 
+class Convention(NamedTuple):
+    """The colour order of a repository that shares tensor names with others.
+
+    Attributes:
+      colour: 'RGB', 'BGR', or the place where the repository states it.
+      prefixes: name prefixes by which its files are recognised.
+    """
+
+    repository: str
+    colour: str
+    prefixes: tuple[str, ...] = ()
+
+
 class Dialect(NamedTuple):
     """Names, layouts and input specification of a repository's state dicts.
 
@@ -38,7 +51,11 @@ class Dialect(NamedTuple):
         tensor names. Without such a prefix it is only used if the user names it.
       unambiguous: tensors -> whether their values exclude dialects with equal names.
       colour_known: whether all networks of the repository use one known colour order.
+      conventions: repositories with these names, if their colour orders differ. Without
+        a prefix that identifies one, only the user knows the colour order.
       terms: licence of the published weights.
+      linear_layers: number of convolutions and linear layers -> architectures, by which
+        ONNX graphs are recognised.
     """
 
     source: str
@@ -55,7 +72,9 @@ class Dialect(NamedTuple):
     prefixes: tuple[str, ...] = ()
     unambiguous: Callable[[StateDict], bool] = lambda state: False
     colour_known: bool = True
+    conventions: tuple[Convention, ...] = ()
     terms: str = "not stated here; ask the repository"
+    linear_layers: Mapping[int, tuple[str, ...]] = {}
 
 
 def count(pattern: str, state: StateDict) -> int:
@@ -68,6 +87,20 @@ def unit_names(*units: tuple[str, str, str]) -> Iterator[tuple[str, str]]:
     for unit, conv, norm in units:
         yield f"{unit}/conv", conv
         yield f"{unit}/bn", norm
+
+
+def by_blocks(
+    family: str, stages: Mapping[int, Any], per_block: int, others: int
+) -> dict[int, tuple[str, ...]]:
+    """Returns `Dialect.linear_layers` of a family of networks, by depth.
+
+    Args:
+      per_block, others: linear layers in a block, and outside of blocks.
+    """
+    return {
+        others + per_block * sum(blocks): (f"{family}{depth}",)
+        for depth, blocks in stages.items()
+    }
 
 
 def named_depth(family: str, stages: Mapping[int, Any], blocks: Any) -> str:

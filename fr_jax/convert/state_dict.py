@@ -11,16 +11,17 @@ import numpy as np
 
 from fr_jax import models
 from fr_jax.convert.backbones import BACKBONES
-from fr_jax.convert.dialect import Dialect, Grid, StateDict
+from fr_jax.convert.dialect import Convention, Dialect, Grid, StateDict
 from fr_jax.convert.generators import GENERATORS
 from fr_jax.convert.layouts import from_torch, to_torch
+from fr_jax.convert.recognisers import RECOGNISERS
 from fr_jax.errors import UserError, unknown
 from fr_jax.models.preprocess import InputSpec
 
 Variables = dict[str, Any]
 Path = tuple[str, ...]
 
-DIALECTS: dict[str, Dialect] = {**BACKBONES, **GENERATORS}
+DIALECTS: dict[str, Dialect] = {**BACKBONES, **RECOGNISERS, **GENERATORS}
 
 _LEAVES = {
     "kernel": "weight",
@@ -48,6 +49,8 @@ class Converted(NamedTuple):
       unused: names of tensors outside the network, such as a classifier.
       alternatives: other dialects with the same tensor names; only the user can choose
         between these.
+      conventions: repositories with these tensor names, if nothing tells which of their
+        colour orders is that of this file.
     """
 
     model: nn.Module
@@ -60,6 +63,7 @@ class Converted(NamedTuple):
     kind: str = "embedding"
     colour_known: bool = True
     alternatives: tuple[str, ...] = ()
+    conventions: tuple[Convention, ...] = ()
 
 
 def from_state_dict(
@@ -100,15 +104,19 @@ def from_state_dict(
         spec = scheme.input_spec(state, grid)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"not a complete {name} network: no {error}") from error
+    known = [one for one in scheme.conventions if prefix.endswith(one.prefixes)]
+    conventions = () if known else scheme.conventions
+    if known:
+        spec = spec._replace(colour=known[0].colour)
     described |= options or {}
     model = models.create(architecture, **described)
 
     shapes = _leaf_shapes(model, spec)
-    tensors = {path: _torch_name(path, scheme) for path in shapes}
+    tensors = {path: torch_name(path, scheme) for path in shapes}
     _unfold(state, shapes, scheme, getattr(model, "bn_epsilon", 1e-5))
     leaves, problems = {}, []
     for path, shape in shapes.items():
-        layout = _layout(path, len(shape), scheme)
+        layout = layout_of(path, len(shape), scheme)
         try:
             leaves[path] = _leaf(state[tensors[path]], layout, grid, shape)
         except KeyError:
@@ -134,8 +142,9 @@ def from_state_dict(
         described,
         tuple(unused),
         scheme.kind,
-        scheme.colour_known,
+        scheme.colour_known and not conventions,
         () if scheme.unambiguous(state) else alternatives,
+        conventions,
     )
 
 
@@ -147,7 +156,7 @@ def to_state_dict(variables: Variables, dialect: str) -> StateDict:
     scheme = DIALECTS[dialect]
     flat: dict[Any, Any] = flax.traverse_util.flatten_dict(dict(variables))
     leaves = [
-        (_torch_name(path, scheme), np.asarray(leaf), _layout(path, leaf.ndim, scheme))
+        (torch_name(path, scheme), np.asarray(leaf), layout_of(path, leaf.ndim, scheme))
         for path, leaf in flat.items()
     ]
     # The grid follows from shapes, which do not depend on the order of flattened axes.
@@ -234,8 +243,8 @@ def _unfold(
         unit = _first_match(dialect.norms, "/".join(path[1:-1]))
         if not unit or path[-1] != "kernel":
             continue
-        bias = _torch_name((*path[:-1], "bias"), dialect)
-        scale = _torch_name((path[0], *unit.split("/"), "scale"), dialect)
+        bias = torch_name((*path[:-1], "bias"), dialect)
+        scale = torch_name((path[0], *unit.split("/"), "scale"), dialect)
         norm = scale.removesuffix(".weight")
         if bias not in state or any(name.startswith(f"{norm}.") for name in state):
             continue
@@ -247,7 +256,8 @@ def _unfold(
         state[f"{norm}.running_var"] = ones - np.float32(epsilon)
 
 
-def _torch_name(path: Path, dialect: Dialect) -> str:
+def torch_name(path: Path, dialect: Dialect) -> str:
+    """Returns the name of a leaf (collection, modules ..., leaf) in the dialect."""
     module, leaf = "/".join(path[1:-1]), _LEAVES.get(path[-1], path[-1])
     if name := _first_match(dialect.names, module):
         return f"{name}.{leaf}"
@@ -256,7 +266,8 @@ def _torch_name(path: Path, dialect: Dialect) -> str:
     raise AssertionError(f"no name for {module}/{leaf}")
 
 
-def _layout(path: Path, rank: int, dialect: Dialect) -> str:
+def layout_of(path: Path, rank: int, dialect: Dialect) -> str:
+    """Returns the key in `layouts.PATTERNS` of a leaf of this rank."""
     usual = {2: "dense", 4: "convolution"}[rank] if path[-1] == "kernel" else "vector"
     return _first_match(dialect.layouts, "/".join(path[1:])) or usual
 

@@ -22,13 +22,22 @@ from etils import epath
 from fr_jax import convert, models
 from fr_jax.embedder import canary
 from fr_jax.embedder.batched import BatchedEmbed
+from fr_jax.embedder.description import (
+    FORMAT,
+    check_description,
+    check_network,
+    check_options,
+    check_plain,
+    read_arrays,
+    read_json,
+    read_spec,
+)
 from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError, check_names
 from fr_jax.metrics.verification import l2_normalize
-from fr_jax.models.preprocess import InputSpec, prepare
+from fr_jax.models.preprocess import prepare
 from fr_jax.system import Network, PyTree
 
-FORMAT = 1
 DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"
 _DIGESTS = "digests"  # name among the arrays of _WEIGHTS
 _COLOURS = ("BGR", "RGB")
@@ -206,17 +215,19 @@ def import_weights(
 
     Args:
       dialect: a key of `convert.DIALECTS`; by default recognised.
-      colour: 'RGB' or 'BGR', if it differs from the order of the dialect.
+      colour: 'RGB' or 'BGR', if it differs from the order of the dialect, or if
+        repositories with these tensor names differ in it.
       part, prefix: select one of several networks; see `convert.read_weights` and
         `convert.from_state_dict`.
       encoder: take the encoder of a DR-GAN generator.
 
     Raises:
-      UserError: for an invalid file, or tensors of an unknown network.
+      UserError: for an invalid file, tensors of an unknown network, and a colour order
+        that only the user knows.
     """
     file = convert.read_weights(os.fspath(path), part)
     try:
-        source = convert.from_state_dict(file.tensors, dialect, prefix=prefix)
+        source = convert.from_weights(file, dialect, prefix=prefix)
         source = convert.encoder_of(source) if encoder else source
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -226,6 +237,14 @@ def import_weights(
         if spec.colour not in _COLOURS:
             raise UserError(f"{path}: a network of grey images has no colour order")
         spec = spec._replace(colour=colour)
+    elif source.conventions:
+        known = ", ".join(
+            f"{one.colour} in {one.repository}" for one in source.conventions
+        )
+        raise UserError(
+            f"{path}: the colour order of {source.dialect} files differs ({known}); "
+            "choose one: fr-jax import --colour RGB or BGR, colour= in Python"
+        )
     scheme = convert.DIALECTS[source.dialect]
     provenance = {
         "file": os.path.basename(path),
@@ -268,42 +287,56 @@ def load_embedder(
             "WORKDIR/embedder, and fr-jax import converts a weight file to one"
         )
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        if description["format"] != FORMAT:
-            raise UserError(f"{path}: format {description['format']}, not {FORMAT}")
-        architecture = description["architecture"]
+        description = read_json(folder / DESCRIPTION)
+        description = check_description(description)
+        architecture, options = description["architecture"], description["options"]
         if architecture not in models.ARCHITECTURES and "package" in description:
             raise UserError(
-                f"{path}: its network {architecture!r} is registered by "
-                f"{description['package']}: import that first"
+                f"its network {_shown(architecture)} is registered by "
+                f"{_shown(description['package'])}: import that first"
             )
-        spec = InputSpec.from_dict(description["input_spec"])
-        weights = (folder / _WEIGHTS).read_bytes()
-        digest = description["weights_sha256"]
-        if hashlib.sha256(weights).hexdigest() != digest:
-            raise UserError(f"{folder / _WEIGHTS}: altered or cut short; copy it again")
-        with np.load(io.BytesIO(weights), allow_pickle=False) as file:
-            variables = flax.traverse_util.unflatten_dict(dict(file), sep="/")
+        check_options(architecture, options)
+        spec = read_spec(description["input_spec"])
+        check_plain(folder / _WEIGHTS)
+        if _sha256(folder / _WEIGHTS) != description["weights_sha256"]:
+            raise UserError(f"{_WEIGHTS} was altered or cut short; copy it again")
+        variables = read_arrays(folder / _WEIGHTS)
         stored = variables.pop("canary", {})
         expected = stored.pop(canary.OUTPUT)
         digests = variables.pop(_DIGESTS, None)
-        network = Network(
-            architecture, description["options"], variables, spec, description["kind"]
-        )
+        check_network(architecture, options, spec, variables)
+        network = Network(architecture, options, variables, spec, description["kind"])
         provenance = dict(description["provenance"])
         if "people" in provenance:  # name of the key before 0.2.0
             provenance["identities"] = provenance.pop("people")
-        options = {"batch_size": batch_size, "digests": digests}
-        embedder = Embedder(network, provenance, **options)
-    except UserError:
-        raise
+        known = {"batch_size": batch_size, "digests": digests}
+        embedder = Embedder(network, provenance, **known)
+        outputs = embedder._canary(stored)[canary.OUTPUT] if check else expected
+    except UserError as error:
+        reason = str(error).removeprefix(f"{folder / _WEIGHTS}: ")
+        raise UserError(f"{path}: {reason}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged embedder ({error})") from error
-    if check:
-        cosine = canary.min_cosine(embedder._canary(stored)[canary.OUTPUT], expected)
-        if not cosine >= canary.MIN_COSINE:
-            raise UserError(
-                f"{path}: canary failed: the outputs for its test inputs have cosine "
-                f"{cosine:.4f} to those at the time of saving"
-            )
+        raise UserError(f"{path}: damaged embedder ({_line(error)})") from error
+    cosine = canary.min_cosine(outputs, expected)
+    if check and not cosine >= canary.MIN_COSINE:
+        raise UserError(
+            f"{path}: canary failed: the outputs for its test inputs have cosine "
+            f"{cosine:.4f} to those at the time of saving"
+        )
     return embedder
+
+
+def _sha256(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _shown(text: Any) -> str:
+    return ascii(str(text)[:60])

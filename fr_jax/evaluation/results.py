@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from fr_jax.embedder import Embedder
+from fr_jax.embedder.description import read_json
 from fr_jax.evaluation.evaluator import Evaluator, Trained
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics.verification import FARS, few_impostors
@@ -87,7 +88,7 @@ def stored_results(path: str) -> dict[str, float]:
     folders = [folder, folder.parent] if folder.name == "embedder" else [folder]
     for folder in folders:
         try:
-            results = json.loads((folder / "results.json").read_text())
+            results = read_json(folder / "results.json")
             return {key: float(value) for key, value in results.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             continue

@@ -7,15 +7,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError, check_names, named, unknown
+from fr_jax.errors import UserError, check_names, check_range, named, unknown
 from fr_jax.models import fra
 from fr_jax.models.backbones import (
+    inception_resnet,
     ir,
     iresnet,
     mobilefacenet,
+    mobilefacenet_arcface,
     mobilefacenet_v2,
     sphere,
     vgg,
+    vit,
 )
 from fr_jax.models.dr_gan import discriminator as dr_gan_discriminator
 from fr_jax.models.dr_gan import generator as dr_gan
@@ -59,14 +62,30 @@ _FAMILIES: dict[str, tuple[Any, Mapping[int, tuple[int, ...]], dict[str, Any]]] 
     "adaface_ir_se": (ir.IR, ir.ADAFACE_STAGES, _SQUEEZE | _ADAFACE),
     "sphere": (sphere.Sphere, sphere.STAGES, {}),
 }
+# The released large network was trained with lower rates than the others.
+_VIT_RATES: dict[str, dict[str, float]] = {
+    **{name: {} for name in vit.SIZES},
+    "vit_l": {"drop_path": 0.05, "mask_ratio": 0.05},
+}
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     **{
         f"{family}{depth}": (module, {"stage_sizes": sizes, **fields})
         for family, (module, stages, fields) in _FAMILIES.items()
         for depth, sizes in stages.items()
     },
+    "sphere20a": (sphere.Sphere, {"residual_bias": True}),
     "mobilefacenet": (mobilefacenet.MobileFaceNet, {}),
     "mobilefacenet_v2": (mobilefacenet_v2.MobileFaceNetV2, {}),
+    "mbf": (mobilefacenet_arcface.ArcFaceMobileFaceNet, {}),
+    "mbf_large": (
+        mobilefacenet_arcface.ArcFaceMobileFaceNet,
+        {"scale": 4, "stage_sizes": (2, 8, 12, 4)},
+    ),
+    "inception_resnet_v1": (inception_resnet.InceptionResNetV1, {}),
+    **{
+        name: (vit.ViT, {"features": features, "depth": depth, **_VIT_RATES[name]})
+        for name, (features, depth) in vit.SIZES.items()
+    },
     "vgg16": (vgg.VGG16, {}),
     "dr_gan_encoder": (dr_gan.Encoder, {}),
     "dr_gan_generator": (dr_gan.Generator, {}),
@@ -105,18 +124,23 @@ def create(architecture: str, **options: Any) -> nn.Module:
       architecture: a key of `ARCHITECTURES`: iresnet18/34/50/100/200,
         magface_iresnet18/34/50/100, ir50/100/152, ir_se50/100/152 (also with
         curricularface_ before), adaface_ir18/34/50/101, adaface_ir_se18/34/50/101,
-        sphere20/64, mobilefacenet, mobilefacenet_v2, vgg16, dr_gan_encoder,
-        dr_gan_generator, dr_gan_discriminator, fra.
+        sphere20/64, sphere20a, mobilefacenet, mobilefacenet_v2, mbf, mbf_large,
+        inception_resnet_v1, vit_t/s/b/l, vgg16, dr_gan_encoder, dr_gan_generator,
+        dr_gan_discriminator, fra.
       **options: fields of the module (width, embedding_size, dropout, bn_groups, dtype,
         remat, ...). Options may come from JSON: `dtype` may be a name such as
         'bfloat16', and lists become tuples.
 
     Raises:
-      UserError: for an unknown architecture or option, with the nearest name.
+      UserError: for an unknown architecture or option, with the nearest name, and for
+        a size out of range.
     """
     module, preset = named("architecture", architecture, ARCHITECTURES)
     fields = set(module.__dataclass_fields__) - {"parent", "name"}
     check_names(f"{architecture} option", options, fields)
+    for name, least in {"width": 1e-3, "embedding_size": 1, "bn_groups": 1}.items():
+        if name in options:
+            check_range(f"{architecture} option {name}", options[name], least)
     if "dtype" in options:
         types = ("float32", "bfloat16", "float16")
         try:

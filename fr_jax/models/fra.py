@@ -17,9 +17,9 @@ import jax.numpy as jnp
 
 from fr_jax.errors import UserError
 from fr_jax.models import layers
+from fr_jax.models.attention import Attention, LayerNorm
 
 Array = jax.Array
-LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
 SIZE = 112  # fixed by the upsampling factors of the decoder
 _ENCODER = (4, 16, 64, 128, 256, 512)
@@ -33,27 +33,6 @@ _DECODER: tuple[tuple[int, int, dict[str, Any]], ...] = (
     (2, 4, {"kernel": 3}),
     (2, 1, {"kernel": 3}),
 )
-
-
-class Attention(nn.Module):
-    """Self-attention of tokens [B, T, D]; one layer gives queries, keys and values."""
-
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        features = x.shape[-1]
-        dense = functools.partial(layers.Dense, bias_init=nn.initializers.zeros)
-        init = nn.initializers.xavier_uniform()
-        joint = dense(3 * features, init=init, name="in_proj")(x)
-        query, key, value = einops.rearrange(
-            joint, "b t (three h d) -> three b h t d", three=3, h=self.heads
-        )
-        scores = jnp.einsum("bhtd,bhsd->bhts", query, key)
-        weights = nn.softmax(scores / math.sqrt(features // self.heads))
-        out = jnp.einsum("bhts,bhsd->bhtd", weights, value)
-        out = einops.rearrange(out, "b h t d -> b t (h d)")
-        return dense(features, name="out_proj")(out)
 
 
 class Layer(nn.Module):

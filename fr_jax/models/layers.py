@@ -36,17 +36,18 @@ def uniform_bias(fan_in: int) -> Initializer:
 
 
 class Conv(nn.Module):
-    """A square convolution with PyTorch's padding: `kernel // 2` zeros on each side.
+    """A convolution with PyTorch's padding: `kernel // 2` zeros on each side.
 
     With stride 2 on an even map, Flax's 'SAME' pads one side only.
 
     Attributes:
+      kernel: side, or height and width.
       padding: number of zeros on every side, or before and after each axis.
       bias_init: by default `uniform_bias`.
     """
 
     features: int
-    kernel: int
+    kernel: int | tuple[int, int]
     stride: int = 1
     init: Initializer = uniform_fan_in
     padding: int | tuple[int, int] | None = None
@@ -55,15 +56,27 @@ class Conv(nn.Module):
     use_bias: bool = False
     bias_init: Initializer | None = None
 
+    def geometry(self) -> tuple[int, int, tuple[int, int, int, int]]:
+        """Returns height and width, and zeros at top, left, bottom and right."""
+        kernel = self.kernel
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = self.padding
+        if padding is None:
+            rows, columns = height // 2, width // 2
+            return height, width, (rows, columns, rows, columns)
+        low, high = (padding, padding) if isinstance(padding, int) else padding
+        return height, width, (low, low, high, high)
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
+        height, width, (top, left, bottom, right) = self.geometry()
+        shape = (height, width, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.init, shape)
         out = convolve(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             stride=self.stride,
-            padding=self.kernel // 2 if self.padding is None else self.padding,
+            padding=((top, bottom), (left, right)),
             groups=self.groups,
         )
         if self.use_bias:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fr_jax.errors import UserError
+
 Array = jax.Array
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "GREY": 1}
@@ -38,6 +40,25 @@ class InputSpec(NamedTuple):
         """(height, width, channels) of the network's input."""
         height, width = self.crop or (self.size, self.size)
         return height, width, _CHANNELS[self.colour]
+
+    def describe(self) -> str:
+        """Returns size, colour order and scale as text."""
+        height, width, _ = self.shape
+        return f"{height}x{width} {self.colour}, (pixel - {self.mean}) / {self.scale}"
+
+    def like(self, given: "InputSpec") -> "InputSpec":
+        """Returns this size with the colour order and scale of trained weights.
+
+        Raises:
+          UserError: for weights that take grey images or a crop, naming both.
+        """
+        if given.colour == "GREY" or given.shape[0] != given.shape[1]:
+            raise UserError(
+                f"the given weights take images of {given.describe()}, and this system "
+                f"trains with {self.describe()}; give other weights"
+            )
+        scaling = {"colour": given.colour, "mean": given.mean, "scale": given.scale}
+        return self._replace(**scaling)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "InputSpec":

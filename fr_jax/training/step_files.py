@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from fr_jax.embedder.description import check_plain, read_json
 from fr_jax.errors import UserError
 from fr_jax.training.identity import Identity
 
@@ -64,9 +65,9 @@ def seal(step: epath.Path, identity: Identity, scores: Mapping[str, float]) -> N
 def read(step: epath.Path) -> dict[str, Any]:
     """Returns the contents of a step's `run.json`; {} if it is damaged."""
     try:
-        sealed = json.loads((step / MANIFEST).read_text())
+        sealed = read_json(step / MANIFEST)
         if sealed[RUN] == sha256(step / RUN):
-            return json.loads((step / RUN).read_text())
+            return read_json(step / RUN)
     except (OSError, ValueError, KeyError, TypeError):
         pass  # found again, and said, when the step is restored
     return {}
@@ -75,7 +76,7 @@ def read(step: epath.Path) -> dict[str, Any]:
 def damage(step: epath.Path) -> str:
     """Returns the damage of a step on disk; '' if there is none."""
     try:
-        sealed = json.loads((step / MANIFEST).read_text())
+        sealed = read_json(step / MANIFEST)
         present, expected = set(files(step)), {RUN, *sealed}
         for name in sorted(present ^ expected):
             return f"{name} {'is missing' if name in expected else 'was added'}"
@@ -101,6 +102,7 @@ def files(step: epath.Path) -> list[str]:
 
 def sha256(path: epath.Path) -> str:
     digest = hashlib.sha256()
+    check_plain(path)
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)

@@ -79,6 +79,18 @@ def test_every_form_equals_the_convolution(size, stride, padding, groups, channe
     assert_close(actual, plain(x, kernel, stride, padding, groups))
 
 
+@pytest.mark.parametrize("sides", [(1, 7), (7, 1), (1, 3), (3, 1)])
+def test_kernel_that_is_not_square_equals_the_convolution(sides):
+    x, kernel = arrays((2, 9, 8, 6), (*sides, 6, 5))
+    padding = tuple((side // 2, side // 2) for side in sides)
+    actual = convolution.convolve(x, kernel, stride=1, padding=padding)
+    expected = lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert actual.shape == x.shape[:3] + (5,)
+    assert_close(actual, expected)
+
+
 @pytest.mark.parametrize("height", [1, 2, 5])
 def test_transposed_convolution_and_its_gradients(height):
     """It equals the convolution of x with zeros between its pixels."""

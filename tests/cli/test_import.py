@@ -4,9 +4,13 @@ import json
 import pickle
 import shutil
 
+import numpy as np
 import pytest
 
 import fr_jax
+from fr_jax import models
+from fr_jax.convert import to_state_dict
+from tests.support.networks import random_variables
 from tests.support.paths import read_npz
 
 
@@ -72,6 +76,38 @@ def test_invalid_import_is_refused(mistake, weight_file, tmp_path, name, words, 
     target = tmp_path / "e"
     mistake(match, "import", tmp_path / name, "--to", target, *words)
     assert not target.exists()
+
+
+SMALL = {"width": 0.125, "embedding_size": 8}
+# Networks whose names several repositories use: dialect, architecture, prefix.
+SHARED = {
+    "AdaFace without its program's prefix": ("adaface", "adaface_ir18", ""),
+    "a re-release of AdaFace": ("adaface", "adaface_ir18", "net."),
+    "InsightFace_Pytorch or face.evoLVe": ("insightface_pytorch", "ir50", "module."),
+    "three MobileFaceNets": (
+        "insightface_pytorch_mobilefacenet",
+        "mobilefacenet",
+        "backbone.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_colour_order_is_asked_where_repositories_differ(
+    mistake, command, tmp_path, case
+):
+    dialect, architecture, prefix = SHARED[case]
+    variables = random_variables(models.create(architecture, **SMALL), 32)
+    state = to_state_dict(variables, dialect)
+    np.savez(tmp_path / "net.npz", **{prefix + k: a for k, a in state.items()})
+    words = ("import", tmp_path / "net.npz", "--to", tmp_path / "net")
+    mistake("BGR in ", *words)
+    mistake("--colour", *words)
+    assert not (tmp_path / "net").exists()
+    if case.startswith("a re-release"):
+        code, _, error = command(*words, "--colour", "RGB")
+        assert code == 0, error
+        assert fr_jax.load_embedder(tmp_path / "net").network.input_spec.colour == "RGB"
 
 
 def test_control_characters_of_stored_text_are_escaped(command, embedder, tmp_path):

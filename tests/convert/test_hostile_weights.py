@@ -96,6 +96,51 @@ CALLS = {
         made.named("collections", "OrderedDict.__init__.__globals__") + b")R",
         "asks for 'collections.OrderedDict.__init__",
     ),
+    "a class of the system": (
+        made.named("subprocess", "Popen") + made.several(made.text(COMMAND)) + b"R",
+        "asks for 'subprocess.Popen'",
+    ),
+    "a module reached through a package": (
+        made.named("my_project.tools", "subprocess") + b")R",
+        "asks for 'my_project.tools.subprocess'",
+    ),
+    "a function of a package": (
+        made.named("joblib", "load") + made.several(made.text("/etc/passwd")) + b"R",
+        "asks for 'joblib.load'",
+    ),
+    "getattr of a tensor": (
+        made.call("builtins", "getattr", PLACE, made.text("data")),
+        "asks for 'getattr'",
+    ),
+    "getattr of a hidden name": (
+        made.named("builtins", "getattr")
+        + made.several(made.named("run", "Options"), made.text("__globals__"))
+        + b"R",
+        "asks for 'getattr'",
+    ),
+    "a module's name with a space": (
+        made.named("os path", "System") + b")R",
+        "asks for 'os path.System'",
+    ),
+    "objects of an unknown class": (
+        made.named("run", "Options") + b"q\0" + b"h\0)\x81" * FLOOD,
+        "a pickle of over .* opcodes",
+    ),
+    "states of one object": (
+        made.named("run", "Options") + b")\x81q\0" + b"h\0b" * FLOOD,
+        "a pickle of over .* opcodes",
+    ),
+    "an object in itself": (
+        b"}" + made.text("a") + made.named("run", "Options") + b")\x81q\0h\0b" + b"s",
+        "asks for 'run.Options'",
+    ),
+    "many objects of many values": (
+        b"](" + b"N" * 5_000 + b"eq\0"
+        b"0}("
+        + b"".join(made.text(f"{n}") + b"crun\nA\nh\0\x85R" for n in range(4_000))
+        + b"u",
+        "asks for 'run.A'",
+    ),
     "an attribute of a trainer's class": (
         made.named("pytorch_lightning.callbacks", "os.Popen") + b")R",
         "asks for 'pytorch_lightning.callbacks.os.Popen'",

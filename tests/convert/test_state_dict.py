@@ -54,6 +54,11 @@ EMBEDDERS = {
     "ip_irse50": ("ir_se50", "insightface_pytorch"),
     "ip_mbf": ("mobilefacenet", "inter_prototype_mobilefacenet"),
     "cos_sphere20": ("sphere20", "sphere"),
+    "facenet": ("inception_resnet_v1", "facenet_pytorch"),
+    "sphere20a": ("sphere20a", "sphereface_pytorch"),
+    "arc_mbf": ("mbf", "arcface_torch_mbf"),
+    "arc_mbf_large": ("mbf_large", "arcface_torch_mbf"),
+    "arc_vit_t": ("vit_t", "arcface_torch_vit"),
 }
 
 
@@ -68,10 +73,34 @@ def test_golden_embeddings_of_published_embedders(name, reference, golden):
     height, width, channels = converted.input_spec.shape
     images = reference.images(1, (2, channels, height, width))
     embedding = np.array(apply(converted, channels_last(images)))
-    if name.startswith("ip"):  # the published networks normalise their output
+    # Some published networks normalise their output.
+    if name.startswith(("ip", "facenet")):
         embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     assert_near(embedding, arrays["embedding"])
     assert_round_trip(converted, state)
+    if name == "facenet":  # its two rows are alike
+        assert_near(
+            *(rows[0] - rows[1] for rows in (embedding, arrays["embedding"])), 1e-3
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["relu6", pytest.param("arc_vit_b", marks=pytest.mark.long)]
+)
+def test_golden_embeddings_of_vision_transformers(name, reference, golden):
+    if name == "relu6":  # ordinary weights never reach the bound of ReLU6
+        state, _ = golden("arc_vit_t")
+        arrays = read_npz(PARITY / "golden/arc_vit_t_relu6.npz")
+        state = {
+            key: array * 4 if key.endswith("mlp.fc1.weight") else array
+            for key, array in state.items()
+        }
+    else:
+        state, arrays = golden(name)
+    converted = convert.from_state_dict(state)
+    images = reference.images(1, (2, 3, 112, 112))
+    embedding = apply(converted, channels_last(images))
+    assert_near(embedding, arrays["embedding"])
 
 
 @pytest.mark.parametrize("name", ["fra_magface", "fra_cosface"])
@@ -130,6 +159,8 @@ TABLES = {
     "ada_ir_18": "adaface_ir18",
     "ada_ir_101": "adaface_ir101",
     "ada_ir_se_50": "adaface_ir_se50",
+    "arc_vit_s": "vit_s",
+    "arc_vit_b": "vit_b",
     "arc_iresnet100": "iresnet100",
     "cos_sphere64": "sphere64",
     "foamliu_mbf": "mobilefacenet_v2",
@@ -235,6 +266,10 @@ SMALL = {
     "foamliu_mobilefacenet": ("mobilefacenet_v2", EIGHTH, 32),
     "sphere": ("sphere64", EIGHTH, (112, 96)),
     "vgg_face": ("vgg16", SIXTEENTH, 64),
+    "facenet_pytorch": ("inception_resnet_v1", EIGHTH, 160),
+    "arcface_torch_mbf": ("mbf_large", EIGHTH, 32),
+    "arcface_torch_vit": ("vit_t", EIGHTH | {"depth": 2}, 36),
+    "sphereface_pytorch": ("sphere20a", EIGHTH, (112, 96)),
     "kayamin_dr_gan_generator": (
         "dr_gan_generator",
         GAN | KAYAMIN | {"confidence_head": "channel"},
@@ -427,6 +462,34 @@ def test_colour_order_of_dialects_and_whether_it_is_known():
     for dialect, spec in expected.items():
         imported = convert.from_state_dict(small(dialect)[0])
         assert imported.input_spec[1:4] == spec
+
+
+def test_repositories_with_equal_names_and_other_colours_are_listed():
+    for dialect, repositories in {
+        "adaface": {"mk-minchul/AdaFace", "mk-minchul/CVLface", "Tencent/TFace"},
+        "insightface_pytorch": {"TreB1eN/InsightFace_Pytorch", "ZhaoJ9014/face.evoLVe"},
+        "insightface_pytorch_mobilefacenet": {
+            "TreB1eN/InsightFace_Pytorch",
+            "ZhaoJ9014/face.evoLVe",
+            "JDAI-CV/FaceX-Zoo",
+        },
+    }.items():
+        state, _ = small(dialect)
+        for prefix in ("", "net.", "backbone."):
+            named = {prefix + name: array for name, array in state.items()}
+            imported = convert.from_state_dict(named)
+            assert not imported.colour_known
+            listed = {one.repository for one in imported.conventions}
+            assert listed >= repositories
+            assert len({one.colour for one in imported.conventions}) > 1
+    # The files of AdaFace's own training program are known.
+    state, _ = small("adaface")
+    named = {f"model.{name}": array for name, array in state.items()}
+    imported = convert.from_state_dict(named)
+    assert (imported.colour_known, imported.conventions) == (True, ())
+    assert imported.input_spec.colour == "BGR"
+    for dialect in ("arcface_torch", "curricularface", "sphere", "facenet_pytorch"):
+        assert convert.from_state_dict(small(dialect)[0]).conventions == ()
 
 
 def test_classifier_of_vgg_is_optional():

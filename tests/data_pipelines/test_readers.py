@@ -169,23 +169,77 @@ IMAGES = [encoded(image=picture(seed=n)) for n in range(6)]
 SAME = [True, False, True]
 
 
-@pytest.mark.parametrize("protocol", range(2, 6))
-@pytest.mark.parametrize(
-    "same", [SAME, np.array(SAME), list(np.array(SAME)), [1, 0, 1]], ids=str
-)
-def test_bin_of_every_protocol_and_type_of_labels(tmp_path, protocol, same):
+LABELS = {
+    "list of bool": SAME,
+    "list of int": [1, 0, 1],
+    "list of float": [1.0, 0.0, 1.0],
+    "list of lists": [[True], [False], [True]],
+    **{
+        f"array of {kind}": np.array(SAME).astype(kind)
+        for kind in ("?", "i1", "u1", ">i2", "i4", "i8", "u8", "f2", "f4", ">f8", "O")
+    },
+    "column": np.array(SAME)[:, None],
+    "column of float": np.array(SAME, float)[:, None],
+    "row, Fortran order": np.asfortranarray(np.array(SAME, int)[None]),
+    "list of scalars": list(np.array(SAME)),
+    "list of int64": list(np.array(SAME, np.int64)),
+    "list of float32": list(np.array(SAME, np.float32)),
+    "list of arrays": list(np.array(SAME)[:, None]),
+    "column of objects": np.array(SAME, object)[:, None],
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("labels", LABELS)
+def test_bin_of_every_protocol_and_type_of_labels(tmp_path, protocol, labels):
     path = tmp_path / "set.bin"
-    path.write_bytes(pickle.dumps((IMAGES, same), protocol))
+    path.write_bytes(pickle.dumps((IMAGES, LABELS[labels]), protocol))
     loaded = verification_bin.read(path)
     assert loaded.images == IMAGES
     assert loaded.same.tolist() == SAME
+    assert loaded.same.dtype == bool
 
 
-def test_bin_reads_arrays_of_bytes_as_images(tmp_path):
+VECTORS = [np.frombuffer(image, np.uint8) for image in IMAGES]
+OBJECTS = np.empty(6, object)
+OBJECTS[:] = IMAGES
+ENCODED = {
+    "arrays": VECTORS,
+    "columns": [vector[:, None] for vector in VECTORS],
+    "rows": tuple(vector[None] for vector in VECTORS),
+    "bytearrays": [bytearray(image) for image in IMAGES],
+    "array of bytes": np.array(IMAGES),
+    "array of objects": OBJECTS,
+    "column of objects": OBJECTS[:, None],
+    "array of arrays": np.array([*VECTORS, None], object)[:6],
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("container", ENCODED)
+def test_bin_of_every_protocol_and_type_of_images(tmp_path, protocol, container):
     path = tmp_path / "set.bin"
-    arrays = [np.frombuffer(image, np.uint8) for image in IMAGES]
-    path.write_bytes(pickle.dumps([arrays, SAME], 4))
-    assert verification_bin.read(path).images == IMAGES
+    path.write_bytes(pickle.dumps([ENCODED[container], SAME], protocol))
+    loaded = verification_bin.read(path)
+    assert loaded.images == IMAGES
+    assert {type(image) for image in loaded.images} == {bytes}
+
+
+def test_bin_reads_protocol_0_of_python_2(tmp_path):
+    """Byte strings as quoted and escaped text, numbers with an L."""
+    quoted = (
+        repr(image)[1:].encode() if n else b'"%s"' % repr(image)[2:-1].encode()
+        for n, image in enumerate(IMAGES)
+    )
+    body = b"((lp0\n" + b"".join(
+        b"S%s\np%d\na" % (q, n) for n, q in enumerate(quoted, 1)
+    )
+    body += b"(lp9\nI01\naL0L\naF1.0\nag9\n0tp10\n."
+    path = tmp_path / "set.bin"
+    path.write_bytes(body)
+    loaded = verification_bin.read(path)
+    assert loaded.images == IMAGES
+    assert loaded.same.tolist() == SAME
 
 
 def test_bin_reads_python_2_pickles(tmp_path):
@@ -243,6 +297,22 @@ def hostile(canary):
     yield b"\x80\x02]r" + struct.pack("<I", 0xFFFFFFFF) + b"j\1\0\0\0."  # a memo bomb
     yield b"\x80\x02\x8b" + struct.pack("<i", 1 << 30) + b"."  # a number of 1 GiB
     yield b"L" + b"9" * 100_000 + b"L\n."
+    yield b"F" + b"9" * 100_000 + b"\n."
+    yield b"S'" + b"\\x00" * 100_000  # without an end
+    yield b"S'a\\x0'\n."
+    yield b"V\\u12\n."
+    yield b"Na" + b"g" + b"9" * 50 + b"\n."
+    yield b"Np-1\n."
+    yield b"c__builtin__\nbytearray\n(I1000000000000\ntR."
+    yield b"c__builtin__\nbytearray\n(Va\nVutf-32\ntR."
+    yield b"c__builtin__\nbytes\n((lI1\natR."
+    shape = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    kind = b"cnumpy\ndtype\n(S'%s'\nI0\nI1\ntR"
+    array = shape + b"(I1\n(I%d\ntp0\n0g0\n" + kind + b"I00\n%stb."
+    yield array % (1 << 30, b"i8", b"S'abc'\n")
+    yield array % (1 << 39, b"S999999999", b"S''\n")
+    yield array % (3, b"O8", b"S'abc'\n")
+    yield array % (1 << 30, b"O8", b"(l")
     yield b"(" * 100_000 + b"."
     yield b"]" + b"0" * 50 + b"."
     yield b"P1\n."
@@ -305,6 +375,12 @@ def test_hostile_bins_are_rejected_at_once_and_nothing_runs(tmp_path):
         ((set(IMAGES), SAME), "not a pair"),
         ((IMAGES, {0: True, 1: True, 2: True}), "not a pair"),
         ((np.zeros((6, 9), np.uint8), SAME), "a NumPy array of several axes"),
+        (([np.zeros((8, 8, 3), np.uint8)] * 6, SAME), "an image is an array .* not an"),
+        ((IMAGES, [0.5, 1.0, 0.0]), "a label is 0.5"),
+        ((IMAGES, np.array([1, -1, 1])), "a label is -1"),
+        ((IMAGES, np.array([1, np.nan, 1])), "a label is nan"),
+        ((IMAGES, np.eye(3)), "a NumPy array of several axes"),
+        ((IMAGES, ["yes", "no", "yes"]), "a label is str"),
         (5, "not a pair"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from data_pipelines import images
 from fr_jax import models
 from fr_jax.convert import to_state_dict
 from fr_jax.embedder import Embedder
+from fr_jax.embedder.description import check_options
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec, prepare, resize
 from fr_jax.system import Network
@@ -195,6 +198,185 @@ def test_damaged_embedder_is_refused(saved, tmp_path, change, match):
     with pytest.raises(UserError, match=match) as caught:
         fr_jax.load_embedder(tmp_path / "copy", batch_size=4)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def written(**fields):
+    """Returns a change that replaces options, or the input specification's fields."""
+
+    def change(folder):
+        path = folder / "embedder.json"
+        description = json.loads(path.read_text())
+        for name, value in fields.items():
+            description[name] = description[name] | value
+        path.write_text(json.dumps(description))
+
+    return change
+
+
+def nested(folder):
+    (folder / "embedder.json").write_text("[" * 100_000 + "]" * 100_000)
+
+
+def a_pipe(name):
+    def change(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def repacked(change):
+    """Returns a change of the arrays, with a digest that fits."""
+
+    def pack(folder):
+        arrays = change(read_npz(folder / "weights.npz"))
+        np.savez(folder / "weights.npz", **arrays)
+        sealed(folder)
+
+    return pack
+
+
+def sealed(folder):
+    digest = hashlib.sha256((folder / "weights.npz").read_bytes()).hexdigest()
+    edited(weights_sha256=digest)(folder)
+
+
+def a_bomb(folder):
+    """A header of 10^12 values in an archive of the right digest."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"
+    array = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(folder / "weights.npz", "w") as archive:
+        archive.writestr("params/conv1/kernel.npy", array)
+    sealed(folder)
+
+
+HUGE = 10**12
+HOSTILE = {
+    "width 1e9": (written(options={"width": 1e9}), "option width is 1"),
+    "width NaN": (written(options={"width": float("nan")}), "NaN is no number of JSON"),
+    "width infinite": (written(options={"width": 1e999}), "Infinity is no number"),
+    "width negative": (written(options={"width": -1.0}), "option width is -1.0; exp"),
+    "width a text": (written(options={"width": "0.125"}), "option width is '0.125'"),
+    "width a boolean": (written(options={"width": True}), "option width is True"),
+    "embedding size a text": (
+        written(options={"embedding_size": "16"}),
+        "option embedding_size is '16'; expected int",
+    ),
+    "embedding size 1e12": (
+        written(options={"embedding_size": HUGE}),
+        "option embedding_size is 1e.12; expected int",
+    ),
+    "many digits": (
+        written(options={"embedding_size": 10**4000}),
+        "option embedding_size is a number of many digits; expected int",
+    ),
+    "blocks": (
+        written(options={"stage_sizes": [10**6, 2, 2, 2]}),
+        "option stage_sizes is",
+    ),
+    "nested blocks": (
+        written(options={"stage_sizes": [[2], 2, 2, 2]}),
+        "option stage_sizes is",
+    ),
+    "a function": (
+        written(options={"conv_init": "os.system"}),
+        "option conv_init is 'os.system'",
+    ),
+    "dropout of another type": (
+        written(options={"dropout": "no"}),
+        "option dropout is 'no'; expected float",
+    ),
+    "no such option": (
+        written(options={"widht": 1.0}),
+        "unknown option 'widht' of iresnet18; did you mean 'width'",
+    ),
+    "another width": (written(options={"width": 0.25}), r"is \(8,\), this network has"),
+    "another network": (edited(architecture="iresnet34"), "is missing"),
+    "options a list": (edited(options=[1]), "options is .1., not of type dict"),
+    "options missing": (
+        lambda folder: (folder / "embedder.json").write_text('{"format": 1}'),
+        "no 'kind' in the description",
+    ),
+    "a list": (lambda f: (f / "embedder.json").write_text("[1]"), "is no JSON object"),
+    "architecture a number": (edited(architecture=18), "architecture is 18, not of ty"),
+    "input size 1e6": (written(input_spec={"size": 10**6}), "sides of 1e.06 pixels"),
+    "input size 0": (written(input_spec={"size": 0}), "sides of 0 pixels"),
+    "input size a text": (written(input_spec={"size": "32"}), "sides of '32' pixels"),
+    "a crop of texts": (written(input_spec={"crop": ["a", 1]}), "sides of 'a' pixels"),
+    "scale 0": (written(input_spec={"scale": 0.0}), "not an input specification"),
+    "scale a text": (written(input_spec={"scale": "1"}), "scale or mean '1'"),
+    "mean infinite": (written(input_spec={"mean": 1e999}), "Infinity is no number"),
+    "no such field": (written(input_spec={"gamma": 1}), "not an input specification"),
+    "provenance a text": (edited(provenance="mine"), "provenance is 'mine'"),
+    "identities a text": (
+        written(provenance={"identities": "all"}),
+        "identities of the provenance are no lists",
+    ),
+    "nested JSON": (nested, "embedder.json is nested too deeply"),
+    "a pipe for the weights": (a_pipe("weights.npz"), "weights.npz is no plain file"),
+    "a pipe for the description": (a_pipe("embedder.json"), "is no plain file"),
+    "a header of 1e12 values": (a_bomb, "holds 0 bytes, not float32"),
+    "objects": (
+        repacked(lambda a: a | {"params/x": np.array([{}], object)}),
+        "an array of .O, not of numbers",
+    ),
+    "no canary": (
+        repacked(lambda a: {k: v for k, v in a.items() if "canary" not in k}),
+        "damaged embedder",
+    ),
+    "a canary of another shape": (
+        repacked(lambda a: a | {"canary/images": np.zeros((2, 3), np.uint8)}),
+        "not uint8 RGB",
+    ),
+    "a canary without images": (
+        repacked(
+            lambda a: (
+                {k: v for k, v in a.items() if k != "canary/images"}
+                | {"canary/other": np.zeros(3)}
+            )
+        ),
+        "damaged embedder",
+    ),
+    "a further array": (
+        repacked(lambda a: a | {"params/x/kernel": np.zeros(3, np.float32)}),
+        "params/x/kernel is not in this network",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_folder_from_someone_else_is_checked_before_it_is_built(saved, tmp_path, case):
+    change, match = HOSTILE[case]
+    shutil.copytree(saved[0], tmp_path / "copy")
+    change(tmp_path / "copy")
+    with pytest.raises(UserError, match=match) as caught:
+        fr_jax.load_embedder(tmp_path / "copy", batch_size=4)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1 and message.isprintable()
+    assert message.startswith(f"{tmp_path / 'copy'}: ")
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
+def test_options_of_every_network_have_checked_types(architecture):
+    """Defaults of the fields, in JSON, are within the bounds."""
+    module, preset = models.ARCHITECTURES[architecture]
+    fields = module.__dataclass_fields__.values()
+    defaults = {
+        field.name: preset.get(field.name, field.default)
+        for field in fields
+        if field.name not in ("parent", "name", "dtype")
+    }
+    options = {}
+    for name, value in defaults.items():
+        try:
+            options[name] = json.loads(json.dumps(value))
+        except TypeError:
+            continue  # functions
+    assert "width" in options
+    if "dtype" in module.__dataclass_fields__:
+        options["dtype"] = "bfloat16"
+    check_options(architecture, options)
 
 
 def test_canary_is_optional(saved, tmp_path):

@@ -1,5 +1,7 @@
 """Backbones and layers: sizes, initialisation, BatchNorm, padding, options."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,12 @@ def abstract(name, size=112, crop=None, **options):
         ("mobilefacenet", 1_200_512, 283),
         # Leaves as in the published tables, without counters.
         ("mobilefacenet_v2", 999_936, 256),
+        ("mbf", 2_059_520, 283),
+        ("mbf_large", 6_314_880, 515),
+        ("vit_t", 19_137_792, 148),
+        ("vit_s", 76_023_296, 148),
+        ("vit_b", 113_833_472, 280),
+        ("vit_l", 255_684_352, 280),
         ("adaface_ir18", 24_020_352, 149),
         ("adaface_ir50", 43_585_600, 389),
         ("adaface_ir_se50", 43_808_320, 437),
@@ -51,6 +59,8 @@ def test_published_sizes(name, parameters, leaves):
     [
         ("sphere20", {"crop": (112, 96)}, 22_666_944, 46),
         ("sphere64", {"crop": (112, 96)}, 47_891_648, 130),
+        ("sphere20a", {"crop": (112, 96)}, 22_670_656, 62),
+        ("inception_resnet_v1", {"size": 160}, 23_482_624, 602),
         ("vgg16", {"size": 224, "embedding_size": 2622}, 145_002_878, 32),
         ("dr_gan_encoder", {"size": 96, "confidence_head": "none"}, 2_861_984, 70),
         ("dr_gan_discriminator", {"size": 96}, 2_929_394, 72),
@@ -103,6 +113,45 @@ def test_width_image_size_and_embedding_size_are_options(name):
     embedding = jax.jit(model.apply)(variables, image)
     assert embedding.shape == (2, 24)
     assert embedding.dtype == jnp.float32
+
+
+def test_tokens_are_masked_and_branches_dropped_in_training_only():
+    options = {"width": 0.125, "embedding_size": 8, "depth": 3}
+    rates = {"drop_path": 0.0, "mask_ratio": 0.0}
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 36, 36, 3)).astype(np.float32)
+    variables = random_variables(models.create("vit_t", **options), 36)
+
+    def run(key, **changed):
+        model = models.create("vit_t", **options | rates | changed)
+        call = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+        rngs = {"dropout": jax.random.key(key)}
+        return np.asarray(jax.jit(call)(variables, images, rngs=rngs)[0])
+
+    plain = run(0)
+    np.testing.assert_array_equal(run(1), plain)  # no rate, no chance
+    for changed in ({"mask_ratio": 0.25}, {"drop_path": 0.9}):
+        one, other = run(0, **changed), run(1, **changed)
+        assert not np.allclose(one, other, atol=1e-3)
+        assert not np.allclose(one, plain, atol=1e-3)
+    # All tokens left out: the output depends on no image.
+    blind = run(0, mask_ratio=1.0)
+    np.testing.assert_allclose(
+        blind, np.broadcast_to(blind[:1], blind.shape), atol=1e-5
+    )
+
+
+def test_layer_norms_of_the_transformer_have_pytorchs_epsilon():
+    """Golden outputs hardly see it."""
+    seen = []
+
+    def record(call, inputs, options, context):
+        if isinstance(context.module, nn.LayerNorm):
+            seen.append(context.module.epsilon)
+        return call(*inputs, **options)
+
+    with nn.intercept_methods(record):
+        abstract("vit_t", 36, width=0.125, depth=2)
+    assert seen == [1e-5] * 5
 
 
 def test_unknown_name_is_an_error_with_the_nearest():

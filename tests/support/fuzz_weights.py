@@ -10,7 +10,9 @@ ends the run, and the input is kept in runs/fuzz.
 
 import argparse
 import collections
+import contextlib
 import importlib
+import json
 import pickle
 import pickletools
 import subprocess
@@ -39,8 +41,30 @@ def checkpoint() -> bytes:
         "state_dict": made.state(ARRAYS),
         "view": made.tensor(made.storage("0", "Float", 36), 1, (2, 3), (3, 1)),
         "args": made.named("argparse", "Namespace") + b")\x81}b",
+        "config": made.named("omegaconf", "DictConfig") + b")\x81}b",
+        "recent": made.call("collections", "deque", b")") + b"(K\1K\2e",
+        "loss": made.named("run", "Loss") + b"K\1\x85R",
     }
     return made.table((made.text(name), body) for name, body in parts.items())
+
+
+def graph() -> bytes:
+    """A small network with every kind of operation that is recognised."""
+    from tests.support.onnx_files import OnnxNetwork, Style, network_file
+
+    rng = np.random.default_rng(0)
+    shapes = {"a.weight": (8, 3, 3, 3), "b.weight": (8, 8, 1, 1), "fc.weight": (4, 8)}
+    shapes |= {f"n.{leaf}": (8,) for leaf in ("weight", "bias", "running_mean")}
+    state = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    state |= {"n.running_var": np.ones(8), "p.weight": np.ones(8)}
+
+    def layers(net: OnnxNetwork, x):
+        x = net.prelu(net.norm(net.conv(x, "a", stride=2, padding=1), "n"), "p")
+        out = net.do.relu(net.norm(x, "n")) + net.do.clip(net.conv(x, "b"), 0, 6)
+        return net.linear(out.mean((2, 3)), "fc")
+
+    style = Style(fold=False, constants=True, unit=True, scaled=128.0)
+    return network_file(layers, state, style, size=(8, 8))
 
 
 def network() -> bytes:
@@ -62,6 +86,54 @@ def weights(folder: Path, data: bytes) -> None:
     path = folder / "weights"
     made.write(path, data)
     read_weights(path)
+
+
+def onnx_network(folder: Path, data: bytes) -> None:
+    """The reader, and the comparison of the graph with known networks."""
+    from fr_jax.convert import from_weights, read_weights
+    from fr_jax.convert.graphs.onnx import OnnxLayers, UnknownGraph
+
+    path = folder / "weights"
+    made.write(path, data)
+    file = read_weights(path)
+    assert file.graph is not None
+    with contextlib.suppress(UnknownGraph):
+        OnnxLayers(file.graph, file.tensors)
+    from_weights(file)
+
+
+def description(folder: Path, data: bytes) -> None:
+    """The description of an embedder, up to its options and input specification."""
+    from etils import epath
+
+    from fr_jax.embedder import description as checked
+    from fr_jax.errors import UserError
+
+    path = folder / "embedder.json"
+    made.write(path, data)
+    try:
+        content = checked.check_description(checked.read_json(epath.Path(path)))
+        checked.check_options(content["architecture"], content["options"])
+        checked.read_spec(content["input_spec"])
+    except ValueError as error:  # as `load_embedder` does
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def described() -> list[bytes]:
+    from fr_jax.models.preprocess import InputSpec
+
+    content = {
+        "format": 1,
+        "kind": "embedding",
+        "architecture": "iresnet18",
+        "options": {"width": 0.5, "embedding_size": 16, "stage_sizes": [1, 1]},
+        "input_spec": InputSpec(crop=(112, 96))._asdict(),
+        "provenance": {"identities": {"faces": ["a"]}, "licences": {"faces": "free"}},
+        "weights_sha256": "0" * 64,
+    }
+    heads = {"heads": [["identity", 3], ["real", 1]], "norm": "group"}
+    other = {"architecture": "dr_gan_discriminator", "options": heads}
+    return [json.dumps(one).encode() for one in (content, content | other)]
 
 
 def verification_set(folder: Path, data: bytes) -> None:
@@ -153,12 +225,14 @@ READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
         lambda: [made.npy_of(array) for array in ARRAYS.values()],
     ),
     "onnx": (weights, lambda: [made.onnx_of(ARRAYS), network()]),
+    "onnx-graph": (onnx_network, lambda: [graph()]),
+    "description": (description, described),
     "bin": (
         verification_set,
         lambda: [
-            pickle.dumps(([b"one", b"two"], same), protocol)
-            for same in ([True], np.array([True]))
-            for protocol in (2, 4)
+            pickle.dumps(([b"one", bytearray(b"two")], same), protocol)
+            for same in ([True], np.array([1.0]), np.array([[1]]))
+            for protocol in (0, 2, 4)
         ],
     ),
     "rec": (pack, lambda: [packed()]),
@@ -170,8 +244,9 @@ def fuzz(name: str, runs: int) -> None:
     """Does not return: libFuzzer ends the process, with 0 if no input failed."""
     import atheris
 
-    with atheris.instrument_imports(["fr_jax.convert.readers", "data_pipelines"]):
-        for module in ("fr_jax.convert.readers", "data_pipelines.readers"):
+    packages = ["fr_jax.convert", "fr_jax.embedder.description", "data_pipelines"]
+    with atheris.instrument_imports(packages):
+        for module in ("fr_jax.convert", "data_pipelines.readers"):
             importlib.import_module(module)
         from data_pipelines.readers import recordio, verification_bin  # noqa: F401
     from data_pipelines import DataError

@@ -18,8 +18,14 @@ class NumpyOperations:
         windows = windows[:, :, ::stride, ::stride]
         if groups == 1:
             out = np.einsum("bchwij,ocij->bohw", windows, weight, optimize=True)
-        else:
+        elif groups == len(weight):
             out = np.einsum("bchwij,cij->bchw", windows, weight[:, 0], optimize=True)
+        else:
+            count, depth, height, width = windows.shape[:4]
+            shape = (count, groups, depth // groups, height, width, *size)
+            grouped = weight.reshape(groups, -1, *weight.shape[1:])
+            out = np.einsum("bgchwij,gocij->bgohw", windows.reshape(shape), grouped)
+            out = out.reshape(count, len(weight), height, width)
         return out if bias is None else out + bias[:, None, None]
 
     def transposed(self, x, weight, bias, stride, padding, output_padding=0):
@@ -65,7 +71,7 @@ class NumpyOperations:
 
 def _both_axes(padding):
     low, high = (padding, padding) if isinstance(padding, int) else padding
-    return (low, high), (low, high)
+    return (low, high) if isinstance(low, tuple) else ((low, high), (low, high))
 
 
 class TorchOperations:
@@ -112,6 +118,8 @@ class TorchOperations:
 class Network:
     """Operations on the tensors of a state dict, by name."""
 
+    epsilon = 1e-5
+
     def __init__(self, operations, state):
         self.do, self.state = operations, state
 
@@ -125,7 +133,7 @@ class Network:
             self.state[f"{name}.running_{what}"].reshape(shape)
             for what in ("mean", "var")
         )
-        x = (x - mean) / (var + 1e-5) ** 0.5
+        x = (x - mean) / (var + self.epsilon) ** 0.5
         if f"{name}.weight" not in self.state:
             return x
         weight, bias = (
@@ -138,7 +146,7 @@ class Network:
         return self.do.where(x > 0, x, slope * x)
 
     def linear(self, x, name):
-        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
+        weight, bias = self.state[f"{name}.weight"], self.state.get(f"{name}.bias", 0)
         return self.do.linear(x.reshape(len(x), -1), weight, bias)
 
     def sigmoid(self, x):
@@ -179,6 +187,120 @@ def ir(net, x, units, *, middle_norm, squeeze):
             x, number = out + short, number + 1
     x = net.linear(net.norm(x, "output_layer.0"), "output_layer.3")
     return net.norm(x, "output_layer.4")
+
+
+def iresnet(net, x, units):
+    """arcface_torch and MagFace."""
+    x = net.prelu(net.norm(net.conv(x, "conv1", padding=1), "bn1"), "prelu")
+    for stage, count in enumerate(units, 1):
+        for index in range(count):
+            block, stride = f"layer{stage}.{index}", 2 if index == 0 else 1
+            out = net.conv(net.norm(x, f"{block}.bn1"), f"{block}.conv1", padding=1)
+            out = net.prelu(net.norm(out, f"{block}.bn2"), f"{block}.prelu")
+            out = net.conv(out, f"{block}.conv2", stride=stride, padding=1)
+            out = net.norm(out, f"{block}.bn3")
+            if index == 0:
+                x = net.conv(x, f"{block}.downsample.0", stride=stride)
+                x = net.norm(x, f"{block}.downsample.1")
+            x = out + x
+    return net.norm(net.linear(net.norm(x, "bn2"), "fc"), "features")
+
+
+def arcface_mbf(net, x, units):
+    """arcface_torch's mbf and mbf_large; `units` are the residual blocks."""
+
+    def unit(x, name, activated=True, **options):
+        x = net.norm(net.conv(x, f"{name}.layers.0", **options), f"{name}.layers.1")
+        return net.prelu(x, f"{name}.layers.2") if activated else x
+
+    def bottleneck(x, name, stride=1):
+        out = unit(x, f"{name}.layers.0")
+        groups = out.shape[1]
+        out = unit(out, f"{name}.layers.1", stride=stride, padding=1, groups=groups)
+        return unit(out, f"{name}.layers.2", activated=False)
+
+    def residuals(x, name, count):
+        for index in range(count):
+            x = x + bottleneck(x, f"{name}.layers.{index}")
+        return x
+
+    x = unit(x, "layers.0", stride=2, padding=1)
+    first, *units = units
+    if first == 1:
+        x = unit(x, "layers.1", padding=1, groups=x.shape[1] // 2)
+    else:
+        x = residuals(x, "layers.1", first)
+    for stage, count in enumerate(units, 1):
+        x = bottleneck(x, f"layers.{2 * stage}", stride=2)
+        x = residuals(x, f"layers.{2 * stage + 1}", count)
+    x = unit(x, "conv_sep")
+    x = unit(x, "features.layers.0", activated=False, groups=x.shape[1])
+    return net.norm(net.linear(x, "features.layers.2"), "features.layers.3")
+
+
+def facenet(net, x):
+    """facenet-pytorch's InceptionResnetV1, before it normalises its output."""
+
+    def unit(x, name, **options):
+        x = net.norm(net.conv(x, f"{name}.conv", **options), f"{name}.bn")
+        return net.do.relu(x)
+
+    def block(x, name, kernels, factor):
+        outs = []
+        for branch, sides in enumerate(kernels):
+            out = x
+            for index, (height, width) in enumerate(sides):
+                last = f".{index}" if len(sides) > 1 else ""
+                pads = ((height // 2,) * 2, (width // 2,) * 2)
+                out = unit(out, f"{name}.branch{branch}{last}", padding=pads)
+            outs.append(out)
+        out = net.conv(net.do.join(outs), f"{name}.conv2d")
+        return x + (out if factor == 1 else net.do.scale(out, factor))
+
+    def reduction(x, name, kernels):
+        outs = []
+        for branch, sides in enumerate(kernels):
+            out = x
+            for index, side in enumerate(sides):
+                last = index == len(sides) - 1
+                options = {"stride": 2} if last else {"padding": side // 2}
+                number = f".{index}" if len(sides) > 1 else ""
+                out = unit(out, f"{name}.branch{branch}{number}", **options)
+            outs.append(out)
+        return net.do.join([*outs, net.do.pool(x)])
+
+    one, three = (1, 1), (3, 3)
+    x = unit(unit(x, "conv2d_1a", stride=2), "conv2d_2a")
+    x = net.do.pool(unit(x, "conv2d_2b", padding=1))
+    x = unit(unit(unit(x, "conv2d_3b"), "conv2d_4a"), "conv2d_4b", stride=2)
+    kernels = [[one], [one, three], [one, three, three]]
+    for index in range(5):
+        x = net.do.relu(block(x, f"repeat_1.{index}", kernels, 0.17))
+    x = reduction(x, "mixed_6a", [[3], [1, 3, 3]])
+    for index in range(10):
+        kernels = [[one], [one, (1, 7), (7, 1)]]
+        x = net.do.relu(block(x, f"repeat_2.{index}", kernels, 0.10))
+    x = reduction(x, "mixed_7a", [[1, 3], [1, 3], [1, 3, 3]])
+    kernels = [[one], [one, (1, 3), (3, 1)]]
+    for index in range(5):
+        x = net.do.relu(block(x, f"repeat_3.{index}", kernels, 0.20))
+    x = block(x, "block8", kernels, 1.0).mean((2, 3))
+    return net.norm(net.linear(x, "last_linear"), "last_bn")
+
+
+def sphere20a(net, x):
+    """sphereface_pytorch."""
+
+    def unit(x, number, stride=1):
+        x = net.conv(x, f"conv{number}", stride=stride, padding=1)
+        return net.prelu(x, f"relu{number}")
+
+    for stage, pairs in enumerate((1, 2, 4, 1), 1):
+        x = unit(x, f"{stage}_1", stride=2)
+        for pair in range(1, pairs + 1):
+            out = unit(x, f"{stage}_{2 * pair}")
+            x = x + unit(out, f"{stage}_{2 * pair + 1}")
+    return net.linear(x, "fc5")
 
 
 def sphere(net, x, units):

@@ -8,8 +8,9 @@ use. An error names the byte and the remedy.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from fr_jax.convert.readers.tensors import Stored, arrays
 from fr_jax.convert.readers.zip_archive import Archive
 from fr_jax.errors import UserError, unknown
 
-Parts = dict[str, dict[str, Stored]]
+Parts = Mapping[str, Mapping[str, Stored | Refusal]]
 
 MAX_BYTES = 16 << 30
 _FORMATS = "use a PyTorch (.pth, .pt, .ckpt), safetensors, npz or ONNX file"
@@ -35,6 +36,7 @@ class WeightFile(NamedTuple):
     path: str
     part: str = ""  # key of the state dict in a checkpoint, such as "state_dict"
     other_parts: tuple[str, ...] = ()  # keys of other dicts of tensors
+    graph: onnx.Graph | None = None  # of an ONNX file; its constants are arrays
 
 
 def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
@@ -56,28 +58,36 @@ def read_weights(path: str | Path, part: str | None = None) -> WeightFile:
     path = Path(path)
     try:
         data = _mapped(path)
-        kind, parts = _parts(path, data)
+        kind, parts, graph = _parts(path, data)
         if part is not None and part not in parts:
             raise UserError(f"{path}: {unknown('part', part, parts)}")
-        if not parts:
-            raise Refusal("holds no tensors by name", remedy=RESAVE)
         if part is None:  # the most tensors, not bytes: a classifier may be larger
             part = max(parts, key=lambda part: len(parts[part]))
-        if not parts[part]:
+        if not parts[part] and not (graph and graph.constants):
             raise Refusal("holds no tensors", remedy=_FORMATS)
-        tensors = arrays(parts[part], len(data))
+        tensors = _readable(parts[part])
+        constants = graph.constants if graph else {}
+        values = arrays(constants | tensors, len(data))
+        tensors = {name: values[name] for name in tensors}
+        if graph:
+            graph = graph._replace(constants={name: values[name] for name in constants})
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
         raise UserError(f"{path}: {at}{refusal}; {refusal.remedy}") from None
-    others = tuple(other for other in parts if other != part)
+    others = tuple(
+        other
+        for other, tensors in parts.items()
+        if other != part and not all(isinstance(t, Refusal) for t in tensors.values())
+    )
     digest = hashlib.sha256(data).hexdigest()
-    return WeightFile(tensors, kind, digest, str(path), part, others)
+    return WeightFile(tensors, kind, digest, str(path), part, others, graph)
 
 
 def _mapped(path: Path) -> memoryview:
     """Returns the memory-mapped bytes of a file."""
     if not path.is_file():
-        kind = "is a folder, no weight file" if path.is_dir() else "no such file"
+        kind = "is no plain file" if path.exists() else "no such file"
+        kind = "is a folder, no weight file" if path.is_dir() else kind
         raise UserError(f"{path}: {kind}")
     try:
         size = path.stat().st_size
@@ -89,17 +99,17 @@ def _mapped(path: Path) -> memoryview:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def _parts(path: Path, data: memoryview) -> tuple[str, Parts]:
-    """Returns the format of a file and its dicts of tensors, by key."""
+def _parts(path: Path, data: memoryview) -> tuple[str, Parts, onnx.Graph | None]:
+    """Returns the format of a file, its dicts of tensors by key, and its graph."""
     start = bytes(data[:64])
     if start.startswith((b"PK\3\4", b"PK\5\6")):
-        return _zip_parts(path, data)
+        return *_zip_parts(path, data), None
     if start.startswith(b"\x80"):
         if torch_files.MAGIC.to_bytes(10, "little") not in start:
             raise Refusal("a pickle that torch.save did not write", 0, RESAVE)
-        return "pytorch-legacy", _stored(torch_files.read_legacy(data), data)
+        return "pytorch-legacy", _stored(torch_files.read_legacy(data), data), None
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
-        return "safetensors", {"": safetensors.read(path, data)}
+        return "safetensors", {"": safetensors.read(path, data)}, None
     if data[257:262] == b"ustar":
         raise Refusal(
             "a tar archive",
@@ -110,7 +120,8 @@ def _parts(path: Path, data: memoryview) -> tuple[str, Parts]:
     if start.startswith(b"\x93NUMPY"):
         raise Refusal("one array without a name", 0, "save several with np.savez")
     if start.startswith(b"\x08"):
-        return "onnx", {"": onnx.read(data)}
+        tensors, graph = onnx.read(data)
+        return "onnx", {"": tensors}, graph
     html = start.lstrip().startswith(b"<")
     content = "a web page" if html else f"begins with {shown(start[:8])}"
     raise Refusal(f"{content}, no weight file", 0, _FORMATS)
@@ -125,14 +136,29 @@ def _zip_parts(path: Path, data: memoryview) -> tuple[str, Parts]:
     if f"{folder}data.pkl" not in names or not all(n.startswith(folder) for n in names):
         content = f"a zip archive of {shown(names[0])}, ..., no weight file"
         raise Refusal(content, 0, _FORMATS)
-    checkpoint, big_endian = torch_files.read_zip(data, archive, folder)
-    return "pytorch-zip", _stored(checkpoint, data, big_endian)
+    return "pytorch-zip", _stored(torch_files.read_zip(data, archive, folder), data)
 
 
-def _stored(checkpoint: Any, data: memoryview, big_endian: bool = False) -> Parts:
+def _stored(saved: torch_files.Saved, data: memoryview) -> Parts:
+    parts = state_dicts(saved.content)
+    if not parts:
+        raise Refusal(saved.names.reason(), remedy=RESAVE)
     return {
         part: {
-            name: tensor.stored(data, big_endian) for name, tensor in tensors.items()
+            name: one
+            if isinstance(one, Refusal)
+            else one.stored(data, saved.big_endian)
+            for name, one in tensors.items()
         }
-        for part, tensors in state_dicts(checkpoint).items()
+        for part, tensors in parts.items()
     }
+
+
+def _readable(tensors: Mapping[str, Stored | Refusal]) -> dict[str, Stored]:
+    """Returns the tensors; raises the first Refusal among them."""
+    stored = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Refusal):
+            raise tensor
+        stored[name] = tensor
+    return stored

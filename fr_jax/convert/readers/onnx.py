@@ -1,4 +1,4 @@
-"""The initialisers (weights) of an ONNX file.
+"""The initialisers (weights) and the graph of an ONNX file.
 
 A reader of protobuf's wire format that decodes the required fields of onnx.proto and
 skips the others. The package `onnx` 1.23 is not used: it needs 290 MiB for a hostile
@@ -7,7 +7,8 @@ or two values of one tensor.
 
 Exporters fold BatchNorm into the preceding convolution and name the result
 `onnx::Conv_529`. Such an initialiser is renamed after its module
-(`features.0.conv.0.0.weight`), which the name of its node contains.
+(`features.0.conv.0.0.weight`), which the name of its node contains. The graph tells
+what a tensor is for without any names; `convert.graph` compares it with the networks.
 """
 
 import collections
@@ -48,13 +49,37 @@ _INPUTS = {
 }
 
 
+_MAX_INTEGERS = 16  # in an attribute
+
+
 class Span(NamedTuple):
     start: int
     end: int
 
 
-def read(data: memoryview) -> dict[str, Stored]:
-    """Returns the initialisers by name.
+class Node(NamedTuple):
+    """An operation, with its attributes that are numbers."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, tuple[int | float, ...]]
+
+
+class Graph(NamedTuple):
+    """The operations of a network in order, and the values that they start from.
+
+    `constants` are tensors of Constant nodes, by the name of their output.
+    """
+
+    nodes: list[Node]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: dict[str, Any]
+
+
+def read(data: memoryview) -> tuple[dict[str, Stored], Graph]:
+    """Returns the initialisers by name, and the graph with the same names.
 
     Raises:
       Refusal: for damaged bytes, and for weights stored in other files.
@@ -65,18 +90,29 @@ def read(data: memoryview) -> dict[str, Stored]:
         raise Refusal(f"an ONNX model of {len(graphs)} graphs", 0)
     tensors: dict[str, Stored] = {}
     names: dict[str, str] = {}
+    graph = Graph([], (), (), {})
+    ends: dict[int, list[str]] = {11: [], 12: []}
     for number, value, at in reader.fields(reader.span(graphs[0])):
         if number == 1:
-            names |= _node_names(reader, reader.span(value))
+            names |= _add_node(reader, reader.span(value), graph)
         elif number == 5:
             name, tensor = _tensor(reader, reader.span(value))
             if name in tensors:
                 raise Refusal(f"two initialisers are named {shown(name)}", at)
             tensors[name] = tensor
+        elif number in ends:
+            ends[number].append(reader.text(reader.grouped(reader.span(value))[1]))
         elif number == 15:
             raise Refusal("a sparse initialiser", at, "export it with dense weights")
     renamed = {names.get(name, name): tensor for name, tensor in tensors.items()}
-    return renamed if len(renamed) == len(tensors) else tensors
+    if len(renamed) < len(tensors):
+        renamed, names = tensors, {}
+    nodes = [
+        node._replace(inputs=tuple(names.get(name, name) for name in node.inputs))
+        for node in graph.nodes
+    ]
+    constants = {k: v for k, v in graph.constants.items() if k and k not in renamed}
+    return renamed, Graph(nodes, tuple(ends[11]), tuple(ends[12]), constants)
 
 
 class _Reader:
@@ -175,7 +211,8 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
         raise Refusal(
             "its weights are in another file",
             span.start,
-            "save it as one file (save_as_external_data=False)",
+            "export it as one file: torch.onnx.export(..., external_data=False), or "
+            "onnx.save(onnx.load(FILE), NEW)",
         )
     if unsupported := [number for number in (3, 5, 6, 11) if fields[number]]:
         reason = f"TensorProto field {unsupported[0]}"
@@ -209,12 +246,19 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
     return name, Stored(data, dtype, start, shape)
 
 
-def _node_names(reader: _Reader, span: Span) -> dict[str, str]:
-    """Returns names in the module of a node for its anonymous initialisers."""
+def _add_node(reader: _Reader, span: Span, graph: Graph) -> dict[str, str]:
+    """Adds a node; returns names in its module for its anonymous initialisers."""
     fields = reader.grouped(span)
-    if len(fields[1]) < 2:
-        return {}
-    inputs, operator = reader.texts(fields[1]), reader.text(fields[4])
+    inputs = tuple(reader.texts(fields[1]))
+    outputs = tuple(reader.texts(fields[2]))
+    operator = reader.text(fields[4])
+    attributes = {}
+    for value in fields[5]:
+        parts = reader.grouped(reader.span(value))
+        if operator == "Constant" and parts[5] and len(outputs) == 1:
+            graph.constants[outputs[0]] = _tensor(reader, reader.span(parts[5][-1]))[1]
+        attributes[reader.text(parts[1])] = _numbers(reader, parts)
+    graph.nodes.append(Node(operator, inputs, outputs, attributes))
     # "/features/features.0/conv/conv.0/Conv": a level may repeat the one above.
     levels = reader.text(fields[3]).split("/")[1:-1]
     module = ".".join(
@@ -227,3 +271,18 @@ def _node_names(reader: _Reader, span: Span) -> dict[str, str]:
         for name, leaf in zip(inputs[1:], _INPUTS.get(operator, ()))
         if module and name.startswith("onnx::")
     }
+
+
+def _numbers(reader: _Reader, parts: dict[int, list[Any]]) -> tuple[int | float, ...]:
+    """Returns the number or the integers of an attribute; () for other values."""
+    if parts[2]:
+        start, end = reader.span(parts[2][-1])
+        if end - start == 4:
+            return (float(np.frombuffer(reader.data[start:end], "<f4")[0]),)
+        return ()
+    if parts[3]:
+        return tuple(reader.numbers(parts[3][-1:]))
+    packed = [value for value in parts[8] if isinstance(value, Span)]
+    if any(end - start > 10 * _MAX_INTEGERS for start, end in packed):
+        return ()
+    return tuple(reader.numbers(parts[8]))

@@ -3,6 +3,7 @@
 from collections import deque
 from typing import Any
 
+from fr_jax.convert.readers.inert import TensorSearch
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.torch_objects import Tensor
 
@@ -11,16 +12,18 @@ _MAX_PARTS = 256
 _MAX_KEY = 256
 
 
-def state_dicts(checkpoint: Any) -> dict[str, dict[str, Tensor]]:
+def state_dicts(checkpoint: Any) -> dict[str, dict[str, Tensor | Refusal]]:
     """Returns every dict of named tensors in a checkpoint by dotted key ("": the root).
 
-    Optimiser states are left out: they have numbers as keys or are below a key with
-    "optim" in it.
+    A Refusal replaces a tensor that depends on a class outside PyTorch. Optimiser
+    states are left out: they have numbers as keys or are below a key with "optim" in
+    it.
 
     Raises:
       Refusal: for too many dicts or too long keys.
     """
-    parts: dict[str, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Tensor | Refusal]] = {}
+    search = TensorSearch()
     seen: set[int] = set()
     waiting: deque[tuple[Any, tuple[str, ...]]] = deque([(checkpoint, ())])
     while waiting:
@@ -29,7 +32,13 @@ def state_dicts(checkpoint: Any) -> dict[str, dict[str, Tensor]]:
             continue
         seen.add(id(node))
         named = [(key, value) for key, value in node.items() if isinstance(key, str)]
-        tensors = {key: value for key, value in named if isinstance(value, Tensor)}
+        tensors: dict[str, Tensor | Refusal] = {}
+        for key, value in named:
+            if isinstance(value, Tensor):
+                tensors[key] = value
+            elif origin := search.origin(value):
+                reason = f"{shown(key)} is a {shown(origin)} with tensors in it"
+                tensors[key] = Refusal(reason, remedy=RESAVE)
         if tensors:
             part = ".".join(keys)
             if len(parts) == _MAX_PARTS or part in parts:

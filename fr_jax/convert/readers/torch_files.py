@@ -2,12 +2,13 @@
 
 import functools
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fr_jax.convert.readers.inert import Names
 from fr_jax.convert.readers.refusal import DAMAGED, RESAVE, Refusal, shown
-from fr_jax.convert.readers.torch_objects import Part, Storage, Type, find
+from fr_jax.convert.readers.torch_objects import Part, Storage, Type
 from fr_jax.convert.readers.zip_archive import Archive
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -15,8 +16,16 @@ _PROTOCOL = 1001
 _SHORT = 100  # opcodes of a pickle with a number or a small dict
 
 
-def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool]:
-    """Returns the saved object, and whether its storages are big-endian.
+class Saved(NamedTuple):
+    """What torch.save wrote."""
+
+    content: Any
+    names: Names
+    big_endian: bool = False  # the storages
+
+
+def read_zip(data: memoryview, archive: Archive, folder: str) -> Saved:
+    """Returns the object in a zip archive.
 
     Args:
       folder: prefix of all entries, with a slash.
@@ -57,11 +66,12 @@ def read_zip(data: memoryview, archive: Archive, folder: str) -> tuple[Any, bool
     entry = archive.entries[f"{folder}data.pkl"]
     archive.read(entry.name)  # verifies the checksum
     end = entry.offset + entry.size
-    saved, _ = _unpickled(data, entry.offset, end=end, load=load)
-    return saved, order == "big"
+    names = Names()
+    saved, _ = _unpickled(data, entry.offset, names, end=end, load=load)
+    return Saved(saved, names, order == "big")
 
 
-def read_legacy(data: memoryview) -> Any:
+def read_legacy(data: memoryview) -> Saved:
     """Returns the object saved by PyTorch 0.1 to 1.5 on a little-endian machine.
 
     The file has five pickles (magic number, protocol, system, object, keys of the
@@ -89,17 +99,18 @@ def read_legacy(data: memoryview) -> Any:
             raise Refusal(f"a view to {first + count:,} of a storage of {length:,}")
         return Part(storage, first, count)
 
-    magic, at = _unpickled(data, 0, max_opcodes=_SHORT)
+    names = Names()
+    magic, at = _unpickled(data, 0, names, max_opcodes=_SHORT)
     if magic != MAGIC:
         raise Refusal("not PyTorch's magic number", 0)
-    protocol, at = _unpickled(data, at, max_opcodes=_SHORT)
+    protocol, at = _unpickled(data, at, names, max_opcodes=_SHORT)
     if protocol != _PROTOCOL:
         raise Refusal(f"PyTorch's serialisation protocol {shown(protocol)}", 0)
-    system, at = _unpickled(data, at, max_opcodes=_SHORT)
+    system, at = _unpickled(data, at, names, max_opcodes=_SHORT)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refusal("written on a big-endian machine", 0, RESAVE)
-    saved, at = _unpickled(data, at, load=load)
-    keys, at = _unpickled(data, at)
+    saved, at = _unpickled(data, at, names, load=load)
+    keys, at = _unpickled(data, at, names)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise Refusal("no list of storages after the object", at)
     for key in keys:
@@ -108,14 +119,16 @@ def read_legacy(data: memoryview) -> Any:
         raise Refusal(f"storage {shown(missing[0])} is not in the file", at)
     if at != len(data):
         raise Refusal(f"{len(data) - at:,} stray bytes after the last storage", at)
-    return saved
+    return Saved(saved, names)
 
 
-def _unpickled(data: memoryview, start: int, **options: Any) -> tuple[Any, int]:
+def _unpickled(
+    data: memoryview, start: int, names: Names, **options: Any
+) -> tuple[Any, int]:
     """Returns the object of the pickle at byte `start`, and the byte after it."""
     from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
-    unpickler = Unpickler(data, find, start=start, **options)
+    unpickler = Unpickler(data, names.find, start=start, **options)
     try:
         return unpickler.run(), unpickler.at
     except UnpicklingError as error:

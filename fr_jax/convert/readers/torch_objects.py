@@ -5,7 +5,6 @@ a persistent id), an offset, a shape and strides. These are checked against the 
 length of the storage, and the storage against the file.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -138,7 +137,7 @@ def _size(arguments: tuple) -> tuple:
     return arguments[0]
 
 
-_NAMES: dict[tuple[str, str], Any] = {
+NAMES: dict[tuple[str, str], Any] = {
     **{
         (module, f"{name}Storage"): Type(np.dtype(dtype))
         for module in ("torch", "torch.cuda")
@@ -154,34 +153,3 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("torch", "Size"): _size,
     ("collections", "OrderedDict"): _ordered_dict,
 }
-
-# Settings and counters in checkpoints. Their objects become empty dicts; the classes
-# are never imported.
-_INERT = re.compile(
-    r"torch\.device|_codecs\.encode|collections\.(defaultdict|Counter)"
-    r"|(builtins|__builtin__)\.(list|dict|tuple|set|frozenset|bytearray|str|bool|int"
-    r"|long|float|complex|slice|range|object)"
-    r"|numpy\.(dtype|ndarray)|numpy\._?core\.(multiarray|numeric)"
-    r"\.(scalar|_reconstruct|_frombuffer)"
-    r"|numpy\.(float|int|uint)\d+|numpy\.bool_?"
-    r"|argparse\.Namespace|easydict\.EasyDict|yacs\.config\.CfgNode"
-    r"|pathlib\.(Pure)?(Posix|Windows)?Path|datetime\.(datetime|timedelta)"
-    r"|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+\.[A-Z]\w+",
-    re.ASCII,
-)
-
-
-def find(module: str, name: str) -> Any:
-    """Returns the replacement of a name in a pickle.
-
-    Raises:
-      Refusal: for a name that no state dict needs.
-    """
-    if (module, name) in _NAMES:
-        return _NAMES[module, name]
-    full = f"{module}.{name}"
-    if "." not in name and len(full) < 200 and _INERT.fullmatch(full):
-        return lambda arguments: {}
-    if module.startswith("torch.nn."):
-        raise Refusal(f"holds a whole module ({shown(full)})", remedy=RESAVE)
-    raise Refusal(f"asks for {shown(full)}, which no state dict needs", remedy=RESAVE)

@@ -22,7 +22,7 @@ class ConvUnit(nn.Module):
     """Convolution, BatchNorm and an activation: 'prelu', 'relu', 'relu6' or 'none'."""
 
     features: int
-    kernel: int
+    kernel: int | tuple[int, int]
     norm: layers.Norm
     dtype: jnp.dtype
     stride: int = 1

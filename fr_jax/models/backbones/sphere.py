@@ -20,6 +20,7 @@ STAGES = {20: (1, 2, 4, 1), 64: (3, 7, 16, 3)}
 
 class Block(nn.Module):
     features: int
+    use_bias: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -29,7 +30,13 @@ class Block(nn.Module):
             # Small: without BatchNorm the sum of many blocks would diverge.
             init = nn.initializers.normal(0.01)
             out = layers.Conv(
-                self.features, 3, init=init, dtype=self.dtype, name=f"conv{index}"
+                self.features,
+                3,
+                init=init,
+                use_bias=self.use_bias,
+                bias_init=nn.initializers.zeros,
+                dtype=self.dtype,
+                name=f"conv{index}",
             )(out)
             out = layers.PReLU(name=f"prelu{index}")(out)
         return x + out
@@ -40,10 +47,12 @@ class Sphere(nn.Module):
 
     Attributes:
       stage_sizes: number of blocks in each of the four stages.
+      residual_bias: convolutions in blocks have a bias (sphereface_pytorch).
       For the others see `layers.Backbone`; there is no dropout and no BatchNorm.
     """
 
     stage_sizes: Sequence[int] = STAGES[20]
+    residual_bias: bool = False
     width: float = 1.0
     embedding_size: int = 512
     dtype: jnp.dtype = jnp.float32
@@ -67,5 +76,6 @@ class Sphere(nn.Module):
             x = entry(features, name=f"layer{stage}_conv")(x)
             x = layers.PReLU(name=f"layer{stage}_prelu")(x)
             for index in range(blocks):
-                x = block(features, self.dtype, name=f"layer{stage}_{index}")(x)
+                name = f"layer{stage}_{index}"
+                x = block(features, self.residual_bias, self.dtype, name=name)(x)
         return layers.Dense(self.embedding_size, name="fc")(layers.flat(x))

@@ -65,6 +65,16 @@ class Networks:
             colour="GREY" if self._generator.channels == 1 else "RGB",
             crop=(image_size, image_size),
         )
+        for name in ("init", "discriminator"):
+            if (given := pretrained.get(name)) and given.input_spec[1:4] != self.spec[
+                1:4
+            ]:
+                raise UserError(
+                    f"the weights given as {name!r} take images of "
+                    f"{given.input_spec.describe()}, and this system trains with "
+                    f"{self.spec.describe()}, in which it generates images too; give "
+                    "other weights"
+                )
         fields = Encoder.__dataclass_fields__
         options["encoder"] = {
             k: v for k, v in options["generator"].items() if k in fields

@@ -84,13 +84,14 @@ def make(
       learning_rate, schedule: of these options, for short.
       augmentation: see `augment.augment`.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
-      pretrained: the network passed to `init` as 'init'.
+      pretrained: the network passed to `init` as 'init', whose colour order and scale
+        of pixels the run takes over.
 
     Raises:
       UserError: for fewer than two classes, a child class or number out of range, and
         unknown names.
     """
-    check_given(pretrained, ["init"])
+    initial = check_given(pretrained, ["init"]).get("init")
     if num_classes < 2:
         raise UserError(
             f"{num_classes} identity: margin softmax separates identities; at least 2 "
@@ -104,6 +105,7 @@ def make(
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
     spec = InputSpec(size=image_size)
+    spec = spec.like(initial.input_spec) if initial else spec
     margin_head = margins.make_head(head, **(head_options or {}))
     children = jnp.array(child_classes, jnp.int32)
     optimiser = optimizers.from_options(

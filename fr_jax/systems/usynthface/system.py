@@ -133,13 +133,14 @@ def make(
         evaluated subset. Their mean lowers the learning rate and stops the run.
       augmentation: of each image; see `augment.augment`.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
-      pretrained: the network passed to `init` as 'init'.
+      pretrained: the network passed to `init` as 'init', whose colour order and scale
+        of pixels the run takes over.
 
     Raises:
       UserError: for a queue too long for the identities, unknown names and numbers out
         of range; from `init`, for a batch larger than the queue.
     """
-    check_given(pretrained, ["init"])
+    initial = check_given(pretrained, ["init"]).get("init")
     check_range("image_size", image_size, 16)
     check_range("key_momentum", key_momentum, 0, 1)
     queue_options = queues.options(queue, num_classes)
@@ -154,6 +155,7 @@ def make(
     check_range("margin", scaling["margin"], 0, 2)
     head = None if projection is None else _projection(projection)
     spec = InputSpec(size=image_size)
+    spec = spec.like(initial.input_spec) if initial else spec
     augment.check(augmentation)
     settings = {**_OPTIMIZER, **(optimizer or {})}
     if schedule is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from data_pipelines import DataError, images
 from data_pipelines.vision import align, detect
+from tests.support.onnx_files import constant_outputs
 
 POINTS = np.array([(120, 150), (190, 140), (160, 185), (135, 230), (185, 222)], float)
 
@@ -138,6 +139,50 @@ def test_missing_and_invalid_detector_files(tmp_path):
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     with pytest.raises(DataError, match=r"junk\.onnx: OpenCV .* cannot load"):
         detect.YuNet(tmp_path / "junk.onnx")
+
+
+YUNET = {
+    f"{name}_{stride}": np.zeros((1, (320 // stride) ** 2, values), np.float32)
+    for name, values in {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}.items()
+    for stride in (8, 16, 32)
+}
+RECOGNISER = {"embedding": np.zeros((1, 512), np.float32)}
+OTHERS = {
+    "a recogniser": (RECOGNISER, "its outputs are embedding"),
+    "another detector": (
+        {f"score_{n}": np.zeros((1, 100, 1), np.float32) for n in range(9)},
+        "its outputs are score_0, score_1",
+    ),
+    "outputs that are too short": (
+        {name: array[:, :4] for name, array in YUNET.items()},
+        r"its output cls_8 is not float32 \(1, 1600, 1\)",
+    ),
+    "other values per cell": (
+        YUNET | {"kps_32": np.zeros((1, 100, 14), np.float32)},
+        r"its output kps_32 is not float32 \(1, 100, 10\)",
+    ),
+    "outputs for one size of image": (
+        YUNET,
+        r"its output cls_8 is not float32 \(1, 1344, 1\)",
+    ),
+    "non-finite values": (
+        YUNET | {"bbox_8": np.full((1, 1600, 4), np.nan, np.float32)},
+        "its output bbox_8 has non-finite values",
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_network_is_no_detector(tmp_path, capfd, other):
+    """A blank image shows it, before OpenCV reads beyond its outputs."""
+    arrays, reason = OTHERS[other]
+    path = tmp_path / "other.onnx"
+    path.write_bytes(constant_outputs(arrays))
+    match = rf"other\.onnx: OpenCV .* cannot load it as a YuNet detector \({reason}"
+    with pytest.raises(DataError, match=match) as caught:
+        detect.YuNet(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_published_landmarks_align_to_the_published_crops(real):

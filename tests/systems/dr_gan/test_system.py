@@ -434,6 +434,8 @@ def test_a_recogniser_in_adversarial_training_of_several_images():
 # --- mistakes -----------------------------------------------------------------------
 
 OTHER_KIND = Network("dr_gan_generator", {}, (), InputSpec(size=SIDE), "generator")
+OTHER_COLOUR = OTHER_KIND._replace(input_spec=InputSpec(size=SIDE, colour="BGR"))
+OTHER_SCALE = OTHER_KIND._replace(input_spec=InputSpec(SIDE, mean=0.0, scale=255.0))
 NONE = dict.fromkeys(("identity", "gan", "pose", "illumination"), 0.0)
 ALONE = {"weights": NONE | {"paired": 1.0}}
 PAIRED = TARGETS._replace(paired=True)
@@ -448,6 +450,17 @@ def weighted(**weights):
     ("match", "options"),
     [
         ("unknown given network 'teacher'", {"pretrained": {"teacher": OTHER_KIND}}),
+        *(
+            (
+                rf"given as '{name}' take images of 16x16 BGR.*trains with .* RGB",
+                {"pretrained": {name: OTHER_COLOUR}},
+            )
+            for name in ("init", "discriminator")
+        ),
+        (
+            "pixel - 0.0. / 255.0.*pixel - 127.5. / 127.5",
+            {"pretrained": {"init": OTHER_SCALE}},
+        ),
         ("lit from the other side", {"flip": "keep", "targets": "lit"}),
         ("use flip='remap'", {"augmentation": (("flip", {}),)}),
         ("give --given identity=EMBEDDER", weighted(identity_preserving=1.0)),
