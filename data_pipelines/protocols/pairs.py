@@ -11,8 +11,15 @@ import numpy as np
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
+from data_pipelines.image_headers import SUFFIXES
 from data_pipelines.images import EncodedImages
 from data_pipelines.readers import verification_bin
+
+# The first name may contain spaces: it ends with the suffix of an image.
+_TWO_FILES = re.compile(
+    rf"(.*?(?:{'|'.join(map(re.escape, sorted(SUFFIXES, reverse=True)))})) (.*)",
+    re.IGNORECASE,
+)
 
 
 class Pairs(NamedTuple):
@@ -99,7 +106,7 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
         label, _, names = line.partition(" ")
         if label not in ("0", "1"):
             raise DataError(f"{path}: {line!r:.80} is not 'label path path'")
-        parts = re.match(r"(.*?\.(?:png|jpg|JPG)) (.*)", names)
+        parts = _TWO_FILES.match(names)
         if not parts:
             skipped += 1
             if lag_mode == "drop" or not pairs:

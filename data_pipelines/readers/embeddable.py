@@ -1,76 +1,121 @@
 """Aligned faces of any source, with their names, for embedding."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines import DataError, images
+from data_pipelines import DataError, images, names
 from data_pipelines import index as indexes
+from data_pipelines import listing as listings
 from data_pipelines.readers import verification_bin
+from data_pipelines.readers.image_folder import no_images
 
 SIDE = 112  # pixels of an aligned face
 
 
 class Faces(NamedTuple):
-    """Aligned faces: names, identities ('' if unknown), and images."""
+    """Aligned faces.
+
+    Attributes:
+      names, identities ('' if unknown): of each face, as text.
+      bad: a line for every unusable image that was skipped.
+      skipped: number of the files that are no images, by kind.
+      note: a doubt about the form of the folder, or ''.
+    """
 
     names: Sequence[str]
     identities: Sequence[str]
     images: images.EncodedImages
+    bad: Sequence[str] = ()
+    skipped: Mapping[str, int] = Counter()
+    note: str = ""
 
 
 def open_faces(
-    source: Path, side: int, progress: Callable[[list[Path]], Iterable[Path]] = iter
+    source: Path,
+    side: int,
+    progress: Callable[..., Iterable] = lambda values, **_: values,
+    *,
+    level: int | None = None,
+    max_bad: int = 100,
 ) -> Faces:
     """Returns the faces of a folder, an image, a set of records or a .bin file.
 
-    Every file of a folder is checked before the first is embedded.
+    Every file of a folder is decoded before the first is embedded.
 
     Args:
       side: size in pixels that is valid besides 112.
-      progress: iterates over the files and shows the progress.
+      progress: iterates over values of a number `total`, and shows the progress.
+      level: the folder that names the identity; see `listing.identities`.
+      max_bad: number of unusable images that are skipped; more are an error.
 
     Raises:
-      DataError: for a source without faces, and for images that are damaged or have
+      DataError: for a source without faces, too many unusable images, and images of
         another size.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if source.is_file():
-        if source.suffix == ".bin":
-            encoded = verification_bin.read(source).images
-            names = [f"{source.name}:{number}" for number in range(len(encoded))]
-            return _faces(names, [""] * len(names), encoded)
-        return _files(source.parent, [source], side, progress)
-    if (source / indexes.FILE).exists() or list(source.glob(f"*/{indexes.FILE}")):
+    is_records = (source / indexes.FILE).exists() or any(
+        source.glob(f"*/{indexes.FILE}")
+    )
+    if level is not None and (is_records or not source.is_dir()):
+        raise DataError("--identity-level is for folders of identities only")
+    if is_records:
         return _records(source)
-    paths = images.list_images(source)
-    if not paths:
-        raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
-    return _files(source, paths, side, progress)
+    if source.suffix == ".bin" and not source.is_dir():
+        encoded = verification_bin.read(source).images
+        name = names.written(source.name)
+        numbered = [f"{name}:{number}" for number in range(len(encoded))]
+        return _faces(numbered, [""] * len(encoded), encoded)
+    if not source.is_dir():
+        return _files(source.parent, [source.name], side, progress, max_bad=0)
+    found, skipped = listings.list_images(source)
+    if not found:
+        raise DataError(no_images(source, skipped))
+    faces = _files(source, found, side, progress, level=level, max_bad=max_bad)
+    return faces._replace(skipped=skipped)
 
 
 def _faces(names, identities, encoded) -> Faces:
-    return Faces(names, identities, images.EncodedImages(encoded, lambda n: names[n]))
+    wrapped = images.EncodedImages(encoded, lambda n: names[n])
+    return Faces(names, identities, wrapped)
 
 
-def _files(root: Path, paths: list[Path], side: int, progress) -> Faces:
-    refused = []
-    for path in progress(paths):
+def _files(
+    root: Path, found: list[str], side: int, progress, *, level=None, max_bad: int
+) -> Faces:
+    def checked(name: str) -> tuple[str, bool]:
+        """Returns what is wrong with a file, and whether it is its size."""
         try:
-            _, width, height = images.probe(images.read_file(path))
-            if (width, height) not in ((SIDE, SIDE), (side, side)):
-                raise DataError(f"{width}x{height} pixels, expected {SIDE}x{SIDE}")
-        except (DataError, OSError) as error:
-            refused.append(f"{path}: {error}")
-    if refused:
+            image = images.decode(images.read_file(root / name))
+        except DataError as error:
+            return f"{names.written(name)}: {error}", False
+        height, width = image.shape[:2]
+        if (width, height) in ((SIDE, SIDE), (side, side)):
+            return "", False
+        return f"{names.written(name)}: {width}x{height} pixels", True
+
+    checks = images.in_threads(checked, found)
+    results = list(progress(checks, total=len(found)))
+    unaligned = [line for line, of_size in results if of_size]
+    bad = [line for line, of_size in results if line and not of_size]
+    if unaligned:
         raise DataError(
-            f"{len(refused):,} of {len(paths):,} images are no aligned faces, such as "
-            f"{refused[0]}; align them with `fr-jax data align`"
+            f"{len(unaligned):,} of {len(found):,} images are no aligned faces of "
+            f"{SIDE}x{SIDE} pixels, such as {unaligned[0]}; align them with "
+            "`fr-jax data align`"
         )
-    names = [path.relative_to(root).as_posix() for path in paths]
-    identities = [name.split("/")[0] if "/" in name else "" for name in names]
-    return _faces(names, identities, paths)
+    if len(bad) > max_bad or len(bad) == len(found):
+        raise DataError(
+            f"{len(bad):,} of {len(found):,} images are unusable, such as {bad[0]}; "
+            f"--max-bad allows {max_bad}"
+        )
+    used = [name for name, (line, _) in zip(found, results) if not line]
+    owners, note, _ = listings.identities(used, level)
+    shown = [names.written(name) for name in used]
+    faces = _faces(shown, owners, [root / name for name in used])
+    return faces._replace(bad=bad, note=note)
 
 
 def _records(source: Path) -> Faces:
@@ -79,7 +124,7 @@ def _records(source: Path) -> Faces:
     folder = indexes.find(source)
     index = indexes.load(folder)
     identities = [index.identities[n] if n >= 0 else "" for n in index.label]
-    names = [f"{index.name}:{number}" for number in range(len(index))]
+    numbered = [f"{index.name}:{number}" for number in range(len(index))]
 
     class Encoded(Sequence):
         def __len__(self):
@@ -87,7 +132,12 @@ def _records(source: Path) -> Faces:
 
         def __getitem__(self, number):
             face = records.decode(indexes.read(folder, index, number))
-            names[number] = face.source or names[number]
+            numbered[number] = face.source or numbered[number]
             return face.image
 
-    return _faces(names, identities, Encoded())
+    def where(number: int) -> str:
+        return f"{indexes.place(folder, index, number)}: {numbered[number]}"
+
+    # As in training, which ignores EXIF data.
+    encoded = images.EncodedImages(Encoded(), where, upright=False)
+    return Faces(numbered, identities, encoded)

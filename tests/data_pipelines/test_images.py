@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from data_pipelines import DataError, images
+from data_pipelines.image_headers import probe
 from tests.support.faces import encoded, picture
 
 
 def test_headers_and_pixels():
     jpeg, png = encoded(".jpg"), encoded(".png")
-    assert images.probe(jpeg) == ("jpeg", 30, 20)
-    assert images.probe(png) == ("png", 30, 20)
+    assert probe(jpeg) == ("jpeg", 30, 20, 1)
+    assert probe(png) == ("png", 30, 20, 1)
     assert (images.decode(png) == picture()).all()
     assert images.decode(jpeg).shape == (20, 30, 3)
     grey = cv2.imencode(".jpg", picture()[..., 0])[1].tobytes()
@@ -24,7 +25,7 @@ def test_headers_and_pixels():
     progressive = cv2.imencode(".jpg", picture(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[
         1
     ].tobytes()
-    assert images.probe(progressive) == ("jpeg", 30, 20)
+    assert probe(progressive) == ("jpeg", 30, 20, 1)
 
 
 def png_header(width, height):
@@ -45,9 +46,9 @@ def segment(marker, content=b""):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "neither JPEG nor PNG"),
-        (b"GIF89a" + bytes(50), "neither JPEG nor PNG"),
-        (b"not an image at all", "neither JPEG nor PNG"),
+        (b"", "no image"),
+        (b"GIF89a" + bytes(50), "damaged GIF"),
+        (b"not an image at all", "no image"),
         (encoded()[:-400], "truncated JPEG"),
         (encoded()[:30], "JPEG"),
         (b"\xff\xd8\xff\xe0\0\0", "damaged JPEG"),
@@ -83,7 +84,7 @@ def test_random_damage_gives_an_image_or_a_data_error():
             data[rng.integers(len(data))] = rng.integers(256)
         data = bytes(data[: rng.integers(1, len(data) + 1)])
         with contextlib.suppress(DataError):
-            _, width, height = images.probe(data)
+            _, width, height, _ = probe(data)
             assert images.decode(data).shape == (height, width, 3)
 
 
@@ -105,16 +106,8 @@ def test_errors_of_encoded_images_name_the_image(tmp_path):
     with pytest.raises(DataError, match="set:1: 9x9 pixels, the others have 30x20"):
         odd[:]
     missing = images.EncodedImages([tmp_path / "no.jpg"], lambda n: f"set:{n}")
-    with pytest.raises(DataError, match=r"set:0: .*no\.jpg"):
+    with pytest.raises(DataError, match="set:0: no such file"):
         missing[:]
-
-
-def test_list_images_skips_hidden_files(tmp_path):
-    for name in ("b/2.JPG", "a/1.png", "a/notes.txt", ".trash/3.jpg", "a/.4.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    names = [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)]
-    assert names == ["a/1.png", "b/2.JPG"]
 
 
 def test_decoder_equals_the_accurate_decoder_of_tensorflow():
@@ -138,12 +131,12 @@ def test_probe_and_decoder_read_the_same_size():
     comment = segment(0xFE, fake)
     for marker in (b"\xff\xd0", b"\xff\x00"):
         hidden = data[:2] + marker + comment + data[2:]
-        assert images.probe(hidden) == ("jpeg", 64, 64)
+        assert probe(hidden) == ("jpeg", 64, 64, 1)
         assert images.decode(hidden).shape == (64, 64, 3)
     with pytest.raises(DataError, match="damaged JPEG: no marker found"):
-        images.probe(data[:2] + b"\xff\x01" + comment + data[2:])
+        probe(data[:2] + b"\xff\x01" + comment + data[2:])
     with pytest.raises(DataError, match="a second frame"):
-        images.probe(data[:2] + fake + data[2:])
+        probe(data[:2] + fake + data[2:])
 
 
 def test_metadata_are_not_read():
@@ -156,18 +149,18 @@ def test_metadata_are_not_read():
         struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     )
     tracemalloc.start()
-    assert images.probe(jpeg[:2] + exif * 9 + jpeg[2:]) == ("jpeg", 30, 20)
-    assert images.probe(png[:33] + chunk * 9 + png[33:]) == ("png", 30, 20)
+    assert probe(jpeg[:2] + exif * 9 + jpeg[2:]) == ("jpeg", 30, 20, 1)
+    assert probe(png[:33] + chunk * 9 + png[33:]) == ("png", 30, 20, 1)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
     with pytest.raises(DataError, match="damaged JPEG"):
-        images.probe(jpeg[:2] + segment(0xE5, bytes(65_000)) * 33 + jpeg[2:])
+        probe(jpeg[:2] + segment(0xE5, bytes(65_000)) * 33 + jpeg[2:])
 
 
-def test_exif_rotation_is_applied_on_request():
+def test_exif_rotation_is_applied():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
     data = encoded()
     rotated = data[:2] + segment + data[2:]
-    assert images.decode(rotated).shape == (20, 30, 3)
-    assert images.decode(rotated, upright=True).shape == (30, 20, 3)
+    assert images.decode(rotated, upright=False).shape == (20, 30, 3)
+    assert images.decode(rotated).shape == (30, 20, 3)
