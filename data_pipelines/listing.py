@@ -108,7 +108,7 @@ def _no_image(entry: os.DirEntry) -> str:
 
 def summary(skipped: Mapping[str, int]) -> str:
     """Returns such as 'left out: 5 .txt, 1 hidden'; '' if nothing was."""
-    counts = Counter(skipped).most_common()
+    counts = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count:,} {kind}" for kind, count in counts[:_SHOWN]]
     if rest := sum(count for _, count in counts[_SHOWN:]):
         parts.append(f"{rest:,} of other kinds")

@@ -154,6 +154,7 @@ def _info(arguments: argparse.Namespace) -> None:
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
     faces = [records.decode(indexes.read(folder, index, number)) for number in chosen]
     sheet = epath.Path(arguments.sheet or f"{arguments.directory}/contact_sheet.png")
+    check_writable("--sheet", str(sheet), file=True)
     titles = [face.identity[:14] for face in faces]
     pictures = images.EncodedImages(
         [face.image for face in faces],

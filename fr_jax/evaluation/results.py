@@ -34,7 +34,7 @@ def evaluate_and_write(
     provenance = embedders["embedding"].provenance
     trained = Trained(embedders["embedding"].embed_raw, embedders)
     seen = provenance.get("identities", {})
-    results, curves, paths = {}, {}, []
+    results, curves, drawn = {}, {}, []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
             evaluator = evaluator.mark_seen(seen)
@@ -42,21 +42,22 @@ def evaluate_and_write(
             curves[evaluator.key] = evaluator.curve
         else:
             results |= evaluator(trained)
-        if (draw := getattr(evaluator, "draw", None)) and jax.process_index() == 0:
-            paths += draw(folder / "figures")
+        if draw := getattr(evaluator, "draw", None):
+            drawn.append(draw)
     results |= _selected(provenance.get("selection"), results)
     if jax.process_index() == 0:
+        print(table(results))  # first: writing may fail
+        if note := provenance.get("note"):
+            print(f"note: {note}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "results.json", results)
         if curves:
             figures.roc(curves, folder / "figures/roc.png")
             figures.cosines(curves, folder / "figures/cosines.png")
-        print(table(results))
-        if note := provenance.get("note"):
-            print(f"note: {note}")
         print(f"results: {folder / 'results.json'}")
-        for path in paths:
-            print(f"figure: {path}")
+        for draw in drawn:
+            for path in draw(folder / "figures"):
+                print(f"figure: {path}")
     return curves
 
 

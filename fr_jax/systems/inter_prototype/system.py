@@ -34,6 +34,7 @@ from fr_jax.errors import UserError
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
+from fr_jax.models.start import check_start
 from fr_jax.optim import optimizers
 from fr_jax.system import (
     Input,
@@ -41,6 +42,7 @@ from fr_jax.system import (
     Network,
     System,
     check_given,
+    check_kinds,
     check_variables,
 )
 
@@ -87,7 +89,7 @@ def make(
       UserError: for fewer than two classes, a child class out of range, and unknown
         names.
     """
-    check_given(pretrained, ["init"])
+    check_kinds(pretrained, {"init": ["embedding"]})
     if num_classes < 2:
         raise UserError(
             f"{num_classes} identity: margin softmax separates identities; at least 2 "
@@ -98,6 +100,8 @@ def make(
             raise UserError(f"child class {child} is not in 0..{num_classes - 1}")
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
+    if pretrained:
+        check_start(pretrained["init"], backbone, options, image_size)
     spec = InputSpec(size=image_size)
     margin_head = margins.make_head(head, **(head_options or {}))
     children = jnp.array(child_classes, jnp.int32)
