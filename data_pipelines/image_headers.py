@@ -168,6 +168,8 @@ def _png(data: bytes) -> tuple[int, int, int]:
         at += 12 + length
         if at > len(data) - 12:  # OpenCV would allocate the stated length of a chunk
             raise DataError(f"truncated PNG: {len(data):,} bytes and no end chunk")
+    if length := int.from_bytes(data[at : at + 4], "big"):
+        raise DataError(f"damaged PNG: an end chunk of {length:,} bytes")
     return *image.size, _orientation(exif)
 
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import struct
-import zipfile
 from typing import NamedTuple
 
 import google_crc32c
@@ -31,7 +30,6 @@ _TAIL = struct.Struct("<I")
 OTHER = "the index is that of other records; convert the set again"
 # Columns that older indexes lack.
 _UNKNOWN = {"yaw": np.float32(np.nan), "light": np.int32(-1), "session": np.int32(-1)}
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Index(NamedTuple):
@@ -94,15 +92,16 @@ def load(folder: epath.Path) -> Index:
         about = json.loads(text)
         size = len(arrays["shard"])
         unknown = {name: np.full(size, value) for name, value in _UNKNOWN.items()}
+        if digest is None:  # of an earlier version, with names as they came
+            about["identities"] = [written(name) for name in about["identities"]]
         index = Index(**about | unknown | arrays)
         reason = _fault(index, arrays)
-        if digest is None:  # of an earlier version, with names as they came
-            names = [written(name) for name in index.identities]
-            index = index._replace(identities=names)
-        elif str(digest) != _digest(text, arrays):
+        if digest is not None and str(digest) != _digest(text, arrays):
             reason = "its checksum is wrong"
-    except _DAMAGED as error:
-        raise DataError(f"{folder / FILE}: damaged index ({error})") from error
+    # NumPy, zipfile and json raise all kinds of errors for damaged files.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder / FILE}: damaged index ({reason:.200})") from error
     if reason:
         raise DataError(
             f"{folder / FILE}: damaged index ({reason}); convert the set again"

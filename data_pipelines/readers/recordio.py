@@ -170,8 +170,7 @@ class RecordIO:
         keys = [
             key
             for key in self._offsets
-            if 0 < key < images - 64
-            or (0 < key < images + 64 and self.record(key).image)
+            if 0 < key < images - 64 or (0 < key < images + 64 and self._has_image(key))
         ]
         if images < 2**24 and len(keys) != images - 1:
             raise DataError(
@@ -179,6 +178,12 @@ class RecordIO:
                 f"announces {images - 1:,}; the index does not belong to this pack"
             )
         return keys
+
+    def _has_image(self, key: int) -> bool:
+        try:
+            return bool(self.record(key).image)
+        except DataError:
+            return True  # damaged: counted when it is read
 
     def _error(self, offset: int, reason: str) -> DataError:
         return DataError(f"{self.path}: byte {offset:,}: {reason}")

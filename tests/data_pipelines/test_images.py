@@ -59,6 +59,7 @@ def segment(marker, content=b""):
         (encoded(".png")[:-20], "truncated PNG"),
         (encoded(".png")[:33] + b"\xff\0\0\0IDAT" + bytes(99), "truncated PNG"),
         (b"\x89PNG\r\n\x1a\n" + bytes(10), "damaged PNG"),
+        (encoded(".png")[:-12] + b"\x7f\0\0\0IEND" + bytes(4), "an end chunk of 2,130"),
         (png_header(50_000, 50_000), "50000x50000 pixels"),
         (png_header(8000, 8000), "64,?000,?000|8000x8000 pixels"),
         (jpeg_of(60_000, 1), "60000x1 pixels"),

@@ -173,6 +173,7 @@ for step in range(100):
 """
 
 
+@pytest.mark.long
 def test_a_process_ends_after_a_damaged_record(copied):
     folder, index = copied
     path = folder / index.shards[0]
