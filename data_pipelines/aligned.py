@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from data_pipelines import DataError
-from data_pipelines.images import probe, read_file
+from data_pipelines.image_headers import probe
+from data_pipelines.images import read_file
 
 SIDE = 112  # pixels of an aligned face
 
@@ -42,7 +43,7 @@ def check(
         source = sources[number]
         try:
             data = source if isinstance(source, bytes) else read_file(source)
-            width, height = probe(data)
+            _, width, height, _ = probe(data)
             reason = ""
             if not is_aligned(width, height, sides):
                 reason = f"{width}x{height} pixels, expected {SIDE}x{SIDE}"

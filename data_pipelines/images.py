@@ -1,112 +1,137 @@
 """Encoded images of unknown origin, with their headers checked before decoding."""
 
-import io
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import collections
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL import BmpImagePlugin, GifImagePlugin, PpmImagePlugin, TiffImagePlugin
+from PIL.WebPImagePlugin import WebPImageFile
 
 from data_pipelines import DataError
+from data_pipelines.image_headers import damaged, opened, probe
 
-MAX_SIDE = 8192
-MAX_PIXELS = 50_000_000
-MAX_SCANS = 100  # of a progressive JPEG; each costs a pass over the whole image
 MAX_BYTES = 64 << 20
 
-_MAX_METADATA = 2 << 20  # bytes before the image data of a JPEG
-_Image = TypeVar("_Image", JpegImageFile, PngImageFile)
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_AHEAD = 64  # images
+_V, _R = TypeVar("_V"), TypeVar("_R")
+
+# Formats that OpenCV does not decode here; Pillow's readers, none chosen by content.
+_PILLOW = {
+    "webp": WebPImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "ppm": PpmImagePlugin.PpmImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+}
+# Pillow's modes with 8 bits or fewer per channel. Alpha channels are dropped.
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+_PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
+# EXIF orientation -> the same image, upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image.swapaxes(0, 1)[:, ::-1],
+    7: lambda image: image.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda image: image.swapaxes(0, 1)[::-1],
+}
 
 
-def probe(data: bytes) -> tuple[int, int]:
-    """Returns width and height of a JPEG or PNG, without decoding it.
+def decode(data: bytes, *, upright: bool = True) -> np.ndarray:
+    """Returns uint8 RGB [H, W, 3] of a JPEG, PNG, WebP, BMP, TIFF, GIF, PGM or PPM.
 
-    Raises:
-      DataError: for other formats, a truncated file, more than 8192 pixels per side or
-        50 million per image, 100 progressive scans, or 2 MiB of metadata before a JPEG.
-    """
-    if data[:2] == b"\xff\xd8":
-        width, height = _jpeg(data).size
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        width, height = _png(data).size
-    else:
-        raise DataError(f"neither JPEG nor PNG (begins {bytes(data[:4])!r})")
-    if max(width, height) > MAX_SIDE:
-        raise DataError(
-            f"{width}x{height} pixels; at most {MAX_SIDE} per side are read"
-        )
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} are read")
-    return width, height
+    JPEG by libjpeg's accurate DCT. An alpha channel is dropped, of 16 bits the upper 8
+    are taken, CMYK is converted without a colour profile, and of several frames or
+    pages the first is read.
 
-
-def _jpeg(data: bytes) -> JpegImageFile:
-    # Hides Exif data, whose contents Pillow would read, with warnings of errors.
-    header = data[:_MAX_METADATA].replace(b"Exif\0\0", b"Exif\0\1")
-    image, at = _opened(JpegImageFile, header)
-    if not image.tile:
-        raise DataError(f"truncated JPEG: {len(header):,} bytes and no image data")
-    if len(image.layer) != image.layers:
-        raise DataError("damaged JPEG: a second frame")
-    if data.find(_END_OF_IMAGE, at) < 0:
-        raise DataError(f"truncated JPEG: {len(data):,} bytes and no end marker")
-    if data.count(_START_OF_SCAN, at) >= MAX_SCANS:  # the first precedes `at`
-        raise DataError(f"JPEG of more than {MAX_SCANS} scans")
-    return image
-
-
-def _png(data: bytes) -> PngImageFile:
-    # The header and a start of image data: Pillow would decompress chunks in between.
-    image, _ = _opened(PngImageFile, data[:33] + b"\0\0\0\0IDAT")
-    at = 8
-    while data[at + 4 : at + 8] != b"IEND":
-        length = int.from_bytes(data[at : at + 4], "big")
-        at += 12 + length
-        if at > len(data) - 12:  # OpenCV would allocate the stated length of a chunk
-            raise DataError(f"truncated PNG: {len(data):,} bytes and no end chunk")
-    return image
-
-
-def _opened(kind: type[_Image], data: bytes) -> tuple[_Image, int]:
-    """Returns an image, with only the header read, and the offset of its end."""
-    file = io.BytesIO(data)
-    try:
-        return kind(file), file.tell()
-    except (SyntaxError, OSError, ValueError) as error:
-        raise DataError(f"damaged {kind.format}: {error}") from None
-
-
-def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
-    """Returns uint8 RGB [H, W, 3] of a JPEG or PNG, by libjpeg's accurate DCT.
-
-    `upright` applies the EXIF rotation of photographs; aligned faces have none.
+    Args:
+      upright: apply the EXIF orientation. Records store upright images, and training
+        ignores EXIF data.
 
     Raises:
       DataError: as `probe`, and for data that do not decode.
     """
-    probe(data)
-    ignored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = np.frombuffer(data, np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR | ignored)
-    if image is None:
-        raise DataError(f"{len(data)} bytes that do not decode as an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    header = probe(data)
+    if header.format in _PILLOW:
+        image = _by_pillow(data, header.format)
+    else:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None:
+            raise DataError(f"{len(data)} bytes that do not decode as an image")
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if upright and header.orientation > 1:
+        image = np.ascontiguousarray(_UPRIGHT[header.orientation](image))
+    return image
+
+
+def _by_pillow(data: bytes, name: str) -> np.ndarray:
+    image, _ = opened(_PILLOW[name], data)
+    try:
+        image.load()
+        mode = _PREMULTIPLIED.get(image.mode, image.mode)
+        deep = mode.startswith("I;16") or (mode, name) == ("I", "ppm")
+        if not deep and mode not in _MODES:
+            raise DataError(f"pixels of Pillow's mode {mode!r}; save it as PNG")
+        if deep:
+            grey = np.asarray(image).astype(np.int64) >> 8
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        image.info.pop("transparency", None)  # would warn in the conversion
+        return np.array(image.convert(mode).convert("RGB"))
+    except DataError:
+        raise
+    # The decoders of damaged files raise what their parsing happens to meet.
+    except Exception as error:
+        raise damaged(image.format, error) from None
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Returns a uint8 RGB image [H, W, 3] as PNG."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def read_file(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Returns the bytes of a file; a file above the limit is a DataError, not read."""
-    if (size := path.stat().st_size) > limit:
-        raise DataError(f"{path}: {size:,} bytes; at most {limit:,} are read")
-    return path.read_bytes()
+    """Returns the bytes of a file.
+
+    Raises:
+      DataError: the reason, without the path, for a file that is missing, unreadable or
+        above the limit, and for pipes and devices, which are not opened.
+    """
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError("not a regular file")
+        if about.st_size > limit:
+            raise DataError(f"{about.st_size:,} bytes; at most {limit:,} are read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        dangling = path.is_symlink()
+        raise DataError("a dangling link" if dangling else "no such file") from None
+    except OSError as error:
+        raise DataError(f"unreadable: {error.strerror or error}") from None
+
+
+def in_threads(function: Callable[[_V], _R], values: Iterable[_V]) -> Iterator[_R]:
+    """Yields function(value) in order; a few values are taken ahead."""
+    with ThreadPoolExecutor() as pool:
+        pending: collections.deque[Future] = collections.deque()
+        for value in values:
+            pending.append(pool.submit(function, value))
+            if len(pending) >= _AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 class EncodedImages(Sequence):
-    """A sequence of encoded faces that are decoded on access, in threads.
+    """A sequence of encoded images that are decoded on access, in threads.
 
     `images[a:b]` is uint8 RGB [b - a, H, W, 3]; `images[i]` is one image. Images of
     different sizes in a slice are a DataError that names the image.
@@ -114,12 +139,17 @@ class EncodedImages(Sequence):
     Args:
       sources: bytes or path of each image.
       name: number -> name of the image in an error.
+      upright: see `decode`.
     """
 
     def __init__(
-        self, sources: Sequence[bytes | Path], name: Callable[[int], str] = str
+        self,
+        sources: Sequence[bytes | Path],
+        name: Callable[[int], str] = str,
+        *,
+        upright: bool = True,
     ):
-        self._sources = sources
+        self._sources, self._upright = sources, upright
         self._name = name
         self._pool = ThreadPoolExecutor()
 
@@ -142,25 +172,11 @@ class EncodedImages(Sequence):
     def _decode(self, number: int) -> np.ndarray:
         source = self._sources[number]
         try:
-            return decode(source if isinstance(source, bytes) else read_file(source))
-        except (DataError, OSError) as error:
+            data = source if isinstance(source, bytes) else read_file(source)
+            return decode(data, upright=self._upright)
+        except DataError as error:
             raise DataError(f"{self._name(number)}: {error}") from error
 
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
-
-
-def list_images(root: Path) -> list[Path]:
-    """Returns every .jpg, .jpeg and .png below `root`, sorted, except hidden ones.
-
-    Raises DataError for a missing folder.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    return [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png")
-        and "/." not in f"/{path.relative_to(root).as_posix()}"
-    ]

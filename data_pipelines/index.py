@@ -1,15 +1,20 @@
 """The index of a set: shard, offset and labels of every record.
 
-`index.npz`, in the folder of the TFRecords, holds shard, offset, length, label, age,
-yaw, light, session, expression and digest of every record in order, and the names of
-the labels. Training streams read records by offset, so the batch of any step is
-available without reading those before it.
+`index.npz`, in the folder of the TFRecords, holds shard, offset, length, checksum,
+label, age, yaw, light, session, expression and digest of the pixels of every record in
+order, the names of the labels, and a SHA-256 digest of all these. Training streams read
+records by offset, so the batch of any step is available without reading those before
+it.
+
+That digest protects the index from damage. The checksum of every record, the CRC-32C at
+its end, ties the index to its records: it is compared whenever one is read. Indexes
+of earlier versions have neither; they are read, with all other checks.
 """
 
+import hashlib
 import json
 import os
 import struct
-import zipfile
 from typing import NamedTuple
 
 import google_crc32c
@@ -17,14 +22,15 @@ import numpy as np
 from etils import epath
 
 from data_pipelines import DataError
+from data_pipelines.names import written
 
 FILE = "index.npz"
 # A TFRecord: length, its masked CRC | payload | the payload's masked CRC.
 _HEAD = struct.Struct("<QI")
 _TAIL = struct.Struct("<I")
+OTHER = "the index is that of other records; convert the set again"
 # Columns that older indexes lack.
 _UNKNOWN = {"yaw": np.float32(np.nan), "light": np.int32(-1), "session": np.int32(-1)}
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 class Index(NamedTuple):
@@ -32,8 +38,8 @@ class Index(NamedTuple):
 
     `identities[label]` is the name of a label, `shards[i]` a file in the same folder,
     `size` the side of the faces in pixels. Unknown yaws are NaN, lights and sessions
-    -1, expressions ''. Expressions, and the digests of the images' pixels
-    (`data_pipelines.digests`), are None if the index is older than these columns.
+    -1, expressions ''. Expressions, checksums and the digests of the images' pixels
+    (`data_pipelines.digests`) are None if the index is older than that column.
     """
 
     shard: np.ndarray
@@ -52,6 +58,7 @@ class Index(NamedTuple):
     session: np.ndarray
     expression: np.ndarray | None = None
     digest: np.ndarray | None = None
+    checksum: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -75,45 +82,107 @@ def find(path: str | os.PathLike) -> epath.Path:
 
 
 def load(folder: epath.Path) -> Index:
-    """Returns the index of a folder; DataError if it or a shard is damaged."""
+    """Returns the index of a folder.
+
+    Raises:
+      DataError: for an index that is damaged, or that does not fit its shards.
+    """
     try:
         with (folder / FILE).open("rb") as file:
             arrays = dict(np.load(file, allow_pickle=False))
-        about = json.loads(str(arrays.pop("about")))
+        text, digest = str(arrays.pop("about")), arrays.pop("sha256", None)
+        about = json.loads(text)
         size = len(arrays["shard"])
         unknown = {name: np.full(size, value) for name, value in _UNKNOWN.items()}
+        if digest is None:  # of an earlier version, with names as they came
+            about["identities"] = [written(name) for name in about["identities"]]
         index = Index(**about | unknown | arrays)
-    except _DAMAGED as error:
-        raise DataError(f"{folder / FILE}: damaged index ({error})") from error
-    lengths = {len(column) for column in arrays.values()}
-    if len(lengths) > 1 or any(os.path.basename(s) != s for s in index.shards):
-        raise DataError(f"{folder / FILE}: damaged index (its columns do not agree)")
-    for number, shard in enumerate(index.shards):
-        ends = (index.offset + index.length)[index.shard == number]
-        size = (folder / shard).stat().length if (folder / shard).exists() else -1
-        if len(ends) and size < ends.max():
-            raise DataError(
-                f"{folder / shard}: {max(size, 0):,} bytes, the index states "
-                f"{ends.max():,}; convert the set again"
-            )
+        reason = _fault(index, arrays)
+        if digest is not None and str(digest) != _digest(text, arrays):
+            reason = "its checksum is wrong"
+    # NumPy, zipfile and json raise all kinds of errors for damaged files.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder / FILE}: damaged index ({reason:.200})") from error
+    if reason:
+        raise DataError(
+            f"{folder / FILE}: damaged index ({reason}); convert the set again"
+        )
+    _check_shards(folder, index)
     return index
+
+
+def _fault(index: Index, arrays: dict[str, np.ndarray]) -> str:
+    """Returns what is wrong with an index in itself, or ''."""
+    if {array.shape for array in arrays.values()} != {(len(index),)} or not len(index):
+        return "its columns do not agree"
+    for name in ("shard", "offset", "length", "label"):
+        if getattr(index, name).dtype.kind not in "iu":
+            return f"{name} is no integer"
+    if any(os.path.basename(shard) != shard for shard in index.shards):
+        return "a shard outside the folder"
+    if not 0 <= index.shard.min() <= index.shard.max() < len(index.shards):
+        return f"shard {index.shard.max()} of {len(index.shards)} listed ones"
+    if not -1 <= index.label.min() <= index.label.max() < len(index.identities):
+        return f"label {index.label.max()} of {len(index.identities)} named identities"
+    return ""
+
+
+def _check_shards(folder: epath.Path, index: Index) -> None:
+    """Raises a DataError if the records do not fill the shards in the folder."""
+    present = {path.name for path in folder.glob("*.tfrecord*")}
+    if unlisted := sorted(present - set(index.shards)):
+        raise DataError(
+            f"{folder / unlisted[0]}: not in {FILE}, which is that of other records; "
+            "convert the set again"
+        )
+    starts = index.offset.astype(np.int64)
+    ends = starts + index.length.astype(np.int64)
+    for number, shard in enumerate(index.shards):
+        rows = np.flatnonzero(index.shard == number)
+        size = (folder / shard).stat().length if shard in present else 0
+        expected = np.append(0, ends[rows])
+        if size < expected[-1]:
+            raise DataError(
+                f"{folder / shard}: {size:,} bytes, the index states "
+                f"{expected[-1]:,}; convert the set again"
+            )
+        wrong = np.flatnonzero(np.append(starts[rows], size) != expected)
+        if len(wrong):
+            raise DataError(
+                f"{folder / shard}: byte {expected[wrong[0]]:,}: the index has no "
+                "record there; it is that of other records: convert the set again"
+            )
 
 
 def save(folder: epath.Path, index: Index) -> None:
     """Writes an index into the folder of its records."""
     fields = index._asdict()
     arrays: dict = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
-    about = {k: v for k, v in fields.items() if k not in arrays}
+    text = json.dumps({k: v for k, v in fields.items() if k not in arrays})
+    digest = np.array(_digest(text, arrays))
     with (folder / FILE).open("wb") as file:
-        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+        np.savez(file, about=np.array(text), sha256=digest, **arrays)
 
 
-def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (offset, length) of all records of a TFRecord file, checksums included.
+def _digest(about: str, arrays: dict[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of an index: of its text and its columns, by name."""
+    digest = hashlib.sha256(about.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
-    Raises DataError for a damaged length and a truncated record.
+
+def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (offset, length, checksum) of all records of a TFRecord file.
+
+    The length includes the checksums.
+
+    Raises:
+      DataError: for a damaged length and a truncated record.
     """
-    offsets, lengths = [], []
+    offsets, lengths, checksums = [], [], []
     size, at = path.stat().length, 0
     with path.open("rb") as file:
         while at < size:
@@ -127,13 +196,29 @@ def scan(path: epath.Path) -> tuple[np.ndarray, np.ndarray]:
             offsets.append(at)
             lengths.append(length)
             at += length
-    return np.array(offsets, np.int64), np.array(lengths, np.int64)
+            file.seek(at - _TAIL.size)
+            checksums += _TAIL.unpack(file.read(_TAIL.size))
+    return (
+        np.array(offsets, np.int64),
+        np.array(lengths, np.int64),
+        np.array(checksums, np.uint32),
+    )
 
 
-def payload(record: bytes | memoryview, where: str) -> bytes:
-    """Returns the payload of a whole TFRecord; DataError if its checksum is wrong.
+def place(folder: epath.Path, index: Index, number: int) -> str:
+    """Returns shard and offset of a record, for errors."""
+    shard = folder / index.shards[index.shard[number]]
+    return f"{shard}: byte {int(index.offset[number]):,}"
 
-    `where` names file and offset in the error.
+
+def payload(record: bytes | memoryview, index: Index, number: int, where: str) -> bytes:
+    """Returns the payload of a whole TFRecord.
+
+    Args:
+      where: its file and offset, for errors.
+
+    Raises:
+      DataError: for a damaged record, and one of another set than the index.
     """
     body = bytes(record[_HEAD.size : -_TAIL.size])
     intact = (
@@ -143,6 +228,9 @@ def payload(record: bytes | memoryview, where: str) -> bytes:
     )
     if not intact:
         raise DataError(f"{where}: damaged record (wrong checksum)")
+    stored = _TAIL.unpack(record[-_TAIL.size :])[0]
+    if index.checksum is not None and index.checksum[number] != stored:
+        raise DataError(f"{where}: {OTHER}")
     return body
 
 
@@ -158,4 +246,4 @@ def read(folder: epath.Path, index: Index, number: int) -> bytes:
     with shard.open("rb") as file:
         file.seek(start)
         record = file.read(int(index.length[number]))
-    return payload(record, f"{shard}: byte {start:,}")
+    return payload(record, index, number, place(folder, index, number))

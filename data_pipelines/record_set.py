@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +12,8 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines.images import decode
 from data_pipelines.protocols.identities import select
+
+_COMPARED = 512  # records whose labels are compared with the index
 
 
 class RecordSet(contextlib.AbstractContextManager):
@@ -39,7 +41,8 @@ class RecordSet(contextlib.AbstractContextManager):
 
     Raises:
       DataError: for a missing or damaged set, an unknown name or expression, and an
-        empty selection; when reading, for a damaged record, naming file and offset.
+        empty selection; when reading, for a damaged record, naming file and offset. The
+        labels of the first records that are read are compared with the index.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class RecordSet(contextlib.AbstractContextManager):
     ):
         folder = indexes.find(path)
         self._index = index = indexes.load(folder)
+        self._folder = folder
+        self._compared = 0
         self.size, self.name, self.licence = index.size, index.name, index.licence
         kept = np.full(len(index), True)
         if identities is not None:
@@ -100,26 +105,70 @@ class RecordSet(contextlib.AbstractContextManager):
     def serialized(self, numbers: np.ndarray) -> list[bytes]:
         """Returns the stored bytes of records; thread-safe."""
         read = self._pool.map if self._pool else map
-        return list(read(self._record, self._records[numbers].tolist()))
+        rows = self._records[numbers].tolist()
+        stored = list(read(self._record, rows))
+        if self._compared < _COMPARED:
+            for row, serialized in zip(rows, stored):
+                self._compare(row, serialized)
+            self._compared += len(rows)
+        return stored
 
     def images(self, numbers: np.ndarray) -> np.ndarray:
         """Returns uint8 RGB [n, S, S, 3]; DataError for a damaged image."""
         from data_pipelines import records  # loads TensorFlow
 
         images = []
-        for serialized in self.serialized(np.asarray(numbers)):
-            image = decode(records.image(serialized))
-            if image.shape[:2] != (self.size, self.size):
-                source = records.decode(serialized).source
-                raise DataError(f"{source}: {image.shape[1]}x{image.shape[0]} pixels")
+        for number, serialized in zip(numbers, self.serialized(np.asarray(numbers))):
+            try:
+                # As in training, which ignores EXIF data.
+                image = decode(records.image(serialized), upright=False)
+                if image.shape[:2] != (self.size, self.size):
+                    raise DataError(f"{image.shape[1]}x{image.shape[0]} pixels")
+            except DataError as error:
+                raise DataError(f"{self.where(number, serialized)}: {error}") from error
             images.append(image)
         return np.stack(images)
+
+    def check_images(self, numbers: np.ndarray) -> None:
+        """Raises a DataError for the first record that training cannot use.
+
+        It names source, shard and offset.
+        """
+        from data_pipelines import records  # loads TensorFlow
+
+        for number, serialized in zip(numbers, self.serialized(np.asarray(numbers))):
+            self._compare(int(self._records[number]), serialized)
+            try:
+                records.check_image(serialized, self.size)
+            except DataError as error:
+                raise DataError(f"{self.where(number, serialized)}: {error}") from error
+
+    def where(self, number: int, serialized: bytes) -> str:
+        """Returns shard, offset and source of a record, for errors."""
+        from data_pipelines import records  # loads TensorFlow
+
+        place = indexes.place(self._folder, self._index, int(self._records[number]))
+        return f"{place}: {records.decode(serialized).source or 'no source'}"
+
+    def _compare(self, row: int, serialized: bytes) -> None:
+        """Raises a DataError if the index has another identity for a record."""
+        from data_pipelines import records  # loads TensorFlow
+
+        face, label = records.decode(serialized), int(self._index.label[row])
+        name = self._index.identities[label] if label >= 0 else ""
+        if face.label != label or (label >= 0 and face.identity != name):
+            place = indexes.place(self._folder, self._index, row)
+            raise DataError(
+                f"{place}: {face.source} is {face.identity!r}, label {face.label}, in "
+                f"the index {name!r}, label {label}: {indexes.OTHER}"
+            )
 
     def _record(self, number: int) -> bytes:
         index = self._index
         shard, start = self._shards[index.shard[number]], int(index.offset[number])
         record = shard.read(start, int(index.length[number]))
-        return indexes.payload(record, f"{shard.path}: byte {start:,}")
+        where = f"{shard.path}: byte {start:,}"
+        return indexes.payload(record, index, number, where)
 
 
 class JoinedRecords:
@@ -135,15 +184,30 @@ class JoinedRecords:
 
     def serialized(self, numbers: np.ndarray) -> list[bytes]:
         """Returns the stored bytes of records; thread-safe."""
-        owner = np.searchsorted(self._offsets, numbers, side="right") - 1
+        return self._in_order(numbers, RecordSet.serialized)
+
+    def images(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns uint8 RGB [n, S, S, 3]."""
+        return np.stack(self._in_order(numbers, RecordSet.images))
+
+    def check_images(self, numbers: np.ndarray) -> None:
+        """Raises a DataError for an image that training cannot decode."""
+        for one, _, local in self._owners(numbers):
+            one.check_images(local)
+
+    def _in_order(self, numbers: np.ndarray, read: Callable) -> list:
+        """Returns the results of read(set, numbers in the set), in order of numbers."""
         results = {}
-        for one in np.unique(owner):
-            rows = np.flatnonzero(owner == one)
-            local = numbers[rows] - self._offsets[one]
-            results |= zip(rows.tolist(), self._sets[one].serialized(local))
+        for one, rows, local in self._owners(numbers):
+            results |= zip(rows.tolist(), read(one, local))
         return [results[row] for row in range(len(numbers))]
 
-    images = RecordSet.images  # decodes `serialized`
+    def _owners(self, numbers: np.ndarray) -> Iterator[tuple]:
+        """Yields (set, rows of `numbers` in it, their numbers in the set)."""
+        owner = np.searchsorted(self._offsets, numbers, side="right") - 1
+        for one in np.unique(owner):
+            rows = np.flatnonzero(owner == one)
+            yield self._sets[one], rows, numbers[rows] - self._offsets[one]
 
     def close(self) -> None:
         """Closes all sets."""

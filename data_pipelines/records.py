@@ -5,12 +5,14 @@ TensorFlow and hides the accelerators from it, which are reserved for JAX.
 """
 
 import functools
+import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from data_pipelines import DataError, images, names
 from data_pipelines.readers import Face
 
 tf.config.set_visible_devices([], "GPU")
@@ -23,6 +25,7 @@ SCALARS: dict[str, Any] = {
     if kind in _STORED
 }
 _LANDMARKS = ("landmarks5", "landmarks68")
+_NAMES = ("identity", "source", "video")  # bytes in records, see `names.py`
 
 
 def features(size: int) -> tfds.features.FeaturesDict:
@@ -41,7 +44,45 @@ def features(size: int) -> tfds.features.FeaturesDict:
 
 def encode(face: Face) -> dict[str, Any]:
     """Returns a face as a TFDS example, with the bytes of the image unchanged."""
-    return face._asdict() | {"box": np.asarray(face.box, np.float32)}
+    values = face._asdict() | {"box": np.asarray(face.box, np.float32)}
+    for name in _NAMES:
+        values[name] = os.fsencode(names.unwritten(values[name]))
+    return values
+
+
+def stored_image(data: bytes) -> bytes:
+    """Returns the bytes of an image as a record holds them.
+
+    JPEG and PNG as they came, if training decodes them to the pixels of
+    `images.decode`. All others are stored as PNG: other formats, CMYK, and images that
+    an EXIF orientation turns.
+
+    Raises:
+      DataError: for an image that does not decode.
+    """
+    pixels = images.decode(data)
+    header = images.probe(data)
+    if header.format in ("jpeg", "png") and header.orientation == 1:
+        try:
+            trained = decode_pixels(data, header.width).numpy()
+        except tf.errors.OpError as error:
+            raise DataError(_reason(error)) from None
+        if np.array_equal(trained, pixels):
+            return data
+    return images.encode_png(pixels)
+
+
+def check_image(serialized: bytes, size: int) -> None:
+    """Raises a DataError if training cannot decode the image of a record."""
+    try:
+        decode_pixels(image(serialized), size)
+    except (tf.errors.OpError, ValueError) as error:
+        raise DataError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).partition("}} ")[2].split()) or str(error)
+    return f"an image that TensorFlow does not decode: {text:.120}"
 
 
 def image(serialized: bytes) -> bytes:
@@ -57,7 +98,11 @@ def decode(serialized: bytes) -> Face:
     for name, kind in SCALARS.items():
         feature = example[name]
         if kind is str:
-            values[name] = feature.bytes_list.value[0].decode()
+            text = feature.bytes_list.value[0]
+            named = name in _NAMES
+            values[name] = (
+                names.written(text) if named else text.decode(errors="replace")
+            )
         else:
             stored = feature.float_list if kind is np.float32 else feature.int64_list
             values[name] = stored.value[0]

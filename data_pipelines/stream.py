@@ -79,7 +79,8 @@ class RecordStream(contextlib.AbstractContextManager):
             images = next(self._running[0])
         except tf.errors.OpError as error:
             self._next = -1  # the pipeline is one step ahead
-            self.source.images(self._batches.images(step))  # an error with file, offset
+            # Raises an error that names the record.
+            self.source.check_images(self._batches.images(step))
             raise DataError(f"step {step}: {error.message}") from error
         self._next = step + 1
         return self._batches.assemble(step, images)

@@ -132,6 +132,25 @@ def check_given(
     return dict(given or {})
 
 
+def check_kinds(
+    pretrained: Mapping[str, Network] | None, kinds: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises a UserError for a pretrained network of a kind that cannot be used.
+
+    The message names the flag that gave it.
+
+    Args:
+      kinds: the valid kinds of each network, by name.
+    """
+    for name, network in check_given(pretrained, kinds).items():
+        if network.kind not in kinds[name]:
+            flag = "--init-from" if name == "init" else f"--given {name}="
+            raise UserError(
+                f"{flag}: a network of kind {network.kind!r} ({network.architecture}); "
+                f"this system needs one of kind {' or '.join(map(repr, kinds[name]))}"
+            )
+
+
 def check_variables(name: str, given: PyTree, expected: PyTree) -> None:
     """Raises a UserError for the first array of `given` with an unexpected shape."""
     weights: Any = flatten_dict(given, sep="/")

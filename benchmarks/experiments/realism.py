@@ -150,7 +150,7 @@ def photographs(path: Path, detector) -> np.ndarray:
             truth = np.stack([left, right, points[30], points[48], points[54]])
             scale = eyes / np.linalg.norm(right - left)
             data = archive.extractfile(files[name.with_suffix(".jpg")]).read()
-            image = encoded_images.decode(data, upright=True)
+            image = encoded_images.decode(data)
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
             # Pixel centres are at whole numbers, before and after.
@@ -169,7 +169,7 @@ def lfw(path: Path, pairs: int = 600):
     pack = verification_bin.read(path)
     chosen = np.linspace(0, len(pack.same) - 1, pairs).astype(int)
     jpegs = [pack.images[2 * pair + k] for pair in chosen for k in (0, 1)]
-    images = [encoded_images.decode(jpeg, upright=True) for jpeg in jpegs]
+    images = [encoded_images.decode(jpeg) for jpeg in jpegs]
     return np.stack(images), pack.same[chosen]
 
 

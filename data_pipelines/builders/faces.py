@@ -14,7 +14,8 @@ from etils import epath
 
 from data_pipelines import DataError, digests, records
 from data_pipelines import index as indexes
-from data_pipelines.images import decode, probe
+from data_pipelines.image_headers import probe
+from data_pipelines.images import decode, in_threads
 from data_pipelines.lock import exclusive
 from data_pipelines.readers import Face
 
@@ -32,7 +33,12 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
     """
 
     def __init__(
-        self, faces: Iterable[Face], *, about: dict[str, Any], max_bad: int, **kw
+        self,
+        faces: Iterable[Face | DataError],
+        *,
+        about: dict[str, Any],
+        max_bad: int,
+        **kw,
     ):
         self._faces = faces
         self._about = about
@@ -52,20 +58,11 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         )
 
     def _examples(self) -> Iterator[tuple[int, dict]]:
-        size, number = self._about["size"], 0
-        for face in self._faces:
-            try:
-                width, height = probe(face.image)
-                digest = digests.digest(decode(face.image))
-            except DataError as error:
-                self._skip(face, error)
+        number = 0
+        for face, digest in in_threads(self._checked, self._faces):
+            if isinstance(face, DataError):
+                self._skip(face)
                 continue
-            if (width, height) != (size, size):
-                raise DataError(
-                    f"{face.source}: {width}x{height} pixels, expected {size}x{size}; "
-                    "align the faces first (`fr-jax data align`) or state their size "
-                    "with --size"
-                )
             if not -1 <= face.label < _MAX_LABELS:
                 raise DataError(f"{face.source}: label {face.label} is out of range")
             for name, column in self._columns.items():
@@ -76,10 +73,32 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
             number += 1
             yield number, records.encode(face)
         if not number:
-            raise DataError("no usable image; nothing was written")
+            first = f": {self.bad[0]}" if self.bad else ""
+            raise DataError(f"no usable image; nothing was written{first}")
 
-    def _skip(self, face: Face, error: DataError) -> None:
-        self.bad.append(f"{face.source}: {error}")
+    def _checked(self, face: Face | DataError) -> tuple[Face | DataError, int]:
+        """Returns a face with the image as it is stored, and the digest of its pixels.
+
+        Instead of an unusable face, the reason.
+        """
+        if isinstance(face, DataError):
+            return face, digests.NONE
+        size = self._about["size"]
+        try:
+            _, width, height, _ = probe(face.image)
+            if (width, height) == (size, size):
+                stored = records.stored_image(face.image)
+                return face._replace(image=stored), digests.digest(decode(stored))
+        except DataError as error:
+            return DataError(f"{face.source}: {error}"), digests.NONE
+        raise DataError(
+            f"{face.source}: {width}x{height} pixels, expected {size}x{size}; "
+            "align the faces first (`fr-jax data align`) or state their size "
+            "with --size"
+        )
+
+    def _skip(self, error: DataError) -> None:
+        self.bad.append(str(error))
         logging.warning("skipped %s", self.bad[-1])
         if len(self.bad) > self._max_bad:
             raise DataError(
@@ -91,13 +110,16 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         super()._download_and_prepare(dl_manager, download_config)
         folder = epath.Path(self.data_dir)
         shards = sorted(path.name for path in folder.glob("*.tfrecord*"))
-        offsets, lengths = zip(*(indexes.scan(folder / shard) for shard in shards))
+        offsets, lengths, checksums = zip(
+            *(indexes.scan(folder / shard) for shard in shards)
+        )
         counts = [len(column) for column in offsets]
         num_labels = max(self._names, default=-1) + 1
         index = indexes.Index(
             shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
             offset=np.concatenate(offsets),
             length=np.concatenate(lengths),
+            checksum=np.concatenate(checksums),
             shards=shards,
             identities=[self._names.get(label, "") for label in range(num_labels)],
             **{
@@ -111,7 +133,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
 
 
 def build(
-    faces: Iterable[Face],
+    faces: Iterable[Face | DataError],
     directory: str | Path,
     name: str,
     *,
@@ -122,7 +144,10 @@ def build(
 ) -> tuple[epath.Path, list[str]]:
     """Writes faces as TFRecords to `directory/name/1.0.0`.
 
+    Every image is decoded as training will decode it; see `records.stored_image`.
+
     Args:
+      faces: faces, and errors for those that could not be read.
       size: side of every face, in pixels.
       max_bad: number of unusable images that are skipped; more are an error.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
+from data_pipelines.names import normal
 
 # Published (identities, children) of the two training sets of Inter-Prototype:
 # https://github.com/leebebeto/Inter-Prototype/issues/5.
@@ -43,6 +44,8 @@ def select(names: Sequence[str], selection: str | Sequence[str]) -> np.ndarray:
                 f"{min(names, default='')!r} to {max(names, default='')!r}"
             )
         return np.array(selected)
+    # Names that are not UTF-8 are typed as `names.written` shows them.
+    selection = [name if name in labels else normal(name) for name in selection]
     for name in selection:
         if name not in labels:
             near = difflib.get_close_matches(name, names, n=1)

@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines import DataError
-
-# Suffixes of images, in any case. A list and its images often differ in them: aligned
-# faces are .jpg, and lists have the suffix of the original images.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
-    *(".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm"),
-)
+from data_pipelines.image_headers import SUFFIXES
 
 
 class Found(NamedTuple):

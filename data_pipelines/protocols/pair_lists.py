@@ -21,7 +21,7 @@ import numpy as np
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
-from data_pipelines.protocols.lookup import SUFFIXES
+from data_pipelines.image_headers import SUFFIXES
 
 _LABELS = {"0": False, "1": True, "-1": False}
 _SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)

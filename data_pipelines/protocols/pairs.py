@@ -15,8 +15,6 @@ from data_pipelines.protocols import lookup, pair_lists
 from data_pipelines.protocols.pair_lists import NamedPairs
 from data_pipelines.readers import verification_bin
 
-_FOLDERS = re.compile(r"^dataset/test/[^/]*/")  # in the authors' child-adult lists
-
 
 class Pairs(NamedTuple):
     """Verification pairs.

@@ -1,64 +1,127 @@
 """Aligned faces of any source, with their names, for embedding."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipelines import DataError, aligned, images
+from data_pipelines import DataError, aligned, images, names
 from data_pipelines import index as indexes
+from data_pipelines import listing as listings
 from data_pipelines.readers import verification_bin
+from data_pipelines.readers.image_folder import no_images
 
 
 class Faces(NamedTuple):
-    """Aligned faces: names, identities ('' if unknown), and images."""
+    """Aligned faces.
+
+    Attributes:
+      names, identities ('' if unknown): of each face, as text.
+      bad: a line for every unusable image that was skipped.
+      skipped: number of the files that are no images, by kind.
+      note: a doubt about the form of the folder, or ''.
+    """
 
     names: Sequence[str]
     identities: Sequence[str]
     images: images.EncodedImages
+    bad: Sequence[str] = ()
+    skipped: Mapping[str, int] = Counter()
+    note: str = ""
 
 
 def open_faces(
     source: Path,
     sides: Collection[int] | None,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    progress: Callable[..., Iterable] = lambda values, **_: values,
+    *,
+    level: int | None = None,
+    max_bad: int = 100,
 ) -> Faces:
     """Returns the faces of a folder, an image, a set of records or a .bin file.
 
-    The size of every image is checked before the first is embedded.
+    Every file of a folder is decoded before the first is embedded.
 
     Args:
       sides: valid sides in pixels besides 112; None accepts any size.
-      progress: iterates over the images and shows the progress.
+      progress: iterates over values of a number `total`, and shows the progress.
+      level: the folder that names the identity; see `listing.identities`.
+      max_bad: number of unusable images that are skipped; more are an error.
 
     Raises:
-      DataError: for a source without faces, and for images that are damaged or have
+      DataError: for a source without faces, too many unusable images, and images of
         another size.
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
-    if source.is_dir() and (
-        (source / indexes.FILE).exists() or list(source.glob(f"*/{indexes.FILE}"))
-    ):
+    is_records = (source / indexes.FILE).exists() or any(
+        source.glob(f"*/{indexes.FILE}")
+    )
+    if level is not None and (is_records or not source.is_dir()):
+        raise DataError("--identity-level is for folders of identities only")
+    if is_records:
         return _records(source, sides)
-    if source.suffix == ".bin" and source.is_file():
+    if source.suffix == ".bin" and not source.is_dir():
         encoded = verification_bin.read(source).images
-        names = [f"{source.name}:{number}" for number in range(len(encoded))]
-        identities = [""] * len(names)
-    else:
-        root = source.parent if source.is_file() else source
-        encoded = [source] if source.is_file() else images.list_images(source)
-        if not encoded:
-            raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
-        names = [path.relative_to(root).as_posix() for path in encoded]
-        identities = [name.split("/")[0] if "/" in name else "" for name in names]
-    if sides is not None:
-        shown = encoded if isinstance(encoded[0], Path) else names
-        aligned.check(encoded, lambda number: str(shown[number]), sides, progress)
-    return _faces(names, identities, encoded)
+        name = names.written(source.name)
+        numbered = [f"{name}:{number}" for number in range(len(encoded))]
+        if sides is not None:
+            aligned.check(encoded, lambda number: numbered[number], sides, progress)
+        return _faces(numbered, [""] * len(encoded), encoded)
+    if not source.is_dir():
+        return _files(source.parent, [source.name], sides, progress, max_bad=0)
+    found, skipped = listings.list_images(source)
+    if not found:
+        raise DataError(no_images(source, skipped))
+    faces = _files(source, found, sides, progress, level=level, max_bad=max_bad)
+    return faces._replace(skipped=skipped)
 
 
 def _faces(names, identities, encoded) -> Faces:
-    return Faces(names, identities, images.EncodedImages(encoded, lambda n: names[n]))
+    wrapped = images.EncodedImages(encoded, lambda n: names[n])
+    return Faces(names, identities, wrapped)
+
+
+def _files(
+    root: Path,
+    found: list[str],
+    sides: Collection[int] | None,
+    progress,
+    *,
+    level=None,
+    max_bad: int,
+) -> Faces:
+    def checked(name: str) -> tuple[str, bool]:
+        """Returns what is wrong with a file, and whether it is its size."""
+        try:
+            image = images.decode(images.read_file(root / name))
+        except DataError as error:
+            return f"{names.written(name)}: {error}", False
+        height, width = image.shape[:2]
+        if sides is None or aligned.is_aligned(width, height, sides):
+            return "", False
+        return f"{names.written(name)}: {width}x{height} pixels", True
+
+    checks = images.in_threads(checked, found)
+    results = list(progress(checks, total=len(found)))
+    unaligned = [line for line, of_size in results if of_size]
+    bad = [line for line, of_size in results if line and not of_size]
+    if unaligned:
+        raise DataError(
+            f"{len(unaligned):,} of {len(found):,} images are no aligned faces of "
+            f"{aligned.SIDE}x{aligned.SIDE} pixels, such as {unaligned[0]}; align them "
+            "with `fr-jax data align`, or accept their size with --unaligned"
+        )
+    if len(bad) > max_bad or len(bad) == len(found):
+        raise DataError(
+            f"{len(bad):,} of {len(found):,} images are unusable, such as {bad[0]}; "
+            f"--max-bad allows {max_bad}"
+        )
+    used = [name for name, (line, _) in zip(found, results) if not line]
+    owners, note, _ = listings.identities(used, level)
+    shown = [names.written(name) for name in used]
+    faces = _faces(shown, owners, [root / name for name in used])
+    return faces._replace(bad=bad, note=note)
 
 
 def _records(source: Path, sides: Collection[int] | None) -> Faces:
@@ -73,7 +136,7 @@ def _records(source: Path, sides: Collection[int] | None) -> Faces:
             f"{aligned.SIDE}; accept their size with --unaligned"
         )
     identities = [index.identities[n] if n >= 0 else "" for n in index.label]
-    names = [f"{index.name}:{number}" for number in range(len(index))]
+    numbered = [f"{index.name}:{number}" for number in range(len(index))]
 
     class Encoded(Sequence):
         def __len__(self):
@@ -81,7 +144,12 @@ def _records(source: Path, sides: Collection[int] | None) -> Faces:
 
         def __getitem__(self, number):
             face = records.decode(indexes.read(folder, index, number))
-            names[number] = face.source or names[number]
+            numbered[number] = face.source or numbered[number]
             return face.image
 
-    return _faces(names, identities, Encoded())
+    def where(number: int) -> str:
+        return f"{indexes.place(folder, index, number)}: {numbered[number]}"
+
+    # As in training, which ignores EXIF data.
+    encoded = images.EncodedImages(Encoded(), where, upright=False)
+    return Faces(numbered, identities, encoded)

@@ -1,10 +1,14 @@
-"""Folders of aligned faces: <root>/<identity>/<image>.jpg."""
+"""Folders of aligned faces: <root>/<identity>/<image>."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_pipelines import DataError
-from data_pipelines.images import list_images, read_file
+from data_pipelines import listing as listings
+from data_pipelines.images import read_file
+from data_pipelines.names import written
 from data_pipelines.readers import Face
 
 
@@ -12,14 +16,22 @@ class FaceFiles:
     """Faces in files below a folder, in order of label; each is read when yielded.
 
     Args:
-      faces: records without image and label; `source` is the path below `root`.
+      faces: records without image and label; `source` is the path below `root`, not as
+        text.
+      skipped: number of the files that are left out, by kind.
 
     Attributes:
       identities: sorted names; a label is an index into them.
+      note: a doubt about the form of the folder, or ''.
     """
 
-    def __init__(self, root: str | Path, faces: Iterable[Face]):
+    note = ""
+
+    def __init__(
+        self, root: str | Path, faces: Iterable[Face], skipped: Mapping[str, int]
+    ):
         self._root, faces = Path(root), list(faces)
+        self.skipped = Counter(skipped)
         self.identities = sorted({face.identity for face in faces} - {""})
         label = {name: number for number, name in enumerate(self.identities)}
         labelled = [face._replace(label=label.get(face.identity, -1)) for face in faces]
@@ -28,28 +40,52 @@ class FaceFiles:
     def __len__(self) -> int:
         return len(self._faces)
 
-    def __iter__(self) -> Iterator[Face]:
+    def __iter__(self) -> Iterator[Face | DataError]:
+        """Yields faces, and an error for a file that cannot be read."""
         for face in self._faces:
-            yield face._replace(image=read_file(self._root / face.source))
+            source = written(face.source)
+            try:
+                image = read_file(self._root / face.source)
+            except DataError as error:
+                yield DataError(f"{source}: {error}")
+                continue
+            yield face._replace(image=image, source=source)
 
 
 class ImageFolder(FaceFiles):
     """A folder of identities; images may be in subfolders of an identity's folder.
 
+    Args:
+      level: the folder that names the identity; see `listing.identities`.
+
     Raises:
-      DataError: for a missing folder, and one without <identity>/<image>.
+      DataError: for a missing folder, one without <identity>/<image>, and, unless
+        `level` is given, a single identity with subfolders of images.
     """
 
-    def __init__(self, root: str | Path):
-        sources = [source for source in image_paths(root) if "/" in source]
-        if not sources:
+    def __init__(self, root: str | Path, level: int | None = None):
+        names, skipped = listings.list_images(root)
+        owners, self.note, suspect = listings.identities(names, level)
+        if suspect:
             raise DataError(
-                f"{root}: no images found as <identity>/<image>.jpg; put the images "
-                "of each identity into a subfolder, or convert unlabelled images with "
-                "--flat"
+                f"{root}: a single identity: {self.note}; if it is one, "
+                "--identity-level 1"
             )
-        faces = (Face(b"", identity=s.split("/")[0], source=s) for s in sources)
-        super().__init__(root, faces)
+        if outside := owners.count(""):
+            skipped["images outside the folders of identities"] += outside
+        if outside == len(names):
+            found = f"{len(names):,} images, but none" if names else "no images found"
+            raise DataError(
+                f"{root}: {found} as {'<folder>/' * (abs(level or 1) - 1)}<identity>/"
+                "<image>; put the images of each identity into a subfolder, give the "
+                "folder above it, or convert unlabelled images with --flat"
+            )
+        faces = (
+            Face(b"", identity=owner, source=name)
+            for owner, name in zip(owners, names)
+            if owner
+        )
+        super().__init__(root, faces, skipped)
 
 
 class FlatFolder(FaceFiles):
@@ -60,11 +96,13 @@ class FlatFolder(FaceFiles):
     """
 
     def __init__(self, root: str | Path):
-        super().__init__(root, (Face(b"", source=s) for s in image_paths(root)))
-        if not len(self):
-            raise DataError(f"{root}: no .jpg, .jpeg or .png below it")
+        names, skipped = listings.list_images(root)
+        super().__init__(root, (Face(b"", source=name) for name in names), skipped)
+        if not names:
+            raise DataError(no_images(root, skipped))
 
 
-def image_paths(root: str | Path) -> list[str]:
-    """Returns the paths of the images below a folder; DataError if it is missing."""
-    return [path.relative_to(root).as_posix() for path in list_images(Path(root))]
+def no_images(root: str | os.PathLike, skipped: Mapping[str, int]) -> str:
+    """Returns the message for a folder without images."""
+    left_out = listings.summary(skipped)
+    return f"{root}: no image below it" + (left_out and f" ({left_out})")

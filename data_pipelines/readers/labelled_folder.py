@@ -5,6 +5,8 @@ from pathlib import Path
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
+from data_pipelines.listing import list_images
+from data_pipelines.names import normal, unwritten
 from data_pipelines.readers import Face
 from data_pipelines.readers.image_folder import FaceFiles
 
@@ -21,7 +23,7 @@ class LabelledFolder(FaceFiles):
     Columns: `file`, relative to the folder; any of `identity`, `yaw`, `pitch`, `roll`
     (degrees), `age`, `quality`, `expression`, `light`, `session`. An empty cell is an
     unknown value; other columns are ignored. `fr-jax faces render` writes such a
-    folder.
+    folder. Names are as in `names.py`; images that are not listed are counted.
 
     Raises:
       DataError: for a missing table or column `file`; with the line, for a cell that is
@@ -36,7 +38,13 @@ class LabelledFolder(FaceFiles):
         if not rows:
             raise DataError(f"{table}: lists no image")
         faces = [_face(folder, row, f"{table}: line {line}") for line, row in rows]
-        super().__init__(folder, sorted(faces, key=lambda face: face.source))
+        names, skipped = list_images(folder)
+        skipped[f"images not in {FILE}"] = len(
+            set(names) - {os.path.normpath(face.source) for face in faces}
+        )
+        skipped[".csv"] -= 1  # the table itself
+        faces.sort(key=lambda face: face.source)
+        super().__init__(folder, faces, +skipped)
 
 
 def _face(folder: Path, row: dict, where: str) -> Face:
@@ -45,8 +53,11 @@ def _face(folder: Path, row: dict, where: str) -> Face:
     if not source or Path(source).is_absolute() or ".." in Path(source).parts:
         raise DataError(f"{where}: file {source!r:.200} is no path within the folder")
     if not os.path.isfile(folder / source):  # False for names that are too long
+        source = unwritten(source)
+    if not os.path.isfile(folder / source):
         raise DataError(f"{where}: no such image: {source!r:.200}")
     values: dict = {name: row.get(name) or "" for name in ("identity", "expression")}
+    values["identity"] = normal(values["identity"])
     for name, number in _NUMBERS.items():
         try:
             if text := row.get(name):

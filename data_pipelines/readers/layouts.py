@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines import DataError
+from data_pipelines.names import written
 from data_pipelines.readers import Face, recordio, verification_bin
 from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
 from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
@@ -16,7 +17,8 @@ def _recognised(source: Path) -> Any:
         return recordio.RecordIO(source)
     if source.suffix == ".bin":
         images = enumerate(verification_bin.read(source).images)
-        return [Face(image, source=f"{source.name}:{n}") for n, image in images]
+        name = written(source.name)
+        return [Face(image, source=f"{name}:{n}") for n, image in images]
     if (source / FILE).is_file():
         return LabelledFolder(source)
     return ImageFolder(source)
@@ -31,16 +33,25 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def open_source(source: Path, layout: str = "auto", *, flat: bool = False) -> Any:
-    """Returns the reader of a source: it has a length and yields `Face` records.
+def open_source(
+    source: Path, layout: str = "auto", *, flat: bool = False, level: int | None = None
+) -> Any:
+    """Returns the reader of a source.
+
+    It has a length and yields `Face` records, and a DataError for an unusable one.
 
     Args:
       layout: a key of `LAYOUTS`.
       flat: ignore folder names: no identities and labels.
+      level: the folder that names the identity; see `listing.identities`.
 
     Raises:
       DataError: for `flat` with a layout, and the errors of the readers.
     """
+    if level is not None:
+        if flat or layout not in ("auto", "folders"):
+            raise DataError("--identity-level is for folders of identities only")
+        return ImageFolder(source, level)
     if not flat:
         return LAYOUTS[layout](source)
     if layout != "auto":

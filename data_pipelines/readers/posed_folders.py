@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines import DataError
+from data_pipelines.listing import list_images
+from data_pipelines.names import written
 from data_pipelines.readers import Face
-from data_pipelines.readers.image_folder import FaceFiles, ImageFolder, image_paths
+from data_pipelines.readers.image_folder import FaceFiles, ImageFolder
 
 PROFILE = 90.0  # degrees; the sign is unknown: CFP does not label the side
 
@@ -34,8 +36,14 @@ class Cfp(ImageFolder):
       DataError: as `ImageFolder`; when iterated, for a name in neither form.
     """
 
-    def __iter__(self) -> Iterator[Face]:
+    def __init__(self, root: str | Path):
+        super().__init__(root, level=1)
+
+    def __iter__(self) -> Iterator[Face | DataError]:
         for face in super().__iter__():
+            if isinstance(face, DataError):
+                yield face
+                continue
             name = face.source.partition("/")[2]
             if not name.startswith(("frontal", "profile")):
                 raise DataError(
@@ -47,7 +55,8 @@ class Cfp(ImageFolder):
 class MultiPie(FaceFiles):
     """Multi-PIE: ID_SESSION_RECORDING_CAMERA_LIGHT.png (or .jpg) in any folders.
 
-    The yaw is that of the camera; images of the two overhead cameras are skipped.
+    The yaw is that of the camera; images of the two overhead cameras and of other names
+    are left out and counted.
 
     Raises:
       DataError: for a missing folder, one without such images, and an unknown camera.
@@ -55,13 +64,18 @@ class MultiPie(FaceFiles):
 
     def __init__(self, root: str | Path):
         faces = []
-        for source in sorted(image_paths(root), key=lambda source: Path(source).stem):
+        names, skipped = list_images(root)
+        for source in sorted(names, key=lambda source: Path(source).stem):
             match = _SHOT.fullmatch(Path(source).stem)
-            if match is None or match[4] in _OVERHEAD:
+            if match is None:
+                skipped["images not named as Multi-PIE's"] += 1
+                continue
+            if match[4] in _OVERHEAD:
+                skipped["images of overhead cameras"] += 1
                 continue
             identity, session, recording, camera, light = match.groups()
             if camera not in CAMERAS:
-                path = Path(root) / source
+                path = f"{root}/{written(source)}"
                 raise DataError(f"{path}: Multi-PIE has no camera {camera}")
             expressions = dict(enumerate(_EXPRESSIONS.get(int(session), ()), 1))
             face = Face(
@@ -79,4 +93,4 @@ class MultiPie(FaceFiles):
             raise DataError(
                 f"{root}: no images named as Multi-PIE's, 001_01_01_051_07.png"
             )
-        super().__init__(root, faces)
+        super().__init__(root, faces, skipped)

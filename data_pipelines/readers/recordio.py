@@ -16,6 +16,7 @@ import numpy as np
 
 from data_pipelines import DataError
 from data_pipelines.images import MAX_BYTES
+from data_pipelines.names import written
 from data_pipelines.readers import Face
 
 MAGIC = 0xCED7230A
@@ -41,8 +42,8 @@ class RecordIO:
         name, is in the same folder.
 
     Raises:
-      DataError: on opening, for a missing file or an index of another pack; on reading,
-        for a damaged record, naming its byte offset.
+      DataError: on opening, for a missing file or an index of another pack. A damaged
+        record is yielded as a DataError that names its byte offset.
     """
 
     def __init__(self, path: str | Path):
@@ -60,12 +61,16 @@ class RecordIO:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __iter__(self) -> Iterator[Face]:
+    def __iter__(self) -> Iterator[Face | DataError]:
+        name = written(self.path.name)
         for key in self._keys:
-            record = self.record(key)
-            label = self._label(key, record.labels[0])
-            source = f"{self.path.name}:{key}"
-            yield Face(record.image, label, str(label), source)
+            try:
+                record = self.record(key)
+                label = self._label(key, record.labels[0])
+            except DataError as error:
+                yield error
+                continue
+            yield Face(record.image, label, str(label), f"{name}:{key}")
 
     def _label(self, key: int, value: float) -> int:
         if not (0 <= value < 2**31 - 1 and float(value).is_integer()):
@@ -165,8 +170,7 @@ class RecordIO:
         keys = [
             key
             for key in self._offsets
-            if 0 < key < images - 64
-            or (0 < key < images + 64 and self.record(key).image)
+            if 0 < key < images - 64 or (0 < key < images + 64 and self._has_image(key))
         ]
         if images < 2**24 and len(keys) != images - 1:
             raise DataError(
@@ -174,6 +178,12 @@ class RecordIO:
                 f"announces {images - 1:,}; the index does not belong to this pack"
             )
         return keys
+
+    def _has_image(self, key: int) -> bool:
+        try:
+            return bool(self.record(key).image)
+        except DataError:
+            return True  # damaged: counted when it is read
 
     def _error(self, offset: int, reason: str) -> DataError:
         return DataError(f"{self.path}: byte {offset:,}: {reason}")

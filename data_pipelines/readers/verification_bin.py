@@ -37,9 +37,10 @@ def read(path: str | Path) -> VerificationSet:
         reading stopped, and a pickle that requests more than data.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    data = memoryview(read_file(path, MAX_BYTES))
+    try:
+        data = memoryview(read_file(path, MAX_BYTES))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     limit = _MIN_OPCODES + len(data) // _BYTES_PER_OPCODE
     options = {"build": _build, "max_opcodes": limit, "keep_bytes": True}
     unpickler = Unpickler(data, _names(len(data)), **options)

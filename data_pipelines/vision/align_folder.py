@@ -2,12 +2,16 @@
 
 import csv
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
 
 from data_pipelines import DataError, images
+from data_pipelines.listing import list_images
+from data_pipelines.names import written
+from data_pipelines.readers.image_folder import no_images
 from data_pipelines.vision import align, detect
 
 _PROFILE = 0.08  # a larger misfit of the points needs a check
@@ -21,24 +25,26 @@ def align_folder(
     *,
     size: int = 112,
     legacy_bgr: bool = False,
-    progress: Callable[[list[Path]], Iterable[Path]] = iter,
-) -> list[dict]:
-    """Returns a row per image after aligning the largest face in each to the template.
+    progress: Callable[[list[str]], Iterable[str]] = iter,
+) -> tuple[list[dict], Counter[str]]:
+    """Aligns the largest face in each image to the template.
+
+    Returns a row per image, and the number of files that are no images, by kind.
 
     The target folder appears when the last face is written, with the rows in
     alignment.csv: file, faces (number detected), score, misfit, note.
 
     Args:
       legacy_bgr: swap red and blue for the detector, as in USynthFace.
-      progress: iterates over the files and shows the progress, as tqdm does.
+      progress: iterates over the names and shows the progress, as tqdm does.
 
     Raises:
       DataError: for a missing folder, a target that exists or is inside the source, and
         images without any face.
     """
-    paths = images.list_images(source)
-    if not paths:
-        raise DataError(f"{source}: no .jpg, .jpeg or .png below it")
+    names, skipped = list_images(source)
+    if not names:
+        raise DataError(no_images(source, skipped))
     if target.exists():
         raise DataError(f"{target} exists; choose another folder or remove it")
     if target.resolve().is_relative_to(source.resolve()):
@@ -46,13 +52,12 @@ def align_folder(
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     rows = []
-    for path in progress(paths):
-        name = path.relative_to(source)
-        row = dict.fromkeys(_COLUMNS, "") | {"file": name.as_posix(), "faces": 0}
+    for name in progress(names):
+        row = dict.fromkeys(_COLUMNS, "") | {"file": written(name), "faces": 0}
         rows.append(row)
         try:
-            image = images.decode(images.read_file(path), upright=True)
-        except (DataError, OSError) as error:
+            image = images.decode(images.read_file(source / name))
+        except DataError as error:
             row["note"] = str(error)
             continue
         searched = image[..., ::-1].copy() if legacy_bgr else image
@@ -69,15 +74,13 @@ def align_folder(
         _write(align.crop(image, points, size), part / name)
     if not any(row["score"] for row in rows):
         shutil.rmtree(part, ignore_errors=True)
-        raise DataError(f"{source}: no face found in any of {len(paths)} images")
-    with (part / "alignment.csv").open(
-        "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
+        raise DataError(f"{source}: no face found in any of {len(names)} images")
+    with (part / "alignment.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     part.rename(target)
-    return rows
+    return rows, skipped
 
 
 def _write(face, path: Path) -> None:
@@ -86,5 +89,5 @@ def _write(face, path: Path) -> None:
         target = path.with_name(path.name + ".jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(target), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95]):
-        raise DataError(f"{target}: could not be written; is the disk full?")
+    # OpenCV itself takes only names in UTF-8.
+    target.write_bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])

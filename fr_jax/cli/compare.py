@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     if threshold is not None:
         check_range("--threshold", threshold, -1, 1)
     paths = [Path(arguments.first), Path(arguments.second)]
-    images = [read_image(path, upright=True) for path in paths]
+    images = [read_image(path) for path in paths]
     if arguments.detector:
         from data_pipelines.vision import detect
 

@@ -8,12 +8,15 @@ Example:
 
 import argparse
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from fr_jax.cli.targets import check_writable
+from fr_jax.errors import UserError
 from fr_jax.progress import progress_bar
 from fr_jax.report import figures
 
@@ -38,6 +41,9 @@ def add_arguments(parser: Any) -> None:
     text = "origin of the set, stored with it"
     add("--source", dest="origin", default="", metavar="TEXT", help=text)
     add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
+    text = "folder that names the identity: 1 is the first below SRC, 2 the second, -1 "
+    text += "the one with the image; default: 1, with a note if images lie deeper"
+    add("--identity-level", type=int, metavar="N", help=text)
     text = "store no labels: folders are not identities"
     add("--flat", action="store_true", help=text)
     text = "number of unusable images to skip; more are an error"
@@ -67,10 +73,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     """Writes a source of any layout as TFRecords."""
+    from data_pipelines import index as indexes
     from data_pipelines.readers.layouts import open_source
 
-    source = Path(arguments.source)
-    reader = open_source(source, arguments.layout, flat=arguments.flat)
+    source, level = Path(arguments.source), arguments.identity_level
+    check_level(level)
+    check_writable("--to", arguments.to)
+    reader = open_source(source, arguments.layout, flat=arguments.flat, level=level)
     from data_pipelines.builders import faces  # loads TensorFlow
 
     with progress_bar(reader, source.name, smoothing=0.05) as bar:
@@ -84,10 +93,35 @@ def _convert(arguments: argparse.Namespace) -> None:
             max_bad=arguments.max_bad,
         )
         seconds = max(bar.format_dict["elapsed"], 1e-9)
-    kept = len(reader) - len(bad)
-    print(f"{kept:,} images to {folder}, {kept / seconds:,.0f} images/s")
+    index = indexes.load(folder)
+    identities = len(np.unique(index.label[index.label >= 0]))
+    print(
+        f"{len(index):,} images of {identities:,} identities to {folder}, "
+        f"{len(index) / seconds:,.0f} images/s"
+    )
+    print_left_out(getattr(reader, "skipped", {}), bad, getattr(reader, "note", ""))
+
+
+def check_level(level: int | None) -> None:
+    """Raises a UserError for an --identity-level that is none."""
+    if level == 0:
+        raise UserError(
+            "--identity-level 0: use 1 for the first folder, -1 for the last"
+        )
+
+
+def print_left_out(
+    skipped: Mapping[str, int], bad: Sequence[str], note: str = ""
+) -> None:
+    """Prints what a command left out: no images by kind, unusable ones by name."""
+    from data_pipelines.listing import summary
+
+    if text := summary(skipped):
+        print(text)
     if bad:
         print(f"{len(bad)} unusable images skipped:", *bad[:5], sep="\n  ")
+    if note:
+        print(f"note: {note}")
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -113,24 +147,33 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"on disk     {size / 1e6:,.1f} MB, {size / len(index):,.0f} bytes per image")
     print(f"licence     {index.licence or 'not stated'}")
     print(f"source      {index.source or 'not stated'}")
+    if index.checksum is None:
+        print("checksums   none: converted by an earlier version")
     from data_pipelines import records  # loads TensorFlow
 
     chosen = np.linspace(0, len(index) - 1, min(_SHOWN, len(index))).astype(int)
     faces = [records.decode(indexes.read(folder, index, number)) for number in chosen]
     sheet = epath.Path(arguments.sheet or f"{arguments.directory}/contact_sheet.png")
+    check_writable("--sheet", str(sheet), file=True)
     titles = [face.identity[:14] for face in faces]
-    pictures = [images.decode(face.image) for face in faces]
-    figures.contact_sheet(pictures, sheet, titles=titles)
+    pictures = images.EncodedImages(
+        [face.image for face in faces],
+        lambda n: f"{indexes.place(folder, index, chosen[n])}: {faces[n].source}",
+        upright=False,
+    )
+    figures.contact_sheet(list(pictures), sheet, titles=titles)
     print(f"figure      {sheet}")
 
 
 def _align(arguments: argparse.Namespace) -> None:
     """Aligns the faces of a folder; prints the images to check."""
+    from data_pipelines.listing import identities
     from data_pipelines.vision import detect
     from data_pipelines.vision.align_folder import align_folder
 
     target = Path(arguments.to)
-    rows = align_folder(
+    check_writable("--to", target.parent)
+    rows, skipped = align_folder(
         Path(arguments.source),
         target,
         detect.YuNet(arguments.detector),
@@ -141,7 +184,14 @@ def _align(arguments: argparse.Namespace) -> None:
     doubtful = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)
     aligned = sum(bool(row["score"]) for row in rows)
-    print(f"{aligned:,} of {len(rows):,} images aligned to {target}")
+    names = [row["file"] for row in rows if row["score"]]
+    owners, note, _ = identities(names)
+    owners = len(set(owners) - {""})
+    print(
+        f"{aligned:,} of {len(rows):,} images aligned to {target}; "
+        f"{owners:,} identities"
+    )
+    print_left_out(skipped, (), note)
     print(f"{several:,} had several faces; the largest was used")
     print(f"{len(doubtful):,} to check:")
     for row in doubtful[:10]:

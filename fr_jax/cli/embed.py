@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fr_jax.cli.data import check_level, print_left_out
+from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError
@@ -28,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SRC", help=text)
     add("--embedder", required=True, metavar="EMBEDDER", help="embedder folder")
     add("--to", required=True, metavar="FILE", help="new .npz or .parquet file")
+    text = "folder that names the identity, as of `fr-jax data convert`"
+    add("--identity-level", type=int, metavar="N", help=text)
+    text = "number of unusable images to skip; more are an error"
+    add("--max-bad", type=int, default=100, metavar="N", help=text)
     text = "sum the embeddings of face and mirrored face before normalisation"
     add("--flip", action="store_true", help=text)
     add("--unaligned", **UNALIGNED)
@@ -42,17 +48,28 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"{target} exists; choose another file or remove it")
     if target.suffix == ".parquet":
         import pyarrow  # noqa: F401 - fails before embedding if it is missing
+    check_level(arguments.identity_level)
+    check_writable("--to", target, file=True)
     embedder = load_embedder(arguments.embedder)
     from data_pipelines.readers.embeddable import open_faces
 
     sides = None if arguments.unaligned else (embedder.network.input_spec.size,)
     progress = functools.partial(progress_bar, label="check", leave=False)
-    faces = open_faces(Path(arguments.source), sides, progress)
+    faces = open_faces(
+        Path(arguments.source),
+        sides,
+        progress,
+        level=arguments.identity_level,
+        max_bad=arguments.max_bad,
+    )
     parts = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))
     with progress_bar(total=count, label="embed") as bar:
         for part in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
+            if not parts:
+                needed = count * 4 * part.shape[1]
+                check_writable("--to", target, file=True, needed=needed)
             parts.append(part)
             bar.update(len(part))
         seconds = max(bar.format_dict["elapsed"], 1e-9)
@@ -77,8 +94,10 @@ def run(arguments: argparse.Namespace) -> None:
         part.unlink(missing_ok=True)
     print(
         f"{count:,} embeddings of {embeddings.shape[1]} dimensions to {target}, "
+        f"{len(set(faces.identities) - {''}):,} identities, "
         f"{count / seconds:,.0f} images/s"
     )
+    print_left_out(faces.skipped, faces.bad, faces.note)
 
 
 def _write_parquet(file, columns: dict[str, np.ndarray], about: str) -> None:

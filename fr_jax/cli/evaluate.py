@@ -34,6 +34,7 @@ from typing import Any
 from etils import epath
 
 from fr_jax.backend import cpu
+from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     cpu.keep_freed_memory()
     if bool(arguments.embedder) == bool(arguments.generator):
         raise UserError("give either --embedder or --generator, once or more")
+    check_writable("--to", arguments.to)
     if arguments.generator:
         if arguments.unaligned:
             raise UserError("--unaligned needs --embedder")
@@ -87,6 +89,12 @@ def run(arguments: argparse.Namespace) -> None:
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
+    for one in evaluators:
+        people = "" if one.identities is None else f"{len(set(one.identities)):,}"
+        print(
+            f"{one.name}: {len(one.same):,} pairs of {len(one.images):,} images, "
+            f"{people or 'unnamed'} identities"
+        )
     target = epath.Path(arguments.to)
     curves = {}
     for label, embedder in embedders.items():

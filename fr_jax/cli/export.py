@@ -9,6 +9,7 @@ Example:
 
 import argparse
 
+from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.export import FORMATS, export
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Exports an embedder."""
+    check_writable("--to", arguments.to)
     embedder = load_embedder(arguments.embedder)
     cosine = export(embedder, arguments.format, arguments.to)
     checked = f"checked: cosine {cosine:.6f} to the embeddings of the original"

@@ -8,6 +8,7 @@ traceback of an error.
 import argparse
 import ast
 import importlib
+import io
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 import fr_jax
+from fr_jax.cli.targets import full_disk
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
 _EXTRAS = {
@@ -41,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # warns about detector files
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)  # of orbax and TFDS
+    _print_names()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        code = _run(words)
     except KeyboardInterrupt:
         code = 130
     except ModuleNotFoundError as error:
@@ -52,11 +56,31 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
         code = 2
     except Exception as error:
-        code = _exit_code(error)
+        full = full_disk(error, _target(words))
+        code = 2 if full else _exit_code(error)
         if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
-        print(f"fr-jax: {error}", file=sys.stderr)
+        remedy = "; free some space, or choose another folder, and run again"
+        print(f"fr-jax: {full + remedy if full else error}", file=sys.stderr)
     sys.exit(code)
+
+
+def _print_names() -> None:
+    """Makes standard output and errors print names that are not UTF-8 as text."""
+    from data_pipelines import names
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=names.PRINTED)
+
+
+def _target(words: Sequence[str]) -> str:
+    """Returns the folder or file that a command writes to, '.' if none is named."""
+    for word, following in zip(words, [*words[1:], ""]):
+        flag, equals, value = word.partition("=")
+        if flag in ("--to", "--workdir"):
+            return value if equals else following
+    return "."
 
 
 def _exit_code(error: Exception) -> int:
@@ -123,6 +147,8 @@ class Parser(argparse.ArgumentParser):
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(**options, allow_abbrev=False)
         self.set_defaults(parser=self)
+        # A value, not a flag: -45 and lists such as -45,0,45.
+        self._negative_number_matcher = re.compile(r"-[\d.][\d.,:eE+-]*$")
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Adds an argument, whose help ends with its default, if it has one."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import UNALIGNED, batched
 from fr_jax.errors import UserError
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Evaluates templates, and writes results.json."""
     from data_pipelines.protocols.templates import load
 
+    check_writable("--to", arguments.to)
     splits, files = load(arguments.table)
     embedder = load_embedder(arguments.embedder)
     root = Path(arguments.root or Path(arguments.table).parent)
@@ -59,10 +61,10 @@ def run(arguments: argparse.Namespace) -> None:
                 raise UserError(f"{arguments.table}: split {name}: {error}") from None
         for metric, value in templates.over_splits(metrics).items():
             results[f"templates/{metric}:{aggregation}"] = value
+    for name, value in results.items():
+        print(f"{name:<40} {value:.4f}", flush=True)  # first: writing may fail
     path = Path(arguments.to) / "results.json"
     write(path, results)
-    for name, value in results.items():
-        print(f"{name:<40} {value:.4f}")
     print(f"{len(splits)} splits, {len(files)} images: {path}")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.cli import config as configs
+from fr_jax.cli.targets import check_writable
 from fr_jax.errors import UserError
 
 
@@ -62,6 +63,7 @@ def _packaged() -> str:
     return "\n".join(texts)
 
 
+_print_unraisable = sys.unraisablehook
 # Arguments of the loop with equal names in `config.train`.
 _LOOP = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
 
@@ -92,6 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from fr_jax.training.update import Guard
 
     config: Any = configs.load(arguments.config, arguments.overrides)
+    check_writable("--workdir", arguments.workdir)
     workdir, options = epath.Path(arguments.workdir), config.train
     loop = {name: options[name] for name in _LOOP}
     check_settings(**loop)
@@ -246,6 +249,7 @@ def _configured_sets(config: Any) -> list[Any]:
 
 def _start_jax(arguments: argparse.Namespace) -> None:
     cpu.keep_freed_memory()
+    sys.unraisablehook = _without_late_writes
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
     cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
@@ -262,6 +266,16 @@ def _start_jax(arguments: argparse.Namespace) -> None:
         raise UserError(
             "--coordinator, --num-processes and --process-id need --distributed"
         )
+
+
+def _without_late_writes(unraisable: Any) -> None:
+    """Prints an error of a foreign thread, except of writes after one that failed.
+
+    If a disk is full, TensorStore prints a traceback for every array of a checkpoint,
+    since orbax has closed its event loop; the first error is raised and reported.
+    """
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _print_unraisable(unraisable)
 
 
 def _say(line: str, file=None) -> None:

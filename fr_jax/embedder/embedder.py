@@ -98,7 +98,7 @@ class Embedder:
         """Returns embeddings float32 [N, D] of aligned faces.
 
         Args:
-          images: uint8 RGB [N, H, W, 3]; or paths of JPEG or PNG files of aligned
+          images: uint8 RGB [N, H, W, 3]; or paths of image files of aligned
             faces; or any iterable of paths, faces [H, W, 3] and batches of them.
           normalize: scale each embedding to length 1.
           flip: add the embedding of the mirrored face, before normalisation.

@@ -25,14 +25,14 @@ def batched(
     """Yields batches uint8 RGB [n, H, W, 3], n = `count` except in the last.
 
     Args:
-      images: uint8 RGB [N, H, W, 3]; or the path of an aligned face, JPEG or PNG; or an
-        iterable of paths, faces [H, W, 3] and batches of faces, consumed lazily. Files
-        are decoded in threads.
+      images: uint8 RGB [N, H, W, 3]; or the path of an aligned face; or an iterable of
+        paths, faces [H, W, 3] and batches of faces, consumed lazily. Files are decoded
+        in threads; see `data_pipelines.images.decode` for their formats.
       sides: valid sides of files in pixels, besides 112; None accepts any size.
 
     Raises:
       UserError: for arrays that are not uint8 RGB, faces of different sizes, no faces,
-        and a file that is missing, not a complete JPEG or PNG, or not an aligned face.
+        and a file that is missing, not a complete image, or not an aligned face.
     """
     if isinstance(images, str | os.PathLike):
         images = [images]
@@ -82,20 +82,20 @@ def _checked(images: Any, ndim: int) -> np.ndarray:
     return images
 
 
-def read_image(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
-    """Returns an image of any size, uint8 RGB [H, W, 3].
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Returns an image of any size, upright, uint8 RGB [H, W, 3].
 
-    `upright` applies the orientation in the EXIF data. For errors see `batched`.
+    For errors see `batched`.
     """
     # The bounded reader of untrusted images; it imports OpenCV, not TensorFlow.
     from data_pipelines import DataError
     from data_pipelines import images as encoded
 
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: no such image")
     try:
-        return encoded.decode(encoded.read_file(Path(path)), upright=upright)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (OSError, DataError) as error:
+        return encoded.decode(encoded.read_file(Path(path)))
+    except DataError as error:
         raise UserError(f"{path}: {error}") from None
 
 

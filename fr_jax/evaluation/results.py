@@ -35,7 +35,7 @@ def evaluate_and_write(
     provenance = embedders["embedding"].provenance
     trained = Trained(embedders["embedding"].embed_raw, embedders)
     seen = provenance.get("identities", {}), embedders["embedding"].digests
-    results, curves, paths, unknown = {}, {}, [], []
+    results, curves, drawn, unknown = {}, {}, [], []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
             evaluator = evaluator.mark_seen(*seen)
@@ -44,24 +44,25 @@ def evaluate_and_write(
             curves[evaluator.key] = evaluator.curve
         else:
             results |= evaluator(trained)
-        if (draw := getattr(evaluator, "draw", None)) and jax.process_index() == 0:
-            paths += draw(folder / "figures")
+        if draw := getattr(evaluator, "draw", None):
+            drawn.append(draw)
     results |= _selected(provenance.get("selection"), results)
     results = finite(results)
     if jax.process_index() == 0:
+        print(table(results))  # first: writing may fail
+        if note := provenance.get("note"):
+            print(f"note: {note}", flush=True)
+        if unknown:
+            sets = ", ".join(unknown)
+            print(f"note: cannot tell whether identities of {sets} were trained on")
         write(folder / "results.json", results)
         if curves:
             figures.roc(curves, folder / "figures/roc.png")
             figures.cosines(curves, folder / "figures/cosines.png")
-        print(table(results))
-        if note := provenance.get("note"):
-            print(f"note: {note}")
-        if unknown:
-            sets = ", ".join(unknown)
-            print(f"note: cannot tell whether identities of {sets} were trained on")
         print(f"results: {folder / 'results.json'}")
-        for path in paths:
-            print(f"figure: {path}")
+        for draw in drawn:
+            for path in draw(folder / "figures"):
+                print(f"figure: {path}")
     return curves
 
 

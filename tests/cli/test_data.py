@@ -1,13 +1,17 @@
 """`fr-jax data`: conversion, description and alignment of sets of faces."""
 
+import os
 import pickle
 import shutil
 import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines import index as indexes
+from data_pipelines import records
+from data_pipelines.record_set import RecordSet
 from data_pipelines.vision import align, detect
 from tests.support.faces import encoded, picture
 from tests.support.recordio import write_pack
@@ -31,7 +35,7 @@ def test_folder_is_converted_and_described(command, identities, tmp_path):
     words = ("data", "convert", identities, "--to", tmp_path, "--name", "faces")
     code, out, error = command(*words, *options)
     assert code == 0, error
-    assert "18 images to" in out
+    assert "18 images of 6 identities to" in out
     code, out, error = command("data", "info", tmp_path / "faces")
     assert code == 0, error
     for text in (
@@ -65,11 +69,161 @@ def test_recordio_pack_and_bin_are_converted(command, identities, tmp_path, kind
     assert index.label.tolist() == labels
 
 
+def put(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_every_format_is_converted_and_what_is_left_out_is_counted(command, tmp_path):
+    kinds = (".jpg", ".jfif", ".bmp", ".webp", ".tif", ".ppm", ".gif", "", ".png")
+    faces = tmp_path / "faces"
+    for number, kind in enumerate(kinds):
+        data = encoded({".jfif": ".jpg", "": ".jpg"}.get(kind, kind), flat(number))
+        put(faces / f"p{number}/face{kind}", data)
+    Image.fromarray(flat(6)).save(faces / "p6/face.gif")  # OpenCV dithers
+    (faces / "linked").symlink_to(faces / "p0")
+    (tmp_path / "p9").mkdir()
+    put(tmp_path / "p9/1.jpg", encoded(".jpg", flat(9)))
+    (faces / "p9").symlink_to(tmp_path / "p9")
+    put(faces / "p0/notes.txt", b"hello")
+    put(faces / "outside.jpg", encoded(".jpg", flat(1)))
+    words = ("--to", tmp_path / "r", "--name", "faces")
+    code, out, error = command("data", "convert", faces, *words)
+    assert code == 0, error
+    assert "10 images of 10 identities to" in out
+    for text in ("1 .txt", "1 link to a listed folder", "1 images outside the folders"):
+        assert text in out
+    with RecordSet(tmp_path / "r/faces") as records_:
+        stored = records_.serialized(np.arange(10))
+        images = records_.images(np.arange(10))
+    for number, (serialized, image) in enumerate(zip(stored, images)):
+        assert np.abs(image.astype(int) - flat(number)).max() <= 8, number
+        source = faces / f"p{number}" / f"face{(*kinds, '')[number]}"
+        kept = records.image(serialized)
+        if number < 9 and kinds[number] in (".jpg", ".jfif", "", ".png"):
+            assert kept == source.read_bytes()
+        elif number < 9:
+            assert kept[:4] == b"\x89PNG"
+
+
+def flat(number):
+    return np.full((112, 112, 3), 20 * number + 40, np.uint8)
+
+
+def test_rotated_and_cmyk_images_are_stored_as_they_are_seen(command, tmp_path):
+    gradient = np.repeat(np.arange(112, dtype=np.uint8)[:, None, None], 112, 1)
+    picture = Image.fromarray(gradient.repeat(3, 2) * 2)
+    picture.getexif()[0x0112] = 6
+    faces = tmp_path / "faces/p"
+    faces.mkdir(parents=True)
+    picture.save(faces / "1.jpg", exif=picture.getexif(), quality=95)
+    Image.fromarray(flat(4)).convert("CMYK").save(faces / "2.jpg", quality=95)
+    words = ("--to", tmp_path / "r", "--name", "faces")
+    code, _, error = command("data", "convert", tmp_path / "faces", *words)
+    assert code == 0, error
+    with RecordSet(tmp_path / "r/faces") as stored:
+        kept = [records.image(one)[:4] for one in stored.serialized(np.arange(2))]
+        rotated, cmyk = stored.images(np.arange(2)).astype(int)
+    assert kept == [b"\x89PNG"] * 2
+    assert np.abs(rotated - np.rot90(np.asarray(picture), -1)).max() <= 4
+    assert np.abs(cmyk - flat(4)).max() <= 4
+
+
+def test_bad_bytes_are_found_wherever_they_are(command, identities, tmp_path):
+    faces = tmp_path / "faces"
+    shutil.copytree(identities, faces)
+    png, jpeg = (
+        bytearray(encoded(".png", picture(112, 112))),
+        bytearray(encoded(image=picture(112, 112))),
+    )
+    for data in (png, jpeg):  # of such a JPEG OpenCV makes an image
+        middle = len(data) // 2
+        data[middle : middle + 50] = b"\xff" * 50
+    put(faces / "p0/8.png", bytes(png))
+    put(faces / "p0/9.jpg", bytes(jpeg))
+    (faces / "p1/8.jpg").symlink_to("nothing")
+    put(faces / "p1/9.jpg", b"")
+    os.mkfifo(faces / "p2/8.jpg")
+    put(faces / "p2/clip.mp4.jpg/8.jpg", encoded(image=picture(112, 112)))
+    words = ("convert", faces, "--to", tmp_path / "r", "--name", "faces")
+    code, out, error = command("data", *words)
+    assert code == 0, error
+    assert "19 images of 6 identities to" in out
+    assert "left out: 1 pipe, socket or device" in out
+    assert "4 unusable images skipped:" in out
+    for text in ("p0/8.png: ", "p0/9.jpg: ", "p1/8.jpg: a dangling link", "p1/9.jpg: "):
+        assert f"  {text}" in out
+    with RecordSet(tmp_path / "r/faces") as stored:
+        stored.check_images(np.arange(19))
+
+
+def test_damaged_records_of_a_pack_are_skipped(command, identities, tmp_path):
+    images = [path.read_bytes() for path in sorted(identities.rglob("*.jpg"))]
+    offsets = write_pack(tmp_path, [n // 3 for n in range(18)], images)
+    pack = bytearray((tmp_path / "train.rec").read_bytes())
+    pack[offsets[5] : offsets[5] + 4] = b"????"
+    (tmp_path / "train.rec").write_bytes(pack)
+    words = ("convert", tmp_path, "--to", tmp_path / "r", "--name", "faces")
+    code, out, error = command("data", *words)
+    assert code == 0, error
+    assert "17 images of 6 identities" in out
+    assert f"train.rec: byte {offsets[5]:,}: magic" in out
+
+
+def test_names_that_are_not_utf8(command, identities, tmp_path):
+    faces = os.fsencode(tmp_path / "faces")
+    for number, name in enumerate((b"\xcd\xf5\xb7\xbc", b"a\\b", "Zoë".encode())):
+        shutil.copytree(os.fsencode(identities / f"p{number}"), faces + b"/" + name)
+    to = tmp_path / "r"
+    words = ("convert", tmp_path / "faces", "--to", to, "--name", "faces")
+    code, out, error = command("data", *words)
+    assert code == 0, error
+    assert "9 images of 3 identities to" in out
+    expected = ["Zoë", r"\xcd\xf5\xb7\xbc", r"a\\b"]
+    with RecordSet(to / "faces") as stored:
+        assert stored.identities == expected
+        stored.images(np.arange(9))  # compares names with the index
+        face = records.decode(stored.serialized(np.array([3]))[0])
+        assert (face.identity, face.source) == (expected[1], expected[1] + "/0.jpg")
+    for typed in (expected[1], "Zoë", "a\\b"):
+        assert len(RecordSet(to / "faces", identities=[typed])) == 3
+    code, out, error = command("data", "info", to / "faces")
+    assert code == 0, error
+    assert "identities  3" in out
+
+
+@pytest.mark.parametrize(
+    ("levels", "options", "code", "text"),
+    [
+        ("lfw", (), 2, "a single identity: 1 folder holds images in 6 subfolders"),
+        ("lfw", ("--identity-level", "2"), 0, "18 images of 6 identities"),
+        ("lfw", ("--identity-level", "-1"), 0, "18 images of 6 identities"),
+        ("lfw", ("--identity-level", "1"), 0, "18 images of 1 identities"),
+        (
+            "lfw",
+            ("--identity-level", "0"),
+            2,
+            "--identity-level 0: use 1 for the first",
+        ),
+        ("lfw", ("--identity-level", "2", "--flat"), 2, "folders of identities only"),
+        ("train val", (), 0, "2 folders hold images in 12 subfolders"),
+        ("train val", ("--identity-level", "2"), 0, "36 images of 6 identities"),
+    ],
+)
+def test_levels_of_folders(command, identities, tmp_path, levels, options, code, text):
+    for name in levels.split():
+        shutil.copytree(identities, tmp_path / "faces" / name)
+    words = ("convert", tmp_path / "faces", "--to", tmp_path / "r", "--name", "a")
+    left, out, error = command("data", *words, *options)
+    assert left == code, error
+    assert text in out + error
+
+
 def test_unusable_images_are_skipped_and_listed(command, folders, tmp_path):
     words = ("--to", tmp_path, "--name", "faces")
     code, out, error = command("data", "convert", folders / "truncated", *words)
     assert code == 0, error
-    assert "17 images to" in out
+    assert "17 images of 6 identities to" in out
     assert "1 unusable images skipped:" in out
     assert "p1/1.jpg: truncated JPEG" in out
 
@@ -82,7 +236,7 @@ def test_unusable_images_are_skipped_and_listed(command, folders, tmp_path):
         ("whole", ("--name", "My-Faces"), "lower-case letters"),
         ("whole", ("--size", "64"), "112x112 pixels, expected 64x64"),
         ("truncated", ("--max-bad", "0"), "p1/1.jpg: truncated JPEG"),
-        ("text", ("--max-bad", "0"), "p0/0.jpg: neither JPEG nor PNG"),
+        ("text", ("--max-bad", "0"), "p0/0.jpg: no image"),
     ],
     ids=["no folder", "no images", "name", "size", "truncated", "text"],
 )
@@ -131,7 +285,7 @@ def test_align_writes_faces_and_reports_misfits(command, mistake, real, tmp_path
     assert code == 0, error
     assert "4 of 6 images aligned" in out
     assert "none.png: no face found" in out
-    assert "junk.jpg: neither JPEG nor PNG" in out
+    assert "junk.jpg: no image" in out
     assert len(list(aligned.rglob("*.jpg"))) == 4
     rows = (aligned / "alignment.csv").read_text().splitlines()
     assert len(rows) == 7

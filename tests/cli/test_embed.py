@@ -110,8 +110,8 @@ def folders(tmp_path_factory):
     [
         ("", "out.csv", "must end in .npz or .parquet"),
         ("nowhere", "out.npz", "nowhere: no such file or folder"),
-        ("empty", "out.npz", "no .jpg, .jpeg or .png below it"),
-        ("mixed", "out.npz", "2 of 3 images are no aligned faces"),
+        ("empty", "out.npz", "no image below it"),
+        ("mixed", "out.npz", "1 of 3 images are no aligned faces"),
         ("mixed", "out.npz", "b.jpg: 250x250 pixels"),
         ("", "out.parquet", "pip install '.[parquet]', or choose .npz"),
     ],

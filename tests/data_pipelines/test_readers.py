@@ -19,9 +19,10 @@ from tests.support.recordio import MAGIC, header, record, write_pack
 
 
 def test_image_folder_labels_identities_in_sorted_order(tmp_path):
-    for name in ("Bob/2.jpg", "Bob/1.jpg", "Ann/deep/3.png", "Ann/x.txt"):
+    for name in ("Bob/2.jpg", "Bob/1.jpg", "Ann/deep/3.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(encoded(name[-4:].replace("txt", "jpg")))
+        (tmp_path / name).write_bytes(encoded(name[-4:]))
+    (tmp_path / "Ann/x.txt").write_text("text")
     reader = ImageFolder(tmp_path)
     faces = list(reader)
     assert reader.identities == ["Ann", "Bob"]
@@ -105,9 +106,13 @@ def test_recordio_errors_name_the_byte(tmp_path):
         rec.write_bytes(whole)
         idx.write_text(index)
         change()
-        with pytest.raises(DataError) as caught:
-            list(recordio.RecordIO(tmp_path))
-        return str(caught.value)
+        try:
+            faces = list(recordio.RecordIO(tmp_path))
+        except DataError as error:
+            return str(error)
+        (error,) = (face for face in faces if isinstance(face, DataError))
+        assert len(faces) == 3  # the others are read
+        return str(error)
 
     magic = failure(lambda: damage(rec, at, b"\1\2\3\4"))
     assert f"train.rec: byte {at:,}: magic 0x04030201 instead of 0xCED7230A" in magic

@@ -91,7 +91,7 @@ def test_builder_skips_unusable_images_and_names_them(tmp_path):
         [*some_faces(), *bad], tmp_path, "faces", size=20, max_bad=2
     )
     assert len(indexes.load(folder)) == 24
-    assert skipped[0].startswith("x/1.jpg: neither JPEG nor PNG")
+    assert skipped[0].startswith("x/1.jpg: no image")
     assert skipped[1].startswith("x/2.jpg: damaged JPEG")
 
 

@@ -460,7 +460,7 @@ def bad_files(files, tmp_path_factory):
     ("given", "match"),
     [
         (lambda f, p, d: [f[0], d / "none.jpg"], "none.jpg: no such image"),
-        (lambda f, p, d: [d / "text.jpg"], "text.jpg: neither JPEG nor PNG"),
+        (lambda f, p, d: [d / "text.jpg"], "text.jpg: no image"),
         (lambda f, p, d: [f[0], d / "cut.jpg"], "cut.jpg: truncated JPEG"),
         (
             lambda f, p, d: [d / "photo.jpg"],

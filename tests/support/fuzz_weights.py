@@ -11,16 +11,22 @@ ends the run, and the input is kept in runs/fuzz.
 import argparse
 import collections
 import contextlib
+import functools
 import importlib
+import io
 import json
 import pickle
 import pickletools
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -146,30 +152,127 @@ def verification_set(folder: Path, data: bytes) -> None:
 
 def image(folder: Path, data: bytes) -> None:
     from data_pipelines import images
+    from data_pipelines.image_headers import probe
 
-    width, height = images.probe(data)
+    _, width, height, _ = probe(data)
     if width * height < 1 << 20:  # OpenCV takes a GiB for the largest that are read
         assert images.decode(data).shape == (height, width, 3)
 
 
 def encoded() -> list[bytes]:
+    """JPEG and PNG, with and without an EXIF orientation."""
     import cv2
+    from PIL import Image
 
     picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     progressive = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
     forms = ((".jpg", []), (".jpg", progressive), (".png", []))
-    return [cv2.imencode(kind, picture, flags)[1].tobytes() for kind, flags in forms]
+    plain = [cv2.imencode(kind, picture, flags)[1].tobytes() for kind, flags in forms]
+    turned = Image.fromarray(picture)
+    turned.getexif()[0x0112] = 6
+    kinds = "JPEG", "PNG"
+    return plain + [saved(turned, kind, exif=turned.getexif()) for kind in kinds]
+
+
+def other_formats() -> list[bytes]:
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 4), np.uint8)
+    deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    alpha, colour = Image.fromarray(noise), Image.fromarray(noise[..., :3].copy())
+    frames: dict[str, Any] = {"save_all": True, "append_images": [colour]}
+    packed = ("tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg")
+    return [
+        *(saved(colour, kind) for kind in ("BMP", "TIFF", "GIF", "PPM", "WEBP")),
+        *(saved(colour, "TIFF", compression=kind) for kind in packed),
+        *(saved(alpha, kind) for kind in ("BMP", "TIFF", "WEBP")),
+        *(saved(deep, kind) for kind in ("TIFF", "PPM")),
+        *(saved(colour, kind, **frames) for kind in ("TIFF", "GIF", "WEBP")),
+        saved(colour.convert("CMYK"), "TIFF"),
+        saved(colour.convert("1"), "PPM"),
+        saved(colour, "WEBP", lossless=True),
+        b"P3\n# plain\n2 2\n255\n" + b"1 2 3 4 5 6 7 8 9 10 11 12\n",
+    ]
+
+
+def saved(image: Any, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def set_index(folder: Path, data: bytes) -> None:
+    """The index beside a shard of three records."""
+    from etils import epath
+
+    from data_pipelines import index as indexes
+
+    made.write(folder / "faces.tfrecord", shard())
+    made.write(folder / indexes.FILE, data)
+    # NumPy reads the archive by zipfile, whose checksums would refuse most inputs.
+    with mock.patch.object(zipfile.ZipExtFile, "_update_crc"):
+        loaded = indexes.load(epath.Path(folder))
+    for number in range(len(loaded)):
+        indexes.read(epath.Path(folder), loaded, number)
+
+
+@functools.cache
+def shard() -> bytes:
+    import google_crc32c
+
+    def masked(data: bytes) -> bytes:
+        crc = google_crc32c.value(data)
+        return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    head, bodies = struct.pack("<Q", 9), [bytes([n]) * 9 for n in range(3)]
+    return b"".join(head + masked(head) + body + masked(body) for body in bodies)
+
+
+def indexed() -> list[bytes]:
+    """An index of this version, and one without checksums."""
+    from etils import epath
+
+    from data_pipelines import index as indexes
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = epath.Path(name)
+        made.write(Path(name, "faces.tfrecord"), shard())
+        offset, length, checksum = indexes.scan(folder / "faces.tfrecord")
+        zeros = np.zeros(3)
+        columns = {n: zeros.astype(np.int32) for n in ("shard", "label", "light")}
+        columns |= {"age": zeros, "yaw": zeros, "session": columns["light"]}
+        index = indexes.Index(
+            **columns,
+            offset=offset,
+            length=length,
+            checksum=checksum,
+            shards=["faces.tfrecord"],
+            identities=["a"],
+            size=112,
+            name="faces",
+            licence="",
+            source="",
+        )
+        indexes.save(folder, index)
+        whole = Path(name, indexes.FILE).read_bytes()
+        with np.load(io.BytesIO(whole)) as file:
+            arrays = {key: file[key] for key in file if key != "sha256"}
+        older = io.BytesIO()
+        np.savez(older, **arrays)
+    return [made.without_checksums(data) for data in (whole, older.getvalue())]
 
 
 def pack(folder: Path, data: bytes) -> None:
     """The index up to an empty line, the records after it."""
+    from data_pipelines import DataError
     from data_pipelines.readers import recordio
 
     index, _, records = data.partition(b"\n\n")
     made.write(folder / "train.idx", index)
     made.write(folder / "train.rec", records)
     opened = recordio.RecordIO(folder)
-    collections.deque(opened, maxlen=0)
+    errors = [face for face in opened if isinstance(face, DataError)]
+    assert all(len(str(error).splitlines()) == 1 for error in errors)
     collections.deque(opened.scan(), maxlen=0)
 
 
@@ -237,6 +340,8 @@ READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
     ),
     "rec": (pack, lambda: [packed()]),
     "image": (image, encoded),
+    "image-formats": (image, other_formats),
+    "index": (set_index, indexed),
 }
 
 
@@ -248,6 +353,7 @@ def fuzz(name: str, runs: int) -> None:
     with atheris.instrument_imports(packages):
         for module in ("fr_jax.convert", "data_pipelines.readers"):
             importlib.import_module(module)
+        from data_pipelines import index  # noqa: F401
         from data_pipelines.readers import recordio, verification_bin  # noqa: F401
     from data_pipelines import DataError
     from fr_jax.errors import UserError

@@ -25,14 +25,18 @@ import jax.numpy as jnp
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import prepare
 from fr_jax.optim import optimizers, update_schedule
-from fr_jax.system import NetState, Network, System, check_given
+from fr_jax.system import NetState, Network, System, check_given, check_kinds
 from fr_jax.systems.dr_gan import objective_options, scores, trunk
 from fr_jax.systems.dr_gan import targets as target_images
 from fr_jax.systems.dr_gan.networks import Networks
 from fr_jax.systems.dr_gan.objective import Objective
 from fr_jax.systems.dr_gan.targets import Policy, Targets
 
-PRETRAINED = ("init", "discriminator", "identity")
+PRETRAINED = {  # kinds of each pretrained network
+    "init": ("generator", "embedding"),
+    "discriminator": ("discriminator",),
+    "identity": ("embedding",),
+}
 
 
 class State(NamedTuple):
@@ -108,7 +112,8 @@ def make(
     Raises:
       UserError: for unknown names, invalid numbers and incompatible networks.
     """
-    pretrained = check_given(pretrained, PRETRAINED)
+    check_kinds(pretrained, PRETRAINED)
+    pretrained = dict(pretrained or {})
     objective = objective_options.from_options(objective, paired=targets.paired)
     schedule = update_schedule.from_options(update, steps_per_epoch)
     targets = targets._replace(interpolate=objective.interpolate)

@@ -34,6 +34,7 @@ from fr_jax.errors import UserError, check_range
 from fr_jax.losses import margin as margins
 from fr_jax.losses.inter_prototype import inter_prototype
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
+from fr_jax.models.start import check_start
 from fr_jax.optim import optimizers
 from fr_jax.system import (
     Input,
@@ -41,6 +42,7 @@ from fr_jax.system import (
     Network,
     System,
     check_given,
+    check_kinds,
     check_variables,
 )
 
@@ -91,7 +93,8 @@ def make(
       UserError: for fewer than two classes, a child class or number out of range, and
         unknown names.
     """
-    initial = check_given(pretrained, ["init"]).get("init")
+    check_kinds(pretrained, {"init": ["embedding"]})
+    initial = (pretrained or {}).get("init")
     if num_classes < 2:
         raise UserError(
             f"{num_classes} identity: margin softmax separates identities; at least 2 "
@@ -104,6 +107,8 @@ def make(
     check_range("lambda_child", lambda_child, 0)
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
+    if pretrained:
+        check_start(pretrained["init"], backbone, options, image_size)
     spec = InputSpec(size=image_size)
     spec = spec.like(initial.input_spec) if initial else spec
     margin_head = margins.make_head(head, **(head_options or {}))

@@ -44,6 +44,7 @@ from fr_jax.losses import contrastive
 from fr_jax.losses.margin import length, unit
 from fr_jax.models.preprocess import InputSpec, normalise, prepare, resize
 from fr_jax.models.projection import Projection
+from fr_jax.models.start import check_start
 from fr_jax.optim import optimizers
 from fr_jax.optim.ema import ema
 from fr_jax.system import (
@@ -52,6 +53,7 @@ from fr_jax.system import (
     Network,
     System,
     check_given,
+    check_kinds,
     check_variables,
 )
 from fr_jax.systems.usynthface import queue as queues
@@ -140,7 +142,8 @@ def make(
       UserError: for a queue too long for the identities, unknown names and numbers out
         of range; from `init`, for a batch larger than the queue.
     """
-    initial = check_given(pretrained, ["init"]).get("init")
+    check_kinds(pretrained, {"init": ["embedding"]})
+    initial = (pretrained or {}).get("init")
     check_range("image_size", image_size, 16)
     check_range("key_momentum", key_momentum, 0, 1)
     queue_options = queues.options(queue, num_classes)
@@ -148,6 +151,8 @@ def make(
     groups = options["bn_groups"]
     check_range("bn_groups", groups, 1)
     model = models.create(backbone, **options)
+    if pretrained:
+        check_start(pretrained["init"], backbone, options, image_size)
     loss_of = named("contrastive loss", loss, contrastive.LOSSES)
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
     check_names("option of the loss", scaling, ("margin", "temperature"))

@@ -1,0 +1,55 @@
+"""Pretrained networks as starts of others: refused before any data are opened."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fr_jax import models
+from fr_jax.errors import UserError
+
+# Options that change no shape.
+_NO_SHAPES = ("bn_groups", "bn_first_group", "dropout", "dtype")
+
+
+def check_start(
+    network: Any, backbone: str, options: Mapping[str, Any], image_size: int
+) -> None:
+    """Raises a UserError unless a network's variables fit a backbone.
+
+    The message has the setting to change.
+
+    Args:
+      network: a `Network` that is given as 'init'; its variables are not needed.
+      backbone, options: arguments of `models.create`, as the settings
+        `config.system.backbone` and `backbone_options`.
+    """
+    if network.architecture != backbone:
+        raise UserError(
+            f"--init-from: its network is {network.architecture!r}, this run trains "
+            f"{backbone!r}; set --config.system.backbone={network.architecture}"
+        )
+    image = np.zeros((1, image_size, image_size, 3), np.float32)
+
+    def shapes(chosen: Mapping[str, Any]) -> Any:
+        module = models.create(backbone, **chosen)
+        variables = jax.eval_shape(module.init, jax.random.key(0), image)
+        return jax.tree.map(lambda leaf: leaf.shape, variables)
+
+    expected = shapes(options)
+    if shapes(network.options) == expected:
+        return
+    differing = {
+        name: network.options.get(name, "its default")
+        for name in sorted({*network.options, *options})
+        if network.options.get(name) != options.get(name) and name not in _NO_SHAPES
+    }
+    settings = ", ".join(
+        f"--config.system.backbone_options.{name}={value}"
+        for name, value in differing.items()
+    )
+    raise UserError(
+        f"--init-from: its {backbone} has other options than this run's: set "
+        f"{settings or f'--config.system.image_size to its size, not {image_size}'}"
+    )
