@@ -74,8 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.provenance import inherit
     from fr_jax.training.checkpoint import check_layout
     from fr_jax.training.data import Context
+    from fr_jax.training.guard import Guard
     from fr_jax.training.loop import train
-    from fr_jax.training.update import Guard, check_batch_size
+    from fr_jax.training.update import check_batch_size
 
     config: Any = configs.load(arguments.config, arguments.overrides)
     workdir, options = epath.Path(arguments.workdir), config.train

@@ -14,8 +14,8 @@ import logging as standard_logging
 import math
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,18 +30,23 @@ from fr_jax.errors import UserError
 PyTree = Any
 
 MANIFEST = "manifest.json"
-# Version of the contents of a step: 2 since fr_jax 0.2.0.
-LAYOUT, _LAYOUT_FILE = "2", "layout"
+# Version of the contents of a step.
+LAYOUT, _LAYOUT_FILE = "3", "layout"
+_LAYOUTS = {"2": "0.2.0"}  # earlier ones, and the version of fr_jax
 
 
 def check_layout(directory: epath.PathLike) -> None:
     """Raises a UserError for checkpoints in the layout of an earlier version."""
     folder = epath.Path(directory)
-    if not folder.exists() or (folder / _LAYOUT_FILE).exists():
-        return
-    if any(path.name.isdigit() for path in folder.iterdir()):
+    layout = folder / _LAYOUT_FILE
+    if layout.exists():
+        version = _LAYOUTS.get(layout.read_text().strip())
+    else:
+        steps = folder.iterdir() if folder.exists() else ()
+        version = "0.1.0" if any(path.name.isdigit() for path in steps) else None
+    if version:
         raise UserError(
-            f"{folder} was begun with fr_jax 0.1.0, whose checkpoints have another "
+            f"{folder} was begun with fr_jax {version}, whose checkpoints have another "
             "layout: finish it with that version, or choose another workdir"
         )
 
@@ -55,6 +60,19 @@ def _is_not_raised(record: standard_logging.LogRecord) -> bool:
     return not any("/orbax/" in frame.f_code.co_filename for frame, _ in frames)
 
 
+class _Within(NamedTuple):
+    """Preserves steps less than `span` before the newest one, and the last before."""
+
+    span: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        oldest = max(steps, default=0) - self.span
+        first = max((step for step in steps if step <= oldest), default=0)
+        return [step >= first for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one run, in `directory`.
 
@@ -62,16 +80,25 @@ class Checkpoints:
       keep: number of newest steps kept on disk.
       best: name of the score passed to `save`; the step with the highest score is kept
         as well. '' for no score.
+      span: kept as well are steps less than `span` before the newest one, and the last
+        step before these.
     """
 
-    def __init__(self, directory: epath.PathLike, *, keep: int = 3, best: str = ""):
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        keep: int = 3,
+        best: str = "",
+        span: int = 0,
+    ):
         path = os.fspath(directory)
         if "://" not in path:  # orbax refuses relative paths, but only when it writes
             path = os.path.abspath(path)
         self._directory = epath.Path(path)
         check_layout(self._directory)
         self._best = best
-        policies: list[Any] = [checkpoint_managers.LatestN(keep)]
+        policies: list[Any] = [checkpoint_managers.LatestN(keep), _Within(span)]
         if best:
             keep_best = checkpoint_managers.BestN(
                 get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
@@ -167,6 +194,12 @@ class Checkpoints:
         for step in self._undamaged(sorted(self._manager.all_steps(), reverse=True)):
             return step, self._restore(step, like)
         return None
+
+    def discard_after(self, last: int) -> None:
+        """Deletes the steps after `last`."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if step > last:
+                self._manager.delete(step)
 
     def best(self, like: PyTree) -> tuple[int, float, PyTree] | None:
         """Returns the undamaged step with the highest score, the score and the tree.

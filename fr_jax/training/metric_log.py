@@ -30,6 +30,7 @@ class MetricLog:
         self._file = epath.Path(workdir) / "metrics.jsonl"
         self._num_steps, self._unit = num_steps, unit
         self._active = active
+        self._told: set[str] = set()  # metrics that were not finite
         self._tensorboard = _tensorboard(workdir) if active else None
 
     def cut_back(self, step: int) -> None:
@@ -42,11 +43,19 @@ class MetricLog:
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Appends the scalars of a step."""
+        """Appends the scalars of a step.
+
+        A non-finite one is null, as JSON has no word for it, and is named once.
+        """
         if not self._active or not scalars:
             return
+        row = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
         with self._file.open("a") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+            file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
+        for name, value in scalars.items():
+            if row[name] is None and name not in self._told:
+                self._told.add(name)
+                self.say(f"{name} is {value} at step {step:,}; metrics.jsonl has null")
         if self._tensorboard is not None:
             self._tensorboard.write_scalars(step, dict(scalars))
 

@@ -13,7 +13,13 @@ from etils import epath
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
-from fr_jax.training.checkpoint import MANIFEST, Checkpoints, _files, check_layout
+from fr_jax.training.checkpoint import (
+    LAYOUT,
+    MANIFEST,
+    Checkpoints,
+    _files,
+    check_layout,
+)
 from tests.support import toy
 
 
@@ -68,6 +74,35 @@ def test_only_the_newest_steps_are_kept(tmp_path):
     checkpoints.close()
     steps = [path.name for path in tmp_path.iterdir() if path.is_dir()]
     assert sorted(map(int, steps)) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ((10, 20, 30, 40), {30, 40}),
+        ((10, 20, 22, 24), {10, 20, 22, 24}),  # 10 is the last one before 24 - 9
+        ((10, 14, 16), {10, 14, 16}),
+        ((2, 20, 40), {20, 40}),
+    ],
+    ids=str,
+)
+def test_steps_of_the_span_are_kept_and_one_before(tmp_path, steps, kept):
+    checkpoints = Checkpoints(tmp_path, keep=1, span=9)
+    for step in steps:
+        checkpoints.save(step, tree(step))
+    checkpoints.close()
+    assert {int(path.name) for path in tmp_path.iterdir() if path.is_dir()} == kept
+
+
+def test_discarded_steps_can_be_saved_again(saved):
+    checkpoints = Checkpoints(saved)
+    checkpoints.discard_after(1)
+    assert checkpoints.latest(like())[0] == 1
+    checkpoints.save(2, tree(7))
+    checkpoints.close()
+    step, restored = latest(saved)
+    assert step == 2
+    assert toy.same(restored, tree(7))
 
 
 def flip_bit(path, rng):
@@ -190,24 +225,32 @@ def test_error_in_a_background_thread_is_raised(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "refused"),
-    [((), False), (("500",), True), (("500", "layout"), False), (("tmp",), False)],
-    ids=["empty", "layout 1", "layout 2", "no step"],
+    ("names", "layout", "version"),
+    [
+        ((), "", ""),
+        (("500",), "", r"0\.1\.0"),
+        (("500",), "2", r"0\.2\.0"),
+        (("500",), LAYOUT, ""),
+        (("tmp",), "", ""),
+    ],
+    ids=["empty", "layout 1", "layout 2", "this layout", "no step"],
 )
-def test_layout_1_raises_a_one_line_error(tmp_path, names, refused):
+def test_earlier_layout_raises_a_one_line_error(tmp_path, names, layout, version):
     folder = tmp_path / "checkpoints"
     check_layout(folder)  # does not exist yet
     folder.mkdir()
     for name in names:
-        (folder / name).mkdir() if name != "layout" else (folder / name).write_text("2")
-    if not refused:
+        (folder / name).mkdir()
+    if layout:
+        (folder / "layout").write_text(layout)
+    if not version:
         check_layout(folder)
         return
     for opening in (check_layout, Checkpoints):
-        with pytest.raises(UserError, match=r"fr_jax 0\.1\.0, .* another") as caught:
+        with pytest.raises(UserError, match=f"fr_jax {version}, .* another") as caught:
             opening(folder)
         assert len(str(caught.value).splitlines()) == 1
-    assert not (folder / "layout").exists()
+    assert (folder / "layout").exists() == bool(layout)
 
 
 def test_manifest_lists_every_file(saved):
