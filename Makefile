@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-long lint docs notebooks bench fuzz clean
+.PHONY: quickstart test test-long test-pod lint docs notebooks bench fuzz clean
 
 quickstart: .venv/ready
 	rm -rf runs/quickstart
@@ -13,6 +13,10 @@ test: .venv/ready
 
 test-long: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long
+
+# Many seeds and whole runs, after a change of the guard: over an hour on two cores.
+test-pod: .venv/ready
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m pod
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -20,8 +20,9 @@ def random_batch(rows: int, size: int, **classes: int) -> dict[str, np.ndarray]:
 def stepping(system, arrays, steps: int = 1):
     """Returns a function that runs the loop's steps, and the seconds of compilation."""
     from fr_jax.backend import cpu, sharding
+    from fr_jax.training.guard import Guard
     from fr_jax.training.streams import ArrayStream
-    from fr_jax.training.update import Guard, Update
+    from fr_jax.training.update import Update
 
     cpu.keep_freed_memory()
     stream = ArrayStream(arrays, len(arrays["image"]))

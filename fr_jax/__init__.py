@@ -7,7 +7,7 @@ _MODULES = {
     "ArrayStream": "fr_jax.training.streams",
     "Embedder": "fr_jax.embedder",
     "GeneratedStream": "fr_jax.training.streams",
-    "Guard": "fr_jax.training.update",
+    "Guard": "fr_jax.training.guard",
     "InputSpec": "fr_jax.models.preprocess",
     "Network": "fr_jax.system",
     "System": "fr_jax.system",

@@ -94,7 +94,8 @@ class System(NamedTuple):
       partition: PartitionSpec of the arrays below a key of the state, by that key; all
         others are replicated.
       expects: shapes and types of a batch, by name; checked before compilation.
-      watch: metrics whose spikes the guard of the loop rejects.
+      watch: metrics, losses as a rule, whose rises the loop's guard rejects, with those
+        of the networks' changes; () if only non-finite values are to be rejected.
     """
 
     init: Callable[..., PyTree]

@@ -90,8 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from fr_jax.training.batch_checks import check_batch_size
     from fr_jax.training.data import Context
     from fr_jax.training.digests import of_weights
+    from fr_jax.training.guard import Guard
     from fr_jax.training.loop import check_settings, train
-    from fr_jax.training.update import Guard
 
     config: Any = configs.load(arguments.config, arguments.overrides)
     check_writable("--workdir", arguments.workdir)

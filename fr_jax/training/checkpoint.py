@@ -14,7 +14,7 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -40,6 +40,19 @@ def _is_not_raised(record: standard_logging.LogRecord) -> bool:
     return not any("/orbax/" in frame.f_code.co_filename for frame, _ in frames)
 
 
+class _Within(NamedTuple):
+    """Preserves steps less than `span` before the newest one, and the last before."""
+
+    span: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any):
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        oldest = max(steps, default=0) - self.span
+        first = max((step for step in steps if step <= oldest), default=0)
+        return [step >= first for step in steps]
+
+
 class Checkpoints:
     """The checkpoints of one run, in `directory`.
 
@@ -47,12 +60,21 @@ class Checkpoints:
       keep: number of newest steps kept on disk.
       best: name of the score passed to `save`; the step with the highest score is kept
         as well. '' for no score.
+      span: kept as well are steps less than `span` before the newest one, and the last
+        step before these.
 
     Attributes:
       identity: stored with every step that is saved.
     """
 
-    def __init__(self, directory: epath.PathLike, *, keep: int = 3, best: str = ""):
+    def __init__(
+        self,
+        directory: epath.PathLike,
+        *,
+        keep: int = 3,
+        best: str = "",
+        span: int = 0,
+    ):
         path = os.fspath(directory)
         if "://" not in path:  # orbax refuses relative paths, but only when it writes
             path = os.path.abspath(path)
@@ -64,8 +86,9 @@ class Checkpoints:
         for step in step_files.steps(self._directory):
             scores = step_files.read(self._directory / str(step)).get("scores", {})
             self._scores[step] = scores.get(best, -math.inf)
+        kept = [_Kept(keep, self._scores), _Within(span)]
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_Kept(keep, self._scores),
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
@@ -152,6 +175,12 @@ class Checkpoints:
             check(Identity.from_json(about["identity"]))
             return step, self._restore(step, like)
         return None
+
+    def discard_after(self, last: int) -> None:
+        """Deletes the steps after `last`."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            if step > last:
+                self._manager.delete(step)
 
     def best(self, like: PyTree) -> tuple[int, float, PyTree] | None:
         """Returns the undamaged step with the highest score, the score and the tree.

@@ -1,7 +1,7 @@
 """The one training loop: any System, any stream, any mesh.
 
-    batch = stream.batch_at(step + data_offset)
-    state, metrics = train_step(state, batch, fold_in(key, step + data_offset))
+    batch = stream.batch_at(position(step))
+    state, metrics = train_step(state, batch, fold_in(key, position(step)))
 
 Around these two lines: restore, log, evaluate, save, and roll back after rejected
 updates. The same seed gives the same numbers, however often the run is killed.
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
@@ -31,9 +32,10 @@ from fr_jax.training import workdir as workdirs
 from fr_jax.training.checkpoint import Checkpoints
 from fr_jax.training.data import Stream, Streams
 from fr_jax.training.digests import of_weights
+from fr_jax.training.guard import Guard, from_array, position, skip
 from fr_jax.training.identity import Identity, resumed
 from fr_jax.training.metric_log import MetricLog
-from fr_jax.training.update import Guard, Update
+from fr_jax.training.update import Update
 
 _RANGES = {
     "num_steps": (0,),
@@ -102,7 +104,8 @@ def train(
       validation_steps: batches of `streams.validation` for `system.eval_step`.
       log_every, save_every: in steps, at least 1.
       evaluate_every: in steps; 0 disables evaluation.
-      keep: number of newest checkpoints kept, at least 1.
+      keep: number of newest checkpoints kept, at least 1; with a guard also those that
+        a rollback may need, one if they are further apart than `guard.reach`.
       best_metric: metric of an evaluation, such as 'lfw/accuracy' (of the set or of its
         evaluated subset), or several separated by commas, which are averaged. The step
         with the highest value is kept as well, and returned.
@@ -132,6 +135,8 @@ def train(
         save_every=save_every,
         keep=keep,
     )
+    if guard:
+        guard.check()
     if profile and len(profile) != 2:
         raise UserError(f"profile is {profile}; give (first step, last step)")
     validates = system.eval_step is not None and validation is not None
@@ -163,7 +168,10 @@ def train(
         num_steps=num_steps,
     )
     moved = workdirs.set_aside(workdir) if fresh else ""
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=keep, best=best_metric)
+    span = guard.reach if guard else 0
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=keep, best=best_metric, span=span
+    )
     checkpoints.identity = now
     unit = getattr(stream, "unit", "images")
     log = MetricLog(workdir, num_steps, unit, active=jax.process_index() == 0)
@@ -188,7 +196,7 @@ def train(
     elif system.feedback and declared:
         system.feedback(loop.state, declared)  # raises if a metric is missing
     log.cut_back(step)
-    offset, rollbacks = int(loop.data_offset), int(loop.rollbacks)
+    stretches, rollbacks = from_array(loop.stretches), int(loop.rollbacks)
     stopped, interrupted = bool(loop.stopped), False
     evaluated: dict[str, float] = {}
     in_flight: collections.deque[tuple[int, Any]] = collections.deque()
@@ -215,10 +223,11 @@ def train(
         while step < num_steps and not stopped and not interrupted:
             trace(step)
             waiting = time.perf_counter()
-            batch = update.place(stream.batch_at(step + offset))
+            number = position(step, stretches)
+            batch = update.place(stream.batch_at(number))
             if not in_flight or in_flight[-1][1].is_ready():  # the device is idle
                 clock.data_wait += time.perf_counter() - waiting
-            loop, bad = update(loop, batch, step + offset)
+            loop, bad = update(loop, batch, number)
             step += 1
             clock.steps += 1
             in_flight.append((step, bad))
@@ -236,16 +245,22 @@ def train(
             bad_step = None
             while len(in_flight) > delay and bad_step is None:
                 read_step, bad = in_flight.popleft()
-                if guard and int(bad) >= guard.in_a_row:
+                in_a_row, cause = np.asarray(bad)
+                if guard and in_a_row >= guard.in_a_row:
                     bad_step = read_step
             if guard and bad_step is not None:
                 in_flight.clear()
                 rollbacks += 1
+                # The result does not depend on which checkpoint before `first` is
+                # restored: updates up to it are repeated, and those after it left out.
+                first = max(bad_step - guard.reach, 0)
+                stretches = skip(stretches, first, bad_step)
                 checkpoints.wait()
+                checkpoints.discard_after(first)
                 step, loop = checkpoints.latest(update.like) or (0, update.initial())
                 reason = (
-                    f"updates {bad_step - guard.in_a_row + 1:,} to {bad_step:,} had "
-                    "non-finite values or a loss spike"
+                    f"updates {bad_step - guard.in_a_row + 1:,} to {bad_step:,} were "
+                    f"rejected ({update.causes[cause]})"
                 )
                 if rollbacks >= guard.rollbacks:
                     raise TrainingStopped(
@@ -254,9 +269,11 @@ def train(
                         f"{workdir}. A lower learning rate or gradient clipping may "
                         "help"
                     )
-                offset += bad_step - step
-                loop = update.moved(loop, offset, rollbacks)
-                log.say(f"{reason}; rolled back to step {step:,}, skipping their data")
+                loop = update.moved(loop, stretches, rollbacks)
+                log.say(
+                    f"{reason}; rolled back to step {step:,}, without the data of "
+                    f"updates {first + 1:,} to {bad_step:,}"
+                )
                 log.cut_back(step)
                 clock = _Clock()
                 continue

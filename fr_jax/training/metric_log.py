@@ -29,6 +29,7 @@ class MetricLog:
     def __post_init__(self):
         self._file = epath.Path(self.workdir) / "metrics.jsonl"
         self._events = Events(self.workdir) if self.active else None
+        self._told: set[str] = set()  # metrics that were not finite
 
     def cut_back(self, step: int) -> None:
         """Removes unfinished lines and those after `step`, where the run continues."""
@@ -43,11 +44,19 @@ class MetricLog:
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Appends the scalars of a step."""
+        """Appends the scalars of a step.
+
+        A non-finite one is null, as JSON has no word for it, and is named once.
+        """
         if not self.active or not scalars:
             return
+        row = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
         with self._file.open("a") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+            file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
+        for name, value in scalars.items():
+            if row[name] is None and name not in self._told:
+                self._told.add(name)
+                self.say(f"{name} is {value} at step {step:,}; metrics.jsonl has null")
         if self._events is not None:
             self._events.write(step, scalars)
 

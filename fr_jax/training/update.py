@@ -12,41 +12,20 @@ from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
 from fr_jax.system import Mean, PyTree, System
 from fr_jax.training import batch_checks, digests
+from fr_jax.training import guard as guarding
 from fr_jax.training.data import Stream
-
-
-class Guard(NamedTuple):
-    """When an update is rejected, and how many rejections cause a rollback.
-
-    An update is rejected if the new state has a non-finite value, or if a metric that
-    the system watches exceeds its running mean by more than `spike` deviations. After
-    `in_a_row` rejections the run rolls back to its last checkpoint and continues with
-    the data after the rejected updates; the `rollbacks`-th rollback stops the run.
-    """
-
-    spike: float = 10.0
-    warm_up: int = 100  # number of values before spikes of a metric are rejected
-    in_a_row: int = 5
-    rollbacks: int = 3
-
-
-class Watched(NamedTuple):
-    """Running mean and variance of a watched metric, and the number of values."""
-
-    mean: Any = np.float32(0)
-    variance: Any = np.float32(0)
-    count: Any = np.int32(0)
+from fr_jax.training.guard import Guard
 
 
 class LoopState(NamedTuple):
     """The contents of a checkpoint: the State of the system and that of the loop."""
 
     state: PyTree
-    data_offset: Any = np.int32(0)
+    stretches: Any = guarding.to_array(())  # of the data, skipped by rollbacks
     rollbacks: Any = np.int32(0)
     stopped: Any = np.int32(0)  # 1 if the system's feedback has stopped the run
     bad_in_a_row: Any = np.int32(0)
-    watched: Mapping[str, Watched] = {}
+    history: guarding.History | tuple[()] = ()  # () if the system watches nothing
     skipped: Any = np.int32(0)  # since the last line of metrics, like the totals
     totals: Mapping[str, Mean] = {}
     extremes: Mapping[str, batch_checks.Extremes] = {}  # of the batches so far
@@ -59,10 +38,11 @@ class Update:
       like: shapes, types and shardings of the LoopState, for restoring checkpoints.
       digest: of the system's train step.
       data: what identifies the stream; see `identity.Identity`.
+      causes: why an update was rejected, by the number that a call returns.
 
     Raises:
-      UserError: for a stream or a batch that the system does not expect, and for a
-        metric that is not a scalar.
+      UserError: for a stream or a batch that the system does not expect, a metric that
+        is not a scalar, and a watched metric that does not exist.
     """
 
     def __init__(
@@ -89,7 +69,12 @@ class Update:
             if shapes := [leaf.shape for leaf in jax.tree.leaves(value) if leaf.shape]:
                 raise UserError(f"metric {name!r} has shape {shapes[0]}, not a scalar")
         self._metrics = sorted(metrics)
-        self._watch = [name for name in system.watch if name in metrics]
+        watched = guarding.watched(system, state, self._metrics)
+        self._quantities = len(watched)
+        self.causes = [
+            "non-finite values",
+            *(f"{name} is too high" for name in watched),
+        ]
         like = jax.eval_shape(self._create, self._key_init, self._batch, given)
         self._replicated = sharding.replicated(mesh)
         # `device_put` would compare values of the host across processes first.
@@ -125,11 +110,11 @@ class Update:
 
     def _create(self, key, batch, given):
         state = self._system.init(key, batch, given)
-        watched = dict.fromkeys(self._watch, Watched())
+        history = guarding.History.empty(self._quantities) if self._quantities else ()
         zero = Mean(np.float32(0), np.float32(0))
         return LoopState(
             state,
-            watched=watched,
+            history=history,
             totals=dict.fromkeys(self._metrics, zero),
             extremes=batch_checks.extremes(self._system.expects, batch),
         )
@@ -148,7 +133,10 @@ class Update:
         return time.perf_counter() - start
 
     def __call__(self, loop, batch, number: int):
-        """Returns the LoopState after an update, and the rejections in a row so far."""
+        """Returns the LoopState after an update, and int32 [2] about its rejection.
+
+        These are the rejections in a row so far, and the number of a cause.
+        """
         return self._advance(loop, batch, jnp.int32(number), self._key_steps)
 
     def _guarded(self, loop: LoopState, batch, number, key):
@@ -158,7 +146,6 @@ class Update:
             name: Mean.of(*value) if isinstance(value, Mean) else Mean.of(value)
             for name, value in metrics.items()
         }
-        watched = {name: _observed(means[name], w) for name, w in loop.watched.items()}
         expects = self._system.expects
         loop = loop._replace(
             extremes=batch_checks.extremes(expects, batch, loop.extremes)
@@ -166,29 +153,35 @@ class Update:
         new = loop._replace(
             state=state,
             bad_in_a_row=jnp.int32(0),
-            watched=watched,
             totals=jax.tree.map(jnp.add, loop.totals, means),
         )
-        guard = self._guard
+        guard, watch = self._guard, self._system.watch
         if guard is None:
-            return new, loop.bad_in_a_row
-        # After `in_a_row` rejections every update is rejected until the rollback, so
-        # the loop may read the count late.
-        checks = [loop.bad_in_a_row < guard.in_a_row]
-        checks += [~_spikes(means[n], w, guard) for n, w in loop.watched.items()]
-        leaves = jax.tree.leaves(([means[name] for name in self._watch], state))
+            return new, jnp.zeros(2, jnp.int32)
+        leaves = jax.tree.leaves(([means[name] for name in watch], state))
         floats = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
-        checks += [jnp.isfinite(leaf).all() for leaf in floats]
+        checks = [jnp.isfinite(leaf).all() for leaf in floats]
         # A running sum instead of `all`: XLA's CPU compiler copies a conjunction of
         # hundreds of checks into each `where` below, which takes six times as long.
         passed = jnp.cumsum(jnp.stack(checks).astype(jnp.int32))[-1]
-        accept = passed == len(checks)
+        accept, cause = passed == len(checks), jnp.int32(0)
+        if isinstance(loop.history, guarding.History):
+            values, exists = guarding.observe(watch, means, loop.state, state)
+            limits = guarding.limits(loop.history, guard.spike)
+            high = exists & (values > limits)
+            cause = jnp.where(accept, 1 + jnp.argmax(high).astype(jnp.int32), 0)
+            accept &= ~high.any()
+            history = guarding.extended(loop.history, values, exists)
+            new = new._replace(history=history)
+        # After `in_a_row` rejections every update is rejected until the rollback, so
+        # the loop may read the count late.
+        accept &= loop.bad_in_a_row < guard.in_a_row
         kept = loop._replace(
             bad_in_a_row=jnp.minimum(loop.bad_in_a_row + 1, guard.in_a_row),
             skipped=loop.skipped + 1,
         )
         new = jax.tree.map(lambda new, old: jnp.where(accept, new, old), new, kept)
-        return new, new.bad_in_a_row
+        return new, jnp.stack([new.bad_in_a_row, cause])
 
     def read(self, loop: LoopState) -> tuple[dict[str, float], LoopState]:
         """Returns mean metrics since the last call, and `loop` with totals at zero."""
@@ -203,10 +196,10 @@ class Update:
         extremes = jax.device_get(loop.extremes)
         batch_checks.check_extremes(self._system.expects, extremes)
 
-    def moved(self, loop: LoopState, offset: int, rollbacks: int) -> LoopState:
-        """Returns `loop` with another offset of the data and count of rollbacks."""
-        counts = {"data_offset": np.int32(offset), "rollbacks": np.int32(rollbacks)}
-        return self._with(loop, **counts)
+    def moved(self, loop: LoopState, stretches, rollbacks: int) -> LoopState:
+        """Returns `loop` with other skipped stretches and count of rollbacks."""
+        array, count = guarding.to_array(stretches), np.int32(rollbacks)
+        return self._with(loop, stretches=array, rollbacks=count)
 
     def after_feedback(self, loop: LoopState, state, stopped: bool) -> LoopState:
         """Returns `loop` with the state and the decision to stop of `feedback`."""
@@ -236,23 +229,3 @@ def _values(totals: Mapping[str, Mean]) -> dict[str, float]:
     """Returns the means as floats, without those with a count of zero."""
     means = totals.items()
     return {name: float(mean.total / mean.count) for name, mean in means if mean.count}
-
-
-def _spikes(mean: Mean, watched: Watched, guard: Guard) -> jax.Array:
-    """Returns a bool: True if the value exceeds the running mean by too much."""
-    # The deviation is bounded below, since a loss near zero may well double.
-    deviation = jnp.sqrt(watched.variance)
-    deviation = jnp.maximum(deviation, 0.1 * jnp.abs(watched.mean) + 0.02)
-    value = mean.total / jnp.maximum(mean.count, 1)
-    above = value > watched.mean + guard.spike * deviation
-    return above & (watched.count >= guard.warm_up) & (mean.count > 0)
-
-
-def _observed(mean: Mean, watched: Watched) -> Watched:
-    """Returns the running mean and variance with one more value, if there is one."""
-    rate = jnp.maximum(0.01, 1 / (1 + watched.count))
-    change = mean.total / jnp.maximum(mean.count, 1) - watched.mean
-    variance = (1 - rate) * (watched.variance + rate * change**2)
-    new = Watched(watched.mean + rate * change, variance, watched.count + 1)
-    has_value = mean.count > 0
-    return jax.tree.map(lambda new, old: jnp.where(has_value, new, old), new, watched)

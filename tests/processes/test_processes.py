@@ -64,6 +64,31 @@ def test_two_processes_train_as_one_and_their_checkpoint_fits_one(
     assert close(alone, whole, 1e-3)
 
 
+@pytest.fixture(scope="session")
+def rolled_back(tmp_path_factory):
+    """The output of a run with bad batches, which are left out by a rollback."""
+    return finish(start(tmp_path_factory.mktemp("rolled_back"), 90, *BAD))
+
+
+BAD = ("--bad", 53, 58)
+
+
+@pytest.mark.long
+def test_run_killed_around_a_rollback_resumes_bit_exactly(tmp_path, rolled_back):
+    killed = kill_until_done(tmp_path, 90, 12, random.Random(0), *BAD)
+    assert killed["digest"] == rolled_back["digest"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [1, 2])
+def test_two_processes_roll_back_as_one(tmp_path, rolled_back, model):
+    pair = start_two(tmp_path, 90, "--model", model, *BAD, devices=2)
+    both = [finish(process) for process in pair]
+    assert both[0]["digest"] == both[1]["digest"]
+    assert both[0]["step"] == 90
+    assert close(both[0], rolled_back, 1e-3)
+
+
 @pytest.mark.long
 def test_momentum_contrast_is_equal_on_one_and_two_processes(tmp_path):
     """Keys are gathered across processes; the queue is sharded between them."""

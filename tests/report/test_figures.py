@@ -133,6 +133,17 @@ def test_contact_sheet_of_randaugment(saved):
     assert [a.get_title() for a in axes] == list(titles)
 
 
+def test_training_curves_have_gaps_at_values_that_are_not_finite(saved, tmp_path):
+    """null in metrics.jsonl."""
+    rows = [{"step": n, "loss": x, "accuracy": None} for n, x in ((1, 3.0), (2, None))]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figures.training(path, "training")
+    curves = [axes.lines[0].get_ydata(orig=False) for axes in saved["training"].axes]
+    np.testing.assert_array_equal(curves, [[3.0, np.nan], [np.nan, np.nan]])
+    saved["training"].draw_without_rendering()
+
+
 def test_training_curves_of_two_networks(saved, tmp_path):
     names = ("discriminator/real_accuracy", "validation/pose_accuracy")
     row = dict.fromkeys((*names, "generator/spread"), 0.5)

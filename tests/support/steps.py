@@ -14,7 +14,8 @@ import pytest
 from fr_jax.backend import cpu
 from fr_jax.system import System
 from fr_jax.training import loop as training_loop
-from fr_jax.training.update import Guard, Update
+from fr_jax.training.guard import Guard
+from fr_jax.training.update import Update
 
 # Compiles in half of the time that the optimisation level alone would leave; the
 # programs are slow, so they suit a few steps of small networks.
@@ -82,7 +83,7 @@ def compile_once(patch: pytest.MonkeyPatch) -> None:
             return 0.0 if self._advance else super().compile(loop)
 
     def update(system, stream, mesh, seed, given, guard):
-        key = id(system), mesh, seed
+        key = id(system), mesh, seed, guard
         if key not in shared:
             shared[key] = Shared(system, stream, mesh, seed, given, guard)
         return shared[key]

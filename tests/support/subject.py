@@ -1,7 +1,7 @@
 """A program for tests that need processes of their own: kills, devices, hosts.
 
     python -m tests.support.subject WORKDIR STEPS [--slow S] [--model N]
-        [--processes I N PORT] [--contrast]
+        [--processes I N PORT] [--contrast] [--bad FIRST END]
 
 Trains the toy system, or momentum contrast on noise, and prints a digest of the final
 state as its last line.
@@ -63,6 +63,8 @@ def main():
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--processes", type=int, nargs=3)
     parser.add_argument("--contrast", action="store_true")
+    bad = {"nargs": 2, "default": (0, 0), "help": "batches with non-finite pixels"}
+    parser.add_argument("--bad", type=int, **bad)
     arguments = parser.parse_args()
     if arguments.processes:
         index, count, port = arguments.processes
@@ -88,7 +90,12 @@ def main():
         def batch_at(self, step):
             time.sleep(arguments.slow)
             order = np.random.default_rng([1, step]).permutation(120)[:16]
-            return {k: v[order[slice(*rows)]] for k, v in arrays.items()}
+            batch = {k: v[order[slice(*rows)]] for k, v in arrays.items()}
+            if any(arguments.bad):
+                bad = arguments.bad[0] <= step < arguments.bad[1]
+                factor = np.full(len(batch["label"]), np.nan if bad else 1, np.float32)
+                batch |= {"factor": factor}
+            return batch
 
     result = train(
         system,

@@ -42,8 +42,8 @@ def make(learning_rate: float = 0.1, noise: float = 0.1, feedback=None) -> Syste
     def train_step(state, batch, key):
         x = features(batch["image"])
         x += noise * jax.random.normal(key, x.shape)
-        if "poison" in batch:  # rows with non-finite pixels
-            x = jnp.where(batch["poison"][:, None] > 0, jnp.nan, x)
+        if "factor" in batch:  # of the pixels of each row
+            x = x * batch["factor"][:, None]
         (loss, accuracy), gradients = jax.value_and_grad(losses, has_aux=True)(
             state.params, x, batch["label"]
         )
@@ -109,22 +109,32 @@ def same(a, b) -> bool:
 
 
 class Poisoned:
-    """The toy stream, with non-finite pixels in the batches of some steps.
+    """The toy stream; in the batches of some steps, pixels of a row have a factor.
 
     `asked` lists the steps that were asked for.
     """
 
     batch_size = 16
 
-    def __init__(self, bad=()):
-        self._clean, self._bad = stream(), set(bad)
+    def __init__(self, bad=(), factor: float = np.nan):
+        self._clean, self._bad, self._factor = stream(), set(bad), factor
         self.asked: list[int] = []
 
     def batch_at(self, step):
         self.asked.append(step)
-        rows = np.zeros(self.batch_size, np.float32)
-        rows[3] = step in self._bad
-        return dict(self._clean.batch_at(step)) | {"poison": jnp.array(rows)}
+        rows = np.ones(self.batch_size, np.float32)
+        if step in self._bad:
+            rows[3] = self._factor
+        return dict(self._clean.batch_at(step)) | {"factor": jnp.array(rows)}
+
+
+class Mislabelled(Poisoned):
+    """A quarter of the labels are wrong, so that the loss does not fall to zero."""
+
+    def batch_at(self, step):
+        batch = super().batch_at(step)
+        wrong = (np.arange(self.batch_size) < 4).astype(np.int32)
+        return batch | {"label": (batch["label"] + wrong) % CLASSES}
 
 
 def run(workdir, steps: int = 40, system=None, streams=None, **options):

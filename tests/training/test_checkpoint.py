@@ -72,6 +72,35 @@ def test_only_the_newest_steps_are_kept(tmp_path):
     assert sorted(map(int, steps)) == [3, 4]
 
 
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ((10, 20, 30, 40), {30, 40}),
+        ((10, 20, 22, 24), {10, 20, 22, 24}),  # 10 is the last one before 24 - 9
+        ((10, 14, 16), {10, 14, 16}),
+        ((2, 20, 40), {20, 40}),
+    ],
+    ids=str,
+)
+def test_steps_of_the_span_are_kept_and_one_before(tmp_path, steps, kept):
+    checkpoints = Checkpoints(tmp_path, keep=1, span=9)
+    for step in steps:
+        checkpoints.save(step, tree(step))
+    checkpoints.close()
+    assert {int(path.name) for path in tmp_path.iterdir() if path.is_dir()} == kept
+
+
+def test_discarded_steps_can_be_saved_again(saved):
+    checkpoints = Checkpoints(saved)
+    checkpoints.discard_after(1)
+    assert checkpoints.latest(like())[0] == 1
+    checkpoints.save(2, tree(7))
+    checkpoints.close()
+    step, restored = latest(saved)
+    assert step == 2
+    assert toy.same(restored, tree(7))
+
+
 def flip_bit(path, rng):
     data = bytearray(path.read_bytes())
     data[rng.integers(len(data))] ^= 1 << rng.integers(8)

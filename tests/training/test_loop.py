@@ -144,6 +144,7 @@ BEST = {
     "keep": 2,
     "save_every": 5,
     "best_metric": "toy/accuracy, toy/auc",
+    "guard": None,  # keeps more steps, for rollbacks
 }
 
 

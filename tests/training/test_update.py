@@ -1,18 +1,18 @@
-"""The guarded update: checks of batches, mean metrics, the guard and rollbacks."""
+"""The update: checks of batches, mean metrics."""
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fr_jax.backend import sharding
-from fr_jax.errors import TrainingStopped, UserError
-from fr_jax.system import Input, Mean, NetState, System
+from fr_jax.errors import UserError
+from fr_jax.system import Input, Mean
 from fr_jax.training.batch_checks import check_batch_size
+from fr_jax.training.guard import Guard
 from fr_jax.training.loop import train
-from fr_jax.training.update import Guard, Update
+from fr_jax.training.update import Update
 from tests.support import toy
-from tests.support.toy import Poisoned, metrics, run
+from tests.support.toy import metrics, run
 
 # --- checks of batches ----------------------------------------------------------------
 
@@ -221,152 +221,3 @@ def test_validation_metrics_are_quotients_of_sums():
     update = Update(with_masked_mean(), toy.stream(), sharding.make_mesh(), 0, {}, None)
     results = update.validate(update.initial().state, toy.stream(), 3)
     assert results == {"validation/odd": pytest.approx(odd_labels(0, 1, 2).mean())}
-
-
-# --- the guard ------------------------------------------------------------------------
-
-
-def watching(*names):
-    """A system whose metrics and one parameter come from the batch."""
-    optimizer = optax.identity()
-
-    def init(key, batch, given=None):
-        return NetState.create({"w": jnp.float32(0)}, {}, optimizer)
-
-    def train_step(state, batch, key):
-        values = {name: jnp.mean(array) for name, array in batch.items()}
-        new = state._replace(
-            params={"w": values.pop("weight")}, updates=state.updates + 1
-        )
-        return new, values
-
-    return System(init, train_step, lambda *_: {}, lambda *_: {}, watch=names)
-
-
-def skipped_updates(system, values):
-    """Returns the updates that a guard rejects; `values` overrides those of steps."""
-
-    class Scalars:
-        batch_size = 1
-
-        def batch_at(self, step):
-            calm = {"loss": 1.0, "other": 1.0, "weight": 1.0}
-            scalars = calm | values.get(step, {})
-            return {name: np.full(1, value) for name, value in scalars.items()}
-
-    stream = Scalars()
-    guard = Guard(spike=3.0, warm_up=4)
-    update = Update(system, stream, sharding.make_mesh(), 0, {}, guard)
-    loop = update.initial()
-    update.compile(loop)
-    rejected = []
-    for step in range(12):
-        loop, bad = update(loop, update.place(stream.batch_at(step)), step)
-        rejected += [step] * bool(bad)
-    return rejected
-
-
-SPIKE = 50.0
-
-
-@pytest.mark.parametrize(
-    ("names", "rejected"),
-    [(("loss",), [6]), (("other",), [8]), (("loss", "other"), [6, 8]), ((), [])],
-    ids=["loss", "other", "both", "nothing"],
-)
-def test_guard_rejects_spikes_of_watched_metrics_only(names, rejected):
-    values = {6: {"loss": SPIKE}, 8: {"other": SPIKE}}
-    assert skipped_updates(watching(*names), values) == rejected
-
-
-def test_guard_rejects_no_spike_during_the_warm_up():
-    values = {2: {"loss": SPIKE}, 3: {"loss": SPIKE}}
-    assert skipped_updates(watching("loss"), values) == []
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
-def test_guard_rejects_non_finite_watched_metrics_and_states(value):
-    values = {5: {"loss": value}, 7: {"other": value}, 9: {"weight": value}}
-    assert skipped_updates(watching("loss"), values) == [5, 9]
-    assert skipped_updates(watching(), values) == [9]
-
-
-def test_guard_ignores_a_watched_name_without_a_metric():
-    values = {6: {"loss": SPIKE}}
-    assert skipped_updates(watching("loss", "absent"), values) == [6]
-
-
-def test_bad_update_is_skipped_and_counted(tmp_path):
-    result = run(tmp_path, 40, streams=Poisoned([12, 13, 27]))
-    assert float(result.state.batch_stats["seen"]) == 37 * 16
-    assert all(np.isfinite(leaf).all() for leaf in toy.leaves(result.state))
-    rows = metrics(tmp_path)
-    skipped = {row["step"]: row.get("skipped", 0) for row in rows}
-    assert skipped == {10: 0, 20: 2, 30: 1, 40: 0}
-    assert all(np.isfinite(row["loss"]) for row in rows)
-
-
-def test_skipped_update_changes_no_bit(tmp_path):
-    before = run(tmp_path, 10, streams=Poisoned())
-    after = run(tmp_path, 13, streams=Poisoned([10, 11, 12]), save_every=100)
-    assert toy.same(before.state, after.state)
-
-
-def test_five_in_a_row_roll_back_and_skip_their_data(tmp_path, capsys):
-    stream = Poisoned(range(23, 28))
-    result = run(tmp_path, 40, streams=stream)
-    assert result.step == 40
-    assert (
-        "updates 24 to 28 had non-finite values or a loss spike; rolled back to step "
-        "20, skipping their data"
-    ) in capsys.readouterr().err
-    # Step 20 trains on the first batch after the bad ones.
-    restart = len(stream.asked) - 20
-    assert stream.asked[restart:] == list(range(28, 48))
-    assert [row["step"] for row in metrics(tmp_path)] == [10, 20, 30, 40]
-    # The number of updates of a run without bad batches.
-    assert float(result.state.batch_stats["seen"]) == 40 * 16
-
-
-def test_rolled_back_run_resumes_exactly(tmp_path):
-    whole = run(tmp_path / "whole", streams=Poisoned(range(23, 28)))
-    for stop in (30, 40):
-        parts = run(tmp_path / "parts", stop, streams=Poisoned(range(23, 28)))
-    assert toy.same(whole.state, parts.state)
-
-
-def test_rollback_without_a_checkpoint_restarts_at_step_0(tmp_path):
-    stream = Poisoned(range(2, 7))
-    result = run(tmp_path, 20, streams=stream)
-    assert stream.asked[-20:] == list(range(7, 27))
-    assert result.step == 20
-
-
-def test_third_rollback_stops_the_run_and_names_the_step(tmp_path):
-    with pytest.raises(TrainingStopped, match=r"stopped at step 15.*step 10 is"):
-        run(tmp_path, 40, streams=Poisoned(range(10, 100)))
-    # The last state is undamaged.
-    assert run(tmp_path, 10, streams=Poisoned()).step == 10
-
-
-def test_spike_of_the_loss_is_skipped(tmp_path):
-    """Labels are wrong after the mean loss has settled."""
-
-    class Shaken(Poisoned):
-        def batch_at(self, step):
-            batch = super().batch_at(step)
-            if 150 <= step < 153:
-                batch["label"] = (batch["label"] + 5) % toy.CLASSES
-            return batch
-
-    guard = Guard(spike=6.0)
-    result = run(tmp_path, 160, streams=Shaken(), guard=guard)
-    assert sum(row.get("skipped", 0) for row in metrics(tmp_path)) == 3
-    assert float(result.state.batch_stats["seen"]) == 157 * 16
-    calm = run(tmp_path / "calm", 160, streams=Poisoned(), guard=guard)
-    assert float(calm.state.batch_stats["seen"]) == 160 * 16
-
-
-def test_nothing_is_skipped_without_a_guard(tmp_path):
-    result = run(tmp_path, 20, streams=Poisoned([5]), guard=None)
-    assert not np.isfinite(result.state.params["prototypes"]).all()

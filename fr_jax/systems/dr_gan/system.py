@@ -82,8 +82,8 @@ def make(
     discriminator's, of real images and of synthesised ones);
     discriminator/real_accuracy and /accuracy (running); generator/spread (the standard
     deviation of synthesised images over that of real ones: near 0 in a collapse);
-    discriminator_turn. The guard watches none of them, since adversarial losses do not
-    fall steadily.
+    discriminator_turn. The guard watches the losses of both networks, unless their
+    trunks are switched.
 
     Args:
       num_classes: number of identities.
@@ -243,6 +243,10 @@ def make(
 
     expects = target_images.expects(targets, num_classes, networks.groups)
     eval_step = scores.on_unseen(networks, targets, objective)
+    trained = ("generator", "discriminator") if adversarial else ("generator",)
+    watch = [f"{name}/loss" for name in trained]
     return with_trunks(
-        System(init, train_step, embed, hand_over, eval_step, expects=expects, watch=())
+        System(
+            init, train_step, embed, hand_over, eval_step, expects=expects, watch=watch
+        )
     )

@@ -153,6 +153,9 @@ def start(
 def with_trunk_switching(system: System, direction: str, every: int) -> System:
     """Returns the system with `switch` after every `every`-th step (TPAMI, 3.4).
 
+    It watches no metric: a switch changes the weights, and then the losses, as much as
+    a divergence does.
+
     Args:
       direction: 'encoder_to_discriminator', 'discriminator_to_encoder' or 'swap'.
 
@@ -185,7 +188,7 @@ def with_trunk_switching(system: System, direction: str, every: int) -> System:
         )
         return state._replace(generator=generator, discriminator=discriminator), metrics
 
-    return system._replace(init=init, train_step=train_step)
+    return system._replace(init=init, train_step=train_step, watch=())
 
 
 def from_options(

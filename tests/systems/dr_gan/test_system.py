@@ -12,7 +12,7 @@ import pytest
 
 from fr_jax import models
 from fr_jax.augment import diff_augment
-from fr_jax.errors import UserError
+from fr_jax.errors import TrainingStopped, UserError
 from fr_jax.models import spectral
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.optim.ema import with_ema
@@ -159,6 +159,32 @@ def test_a_run_resumes_within_a_cycle_bit_for_bit(tmp_path, quick_compilation):
     assert same(whole, state)
     average = state.params, state.batch_stats
     assert not same(average, state.live.generator[:2])
+
+
+@pytest.mark.long
+def test_divergence_of_either_network_stops_the_run(tmp_path, quick_compilation):
+    """A learning rate that grows without end, from a stable start."""
+    for name in ("generator", "discriminator"):
+        rate = {"learning_rate": 1.0, "warmup_epochs": 20, "schedule": "constant"}
+        system = small.make(
+            objective={"adversarial": "hinge"},
+            network=small.network(None, {"norm": "none", "conv_bias": True}),
+            optimizer={"learning_rate": 1e-4, name: rate},
+            steps_per_epoch=100.0,
+        )
+        stream = ArrayStream(small.faces(), 8, seed=0)
+        with pytest.raises(TrainingStopped, match="is too high"):
+            train(system, stream, tmp_path / name, num_steps=2000, save_every=50)
+
+
+def test_losses_of_both_networks_are_watched():
+    assert small.make().watch == ["generator/loss", "discriminator/loss"]
+    switched, _ = small.chosen("switched")
+    assert switched.watch == ()
+    paired = {"weights": dict.fromkeys(("identity", "gan", "pose"), 0.0)}
+    targets = TARGETS._replace(paired=True)
+    paired["weights"]["paired"] = 1.0
+    assert small.make(objective=paired, targets=targets).watch == ["generator/loss"]
 
 
 # --- devices ------------------------------------------------------------------------
