@@ -101,7 +101,7 @@ def test_events_of_tensorboard_have_the_scalars(tmp_path):
     log.close()
     (path,) = epath.Path(tmp_path).glob("events.out.tfevents.*")
     content, found = path.read_bytes(), {}
-    for start, length in zip(*index.scan(path)):
+    for start, length, _ in zip(*index.scan(path)):
         record = index.payload(content[start : start + length], str(path))
         event = event_pb2.Event.FromString(record)
         if event.step:
