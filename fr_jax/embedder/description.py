@@ -5,6 +5,7 @@ an architecture, options of it, an input specification and provenance, all withi
 bounds, and the arrays of the weights must be those of that network.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -22,9 +23,10 @@ from etils import epath
 from fr_jax import convert, models
 from fr_jax.errors import UserError, check_names
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.system import check_variables
+from fr_jax.system import Network, check_variables
 
 FORMAT = 1
+DESCRIPTION, WEIGHTS = "embedder.json", "weights.npz"
 MAX_SIDE = 1024  # pixels of an image
 _MAX_JSON = 256 << 20  # bytes; a million names of identities take a tenth
 _MAX_INT, _MAX_FLOAT = 1 << 16, 1 << 10
@@ -41,6 +43,34 @@ _FIELDS = {
 }
 # Options that count blocks, and sides of images.
 _BLOCKS, _SIDES = ("depth", "stage_sizes", "vit_depth"), ("decoder_seed", "size")
+
+
+def read_network(folder: epath.Path) -> tuple[Network, dict[str, Any], dict[str, Any]]:
+    """Returns the network in a folder, its provenance, and the arrays of its canary.
+
+    Raises:
+      UserError, OSError, ValueError, KeyError, TypeError: for an invalid folder.
+    """
+    description = check_description(read_json(folder / DESCRIPTION))
+    architecture, options = description["architecture"], description["options"]
+    if architecture not in models.ARCHITECTURES and "package" in description:
+        raise UserError(
+            f"its network {_shown(architecture)} is registered by "
+            f"{_shown(description['package'])}: import that first"
+        )
+    check_options(architecture, options)
+    spec = read_spec(description["input_spec"])
+    check_plain(folder / WEIGHTS)
+    if _sha256(folder / WEIGHTS) != description["weights_sha256"]:
+        raise UserError(f"{WEIGHTS} was altered or cut short; copy it again")
+    variables = read_arrays(folder / WEIGHTS)
+    canary = variables.pop("canary", {})
+    check_network(architecture, options, spec, variables)
+    provenance = dict(description["provenance"])
+    if "people" in provenance:  # name of the key before 0.2.0
+        provenance["identities"] = provenance.pop("people")
+    network = Network(architecture, options, variables, spec, description["kind"])
+    return network, provenance, canary
 
 
 def read_json(path: epath.Path) -> Any:
@@ -145,7 +175,7 @@ def check_network(
     model = models.create(architecture, **options)
     inputs = models.example_inputs(model, spec)
     expected: Any = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-    check_variables("weights.npz", variables, dict(expected))
+    check_variables(WEIGHTS, variables, dict(expected))
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:
@@ -189,6 +219,14 @@ def _fits(value: Any, hint: Any, name: str) -> bool:
         scalar = isinstance(value, str | bool) or value is None
         return scalar or _number(value, -_MAX_INT, _MAX_INT)
     return False
+
+
+def _sha256(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _total(values: Any) -> Any:

@@ -22,16 +22,7 @@ from etils import epath
 from fr_jax import convert, models
 from fr_jax.embedder import canary
 from fr_jax.embedder.batched import BatchedEmbed
-from fr_jax.embedder.description import (
-    FORMAT,
-    check_description,
-    check_network,
-    check_options,
-    check_plain,
-    read_arrays,
-    read_json,
-    read_spec,
-)
+from fr_jax.embedder.description import DESCRIPTION, FORMAT, WEIGHTS, read_network
 from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError, check_names
 from fr_jax.metrics.verification import l2_normalize
@@ -40,7 +31,6 @@ from fr_jax.system import Network
 
 PyTree = Any
 
-DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"
 _COLOURS = ("BGR", "RGB")
 
 
@@ -132,7 +122,7 @@ class Embedder:
             return
         digest = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
         description = json.dumps(self.describe() | digest, indent=1)
-        contents = {_WEIGHTS: weights, DESCRIPTION: description.encode()}
+        contents = {WEIGHTS: weights, DESCRIPTION: description.encode()}
         # Written to temporary files, then renamed: readers see complete files only.
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -269,34 +259,16 @@ def load_embedder(
             "WORKDIR/embedder, and fr-jax import converts a weight file to one"
         )
     try:
-        description = read_json(folder / DESCRIPTION)
-        description = check_description(description)
-        architecture, options = description["architecture"], description["options"]
-        if architecture not in models.ARCHITECTURES and "package" in description:
-            raise UserError(
-                f"its network {_shown(architecture)} is registered by "
-                f"{_shown(description['package'])}: import that first"
-            )
-        check_options(architecture, options)
-        spec = read_spec(description["input_spec"])
-        check_plain(folder / _WEIGHTS)
-        if _sha256(folder / _WEIGHTS) != description["weights_sha256"]:
-            raise UserError(f"{_WEIGHTS} was altered or cut short; copy it again")
-        variables = read_arrays(folder / _WEIGHTS)
-        stored = variables.pop("canary", {})
+        network, provenance, stored = read_network(folder)
         expected = stored.pop(canary.OUTPUT)
-        check_network(architecture, options, spec, variables)
-        network = Network(architecture, options, variables, spec, description["kind"])
-        provenance = dict(description["provenance"])
-        if "people" in provenance:  # name of the key before 0.2.0
-            provenance["identities"] = provenance.pop("people")
         embedder = Embedder(network, provenance, batch_size=batch_size)
         outputs = embedder._canary(stored)[canary.OUTPUT] if check else expected
     except UserError as error:
-        reason = str(error).removeprefix(f"{folder / _WEIGHTS}: ")
+        reason = str(error).removeprefix(f"{folder / WEIGHTS}: ")
         raise UserError(f"{path}: {reason}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged embedder ({_line(error)})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged embedder ({reason:.300})") from error
     cosine = canary.min_cosine(outputs, expected)
     if check and not cosine >= canary.MIN_COSINE:
         raise UserError(
@@ -304,19 +276,3 @@ def load_embedder(
             f"{cosine:.4f} to those at the time of saving"
         )
     return embedder
-
-
-def _sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _shown(text: Any) -> str:
-    return ascii(str(text)[:60])
