@@ -32,20 +32,20 @@ def from_weights(
     Raises:
       UserError: for an unknown, incomplete or damaged network.
     """
-    reason = ""
+    unlike: UnknownGraph | None = None
     if file.graph is not None and not prefix:
         if dialect is not None and dialect not in DIALECTS:
             raise UserError(unknown("dialect", dialect, DIALECTS))
         try:
             return _from_graph(file, dialect, options or {})
         except UnknownGraph as error:
-            reason = str(error)
+            unlike = error
     try:
         return from_state_dict(file.tensors, dialect, prefix=prefix, options=options)
-    except UserError as error:
-        if not reason:
+    except UserError:
+        if unlike is None:
             raise
-        raise UserError(f"the graph is no known network: {reason}; {error}") from error
+        raise UserError(f"no known network has this graph: {unlike}") from None
 
 
 def _from_graph(

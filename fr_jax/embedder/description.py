@@ -5,6 +5,7 @@ an architecture, options of it, an input specification and provenance, all withi
 bounds, and the arrays of the weights must be those of that network.
 """
 
+import hashlib
 import json
 import os
 import stat
@@ -12,19 +13,22 @@ import tempfile
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from fr_jax import convert, models
 from fr_jax.errors import UserError, check_names
 from fr_jax.models.preprocess import InputSpec
-from fr_jax.system import check_variables
+from fr_jax.system import Network, check_variables
 
 FORMAT = 1
+DESCRIPTION, WEIGHTS = "embedder.json", "weights.npz"
+DIGESTS = "digests"  # name among the arrays of WEIGHTS
 MAX_SIDE = 1024  # pixels of an image
 _MAX_JSON = 256 << 20  # bytes; a million names of identities take a tenth
 _MAX_INT, _MAX_FLOAT = 1 << 16, 1 << 10
@@ -41,6 +45,45 @@ _FIELDS = {
 }
 # Options that count blocks, and sides of images.
 _BLOCKS, _SIDES = ("depth", "stage_sizes", "vit_depth"), ("decoder_seed", "size")
+
+
+class Saved(NamedTuple):
+    """The contents of a folder; see `Embedder`. `canary` has the arrays of its test."""
+
+    network: Network
+    provenance: dict[str, Any]
+    canary: dict[str, Any]
+    digests: Any
+
+
+def read_network(folder: epath.Path) -> Saved:
+    """Returns the checked contents of a folder.
+
+    Raises:
+      UserError, OSError, ValueError, KeyError, TypeError: for an invalid folder.
+    """
+    description = check_description(read_json(folder / DESCRIPTION))
+    architecture, options = description["architecture"], description["options"]
+    if architecture not in models.ARCHITECTURES and "package" in description:
+        raise UserError(
+            f"its network {_shown(architecture)} is registered by "
+            f"{_shown(description['package'])}: import that first"
+        )
+    check_options(architecture, options)
+    spec = read_spec(description["input_spec"])
+    check_plain(folder / WEIGHTS)
+    if _sha256(folder / WEIGHTS) != description["weights_sha256"]:
+        raise UserError(f"{WEIGHTS} was altered or cut short; copy it again")
+    variables = read_arrays(folder / WEIGHTS)
+    canary, digests = variables.pop("canary", {}), variables.pop(DIGESTS, None)
+    if digests is not None and (digests.dtype, digests.ndim) != (np.uint64, 1):
+        raise ValueError(f"{DIGESTS} are {digests.dtype} of {digests.ndim} axes")
+    check_network(architecture, options, spec, variables)
+    provenance = dict(description["provenance"])
+    if "people" in provenance:  # name of the key before 0.2.0
+        provenance["identities"] = provenance.pop("people")
+    network = Network(architecture, options, variables, spec, description["kind"])
+    return Saved(network, provenance, canary, digests)
 
 
 def read_json(path: epath.Path) -> Any:
@@ -145,7 +188,7 @@ def check_network(
     model = models.create(architecture, **options)
     inputs = models.example_inputs(model, spec)
     expected: Any = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-    check_variables("weights.npz", variables, dict(expected))
+    check_variables(WEIGHTS, variables, dict(expected))
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:
@@ -189,6 +232,14 @@ def _fits(value: Any, hint: Any, name: str) -> bool:
         scalar = isinstance(value, str | bool) or value is None
         return scalar or _number(value, -_MAX_INT, _MAX_INT)
     return False
+
+
+def _sha256(path: epath.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _total(values: Any) -> Any:

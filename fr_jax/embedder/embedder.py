@@ -23,14 +23,11 @@ from fr_jax import convert, models
 from fr_jax.embedder import canary
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.embedder.description import (
+    DESCRIPTION,
+    DIGESTS,
     FORMAT,
-    check_description,
-    check_network,
-    check_options,
-    check_plain,
-    read_arrays,
-    read_json,
-    read_spec,
+    WEIGHTS,
+    read_network,
 )
 from fr_jax.embedder.inputs import batched
 from fr_jax.errors import UserError, check_names
@@ -38,8 +35,6 @@ from fr_jax.metrics.verification import l2_normalize
 from fr_jax.models.preprocess import prepare
 from fr_jax.system import Network, PyTree
 
-DESCRIPTION, _WEIGHTS = "embedder.json", "weights.npz"
-_DIGESTS = "digests"  # name among the arrays of _WEIGHTS
 _COLOURS = ("BGR", "RGB")
 
 
@@ -141,7 +136,7 @@ class Embedder:
         folder = epath.Path(path)
         named = {**self.network.variables, "canary": self._canary()}
         if self.digests is not None:
-            named[_DIGESTS] = self.digests
+            named[DIGESTS] = self.digests
         arrays: dict[str, Any] = flax.traverse_util.flatten_dict(named, sep="/")
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
@@ -150,7 +145,7 @@ class Embedder:
             return
         digest = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
         description = json.dumps(self.describe() | digest, indent=1)
-        contents = {_WEIGHTS: weights, DESCRIPTION: description.encode()}
+        contents = {WEIGHTS: weights, DESCRIPTION: description.encode()}
         # Written to temporary files, then renamed: readers see complete files only.
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -287,36 +282,17 @@ def load_embedder(
             "WORKDIR/embedder, and fr-jax import converts a weight file to one"
         )
     try:
-        description = read_json(folder / DESCRIPTION)
-        description = check_description(description)
-        architecture, options = description["architecture"], description["options"]
-        if architecture not in models.ARCHITECTURES and "package" in description:
-            raise UserError(
-                f"its network {_shown(architecture)} is registered by "
-                f"{_shown(description['package'])}: import that first"
-            )
-        check_options(architecture, options)
-        spec = read_spec(description["input_spec"])
-        check_plain(folder / _WEIGHTS)
-        if _sha256(folder / _WEIGHTS) != description["weights_sha256"]:
-            raise UserError(f"{_WEIGHTS} was altered or cut short; copy it again")
-        variables = read_arrays(folder / _WEIGHTS)
-        stored = variables.pop("canary", {})
-        expected = stored.pop(canary.OUTPUT)
-        digests = variables.pop(_DIGESTS, None)
-        check_network(architecture, options, spec, variables)
-        network = Network(architecture, options, variables, spec, description["kind"])
-        provenance = dict(description["provenance"])
-        if "people" in provenance:  # name of the key before 0.2.0
-            provenance["identities"] = provenance.pop("people")
-        known = {"batch_size": batch_size, "digests": digests}
-        embedder = Embedder(network, provenance, **known)
-        outputs = embedder._canary(stored)[canary.OUTPUT] if check else expected
+        saved = read_network(folder)
+        expected = saved.canary.pop(canary.OUTPUT)
+        known = {"batch_size": batch_size, "digests": saved.digests}
+        embedder = Embedder(saved.network, saved.provenance, **known)
+        outputs = embedder._canary(saved.canary)[canary.OUTPUT] if check else expected
     except UserError as error:
-        reason = str(error).removeprefix(f"{folder / _WEIGHTS}: ")
+        reason = str(error).removeprefix(f"{folder / WEIGHTS}: ")
         raise UserError(f"{path}: {reason}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged embedder ({_line(error)})") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: damaged embedder ({reason:.300})") from error
     cosine = canary.min_cosine(outputs, expected)
     if check and not cosine >= canary.MIN_COSINE:
         raise UserError(
@@ -324,19 +300,3 @@ def load_embedder(
             f"{cosine:.4f} to those at the time of saving"
         )
     return embedder
-
-
-def _sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _shown(text: Any) -> str:
-    return ascii(str(text)[:60])

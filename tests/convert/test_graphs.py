@@ -115,7 +115,7 @@ def assert_equal_function(converted, dialect, epsilon=1e-5):
     "dialect",
     [
         pytest.param(name, marks=pytest.mark.long)
-        if name in ("facenet_pytorch", "insightface_pytorch")
+        if name not in ("arcface_torch", "foamliu_mobilefacenet")
         else name
         for name in NETWORKS
     ],
@@ -151,7 +151,10 @@ STYLES = {
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("dialect", ["arcface_torch", "arcface_torch_mbf"])
+@pytest.mark.parametrize(
+    "dialect",
+    ["arcface_torch", pytest.param("arcface_torch_mbf", marks=pytest.mark.long)],
+)
 def test_exporters_may_write_a_network_in_many_ways(dialect, style, read):
     converted = read(written(dialect, STYLES[style]))
     assert converted.dialect == dialect
@@ -183,6 +186,7 @@ def test_preprocessing_in_the_graph_becomes_the_input_specification(read):
         read(written("arcface_torch", Style(scaled=0.5)))
 
 
+@pytest.mark.long
 def test_last_norm_without_scale_distinguishes_curricularface(read):
     """It is written with scale 1 and offset 0."""
     state = dict(state_of("insightface_pytorch"))
@@ -224,6 +228,26 @@ def test_other_networks_are_refused(read):
 
     refused("unlike iresnet18, its layers are connected otherwise", with_activation)
 
+    def with_swapped_channels(net, x):
+        order = net.do.tensor("order", np.array([2.0, 1.0, 0.0]))
+        x = net.do.emit("Gather", [x, order], x.shape, axis=1)
+        return published.iresnet(net, x, (2, 2, 2, 2))
+
+    refused("unlike iresnet18, its layers are connected", with_swapped_channels)
+
+    def with_channels_last(net, x):
+        linear = net.linear
+
+        def changed(x, name):
+            _, channels, height, width = x.shape
+            shape = (1, height, width, channels)
+            return linear(net.do.emit("Transpose", [x], shape, perm=(0, 2, 3, 1)), name)
+
+        net.linear = changed
+        return published.iresnet(net, x, (2, 2, 2, 2))
+
+    refused("unlike iresnet18, its layers are connected", with_channels_last)
+
     def with_softmax(net, x):
         out = published.iresnet(net, x, (2, 2, 2, 2))
         return net.do.emit("Softmax", [out], out.shape)
@@ -242,6 +266,32 @@ def test_other_networks_are_refused(read):
         return published.iresnet(net, x, (2, 1, 2, 2))
 
     refused("it has 20 convolutions and linear layers", without_blocks)
+
+
+def test_published_onnx_file_is_its_published_checkpoint(real):
+    """Its BatchNorms are folded."""
+    stored = convert.read_weights(real("weights/mobilefacenet.pt"))
+    file = convert.read_weights(real("weights/MobileFaceNet.onnx"))
+    numbers = {name: f"{at}" for at, name in enumerate(file.tensors)}
+    nodes = [
+        node._replace(inputs=tuple(numbers.get(name, name) for name in node.inputs))
+        for node in file.graph.nodes
+    ]
+    anonymous = file._replace(
+        tensors={numbers[name]: array for name, array in file.tensors.items()},
+        graph=file.graph._replace(nodes=nodes),
+    )
+    converted = convert.from_weights(anonymous)
+    assert converted.dialect == "foamliu_mobilefacenet"
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 3, 112, 112))
+    back = convert.to_state_dict(converted.variables, converted.dialect)
+    outputs = []
+    for state in (back, stored.tensors):
+        wide = {name: array.astype(np.float64) for name, array in state.items()}
+        net = published.Network(Reference(), wide)
+        outputs.append(published.foamliu_mobilefacenet(net, images))
+    error = np.linalg.norm(outputs[0] - outputs[1]) / np.linalg.norm(outputs[1])
+    assert error < 1e-5
 
 
 def test_weights_in_another_file_have_a_remedy(read):

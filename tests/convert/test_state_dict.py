@@ -62,7 +62,15 @@ EMBEDDERS = {
 }
 
 
-@pytest.mark.parametrize("name", EMBEDDERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long)
+        if name in ("sphere20a", "arc_mbf_large", "arc_vit_t")
+        else name
+        for name in EMBEDDERS
+    ],
+)
 def test_golden_embeddings_of_published_embedders(name, reference, golden):
     architecture, dialect = EMBEDDERS[name]
     state, arrays = golden(name)

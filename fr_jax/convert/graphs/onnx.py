@@ -18,9 +18,11 @@ _MAX_SOURCES = 256
 # Operations that leave the values between layers as they are, or join them.
 _PASSING = {
     *("Identity", "Dropout", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze"),
-    *("Transpose", "Shape", "Gather", "Concat", "Slice", "Expand", "MaxPool", "Add"),
-    *("ReduceMean", "GlobalAveragePool", "AveragePool", "Mul", "Constant"),
+    *("Concat", "Slice", "Expand", "MaxPool", "Add", "Mul"),
+    *("ReduceMean", "GlobalAveragePool", "AveragePool"),
 }
+# Operations on the input that leave its channels in their order.
+_INITIAL = ("Identity", "Cast", "Transpose")
 _ACTIVATIONS = {"Relu": "relu", "Sigmoid": "sigmoid"}
 _RESHAPING = ("Unsqueeze", "Squeeze", "Reshape", "Flatten")  # of constants
 _SIGNS = {"Add": 1, "Sub": -1}
@@ -88,7 +90,7 @@ class OnnxLayers:
             unknown = [n for n in given if n not in self._feeds | self._constants]
             if unknown:
                 raise UnknownGraph(f"{unknown[0]!r:.60} is used before it is computed")
-        if not values:
+        if not values or node.operator == "Shape":
             return self._constant(node, given)
         feed = Feed.union([self._feeds[name] for name in values])
         if len(feed.sources) > _MAX_SOURCES:
@@ -99,12 +101,12 @@ class OnnxLayers:
             layer = _READERS[operator](self, node, feed)
         elif operator in ("Add", "Sub", "Mul", "Div") and len(values) < len(given):
             return self._arithmetic(node, feed, values[0])
+        elif values[0] in self._raw and operator in _INITIAL:
+            self._raw.add(node.outputs[0])
         elif operator == "Clip":
             return Feed.union([feed], self._clip(node))
-        elif operator not in _PASSING:
+        elif operator not in _PASSING or values[0] in self._raw:
             return Feed.union([feed], _ACTIVATIONS.get(operator, operator[:40]))
-        elif values[0] in self._raw:
-            self._raw.add(node.outputs[0])
         if layer is None:
             return feed
         self.layers.append(layer)
