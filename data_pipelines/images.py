@@ -18,7 +18,8 @@ from data_pipelines.image_headers import damaged, opened, probe
 MAX_BYTES = 64 << 20
 
 _AHEAD = 64  # images
-_V, _R = TypeVar("_V"), TypeVar("_R")
+_V = TypeVar("_V")
+_R = TypeVar("_R")
 
 # Formats that OpenCV does not decode here; Pillow's readers, none chosen by content.
 _PILLOW = {
@@ -76,7 +77,7 @@ def _by_pillow(data: bytes, name: str) -> np.ndarray:
     image, _ = opened(_PILLOW[name], data)
     try:
         image.load()
-        mode = _PREMULTIPLIED.get(image.mode, image.mode)
+        mode = str(_PREMULTIPLIED.get(image.mode, image.mode))
         deep = mode.startswith("I;16") or (mode, name) == ("I", "ppm")
         if not deep and mode not in _MODES:
             raise DataError(f"pixels of Pillow's mode {mode!r}; save it as PNG")

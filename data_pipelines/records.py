@@ -44,7 +44,7 @@ def features(size: int) -> tfds.features.FeaturesDict:
 
 def encode(face: Face) -> dict[str, Any]:
     """Returns a face as a TFDS example, with the bytes of the image unchanged."""
-    values = face._asdict() | {"box": np.asarray(face.box, np.float32)}
+    values: dict[str, Any] = face._asdict() | {"box": np.asarray(face.box, np.float32)}
     for name in _NAMES:
         values[name] = os.fsencode(names.unwritten(values[name]))
     return values

@@ -90,4 +90,5 @@ def _write(face, path: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
     # OpenCV itself takes only names in UTF-8.
-    target.write_bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
+    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    target.write_bytes(encoded.tobytes())
