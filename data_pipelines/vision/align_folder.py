@@ -45,6 +45,24 @@ def align_folder(
         raise DataError(f"{target} is inside {source}; choose another folder")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        rows = _align(source, part, paths, detector, size, legacy_bgr, progress)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return rows
+
+
+def _align(
+    source: Path,
+    part: Path,
+    paths: list[Path],
+    detector: detect.YuNet,
+    size: int,
+    legacy_bgr: bool,
+    progress: Callable[[list[Path]], Iterable[Path]],
+) -> list[dict]:
+    """Writes aligned faces and alignment.csv to `part`; returns the rows."""
     rows = []
     for path in progress(paths):
         name = path.relative_to(source)
@@ -68,7 +86,6 @@ def align_folder(
             row["note"] = "points far from the template: a profile, or wrongly detected"
         _write(align.crop(image, points, size), part / name)
     if not any(row["score"] for row in rows):
-        shutil.rmtree(part, ignore_errors=True)
         raise DataError(f"{source}: no face found in any of {len(paths)} images")
     with (part / "alignment.csv").open(
         "w", newline="", encoding="utf-8", errors="surrogateescape"
@@ -76,7 +93,6 @@ def align_folder(
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    part.rename(target)
     return rows
 
 

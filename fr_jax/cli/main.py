@@ -1,8 +1,9 @@
 """The program `fr-jax`: finds and runs a command, and prints user errors.
 
 Exit codes: 0 success, 1 a failed check, 2 a user error, 3 training stopped itself, 130
-Ctrl-C, 143 training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 prints the
-traceback of an error.
+Ctrl-C, 143 SIGTERM. At both, training saves its state first; other commands remove what
+is unfinished (see `fr_jax.interrupt`). FR_JAX_TRACEBACK=1 prints the traceback of an
+error.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 import fr_jax
+from fr_jax import interrupt
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
 _EXTRAS = {
@@ -34,7 +36,7 @@ Documentation: README.md and docs/ in the repository."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits with its code."""
+    """Runs a command and exits with its code; handles signals if `argv` is None."""
     # TensorFlow and OpenCV read these when they are imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs on every start
@@ -42,9 +44,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     logging.use_absl_handler()
     logging.set_verbosity(logging.WARNING)  # of orbax and TFDS
     try:
+        if argv is None:
+            interrupt.watch()
         code = _run(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        code = 130
+    except KeyboardInterrupt as error:
+        code = interrupt.exit_code(error)
+        print(f"fr-jax: {str(error) or interrupt.TEXT}", file=sys.stderr)
+        if argv is None:
+            interrupt.leave(code)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:

@@ -12,12 +12,14 @@ Example:
 
 import argparse
 import importlib
+import signal
 import sys
 import textwrap
 from typing import Any
 
 import jax
 
+from fr_jax import interrupt
 from fr_jax.backend import cpu, sharding
 from fr_jax.cli import config as configs
 from fr_jax.errors import UserError
@@ -57,12 +59,14 @@ def _packaged() -> str:
     return "\n".join(texts)
 
 
+_NOTHING_LOST = "interrupted before the next step; the same call starts again"
 # Arguments of the loop with equal names in `config.train`.
 _LOOP = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains a system; returns the exit code."""
+    interrupt.nothing_to_lose(_NOTHING_LOST)
     _start_jax(arguments)
     from etils import epath
 
@@ -74,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.provenance import inherit
     from fr_jax.training.checkpoint import check_layout
     from fr_jax.training.data import Context
-    from fr_jax.training.loop import train
+    from fr_jax.training.loop import saved, train
     from fr_jax.training.update import Guard, check_batch_size
 
     config: Any = configs.load(arguments.config, arguments.overrides)
@@ -137,21 +141,22 @@ def run(arguments: argparse.Namespace) -> int:
         evaluators += streams.evaluators
     streams = streams._replace(evaluators=evaluators, final_evaluators=final)
     configs.claim(workdir, config)
-    result = train(
-        system,
-        streams,
-        workdir,
-        num_steps=num_steps,
-        mesh=context.mesh,
-        given={name: network.variables for name, network in networks.items()},
-        **{name: options[name] for name in _LOOP},
-        guard=Guard() if options.guard else None,
-        profile=tuple(options.profile) or None,
-    )
-    if result.interrupted:
-        _say(f"interrupted: saved step {result.step:,}; the same command resumes")
-        return 143
-    _hand_over(system, result, provenance, final, workdir)
+    with streams:
+        result = train(
+            system,
+            streams,
+            workdir,
+            num_steps=num_steps,
+            mesh=context.mesh,
+            given={name: network.variables for name, network in networks.items()},
+            **{name: options[name] for name in _LOOP},
+            guard=Guard() if options.guard else None,
+            profile=tuple(options.profile) or None,
+        )
+        if result.interrupted:
+            raise interrupt.Interrupted(signal.SIGTERM, saved(result.step, workdir))
+        with interrupt.explained(saved(result.step, workdir)):
+            _hand_over(system, result, provenance, final, workdir)
     return 0
 
 
@@ -163,6 +168,7 @@ def _start_jax(arguments: argparse.Namespace) -> None:
     if arguments.distributed:
         try:
             jax.distributed.initialize(*cluster)
+            interrupt.record()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(

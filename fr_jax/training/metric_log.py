@@ -32,13 +32,24 @@ class MetricLog:
         self._active = active
         self._tensorboard = _tensorboard(workdir) if active else None
 
-    def cut_back(self, step: int) -> None:
-        """Removes unfinished lines and those after `step`, where the run continues."""
+    def cut_back(self, step: int, *, evaluated: bool = True) -> None:
+        """Removes unfinished lines and those after `step`, where the run continues.
+
+        Args:
+          evaluated: False removes the results of the evaluation of `step` as well.
+        """
         if not self._active or not self._file.exists():
             return
+
+        def kept(line: str) -> bool:
+            # The rates are in every line but those of evaluations.
+            is_evaluation = '"steps_per_second"' not in line
+            at = _step(line)
+            return at < step or (at == step and (evaluated or not is_evaluation))
+
         lines = self._file.read_text().splitlines(keepends=True)
         part = self._file.with_name(self._file.name + ".part")
-        part.write_text("".join(line for line in lines if _step(line) <= step))
+        part.write_text("".join(line for line in lines if kept(line)))
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

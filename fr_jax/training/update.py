@@ -39,13 +39,17 @@ class Watched(NamedTuple):
     count: Any = np.int32(0)
 
 
+STOPPED = 1  # by the system's feedback
+OUTSTANDING = 2  # a signal came before the evaluation of the step had ended
+
+
 class LoopState(NamedTuple):
     """The contents of a checkpoint: the State of the system and that of the loop."""
 
     state: PyTree
     data_offset: Any = np.int32(0)
     rollbacks: Any = np.int32(0)
-    stopped: Any = np.int32(0)  # 1 if the system's feedback has stopped the run
+    stopped: Any = np.int32(0)  # STOPPED, OUTSTANDING or 0
     bad_in_a_row: Any = np.int32(0)
     watched: Mapping[str, Watched] = {}
     skipped: Any = np.int32(0)  # since the last line of metrics, like the totals
@@ -194,7 +198,12 @@ class Update:
     def after_feedback(self, loop: LoopState, state, stopped: bool) -> LoopState:
         """Returns `loop` with the state and the decision to stop of `feedback`."""
         state = jax.jit(lambda x: x, out_shardings=self._shardings.state)(state)
-        return self._with(loop._replace(state=state), stopped=np.int32(stopped))
+        loop = loop._replace(state=state)
+        return self._with(loop, stopped=np.int32(STOPPED if stopped else 0))
+
+    def with_outstanding(self, loop: LoopState, outstanding: bool) -> LoopState:
+        """Returns `loop`, marked if the evaluation of its step is to be repeated."""
+        return self._with(loop, stopped=np.int32(OUTSTANDING if outstanding else 0))
 
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
         """Returns mean metrics of `eval_step` over the first batches of a stream."""
