@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = 2
     except Exception as error:
         code = _exit_code(error)
+        if not code and (text := _out_of_memory(error)):
+            error, code = UserError(text), 2
         if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
         print(f"fr-jax: {error}", file=sys.stderr)
@@ -72,6 +74,13 @@ def _exit_code(error: Exception) -> int:
 
     codes = {TrainingStopped: 3, CheckFailed: 1, (UserError, DataError, OSError): 2}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 0)
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """Returns the message for an allocation that has failed; None for other errors."""
+    from fr_jax.backend import memory  # loads JAX
+
+    return memory.explained(error)
 
 
 def _run(argv: list[str]) -> int:

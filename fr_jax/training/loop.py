@@ -96,7 +96,7 @@ def train(
       KeyboardInterrupt: after Ctrl-C; the message has the saved step.
       TrainingStopped: after too many rollbacks; the message has the step.
       UserError: for batches that the system does not expect, a batch that the mesh
-        cannot hold, or a checkpoint of another tree.
+        cannot hold, more memory than the devices have, or a checkpoint of another tree.
     """
     if not isinstance(streams, Streams):
         streams = Streams(streams)
@@ -168,15 +168,15 @@ def train(
                 loop = update.with_outstanding(loop, results is None)
             if results is not None:
                 evaluated = results
-                log.write(step, evaluated)
-                log.say(summary(evaluated))
+                log.write(step, results)
+                log.say(summary(results))
                 if system.feedback:
-                    state, stopped = system.feedback(loop.state, evaluated)
+                    state, stopped = system.feedback(loop.state, results)
                     loop = update.after_feedback(loop, state, stopped)
             if saves or stopped or interrupted:
                 scored = -math.inf
                 if selected and results is not None:
-                    scored = score(evaluated, selected, "best_metric")
+                    scored = score(results, selected, "best_metric")
                 checkpoints.save(step, loop, scored)
             return loop
 

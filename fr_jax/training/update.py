@@ -1,5 +1,6 @@
 """The compiled, sharded and guarded update of the training loop."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
 from fr_jax.system import Input, Mean, System
 from fr_jax.training.data import Stream
+from fr_jax.training.memory import check_state, check_step
 
 PyTree = Any
 
@@ -63,8 +65,8 @@ class Update:
       like: shapes, types and shardings of the LoopState, for restoring checkpoints.
 
     Raises:
-      UserError: for a stream or a batch that the system does not expect, and for a
-        metric that is not a scalar.
+      UserError: for a stream or a batch that the system does not expect, a metric that
+        is not a scalar, and a state that exceeds the memory of a device.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Update:
         self.like = jax.tree.map(
             lambda leaf, place: leaf.update(sharding=place), like, self._shardings
         )
+        check_state(self.like)
         self._advance: Any = None
         self._eval_step: Any = system.eval_step and jax.jit(
             system.eval_step, compiler_options=cpu.compiler_options()
@@ -130,7 +133,11 @@ class Update:
         )
 
     def compile(self, loop: LoopState) -> float:
-        """Compiles the update ahead of time; returns the duration in seconds."""
+        """Compiles the update ahead of time; returns the duration in seconds.
+
+        Raises:
+          UserError: if the device has too little memory; it says what would fit.
+        """
         start = time.perf_counter()
         advance = jax.jit(
             self._guarded,
@@ -138,8 +145,15 @@ class Update:
             out_shardings=(self._shardings, self._replicated),
             compiler_options=cpu.compiler_options(),
         )
-        lowered = advance.lower(loop, self._batch, jnp.int32(0), self._key_steps)
-        self._advance = lowered.compile()
+
+        def compiled(batch):
+            lowered = advance.lower(loop, batch, jnp.int32(0), self._key_steps)
+            return lowered.compile()
+
+        self._advance = compiled(self._batch)
+        multiples = [one.multiple for one in self._system.expects.values()]
+        multiple = math.lcm(self._mesh.shape["data"], *multiples)
+        check_step(self._advance, compiled, self._batch, multiple)
         return time.perf_counter() - start
 
     def __call__(self, loop, batch, number: int):
