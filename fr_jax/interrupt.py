@@ -25,8 +25,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 8.0  # seconds for a command to remove its files, and for threads to end
 _RESULT = TypeVar("_RESULT")
 TEXT = "interrupted: no unfinished file is left; the same call starts again"
-_SAVING = "interrupted: finishing the step and saving; Ctrl-C again leaves at once"
-_AT_ONCE = "left at once; complete checkpoints and files are intact"
+SAVING = "interrupted: finishing the step and saving; Ctrl-C again leaves at once"
+AT_ONCE = "left at once; complete checkpoints and files are intact"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -63,6 +63,8 @@ class _Program:
     repeats = 0  # signals sent by `again`, not by the user
     leaves_with = ""  # not empty: signals end the process, with this line
     records = False  # the loop ends it after saving
+    watched = acknowledged = False
+    lock = threading.RLock()
 
     def handle(self, number: int, _: Any) -> None:
         """The handler of Python."""
@@ -87,13 +89,20 @@ class _Program:
             if self.leaves_with:
                 _leave(number, self.leaves_with)
             if self.records:
-                _write(_SAVING)
+                self.acknowledge()
             else:
                 self.limit()
         elif self.repeats:
             self.repeats -= 1
         elif number == signal.SIGINT:
-            _leave(number, _AT_ONCE)
+            _leave(number, AT_ONCE)
+
+    def acknowledge(self) -> None:
+        """Says, once, that the step will be saved."""
+        with self.lock:
+            if self.watched and not self.acknowledged:
+                self.acknowledged = True
+                _write(SAVING)
 
     def limit(self) -> None:
         """Ends the process soon, if it does not end by itself."""
@@ -125,6 +134,7 @@ def watch() -> None:
     os.set_blocking(writes, False)
     signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
     threading.Thread(target=_program.read, args=(reads,), daemon=True).start()
+    _program.watched = True
     for number in SIGNALS:
         signal.signal(number, _program.handle)
     sys.unraisablehook = _program.unraisable
@@ -163,6 +173,7 @@ def _write(text: str) -> None:
 
 
 def _leave(number: int, text: str) -> NoReturn:
+    _program.lock.acquire()  # by one of two threads: there is one line
     _write(text)
     os._exit(128 + number)
 
@@ -220,6 +231,7 @@ class Deferral:
                 raise KeyboardInterrupt
             return
         self.number = number
+        _program.acknowledge()
         if self._several:  # JAX's coordination service notices SIGTERM alone
             os.kill(os.getpid(), signal.SIGTERM)
         if self._raises:

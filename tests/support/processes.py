@@ -95,3 +95,29 @@ def kill_until_done(
         process.kill()
         process.communicate()
     return finish(start(workdir, steps, *options))
+
+
+def run_command(*words: object, **environment: str) -> Process:
+    """Starts any command of `fr-jax`."""
+    return _started(["fr_jax", *map(str, words)], **environment)
+
+
+def read_until(process: Process, text: str) -> str:
+    """Returns the errors of a process up to the line that contains a text, or all."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            break
+    return "".join(lines)
+
+
+def ended(process: Process) -> tuple[int, str]:
+    """Waits until a process ends; returns its exit code and the rest of its errors."""
+    assert process.stderr is not None
+    try:
+        rest = process.stderr.read()
+        return process.wait(timeout=300), rest
+    finally:
+        process.kill()
