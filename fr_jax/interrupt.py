@@ -218,11 +218,14 @@ class Deferral:
         try:
             self._raises = True
             try:
-                return None if self.number else function()
+                if not self.number:
+                    return function()
             finally:
                 self._raises = False
         except Interrupted:
-            return None
+            pass
+        self._ends = True
+        return None
 
     def handle(self, number: int, _: Any) -> None:
         """The handler of Python; a second Ctrl-C raises KeyboardInterrupt."""
