@@ -13,6 +13,7 @@ process at a second Ctrl-C, and when a command has not ended soon after a signal
 In a notebook, which never calls `watch`, `deferred` alone handles signals.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -157,8 +158,16 @@ def record() -> None:
     _program.leaves_with, _program.records = "", True
 
 
+def ignore() -> None:
+    """Ignores signals from now on: the command is complete."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave(code: int) -> NoReturn:
     """Ends the program without waiting for threads, some of which wait for others."""
+    with contextlib.suppress(Exception):
+        atexit._run_exitfuncs()
     if jax := sys.modules.get("jax"):
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()  # or the other processes abort

@@ -46,26 +46,37 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if argv is None:
             interrupt.watch()
-        code = _run(list(sys.argv[1:] if argv is None else argv))
+        code = _code(list(sys.argv[1:] if argv is None else argv))
+        if argv is None:
+            interrupt.ignore()
     except KeyboardInterrupt as error:
         code = interrupt.exit_code(error)
         print(f"fr-jax: {str(error) or interrupt.TEXT}", file=sys.stderr)
-        if argv is None:
-            interrupt.leave(code)
+    if argv is None:
+        interrupt.leave(code)
+    sys.exit(code)
+
+
+def _code(argv: list[str]) -> int:
+    """Runs a command and prints its error; returns the exit code."""
+    try:
+        return _run(argv)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
         print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
-        code = 2
+        return 2
+    except SystemExit as error:  # of argparse, after --help
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
     except Exception as error:
-        code = _exit_code(error)
-        if not code and (text := _out_of_memory(error)):
-            error, code = UserError(text), 2
+        code, text = _exit_code(error), str(error)
+        if not code and (out_of_memory := _out_of_memory(error)):
+            code, text = 2, out_of_memory
         if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
-        print(f"fr-jax: {error}", file=sys.stderr)
-    sys.exit(code)
+        print(f"fr-jax: {text}", file=sys.stderr)
+        return code
 
 
 def _exit_code(error: Exception) -> int:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from fr_jax import interrupt
 from fr_jax.cli import main as program
 from fr_jax.errors import CheckFailed, TrainingStopped
 from tests.support.paths import ROOT
@@ -82,7 +83,7 @@ def test_exit_code_depends_on_the_error(command, monkeypatch, error, code):
     monkeypatch.setattr(program, "_run", fail)
     actual, _, text = command("info")
     assert actual == code
-    assert text == (f"fr-jax: {error}\n" if str(error) else "")
+    assert text == f"fr-jax: {str(error) or interrupt.TEXT}\n"
 
 
 def test_fault_of_the_program_has_a_traceback(monkeypatch):
