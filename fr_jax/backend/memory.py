@@ -83,21 +83,20 @@ def of_program(compiled: Any) -> int:
 def explained(error: BaseException) -> str | None:
     """Returns the message for an allocation that has failed; None for other errors."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        needed = re.search(r"allocate ([\d.]+ ?[KMGTP]?i?B)", text)
-        amount = needed[1] if needed else "more"
-    elif "RESOURCE_EXHAUSTED" in text and "memory" in text.lower():
-        needed = re.search(r"allocat\w+ (?:of )?([\d.]+ ?[KMGTP]?i?B?)", text)
-        amount = "more" if not needed else needed[1]
-        if amount.isdecimal():
-            amount = gigabytes(int(amount))
-    else:
+    of_jax = "RESOURCE_EXHAUSTED" in text and "memory" in text.lower()
+    if not (of_jax or isinstance(error, MemoryError)):
         return None
+    match = re.search(r"allocat\w+ (?:of )?([\d.]+) ?([KMGTPE]?i?B|bytes)", text)
+    needed = "too much memory was"
+    if match:
+        number, unit = match.groups()
+        amount = gigabytes(float(number)) if unit == "bytes" else f"{number} {unit}"
+        needed = f"{amount} were"
     available = free(local_devices()[0])
     left = f", {gigabytes(available)} are free" if available is not None else ""
     return (
-        f"out of memory: {amount} were needed in one piece{left}; use smaller batches "
-        "or images, a smaller network, or fewer images at a time"
+        f"out of memory: {needed} needed in one piece{left}; use smaller batches or "
+        "images, a smaller network, or fewer images at a time"
     )
 
 
