@@ -47,6 +47,11 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + getattr(error, "number", signal.SIGINT)
 
 
+def saved(step: int, workdir: Any) -> str:
+    """Returns the message of a training run that a signal has ended."""
+    return f"interrupted: step {step:,} is saved in {workdir}; the same call resumes"
+
+
 @contextlib.contextmanager
 def explained(text: str) -> Iterator[None]:
     """Replaces the message of an interruption within the context."""

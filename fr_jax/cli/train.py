@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fr_jax.provenance import inherit
     from fr_jax.training.checkpoint import check_layout
     from fr_jax.training.data import Context
-    from fr_jax.training.loop import saved, train
+    from fr_jax.training.loop import train
     from fr_jax.training.update import Guard, check_batch_size
 
     config: Any = configs.load(arguments.config, arguments.overrides)
@@ -154,8 +154,10 @@ def run(arguments: argparse.Namespace) -> int:
             profile=tuple(options.profile) or None,
         )
         if result.interrupted:
-            raise interrupt.Interrupted(signal.SIGTERM, saved(result.step, workdir))
-        with interrupt.explained(saved(result.step, workdir)):
+            raise interrupt.Interrupted(
+                signal.SIGTERM, interrupt.saved(result.step, workdir)
+            )
+        with interrupt.explained(interrupt.saved(result.step, workdir)):
             _hand_over(system, result, provenance, final, workdir)
     return 0
 

@@ -197,10 +197,10 @@ def train(
             interrupted = signals.ends(step)
 
             finished = step == num_steps
-            # Interruptions add no line: totals are saved, and logged when they are due.
+            # An interruption logs nothing: the totals are in the checkpoint.
             logs = finished or step % log_every == 0
             evaluates = evaluate_every and (finished or step % evaluate_every == 0)
-            saves = finished or step % save_every == 0 or interrupted
+            saves = finished or interrupted or step % save_every == 0
             saves = saves or (evaluates and bool(best_metric))
             # Read two steps late, so that the device never waits for the host, unless
             # something is written now.
@@ -253,13 +253,8 @@ def train(
             )
         checkpoints.close()
     if interrupted and signals.number == signal.SIGINT:
-        raise interrupt.Interrupted(signal.SIGINT, saved(step, workdir))
+        raise interrupt.Interrupted(signal.SIGINT, interrupt.saved(step, workdir))
     return TrainResult(loop.state, step, evaluated, interrupted, best)
-
-
-def saved(step: int, workdir: epath.PathLike) -> str:
-    """Returns the message of a run that a signal has ended."""
-    return f"interrupted: step {step:,} is saved in {workdir}; the same call resumes"
 
 
 class _Clock:
