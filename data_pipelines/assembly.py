@@ -140,3 +140,8 @@ class Prefetch:
             if number not in self._pending:
                 self._pending[number] = self._pool.submit(self._make, number)
         return self._pending.pop(step).result()
+
+    def close(self) -> None:
+        """Ends the threads, after the steps that they have begun."""
+        self._pending.clear()
+        self._pool.shutdown(cancel_futures=True)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,8 @@ _COMPARED = 512  # records whose labels are compared with the index
 class RecordSet(contextlib.AbstractContextManager):
     """A selection of the aligned faces in TFRecords, numbered from 0.
 
-    A context manager: `close` closes the files.
+    A context manager: `close` closes the files; so does dropping the set and all its
+    subsets.
 
     Args:
       path: a folder of records (DIR/NAME, or the version folder in it).
@@ -216,14 +218,16 @@ class JoinedRecords:
 
 
 class _Shard:
-    """A file read by offset, thread-safe.
+    """A file read by offset, thread-safe; closed when nothing refers to it.
 
     Not a memory map: if a mapped file shrinks, the process is killed.
     """
 
     def __init__(self, path):
-        self.path, self._local = path, os.path.exists(path)
-        self._handle = os.open(path, os.O_RDONLY) if self._local else -1
+        self.path, self._local, self._handle = path, os.path.exists(path), -1
+        if self._local:
+            self._handle = os.open(path, os.O_RDONLY)
+            self._finalizer = weakref.finalize(self, os.close, self._handle)
 
     def read(self, start: int, length: int) -> bytes:
         if self._local:
@@ -233,9 +237,9 @@ class _Shard:
             return file.read(length)
 
     def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
+        if self._local:
             self._handle = -1
+            self._finalizer()  # once: the number may soon be that of another file
 
 
 def _expressions(index: indexes.Index, path, expression: str) -> np.ndarray:

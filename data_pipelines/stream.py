@@ -8,6 +8,7 @@ a run resumes at any step immediately and the stream has no state to save.
 import contextlib
 import weakref
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,8 @@ _PREFETCH = 4  # batches decoded ahead
 class RecordStream(contextlib.AbstractContextManager):
     """This process's rows of batches of faces: uint8 [b, S, S, 3] and columns [b].
 
-    A context manager; `close` ends the pipeline and closes the records.
+    A context manager; `close` ends the pipeline, with its threads, and closes the
+    records. The pipeline of a stream that is dropped ends as well.
 
     Args:
       source: the records.
@@ -75,10 +77,10 @@ class RecordStream(contextlib.AbstractContextManager):
         """Returns this process's rows of a step's batch. Consecutive steps are fast."""
         if step != self._next:
             self._running[:] = [self._start(step)]
+        self._next = -1  # after an error, the pipeline may be one step ahead
         try:
             images = next(self._running[0])
         except tf.errors.OpError as error:
-            self._next = -1  # the pipeline is one step ahead
             # Raises an error that names the record.
             self.source.check_images(self._batches.images(step))
             raise DataError(f"step {step}: {error.message}") from error
@@ -87,24 +89,31 @@ class RecordStream(contextlib.AbstractContextManager):
 
     def _start(self, step: int):
         """Returns the iterator of a tf.data pipeline over the steps from `step` on."""
-        batches, source = self._batches, self.source
-        count = len(batches.images(step))
+        # TensorFlow keeps the Python functions of a pipeline for ever: they must not
+        # keep the stream, its records and its columns.
+        batches, source = weakref.ref(self._batches), weakref.ref(self.source)
+        count, size = len(self._batches.images(step)), self.source.size
+        augments = self._augments
 
         def read(number: np.int64) -> np.ndarray:
-            return np.array(source.serialized(batches.images(int(number))), object)
+            numbers = _alive(batches).images(int(number))
+            return np.array(_alive(source).serialized(numbers), object)
+
+        def augment(number: np.int64, images: np.ndarray) -> np.ndarray:
+            return _alive(batches).augmented(number, images)
 
         def batch(number):
             serialized = tf.numpy_function(read, [number], tf.string)
             encoded = records.parse_images(tf.ensure_shape(serialized, (count,)))
             images = tf.map_fn(
-                lambda one: records.decode_pixels(one, source.size),
+                lambda one: records.decode_pixels(one, size),
                 encoded,
                 fn_output_signature=tf.uint8,
                 parallel_iterations=1,  # the parallelism is over batches
             )
-            if not self._augments:
+            if not augments:
                 return images
-            return tf.numpy_function(batches.augmented, [number, images], tf.uint8)
+            return tf.numpy_function(augment, [number, images], tf.uint8)
 
         options = tf.data.Options()
         options.deterministic = True
@@ -118,3 +127,10 @@ class RecordStream(contextlib.AbstractContextManager):
             .with_options(options)
             .as_numpy_iterator()
         )
+
+
+def _alive(reference: weakref.ref) -> Any:
+    """Returns what a weak reference refers to; in a pipeline, that exists."""
+    alive = reference()
+    assert alive is not None, "a pipeline outlived its stream"
+    return alive

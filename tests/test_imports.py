@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 # Folders of fr_jax from low to high: each may import itself and lower ranks.
 RANKS = (
     {"lazy"},
-    {"__init__", "errors", "progress"},
+    {"__init__", "errors", "interrupt", "progress"},
     {"system", "provenance", "backend", "augment", "losses", "metrics"},
     {"models", "optim"},
     {"convert", "faces", "report"},

@@ -51,6 +51,24 @@ def align_folder(
         raise DataError(f"{target} is inside {source}; choose another folder")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        rows = _align(source, part, names, detector, size, legacy_bgr, progress)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return rows, skipped
+
+
+def _align(
+    source: Path,
+    part: Path,
+    names: list[str],
+    detector: detect.YuNet,
+    size: int,
+    legacy_bgr: bool,
+    progress: Callable[[list[str]], Iterable[str]],
+) -> list[dict]:
+    """Writes aligned faces and alignment.csv to `part`; returns the rows."""
     rows = []
     for name in progress(names):
         row = dict.fromkeys(_COLUMNS, "") | {"file": written(name), "faces": 0}
@@ -73,14 +91,12 @@ def align_folder(
             row["note"] = "points far from the template: a profile, or wrongly detected"
         _write(align.crop(image, points, size), part / name)
     if not any(row["score"] for row in rows):
-        shutil.rmtree(part, ignore_errors=True)
         raise DataError(f"{source}: no face found in any of {len(names)} images")
     with (part / "alignment.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    part.rename(target)
-    return rows, skipped
+    return rows
 
 
 def _write(face, path: Path) -> None:

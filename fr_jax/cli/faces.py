@@ -6,6 +6,7 @@ Example:
 
 import argparse
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from fr_jax import interrupt
 from fr_jax.errors import UserError, check_range
 from fr_jax.faces import files as face_files
 from fr_jax.faces import pairs, sets, video
@@ -278,8 +280,10 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
 
     part, shards = arguments.shard
     suffix = f"_{part}_of_{shards}" if shards > 1 else ""
+    rows = (face for face, _ in _faces(arguments, plan, bar))
+    first = next(rows)  # compiles, which a signal cannot interrupt, before files exist
     target, _ = faces.build(
-        (face for face, _ in _faces(arguments, plan, bar)),
+        itertools.chain([first], rows),
         arguments.to,
         arguments.name or arguments.set + suffix,
         size=arguments.size,
@@ -297,8 +301,12 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     with face_files.LabelledFolder(target, options, plan.lists) as folder:
         if folder.done:
             print(f"resumed after {folder.done:,} images in {folder.part}")
-        for face, codes in _faces(arguments, plan, bar, folder.done):
-            folder.add(face, codes)
+        text = (
+            f"interrupted: complete images are in {folder.part}; the same call resumes"
+        )
+        with interrupt.explained(text):
+            for face, codes in _faces(arguments, plan, bar, folder.done):
+                folder.add(face, codes)
     return str(target)
 
 

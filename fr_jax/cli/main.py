@@ -1,8 +1,9 @@
 """The program `fr-jax`: finds and runs a command, and prints user errors.
 
 Exit codes: 0 success, 1 a failed check, 2 a user error, 3 training stopped itself, 130
-Ctrl-C, 143 training saved its state after SIGTERM. FR_JAX_TRACEBACK=1 prints the
-traceback of an error.
+Ctrl-C, 143 SIGTERM. At both, training saves its state first; other commands remove what
+is unfinished (see `fr_jax.interrupt`). FR_JAX_TRACEBACK=1 prints the traceback of an
+error.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 import fr_jax
+from fr_jax import interrupt
 from fr_jax.cli.targets import full_disk
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError, unknown
 
@@ -36,7 +38,7 @@ Documentation: README.md and docs/ in the repository."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits with its code."""
+    """Runs a command and exits with its code; handles signals if `argv` is None."""
     # TensorFlow and OpenCV read these when they are imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # logs on every start
@@ -46,23 +48,42 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _print_names()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(words)
-    except KeyboardInterrupt:
-        code = 130
+        if argv is None:
+            interrupt.watch()
+        code = _code(words)
+        if argv is None:
+            interrupt.ignore()
+    except KeyboardInterrupt as error:
+        code = interrupt.exit_code(error)
+        print(f"fr-jax: {str(error) or interrupt.TEXT}", file=sys.stderr)
+    if argv is None:
+        interrupt.leave(code)
+    sys.exit(code)
+
+
+def _code(words: list[str]) -> int:
+    """Runs a command and prints its error; returns the exit code."""
+    try:
+        return _run(words)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
         print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
-        code = 2
+        return 2
+    except SystemExit as error:  # of argparse, after --help
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
     except Exception as error:
-        full = full_disk(error, _target(words))
-        code = 2 if full else _exit_code(error)
+        code, text = _exit_code(error), str(error)
+        if full := full_disk(error, _target(words)):
+            remedy = "free some space, or choose another folder, and run again"
+            code, text = 2, f"{full}; {remedy}"
+        elif not code and (out_of_memory := _out_of_memory(error)):
+            code, text = 2, out_of_memory
         if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
-        remedy = "; free some space, or choose another folder, and run again"
-        print(f"fr-jax: {full + remedy if full else error}", file=sys.stderr)
-    sys.exit(code)
+        print(f"fr-jax: {text}", file=sys.stderr)
+        return code
 
 
 def _print_names() -> None:
@@ -89,6 +110,13 @@ def _exit_code(error: Exception) -> int:
 
     codes = {TrainingStopped: 3, CheckFailed: 1, (UserError, DataError, OSError): 2}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 0)
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """Returns the message for an allocation that has failed; None for other errors."""
+    from fr_jax.backend import memory  # loads JAX
+
+    return memory.explained(error)
 
 
 def _run(argv: list[str]) -> int:

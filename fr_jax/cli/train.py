@@ -12,13 +12,16 @@ Example:
 
 import argparse
 import importlib
+import signal
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from fr_jax import interrupt
 from fr_jax.backend import cpu, sharding
 from fr_jax.cli import config as configs
 from fr_jax.cli.targets import check_writable
@@ -63,13 +66,14 @@ def _packaged() -> str:
     return "\n".join(texts)
 
 
-_print_unraisable = sys.unraisablehook
+_NOTHING_LOST = "interrupted before the next step; the same call starts again"
 # Arguments of the loop with equal names in `config.train`.
 _LOOP = ("seed", "log_every", "evaluate_every", "save_every", "keep", "best_metric")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains a system; returns the exit code."""
+    interrupt.nothing_to_lose(_NOTHING_LOST)
     _start_jax(arguments)
     from fr_jax.training.workdir import held
 
@@ -187,24 +191,27 @@ def _run(arguments: argparse.Namespace) -> int:
         evaluators = [one.subset(count) for one in final if hasattr(one, "subset")]
         evaluators += streams.evaluators
     streams = streams._replace(evaluators=evaluators, final_evaluators=final)
-    result = train(
-        system,
-        streams,
-        workdir,
-        num_steps=num_steps,
-        mesh=context.mesh,
-        given=given,
-        **loop,
-        guard=Guard() if options.guard else None,
-        profile=tuple(options.profile) or None,
-        identity=identity,
-        fresh=arguments.fresh,
-        prolongs=prolongs,
-    )
-    if result.interrupted:
-        _say(f"interrupted: saved step {result.step:,}; the same command resumes")
-        return 143
-    _hand_over(system, result, provenance.digests, final, workdir)
+    with streams:
+        result = train(
+            system,
+            streams,
+            workdir,
+            num_steps=num_steps,
+            mesh=context.mesh,
+            given=given,
+            **loop,
+            guard=Guard() if options.guard else None,
+            profile=tuple(options.profile) or None,
+            identity=identity,
+            fresh=arguments.fresh,
+            prolongs=prolongs,
+        )
+        if result.interrupted:
+            raise interrupt.Interrupted(
+                signal.SIGTERM, interrupt.saved(result.step, workdir)
+            )
+        with interrupt.explained(interrupt.saved(result.step, workdir)):
+            _hand_over(system, result, provenance.digests, final, workdir)
     return 0
 
 
@@ -249,13 +256,14 @@ def _configured_sets(config: Any) -> list[Any]:
 
 def _start_jax(arguments: argparse.Namespace) -> None:
     cpu.keep_freed_memory()
-    sys.unraisablehook = _without_late_writes
+    sys.unraisablehook = _without_late_writes(sys.unraisablehook)
     if arguments.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", arguments.compilation_cache)
     cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if arguments.distributed:
         try:
             jax.distributed.initialize(*cluster)
+            interrupt.record()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -268,14 +276,18 @@ def _start_jax(arguments: argparse.Namespace) -> None:
         )
 
 
-def _without_late_writes(unraisable: Any) -> None:
-    """Prints an error of a foreign thread, except of writes after one that failed.
+def _without_late_writes(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Returns `sys.unraisablehook` without errors of writes after one that failed.
 
     If a disk is full, TensorStore prints a traceback for every array of a checkpoint,
     since orbax has closed its event loop; the first error is raised and reported.
     """
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _print_unraisable(unraisable)
+
+    def print_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    return print_others
 
 
 def _say(line: str, file=None) -> None:

@@ -1,6 +1,7 @@
 """Files of rendered faces: labelled folders, videos with their tracks."""
 
 import csv
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -152,9 +153,26 @@ def write_video(
     group.mp4; group_tracks.csv, one row per face, whose `score` is the visible share of
     the head; t<track>/<frame>.jpg, squares of `crop` pixels around each face.
     """
+    frames = iter(frames)
+    first = next(frames)  # compiles, which a signal cannot interrupt
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    try:
+        counts = _write_frames(part, itertools.chain([first], frames), size, crop, seed)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return counts
+
+
+def _write_frames(
+    part: Path,
+    frames: Iterable[video.Frame],
+    size: tuple[int, int],
+    crop: int,
+    seed: int,
+) -> tuple[int, int]:
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     clip = cv2.VideoWriter(str(part / "group.mp4"), codec, video.RATE, size)
     if not clip.isOpened():
@@ -185,7 +203,6 @@ def write_video(
                 )
                 num_faces += 1
     clip.release()
-    part.rename(target)
     return len(tracks), num_faces
 
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from fr_jax.backend import cpu
+from fr_jax.backend import cpu, memory
 from fr_jax.errors import UserError
 from fr_jax.faces.renderer import imaging, light
 from fr_jax.faces.renderer.codes import EXPRESSIONS, IMAGING, STYLE, Codes, expression
@@ -417,20 +417,34 @@ def arrays(
       progress: label of a progress bar; '' shows none.
 
     Raises:
-      UserError: for no identities, no images, or a number other than the set's.
+      UserError: for no identities, no images, a number other than the set's, and images
+        that exceed the memory.
     """
-    label, image = rows(face_set, num_identities, images)
-    numbers, parts = (first + label, image), []
+    label, number = rows(face_set, num_identities, images)
+    _check_memory(len(label), size)
+    pixels, ages, done = np.empty((len(label), size, size, 3), np.uint8), [], 0
+    numbers = first + label, number
     options = {"total": len(label), "label": progress, "disable": not progress}
     with progress_bar(**options, leave=False) as bar:
         for part in render_set(face_set, seed, *numbers, size=size, quality=quality):
             bar.update(len(part.image))
-            parts.append(part)
-    return {
-        "image": np.concatenate([part.image for part in parts]),
-        "label": label,
-        "age": np.concatenate([part.labelled.codes.age for part in parts]),
-    }
+            pixels[done : done + len(part.image)] = part.image
+            done += len(part.image)
+            ages.append(part.labelled.codes.age)
+    return {"image": pixels, "label": label, "age": np.concatenate(ages)}
+
+
+def _check_memory(count: int, size: int) -> None:
+    bytes_each, available = 3 * size * size, memory.free_on_host()
+    memory.check(
+        f"a set of {count:,} rendered images of {size}x{size} pixels",
+        count * bytes_each,
+        available,
+        lambda: (
+            f"{(available or 0) // bytes_each:,} images would fit; on an accelerator, "
+            "--config.data.source=generated renders each batch when it is used"
+        ),
+    )
 
 
 def rows(

@@ -168,8 +168,13 @@ def contact_sheet(
 
 
 def save(figure: Figure, path: epath.PathLike) -> None:
-    """Writes a figure as PNG; creates missing folders."""
+    """Writes a figure as PNG, atomically; creates missing folders."""
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        figure.savefig(file, format="png", dpi=120)
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            figure.savefig(file, format="png", dpi=120)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -103,7 +103,7 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree, score: float = -math.inf):
         """Starts to write a step; waits only for the previous one.
 
-        A step without a score is never the best.
+        A step without a score is never the best. A step on disk is replaced.
 
         Raises:
           UserError: if this or an earlier step could not be written, such as on a full
@@ -112,6 +112,8 @@ class Checkpoints:
         self.wait()
         self._scores[step] = score
         with self._writing():
+            if step in self._manager.all_steps():
+                self._manager.delete(step)
             self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         self._unsealed = step
 

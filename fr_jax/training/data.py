@@ -30,7 +30,8 @@ class Stream(Protocol):
     `batch_at` returns arrays with `batch_size` rows, or NumPy arrays with the rows of
     this process. Optional attributes: `num_classes`, the number of labelled identities;
     `unit`, the name of a row if it is not an image, such as 'pairs'; `fingerprint()`,
-    counts and digests of the data as JSON values, by name.
+    counts and digests of the data as JSON values, by name; `close()`, which ends
+    threads and closes files.
     """
 
     batch_size: int
@@ -39,7 +40,7 @@ class Stream(Protocol):
 
 
 class Streams(NamedTuple):
-    """Opened data.
+    """Opened data, a context manager: `close` closes the streams that have `close`.
 
     Attributes:
       validation: batches for `System.eval_step`.
@@ -52,6 +53,18 @@ class Streams(NamedTuple):
     validation: Stream | None = None
     evaluators: Sequence[Evaluator] = ()
     final_evaluators: Sequence[Evaluator] = ()
+
+    def __enter__(self) -> "Streams":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads of the streams and closes their files."""
+        for stream in (self.train, self.validation):
+            if close := getattr(stream, "close", None):
+                close()
 
 
 class TrainingData(NamedTuple):

@@ -12,7 +12,6 @@ import contextlib
 import functools
 import math
 import signal
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
+from fr_jax import interrupt
 from fr_jax.backend import sharding
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.errors import TrainingStopped, UserError, check_range
@@ -35,7 +34,7 @@ from fr_jax.training.digests import of_weights
 from fr_jax.training.guard import Guard, from_array, position, skip
 from fr_jax.training.identity import Identity, resumed
 from fr_jax.training.metric_log import MetricLog
-from fr_jax.training.update import Update
+from fr_jax.training.update import OUTSTANDING, STOPPED, Update
 
 _RANGES = {
     "num_steps": (0,),
@@ -54,7 +53,7 @@ class TrainResult(NamedTuple):
 
     Attributes:
       metrics: results of the last evaluation.
-      interrupted: True after SIGTERM; the last state is saved.
+      interrupted: True after SIGTERM; the last step is saved.
       best: 'metric' and 'value' of the best step, and 'last_step' of the run.
       identity: of the run, as stored with its checkpoints.
     """
@@ -117,10 +116,15 @@ def train(
       prolongs: the system as it was made for the smaller number of steps of the run in
         `workdir`; its update must be that of the run, which goes on with `system`.
 
+    Ctrl-C and SIGTERM end the run after the running step, which is saved; an evaluation
+    is abandoned, and repeated when the run resumes. A second Ctrl-C does not save.
+
     Raises:
+      KeyboardInterrupt: after Ctrl-C; the message has the saved step.
       TrainingStopped: after too many rollbacks; the message has the step.
       UserError: for batches that the system does not expect, a batch that the mesh
-        cannot hold, a workdir that is in use or holds another run.
+        cannot hold, more memory than the devices have, a workdir that is in use or
+        holds another run.
     """
     if not isinstance(streams, Streams):
         streams = Streams(streams)
@@ -195,9 +199,10 @@ def train(
         log.say(f"resumed at step {step:,}")
     elif system.feedback and declared:
         system.feedback(loop.state, declared)  # raises if a metric is missing
-    log.cut_back(step)
+    outstanding = int(loop.stopped) == OUTSTANDING
+    log.cut_back(step, evaluated=not outstanding)
     stretches, rollbacks = from_array(loop.stretches), int(loop.rollbacks)
-    stopped, interrupted = bool(loop.stopped), False
+    stopped, interrupted = int(loop.stopped) == STOPPED, False
     evaluated: dict[str, float] = {}
     in_flight: collections.deque[tuple[int, Any]] = collections.deque()
 
@@ -213,12 +218,38 @@ def train(
             results |= update.validate(state, validation, validation_steps)
         return results
 
-    with _terminated() as sigterm, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         stack.callback(log.close)
         stack.callback(checkpoints.settle)
         trace = stack.enter_context(_trace(workdir / "profile", profile))
         if step < num_steps and not stopped:
             log.say(f"compiled in {update.compile(loop):.1f} s")
+        signals = stack.enter_context(interrupt.deferred(jax.process_count() > 1))
+
+        def evaluate_and_save(step, loop, evaluates, saves):
+            """Returns the LoopState of a step, evaluated and saved if that is due."""
+            nonlocal evaluated, stopped, interrupted
+            results = None
+            if evaluates:
+                results = signals.completed(lambda: evaluation(loop.state))
+                interrupted = interrupted or results is None
+                loop = update.with_outstanding(loop, results is None)
+            if results is not None:
+                evaluated = results
+                log.write(step, results)
+                log.say(summary(results))
+                if system.feedback:
+                    state, stopped = system.feedback(loop.state, results)
+                    loop = update.after_feedback(loop, state, stopped)
+            if saves or stopped or interrupted:
+                scored = -math.inf
+                if selected and results is not None:
+                    scored = score(results, selected, "best_metric")
+                checkpoints.save(step, loop, scored)
+            return loop
+
+        if outstanding:  # a signal came before the evaluation of the step had ended
+            loop = evaluate_and_save(step, loop, True, True)
         clock = _Clock()
         while step < num_steps and not stopped and not interrupted:
             trace(step)
@@ -232,13 +263,14 @@ def train(
             clock.steps += 1
             in_flight.append((step, bad))
             checkpoints.poll()
-            interrupted = sigterm(step)
+            interrupted = signals.ends(step)
 
             finished = step == num_steps
-            ends = finished or interrupted
-            logs = ends or step % log_every == 0
+            # An interruption logs nothing: the totals are in the checkpoint.
+            logs = finished or step % log_every == 0
             evaluates = evaluate_every and (finished or step % evaluate_every == 0)
-            saves = ends or step % save_every == 0 or (evaluates and bool(best_metric))
+            saves = finished or interrupted or step % save_every == 0
+            saves = saves or (evaluates and bool(best_metric))
             # Read two steps late, so that the device never waits for the host, unless
             # something is written now.
             delay = 0 if logs or saves or evaluates else 2
@@ -288,18 +320,7 @@ def train(
                 log.progress(step, scalars)
                 clock = _Clock()
             with clock.paused():
-                if evaluates:
-                    evaluated = evaluation(loop.state)
-                    log.write(step, evaluated)
-                    log.say(summary(evaluated))
-                    if system.feedback:
-                        state, stopped = system.feedback(loop.state, evaluated)
-                        loop = update.after_feedback(loop, state, stopped)
-                if saves or stopped:
-                    scored = -math.inf
-                    if selected and evaluates:
-                        scored = score(evaluated, selected, "best_metric")
-                    checkpoints.save(step, loop, scored)
+                loop = evaluate_and_save(step, loop, evaluates, saves)
         checkpoints.wait()
         last, best = step, None
         if selected and not interrupted and (kept := checkpoints.best(update.like)):
@@ -310,6 +331,8 @@ def train(
                 f"highest, {value:.4f}"
             )
         checkpoints.close()
+    if interrupted and signals.number == signal.SIGINT:
+        raise interrupt.Interrupted(signal.SIGINT, interrupt.saved(step, workdir))
     run = checkpoints.identity
     return TrainResult(loop.state, step, evaluated, interrupted, best, run)
 
@@ -364,24 +387,3 @@ def _trace(folder: epath.Path, window: tuple[int, int] | None):
         yield trace
     finally:
         trace(last)
-
-
-@contextlib.contextmanager
-def _terminated():
-    """Yields a function of the step: True once a process has received SIGTERM.
-
-    Several processes agree on one step through JAX's coordination service, which
-    handles the signal; for a single process, it is handled here.
-    """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda step: False  # only the main thread can handle signals
-        return
-    received = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: received.set())
-    try:
-        yield lambda step: received.is_set()
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -31,16 +31,28 @@ class MetricLog:
         self._events = Events(self.workdir) if self.active else None
         self._told: set[str] = set()  # metrics that were not finite
 
-    def cut_back(self, step: int) -> None:
-        """Removes unfinished lines and those after `step`, where the run continues."""
+    def cut_back(self, step: int, *, evaluated: bool = True) -> None:
+        """Removes unfinished lines and those after `step`, where the run continues.
+
+        Args:
+          evaluated: False removes the results of the evaluation of `step` as well.
+        """
         if not self.active or not self._file.exists():
             return
+
+        def kept(line: bytes) -> bool:
+            # The rates are in every line but those of evaluations.
+            is_evaluation = b'"steps_per_second"' not in line
+            at = _step(line)
+            return at < step or (at == step and (evaluated or not is_evaluation))
+
         *lines, last = self._file.read_bytes().split(b"\n")
         if damaged := sum(_step(line) == math.inf for line in lines):
             self.say(f"{self._file}: removed {damaged} damaged lines")
-        kept = [line + b"\n" for line in (*lines, last) if _step(line) <= step]
         part = self._file.with_name(self._file.name + ".part")
-        part.write_bytes(b"".join(kept))
+        part.write_bytes(
+            b"".join(line + b"\n" for line in (*lines, last) if kept(line))
+        )
         part.replace(self._file)
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -1,5 +1,6 @@
 """Streams without TensorFlow: arrays in memory, batches generated on the device."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from fr_jax.errors import UserError
 Array = jax.Array
 
 
-class ArrayStream:
+class ArrayStream(contextlib.AbstractContextManager):
     """Batches of rows of arrays in memory, with `seed` uint32, assembled in threads.
 
     Args:
@@ -23,6 +24,8 @@ class ArrayStream:
         epoch, in random order.
       augment: (image, NumPy generator) -> image, applied to each image.
       mesh: determines the rows that this process supplies.
+
+    A context manager; `close` ends the threads, and so does dropping the stream.
 
     Attributes:
       num_examples: N.
@@ -69,6 +72,13 @@ class ArrayStream:
     def batch_at(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's rows of a batch; fast for steps in order."""
         return self._prefetch.at(step)
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads; the stream cannot be used again."""
+        self._prefetch.close()
 
 
 def check_batch_size(sampler: Any, num_examples: int) -> None:

@@ -1,5 +1,6 @@
 """The compiled, sharded and guarded update of the training loop."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ from fr_jax.training import batch_checks, digests
 from fr_jax.training import guard as guarding
 from fr_jax.training.data import Stream
 from fr_jax.training.guard import Guard
+from fr_jax.training.memory import check_state, check_step
+
+STOPPED = 1  # by the system's feedback
+OUTSTANDING = 2  # a signal came before the evaluation of the step had ended
 
 
 class LoopState(NamedTuple):
@@ -23,7 +28,7 @@ class LoopState(NamedTuple):
     state: PyTree
     stretches: Any = guarding.to_array(())  # of the data, skipped by rollbacks
     rollbacks: Any = np.int32(0)
-    stopped: Any = np.int32(0)  # 1 if the system's feedback has stopped the run
+    stopped: Any = np.int32(0)  # STOPPED, OUTSTANDING or 0
     bad_in_a_row: Any = np.int32(0)
     history: guarding.History | tuple[()] = ()  # () if the system watches nothing
     skipped: Any = np.int32(0)  # since the last line of metrics, like the totals
@@ -42,7 +47,8 @@ class Update:
 
     Raises:
       UserError: for a stream or a batch that the system does not expect, a metric that
-        is not a scalar, and a watched metric that does not exist.
+        is not a scalar, a watched metric that does not exist, and a state that exceeds
+        the memory of a device.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Update:
         self.like = jax.tree.map(
             lambda leaf, place: leaf.update(sharding=place), like, self._shardings
         )
+        check_state(self.like)
         self._advance: Any = None
         self._eval_step: Any = system.eval_step and jax.jit(
             system.eval_step, compiler_options=cpu.compiler_options()
@@ -120,7 +127,11 @@ class Update:
         )
 
     def compile(self, loop: LoopState) -> float:
-        """Compiles the update ahead of time; returns the duration in seconds."""
+        """Compiles the update ahead of time; returns the duration in seconds.
+
+        Raises:
+          UserError: if the device has too little memory; it says what would fit.
+        """
         start = time.perf_counter()
         advance = jax.jit(
             self._guarded,
@@ -128,8 +139,15 @@ class Update:
             out_shardings=(self._shardings, self._replicated),
             compiler_options=cpu.compiler_options(),
         )
-        lowered = advance.lower(loop, self._batch, jnp.int32(0), self._key_steps)
-        self._advance = lowered.compile()
+
+        def compiled(batch):
+            lowered = advance.lower(loop, batch, jnp.int32(0), self._key_steps)
+            return lowered.compile()
+
+        self._advance = compiled(self._batch)
+        multiples = [one.multiple for one in self._system.expects.values()]
+        multiple = math.lcm(self._mesh.shape["data"], *multiples)
+        check_step(self._advance, compiled, self._batch, multiple)
         return time.perf_counter() - start
 
     def __call__(self, loop, batch, number: int):
@@ -204,7 +222,12 @@ class Update:
     def after_feedback(self, loop: LoopState, state, stopped: bool) -> LoopState:
         """Returns `loop` with the state and the decision to stop of `feedback`."""
         state = jax.jit(lambda x: x, out_shardings=self._shardings.state)(state)
-        return self._with(loop._replace(state=state), stopped=np.int32(stopped))
+        loop = loop._replace(state=state)
+        return self._with(loop, stopped=np.int32(STOPPED if stopped else 0))
+
+    def with_outstanding(self, loop: LoopState, outstanding: bool) -> LoopState:
+        """Returns `loop`, marked if the evaluation of its step is to be repeated."""
+        return self._with(loop, stopped=np.int32(OUTSTANDING if outstanding else 0))
 
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
         """Returns mean metrics of `eval_step` over the first batches of a stream."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import fr_jax
+from fr_jax import interrupt
 from fr_jax.cli import main as program
 from fr_jax.errors import CheckFailed, TrainingStopped, UserError
 from tests.support.paths import ROOT
@@ -95,7 +96,7 @@ def test_exit_code_depends_on_the_error(command, monkeypatch, error, code):
     monkeypatch.setattr(program, "_run", fail)
     actual, _, text = command("info")
     assert actual == code
-    assert text == (f"fr-jax: {error}\n" if str(error) else "")
+    assert text == f"fr-jax: {str(error) or interrupt.TEXT}\n"
 
 
 def test_fault_of_the_program_has_a_traceback(monkeypatch):

@@ -1,7 +1,11 @@
 """The stream over TFRecords: pixels, columns, determinism, augmentation, damage."""
 
+import gc
+import os
 import subprocess
 import sys
+import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -121,6 +125,48 @@ def test_error_of_a_damaged_record_names_file_and_byte(built, tmp_path):
     stream = RecordStream(faces, samplers.epochs(24, 24), {"label": faces.label})
     with pytest.raises(DataError, match=f"{shard.name}: byte {at:,}: "):
         stream.batch_at(0)
+
+
+def threads_and_files():
+    return [len(os.listdir(f"/proc/self/{name}")) for name in ("task", "fd")]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+@pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "dropped"])
+def test_streams_leave_no_thread_and_no_file(built, count, closed):
+    """Nor the records: TensorFlow keeps the Python functions of every pipeline."""
+
+    def used():
+        stream = pairs(built, augment=rand_augment.augment)
+        stream.batch_at(0)
+        stream.batch_at(7)
+        return stream
+
+    with used():  # the first one starts threads that TensorFlow keeps
+        pass
+    gc.collect()
+    before, records = threads_and_files(), weakref.WeakSet()
+    for _ in range(count):
+        stream = used()
+        records.add(stream.source)
+        if closed:
+            with stream:
+                pass
+        del stream
+        assert threads_and_files() == before
+    gc.collect()
+    assert not records
+
+
+def test_a_closed_array_stream_has_no_thread(built):
+    faces = RecordSet(built)
+    before = set(threading.enumerate())
+    arrays = {"image": faces.images(np.arange(24)), "label": faces.label}
+    with ArrayStream(arrays, 4) as stream:
+        stream.batch_at(0)
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) <= before
 
 
 DROPPED = """

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -95,3 +97,40 @@ def kill_until_done(
         process.kill()
         process.communicate()
     return finish(start(workdir, steps, *options))
+
+
+def run_command(*words: object, **environment: str) -> Process:
+    """Starts any command of `fr-jax`."""
+    return _started(["fr_jax", *map(str, words)], **environment)
+
+
+def read_until(process: Process, text: str) -> str:
+    """Returns the errors of a process up to the line that contains a text, or all."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if text in line:
+            break
+    return "".join(lines)
+
+
+def ended(process: Process) -> tuple[int, str]:
+    """Waits until a process ends; returns its exit code and the rest of its errors."""
+    assert process.stderr is not None
+    with process:
+        try:
+            rest = process.stderr.read()
+            return process.wait(timeout=300), rest
+        finally:
+            process.kill()
+
+
+def wait_for_handlers(process: Process) -> None:
+    """Waits until a program handles SIGTERM, which Python alone does not."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        caught = re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE)
+        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
