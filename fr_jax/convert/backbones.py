@@ -61,10 +61,14 @@ def _sphere_grid(state: StateDict) -> Grid:
     return min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] * 6 / 7)))
 
 
-def _ir_layers(family: str, stages: dict[int, tuple[int, ...]]) -> dict:
-    """Returns `Dialect.linear_layers` of IR, and of IR-SE."""
-    with_squeeze = by_blocks(f"{family}_se", stages, 4, 5)
-    return by_blocks(family, stages, 2, 5) | with_squeeze
+def _ir_layers(
+    family: str, stages: dict[int, tuple[int, ...]]
+) -> dict[int, tuple[str, ...]]:
+    """Returns `Dialect.linear_layers` of IR and IR-SE, which share some numbers."""
+    plain = by_blocks(family, stages, 2, 5)
+    squeezed = by_blocks(f"{family}_se", stages, 4, 5)
+    numbers = plain.keys() | squeezed.keys()
+    return {n: plain.get(n, ()) + squeezed.get(n, ()) for n in numbers}
 
 
 def _vgg(state: StateDict) -> Described:
@@ -237,7 +241,7 @@ BACKBONES: dict[str, Dialect] = {
         describe=lambda state: _iresnet("magface_", state),
         input_spec=pixels(colour="BGR", mean=0.0, scale=255.0),
         prefixes=("module.features.", "features.module."),
-        linear_layers=by_blocks("magface_iresnet", iresnet.STAGES, 2, 6),
+        linear_layers=by_blocks("magface_iresnet", iresnet.MAGFACE_STAGES, 2, 6),
         **_IRESNET,
     ),
     "insightface_pytorch": Dialect(

@@ -48,12 +48,11 @@ _ADAFACE = {**_CURRICULARFACE, "middle_norm": True, "squeeze_init": _FAN_OUT}
 
 _SQUEEZE = {"squeeze": 16}
 _TRAINING_OPTIONS = ("bn_groups", "bn_first_group")
-_MAGFACE_STAGES = {depth: iresnet.STAGES[depth] for depth in (18, 34, 50, 100)}
 
 # Family: module, stage sizes by depth, other fields of the module.
 _FAMILIES: dict[str, tuple[Any, Mapping[int, tuple[int, ...]], dict[str, Any]]] = {
     "iresnet": (iresnet.IResNet, iresnet.STAGES, {}),
-    "magface_iresnet": (iresnet.IResNet, _MAGFACE_STAGES, _MAGFACE),
+    "magface_iresnet": (iresnet.IResNet, iresnet.MAGFACE_STAGES, _MAGFACE),
     "ir": (ir.IR, ir.STAGES, {}),
     "ir_se": (ir.IR, ir.STAGES, _SQUEEZE),
     "curricularface_ir": (ir.IR, ir.STAGES, _CURRICULARFACE),

@@ -2,11 +2,14 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 
 from fr_jax import convert, models
 from fr_jax.errors import UserError
+from fr_jax.models import layers
+from fr_jax.models.backbones import sphere
 from fr_jax.models.preprocess import InputSpec
 from tests.support import published_networks as published
 from tests.support import weight_files as made
@@ -134,6 +137,42 @@ def test_network_without_names_is_recognised(dialect, fold, read):
     back = convert.to_state_dict(converted.variables, dialect)
     for name, array in state_of(dialect).items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)
+
+
+COUNTED = {
+    name: (count, dialect)
+    for dialect, scheme in convert.DIALECTS.items()
+    for count, names in scheme.linear_layers.items()
+    for name in names
+}
+SHALLOW = ("adaface_ir34", "adaface_ir_se18", "ir50", "mbf", "sphere20a")
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        name if name in SHALLOW else pytest.param(name, marks=pytest.mark.long)
+        for name in COUNTED
+    ],
+)
+def test_number_of_linear_layers_finds_the_architecture(architecture):
+    variables = random_variables(models.create(architecture, **SMALL), 112)
+    kernels = [
+        path
+        for path, _ in jax.tree_util.tree_flatten_with_path(variables["params"])[0]
+        if path[-1].key == "kernel"
+    ]
+    assert len(kernels) == COUNTED[architecture][0]
+
+
+def test_every_deep_embedder_is_found_by_its_graph():
+    """Vision transformers and VGG-16 are not: they have layers of other kinds."""
+    embedders = {
+        name
+        for name, (module, _) in models.ARCHITECTURES.items()
+        if issubclass(module, layers.Backbone | sphere.Sphere)
+    }
+    assert embedders - set(COUNTED) == {"vit_t", "vit_s", "vit_b", "vit_l"}
 
 
 STYLES = {

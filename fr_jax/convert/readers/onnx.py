@@ -23,6 +23,7 @@ from fr_jax.convert.readers.tensors import Stored, size
 
 # Bounds on the number of fields; a node has about 20.
 _MIN_LIMIT, _MAX_LIMIT, _BYTES_PER_FIELD = 20_000, 200_000, 64
+_PER_NODE = 8  # further fields that a node counts as, for the objects made of it
 _VARINT, _BYTES = 0, 2
 _FIXED = {1: 8, 5: 4}  # bytes
 _TYPES = {
@@ -167,8 +168,8 @@ class _Reader:
                 return value, at
         raise Refusal("a protobuf number without an end", at)
 
-    def spend(self, at: int) -> None:
-        self._left -= 1
+    def spend(self, at: int, count: int = 1) -> None:
+        self._left -= count
         if self._left < 0:
             raise Refusal(f"over {self._limit:,} protobuf fields", at)
 
@@ -248,6 +249,7 @@ def _tensor(reader: _Reader, span: Span) -> tuple[str, Stored]:
 
 def _add_node(reader: _Reader, span: Span, graph: Graph) -> dict[str, str]:
     """Adds a node; returns names in its module for its anonymous initialisers."""
+    reader.spend(span.start, _PER_NODE)
     fields = reader.grouped(span)
     inputs = tuple(reader.texts(fields[1]))
     outputs = tuple(reader.texts(fields[2]))

@@ -21,6 +21,7 @@ STAGES = {
     100: (3, 13, 30, 3),
     200: (6, 26, 60, 6),
 }
+MAGFACE_STAGES = {depth: STAGES[depth] for depth in (18, 34, 50, 100)}
 
 
 class Block(nn.Module):
