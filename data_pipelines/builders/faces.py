@@ -17,6 +17,7 @@ from data_pipelines import index as indexes
 from data_pipelines.image_headers import probe
 from data_pipelines.images import decode, in_threads
 from data_pipelines.lock import exclusive
+from data_pipelines.names import normal
 from data_pipelines.readers import Face
 
 VERSION = "1.0.0"
@@ -69,7 +70,7 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
                 column.append(getattr(face, name))
             self._digests.append(digest)
             if face.label >= 0:
-                self._names[face.label] = face.identity
+                self._names[face.label] = normal(face.identity)
             number += 1
             yield number, records.encode(face)
         if not number:

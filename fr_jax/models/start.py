@@ -40,10 +40,11 @@ def check_start(
     expected = shapes(options)
     if shapes(network.options) == expected:
         return
+    theirs, ours = _tuples(network.options), _tuples(options)
     differing = {
-        name: network.options.get(name, "its default")
-        for name in sorted({*network.options, *options})
-        if network.options.get(name) != options.get(name) and name not in _NO_SHAPES
+        name: theirs.get(name, "its default")
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name) and name not in _NO_SHAPES
     }
     settings = ", ".join(
         f"--config.system.backbone_options.{name}={value}"
@@ -53,3 +54,11 @@ def check_start(
         f"--init-from: its {backbone} has other options than this run's: set "
         f"{settings or f'--config.system.image_size to its size, not {image_size}'}"
     )
+
+
+def _tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options with tuples for the lists of an embedder's JSON."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in options.items()
+    }

@@ -116,6 +116,8 @@ def prepare(folder: Path) -> None:
     (folder / "data").mkdir()
     weights = DATA / "weights"
     (folder / "data/weights").symlink_to(weights)
+    for name in ("att_faces.tar.gz", "cmu_faces.tar.gz"):
+        (folder / "data" / name).symlink_to(DATA / name)
     (folder / "mobilefacenet.pt").symlink_to(weights / "mobilefacenet.pt")
     (folder / "yunet.onnx").symlink_to(next(weights.glob("*yunet*.onnx")))
     (folder / "lfw.bin").symlink_to(folder / "data/lfw.bin")

@@ -9,7 +9,7 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.models.start import check_start
 from fr_jax.system import Network, check_kinds
 
-SMALL = {"width": 0.125, "embedding_size": 8}
+SMALL = {"width": 0.125, "embedding_size": 8, "stage_sizes": (2, 2, 2, 2)}
 
 
 def network(architecture="iresnet18", kind="embedding", **options):
@@ -22,7 +22,7 @@ def network(architecture="iresnet18", kind="embedding", **options):
         (network("iresnet34"), "--config.system.backbone=iresnet34"),
         (network(width=0.25), "--config.system.backbone_options.width=0.25"),
         (
-            network(embedding_size=16, dropout=0.1),
+            network(embedding_size=16, dropout=0.1, stage_sizes=[2, 2, 2, 2]),
             "set --config.system.backbone_options.embedding_size=16",
         ),
     ],

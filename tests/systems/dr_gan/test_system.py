@@ -491,7 +491,7 @@ def weighted(**weights):
         ("use flip='remap'", {"augmentation": (("flip", {}),)}),
         ("give --given identity=EMBEDDER", weighted(identity_preserving=1.0)),
         (
-            "got a generator",
+            "of kind 'generator'",
             weighted(identity_preserving=1.0)
             | {"pretrained": {"identity": OTHER_KIND}},
         ),
