@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 
+import fr_jax
 from data_pipelines import lock
 from data_pipelines.builders import faces as builder
+from data_pipelines.record_set import RecordSet
 from tests.support.commands import CONFIGS, INTER_PROTOTYPE, call, flags
 from tests.support.faces import encoded, picture, some_faces
 from tests.support.paths import read_npz
@@ -221,14 +223,14 @@ def test_fresh_run_keeps_the_earlier_one(command, records, tmp_path):
         assert (workdir / "previous-1" / name).exists()
 
 
-def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):
+def test_configured_evaluation_sets_are_evaluated(command, mistake, records, tmp_path):
     """During training, they determine the step that is handed over."""
     import pickle
 
     images = [encoded(image=picture(20, 20, n)) for n in range(40)]
     (tmp_path / "toy.bin").write_bytes(pickle.dumps((images, [True, False] * 10)))
     workdir = tmp_path / "w"
-    code, _, error = command(
+    words = (
         *on_records(records),
         "--workdir",
         workdir,
@@ -237,6 +239,9 @@ def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):
         "--config.train.evaluate_every=2",
         "--config.train.best_metric=toy/accuracy",
     )
+    mistake("20x20 pixels, expected 112x112; align them with `fr-jax data", *words)
+    assert not workdir.exists()
+    code, _, error = command(*words, "--config.evaluation.unaligned=True")
     assert code == 0, error
     rows = [json.loads(r) for r in (workdir / "metrics.jsonl").read_text().splitlines()]
     scores = {r["step"]: r["toy/accuracy"] for r in rows if "toy/accuracy" in r}
@@ -248,6 +253,9 @@ def test_configured_evaluation_sets_are_evaluated(command, records, tmp_path):
     assert scores[provenance["steps"]] == best["value"]
     assert provenance["note"] == "step chosen by toy/accuracy"
     assert provenance["identities"] == {"some": [f"p{n}" for n in range(6)]}
+    stored = fr_jax.load_embedder(workdir / "embedder").digests
+    with RecordSet(records) as trained_on:
+        assert stored.tolist() == sorted(trained_on.digest.tolist())
     assert "toy/accuracy" in json.loads((workdir / "results.json").read_text())
 
 

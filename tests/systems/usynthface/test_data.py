@@ -399,6 +399,7 @@ def test_selection_on_test_sets_must_be_stated(mistake, tmp_path, records):
     settings = NETWORK | NONE_HELD_OUT
     settings |= {"data.records.path": records, "train.best_metric": ""}
     settings |= {"evaluation.sets": f'("some_pairs={named}",)'}
+    settings |= {"evaluation.unaligned": True}
     settings |= {"data.selection.sets": '("some_pairs",)'}
     words = ("train", f"--config={CONFIG}:paper_100k", "--workdir", tmp_path / "w")
     mistake("--config.data.selection.kind=legacy", *words, *flags(settings))
