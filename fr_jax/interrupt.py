@@ -165,6 +165,15 @@ def record() -> None:
     _program.leaves_with, _program.records = "", True
 
 
+def restore() -> None:
+    """Raises an interruption again that native code has turned into another error.
+
+    As an import does: 'ImportError: numpy._core.multiarray failed to import'.
+    """
+    if _program.raised:
+        raise Interrupted(_program.first or signal.SIGINT)
+
+
 def ignore() -> None:
     """Ignores signals from now on: the command is complete."""
     for number in SIGNALS:

@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if argv is None:
             interrupt.watch()
+            interrupt.nothing_to_lose(interrupt.TEXT)  # while modules are imported
         code = _code(list(sys.argv[1:] if argv is None else argv))
         if argv is None:
             interrupt.ignore()
@@ -61,17 +62,17 @@ def _code(argv: list[str]) -> int:
     """Runs a command and prints its error; returns the exit code."""
     try:
         return _run(argv)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRAS:
-            raise
-        print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
-        return 2
     except SystemExit as error:  # of argparse, after --help
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     except Exception as error:
+        interrupt.restore()
         code, text = _exit_code(error), str(error)
-        if not code and (out_of_memory := _out_of_memory(error)):
+        if isinstance(error, ModuleNotFoundError):
+            missing = (error.name or "").partition(".")[0]
+            if missing in _EXTRAS:
+                print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
+                return 2
+        elif not code and (out_of_memory := _out_of_memory(error)):
             code, text = 2, out_of_memory
         if os.environ.get("FR_JAX_TRACEBACK") or not code:
             raise
@@ -115,6 +116,7 @@ def _run(argv: list[str]) -> int:
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
+    interrupt.nothing_to_lose("")
     return command.run(arguments) or 0
 
 
