@@ -70,6 +70,8 @@ class _Program:
     leaves_with = ""  # not empty: signals end the process, with this line
     records = False  # the loop ends it after saving
     watched = acknowledged = False
+    outcome = TEXT  # the last line, unless an error has another
+    ending = False  # the last line is written
     lock = threading.RLock()
 
     def handle(self, number: int, _: Any) -> None:
@@ -112,7 +114,7 @@ class _Program:
 
     def limit(self) -> None:
         """Ends the process soon, if it does not end by itself."""
-        timer = threading.Timer(PATIENCE, _leave, (self.first, TEXT))
+        timer = threading.Timer(PATIENCE, lambda: _leave(self.first, self.outcome))
         timer.daemon = True
         timer.start()
 
@@ -163,6 +165,15 @@ def record() -> None:
     _program.leaves_with, _program.records = "", True
 
 
+def restore() -> None:
+    """Raises an interruption again that native code has turned into another error.
+
+    As an import does: 'ImportError: numpy._core.multiarray failed to import'.
+    """
+    if _program.raised:
+        raise Interrupted(_program.first or signal.SIGINT)
+
+
 def ignore() -> None:
     """Ignores signals from now on: the command is complete."""
     for number in SIGNALS:
@@ -171,6 +182,7 @@ def ignore() -> None:
 
 def leave(code: int) -> NoReturn:
     """Ends the program without waiting for threads, some of which wait for others."""
+    _program.ending = True
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
     if jax := sys.modules.get("jax"):
@@ -188,7 +200,8 @@ def _write(text: str) -> None:
 
 def _leave(number: int, text: str) -> NoReturn:
     _program.lock.acquire()  # by one of two threads: there is one line
-    _write(text)
+    if not _program.ending:
+        _write(text)
     os._exit(128 + number)
 
 
@@ -197,7 +210,10 @@ class Deferral:
 
     Attributes:
       number: of the first signal; 0 if there was none.
+      outcome: what was saved, set by the loop.
     """
+
+    outcome = TEXT
 
     def __init__(self, several: bool):
         self._several, self._raises, self._ends = several, False, False
@@ -276,7 +292,7 @@ def deferred(several: bool) -> Iterator[Deferral]:
         # A signal after the last question is left to the handlers from before.
         repeated = deferral.number if not (several or deferral._ends) else 0
     finally:
-        _program.records = False
+        _program.records, _program.outcome = False, deferral.outcome
         for number, handler in before.items():
             signal.signal(number, handler)
         if _program.first and not several:

@@ -175,6 +175,7 @@ with interrupt.deferred(False) as signals:
     send()
     while not signals.ends(1):
         pass
+    signals.outcome = "saved"
 raise interrupt.Interrupted(signals.number, "saved")
 """
 TWICE_WHILE_SAVING = """
@@ -209,14 +210,25 @@ def test_the_program_ends_with_its_code_and_one_line(body, code, cleaned, line):
 
 
 @pytest.mark.parametrize(
-    ("body", "cleanup"),
-    [("send()\nforever()", "forever()"), (NATIVE, "pass"), (SAVING, "forever()")],
+    ("body", "cleanup", "line"),
+    [
+        ("send()\nforever()", "forever()", interrupt.TEXT),
+        (NATIVE, "pass", interrupt.TEXT),
+        (SAVING, "forever()", "saved"),
+    ],
     ids=["cleanup", "native_code", "after_saving"],
 )
-def test_a_program_that_hangs_after_a_signal_is_ended(body, cleanup):
+def test_a_program_that_hangs_after_a_signal_is_ended(body, cleanup, line):
     code, _, error = program(body, cleanup, patience=0.2)
     assert code == 130
-    assert error.endswith(f"fr-jax: {interrupt.TEXT}\n")
+    assert error.endswith(f"fr-jax: {line}\n")
+
+
+def test_a_tear_down_that_hangs_is_ended_with_one_line():
+    hangs = "import atexit; atexit.register(forever)"
+    code, _, error = program("send()\nforever()", hangs, patience=2)
+    assert code == 130
+    assert error == f"{interrupt.TEXT}\n"
 
 
 @pytest.mark.parametrize(

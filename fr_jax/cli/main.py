@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if argv is None:
             interrupt.watch()
+            interrupt.nothing_to_lose(interrupt.TEXT)  # while modules are imported
         code = _code(words)
         if argv is None:
             interrupt.ignore()
@@ -65,17 +66,17 @@ def _code(words: list[str]) -> int:
     """Runs a command and prints its error; returns the exit code."""
     try:
         return _run(words)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRAS:
-            raise
-        print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
-        return 2
     except SystemExit as error:  # of argparse, after --help
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     except Exception as error:
+        interrupt.restore()
         code, text = _exit_code(error), str(error)
-        if full := full_disk(error, _target(words)):
+        if isinstance(error, ModuleNotFoundError):
+            missing = (error.name or "").partition(".")[0]
+            if missing in _EXTRAS:
+                print(f"fr-jax: {_EXTRAS[missing]}", file=sys.stderr)
+                return 2
+        elif full := full_disk(error, _target(words)):
             remedy = "free some space, or choose another folder, and run again"
             code, text = 2, f"{full}; {remedy}"
         elif not code and (out_of_memory := _out_of_memory(error)):
@@ -139,6 +140,7 @@ def _run(argv: list[str]) -> int:
     if overrides and arguments.command != "train":
         raise UserError(f"--config.{overrides[0][0]} is a flag of `fr-jax train` only")
     arguments.overrides = overrides
+    interrupt.nothing_to_lose("")
     return command.run(arguments) or 0
 
 

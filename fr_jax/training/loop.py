@@ -331,8 +331,9 @@ def train(
                 f"highest, {value:.4f}"
             )
         checkpoints.close()
+        signals.outcome = interrupt.saved(step, workdir)
     if interrupted and signals.number == signal.SIGINT:
-        raise interrupt.Interrupted(signal.SIGINT, interrupt.saved(step, workdir))
+        raise interrupt.Interrupted(signal.SIGINT, signals.outcome)
     run = checkpoints.identity
     return TrainResult(loop.state, step, evaluated, interrupted, best, run)
 

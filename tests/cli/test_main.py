@@ -132,3 +132,33 @@ def test_error_for_a_missing_package_has_the_extra(mistake, monkeypatch, name, m
 
 def test_version_is_printed(command):
     assert command("--version") == (0, f"fr-jax {fr_jax.__version__}\n", "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+from fr_jax.cli import main as program
+
+def run(argv):
+    program.interrupt.nothing_to_lose("")
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    except KeyboardInterrupt:
+        raise ImportError("numpy._core.multiarray failed to import") from None
+
+program._run = run
+sys.argv = ["fr-jax", "info"]
+program.main()
+"""
+
+
+def test_an_interruption_that_native_code_turns_into_an_error_stays_one():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 143, done.stderr
+    assert done.stderr == f"fr-jax: {interrupt.TEXT}\n"

@@ -176,7 +176,7 @@ def test_outside_system_trains_resumes_and_is_evaluated(command, config, tmp_pat
     interrupt.touch()
     code, out, error = command(*words)
     assert code == 143, error
-    assert "saved step" in out
+    assert "is saved in" in error
     assert not (workdir / "embedder").exists()
 
     code, out, error = command(*words)
