@@ -25,6 +25,7 @@ class Pairs(NamedTuple):
       same: bool [P], True for genuine pairs.
       folds: int [P], the official folds, or None.
       identities: name of the identity of each image, or None.
+      skipped: number of truncated lines of the list, which were left out.
       dropped: number of pairs left out since an image is missing; None if a missing
         image is an error.
       notes: what was skipped, left out or found under another name.
@@ -35,6 +36,7 @@ class Pairs(NamedTuple):
     same: np.ndarray
     folds: np.ndarray | None = None
     identities: list[str] | None = None
+    skipped: int = 0
     dropped: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -228,7 +230,9 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         files.check(paths, lambda number: str(paths[number]))
     images = EncodedImages(paths, lambda number: str(paths[number]))
     identities = [_identity(name) for name in names]
-    return Pairs(images, pairs, same, folds, identities, dropped, tuple(notes))
+    return Pairs(
+        images, pairs, same, folds, identities, named.skipped, dropped, tuple(notes)
+    )
 
 
 def _remedy(root: Path, name: str, some: bool) -> str:

@@ -177,8 +177,6 @@ class Parser(argparse.ArgumentParser):
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(**options, allow_abbrev=False)
         self.set_defaults(parser=self)
-        # A value, not a flag: -45 and lists such as -45,0,45.
-        self._negative_number_matcher = re.compile(r"-[\d.][\d.,:eE+-]*$")
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
         """Adds an argument, whose help ends with its default, if it has one."""
@@ -210,8 +208,15 @@ class Parser(argparse.ArgumentParser):
         return add
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._words = args
-        return super().parse_known_args(args, namespace)
+        """Parses words; after a flag, -45 and lists such as -45,0,45 are its value."""
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            is_value = re.fullmatch(r"-[\d.][\d.,:eE+-]*", word) is not None
+            if is_value and words and words[-1] in self.flags:
+                word = f"{words.pop()}={word}"
+            words.append(word)
+        self._words = words
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises a UserError, with the nearest name for one that is misspelt.

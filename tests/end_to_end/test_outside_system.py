@@ -179,7 +179,7 @@ def test_outside_system_trains_resumes_and_is_evaluated(command, config, tmp_pat
     assert "is saved in" in error
     assert not (workdir / "embedder").exists()
 
-    code, out, error = command(*words)
+    code, _, error = command(*words)
     assert code == 0, error
     assert "resumed at step 1" in error  # 10, or 11 if the signal came late
     rows = (workdir / "metrics.jsonl").read_text().splitlines()
