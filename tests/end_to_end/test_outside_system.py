@@ -174,7 +174,7 @@ def test_outside_system_trains_resumes_and_is_evaluated(command, config, tmp_pat
     settings = {"data.interrupt": interrupt}
     words = ("train", f"--config={config}", "--workdir", workdir, *flags(settings))
     interrupt.touch()
-    code, out, error = command(*words)
+    code, _, error = command(*words)
     assert code == 143, error
     assert "is saved in" in error
     assert not (workdir / "embedder").exists()
