@@ -65,7 +65,7 @@ class _Program:
     """What signals do in the process of the program."""
 
     first = 0  # the first signal
-    raised = False  # `Interrupted` was raised for it
+    raised = 0  # the signal for which `Interrupted` was raised
     repeats = 0  # signals sent by `again`, not by the user
     leaves_with = ""  # not empty: signals end the process, with this line
     records = False  # the loop ends it after saving
@@ -81,7 +81,7 @@ class _Program:
         if self.records:  # by JAX, until the loop asks: it notices SIGTERM alone
             os.kill(os.getpid(), signal.SIGTERM)
         elif not self.raised:
-            self.raised = True
+            self.raised = number
             raise Interrupted(number)
 
     def read(self, pipe: int) -> None:
@@ -123,7 +123,7 @@ class _Program:
         if not isinstance(unraisable.exc_value, Interrupted):
             sys.__unraisablehook__(unraisable)
             return
-        self.raised = False
+        self.raised = 0
         repeat = threading.Timer(0.01, self.again, (unraisable.exc_value.number,))
         repeat.start()
 
@@ -171,7 +171,7 @@ def restore() -> None:
     As an import does: 'ImportError: numpy._core.multiarray failed to import'.
     """
     if _program.raised:
-        raise Interrupted(_program.first or signal.SIGINT)
+        raise Interrupted(_program.raised)
 
 
 def ignore() -> None:

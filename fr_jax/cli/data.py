@@ -95,9 +95,9 @@ def _convert(arguments: argparse.Namespace) -> None:
         seconds = max(bar.format_dict["elapsed"], 1e-9)
     index = indexes.load(folder)
     identities = len(np.unique(index.label[index.label >= 0]))
+    of = f" of {identities:,} identities" if identities else ""
     print(
-        f"{len(index):,} images of {identities:,} identities to {folder}, "
-        f"{len(index) / seconds:,.0f} images/s"
+        f"{len(index):,} images{of} to {folder}, {len(index) / seconds:,.0f} images/s"
     )
     print_left_out(getattr(reader, "skipped", {}), bad, getattr(reader, "note", ""))
 

@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     _start_jax(arguments)
     from fr_jax.training.workdir import held
 
+    check_writable("--workdir", arguments.workdir)
     with held(arguments.workdir):
         return _run(arguments)
 
@@ -98,7 +99,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from fr_jax.training.loop import check_settings, train
 
     config: Any = configs.load(arguments.config, arguments.overrides)
-    check_writable("--workdir", arguments.workdir)
     workdir, options = epath.Path(arguments.workdir), config.train
     loop = {name: options[name] for name in _LOOP}
     check_settings(**loop)

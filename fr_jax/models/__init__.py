@@ -138,7 +138,7 @@ def create(architecture: str, **options: Any) -> nn.Module:
     fields = set(module.__dataclass_fields__) - {"parent", "name"}
     check_names(f"{architecture} option", options, fields)
     for name, least in {"width": 1e-3, "embedding_size": 1, "bn_groups": 1}.items():
-        if name in options:
+        if options.get(name) is not None:
             check_range(f"{architecture} option {name}", options[name], least)
     if "dtype" in options:
         types = ("float32", "bfloat16", "float16")

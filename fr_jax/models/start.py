@@ -41,8 +41,11 @@ def check_start(
     if shapes(network.options) == expected:
         return
     theirs, ours = _tuples(network.options), _tuples(options)
+    module, preset = models.ARCHITECTURES[backbone]
+    fields = module.__dataclass_fields__
+    defaults = {name: preset.get(name, fields[name].default) for name in ours}
     differing = {
-        name: theirs.get(name, "its default")
+        name: theirs[name] if name in theirs else defaults[name]
         for name in sorted({*theirs, *ours})
         if theirs.get(name) != ours.get(name) and name not in _NO_SHAPES
     }

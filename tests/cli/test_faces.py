@@ -11,6 +11,7 @@ import pytest
 
 from data_pipelines import images, records
 from data_pipelines import index as indexes
+from data_pipelines.protocols import pair_lists
 from data_pipelines.protocols import pairs as published
 from data_pipelines.readers.image_folder import ImageFolder
 from fr_jax.faces import EXPRESSIONS, IMAGING, TRAITS, sets
@@ -173,7 +174,7 @@ def test_child_adult_pairs_differ_by_the_gap_in_years(render):
     )
     ages = {row["file"]: float(row["age"]) for row in table(folder / "labels.csv")}
     for gap in (20, 30):
-        pairs = published.read_list(folder / f"child{gap}.txt")
+        pairs = pair_lists.read_list(folder / f"child{gap}.txt")
         assert sum(pairs.same) == len(pairs.same) - sum(pairs.same) > 2
         for child, adult, same in zip(pairs.first, pairs.second, pairs.same):
             assert ages[child] <= 12 and ages[adult] - ages[child] >= gap

@@ -193,7 +193,7 @@ def test_outside_system_trains_resumes_and_is_evaluated(command, config, tmp_pat
     assert embedder.embed(np.zeros((2, 8, 8, 3), np.uint8)).shape == (2, 16)
     models.ARCHITECTURES.pop("pixels")  # as in a program that does not import it
     with pytest.raises(
-        UserError, match="'pixels' is registered by outside_package.pixels"
+        UserError, match="'pixels' is registered by 'outside_package.pixels'"
     ):
         fr_jax.load_embedder(workdir / "embedder")
 

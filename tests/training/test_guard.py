@@ -34,7 +34,7 @@ def one_compilation():
     """Runs of a system share a compiled step; none writes TensorBoard events."""
     with pytest.MonkeyPatch.context() as patch:
         steps.compile_once(patch)
-        patch.setattr(metric_log, "_tensorboard", lambda workdir: None)
+        patch.setattr(metric_log, "Events", lambda workdir: None)
         yield
 
 

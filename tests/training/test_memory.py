@@ -49,7 +49,7 @@ def test_the_batch_that_would_fit_is_named_and_fits(tmp_path, monkeypatch, multi
 
 
 def test_a_batch_of_which_no_part_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "free", lambda device: STATE + 1000)
+    monkeypatch.setattr(memory, "free", lambda device: STATE + 4000)
     with pytest.raises(
         UserError, match="use smaller images, a smaller network or more"
     ):

@@ -102,7 +102,7 @@ def test_events_of_tensorboard_have_the_scalars(tmp_path):
     (path,) = epath.Path(tmp_path).glob("events.out.tfevents.*")
     content, found = path.read_bytes(), {}
     for start, length, _ in zip(*index.scan(path)):
-        record = index.payload(content[start : start + length], str(path))
+        record = content[start + 12 : start + length - 4]  # without the checksums
         event = event_pb2.Event.FromString(record)
         if event.step:
             values = event.summary.value

@@ -18,7 +18,7 @@ from tests.support.toy import metrics, run
 def no_events():
     """TensorBoard's import would take as long as all the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fr_jax.training.metric_log._tensorboard", lambda workdir: None)
+        patch.setattr("fr_jax.training.metric_log.Events", lambda workdir: None)
         yield
 
 

@@ -206,7 +206,7 @@ def test_init_from_a_network_trained_on_held_out_identities_is_refused(
 ):
     network = Network("dr_gan_encoder", {}, (), InputSpec(size=16))
     provenance = {"identities": {"some": ["p0", "p3"]}}
-    given = SimpleNamespace(network=network, provenance=provenance)
+    given = SimpleNamespace(network=network, provenance=provenance, digests=None)
     monkeypatch.setattr(embedder, "load_embedder", lambda path: given)
     settings = {"path": folders["some"], "identities": "p0:p1", "validation": "p2:p3"}
     words = [f"--config.data.records.{name}={x}" for name, x in settings.items()]

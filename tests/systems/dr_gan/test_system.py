@@ -479,9 +479,9 @@ def weighted(**weights):
         *(
             (
                 rf"given as '{name}' take images of 16x16 BGR.*trains with .* RGB",
-                {"pretrained": {name: OTHER_COLOUR}},
+                {"pretrained": {name: OTHER_COLOUR._replace(kind=kind)}},
             )
-            for name in ("init", "discriminator")
+            for name, kind in (("init", "generator"), ("discriminator",) * 2)
         ),
         (
             "pixel - 0.0. / 255.0.*pixel - 127.5. / 127.5",

@@ -185,7 +185,7 @@ def test_the_network_starts_from_given_variables():
 
 def test_colour_order_and_scale_of_the_start_are_taken_over():
     spec = InputSpec(size=32, colour="BGR", mean=0.0, scale=255.0)
-    start = Network("iresnet18", {}, (), spec)
+    start = Network("iresnet18", BACKBONE, (), spec)
     system = inter_prototype.make(5, **SMALL, pretrained={"init": start})
     state = jax.eval_shape(system.init, KEY, batch())
     handed_over = system.hand_over(state)["embedding"].input_spec
@@ -198,7 +198,7 @@ def test_colour_order_and_scale_of_the_start_are_taken_over():
     ids=["a crop", "grey"],
 )
 def test_a_start_with_another_kind_of_image_is_refused(spec):
-    start = Network("sphere20", {}, (), spec)
+    start = Network("iresnet18", BACKBONE, (), spec)
     height, width, _ = spec.shape
     both = f"{height}x{width} {spec.colour}.* this system trains with 16x16 RGB"
     with pytest.raises(UserError, match=both):

@@ -409,4 +409,4 @@ def test_selection_on_test_sets_must_be_stated(mistake, tmp_path, records):
 
 def test_a_folder_without_images_is_refused(mistake, tmp_path):
     to = ("--to", tmp_path / "r", "--name", "r")
-    mistake("no .jpg", "data", "convert", tmp_path, "--flat", *to)
+    mistake("no image below it", "data", "convert", tmp_path, "--flat", *to)
