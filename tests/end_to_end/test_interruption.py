@@ -68,7 +68,7 @@ def train(records):
 
     def start(name, workdir, *words, **settings):
         settings = SETTINGS[name] | {"data.records.path": records} | settings
-        config = f"--config={CONFIGS[name]}:records"
+        config = f"--config={CONFIGS[name]}:own"
         return start_training(config, "--workdir", workdir, *flags(settings), *words)
 
     return start
