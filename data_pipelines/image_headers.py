@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import re
 import struct
 import warnings
@@ -215,7 +216,8 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
     if compression not in _COMPRESSIONS:
         raise DataError(f"TIFF with compression {compression!r:.80}; save it as PNG")
     tiles = [image.tag_v2.get(tag, 1) for tag in (0x0142, 0x0143)]  # width, length
-    if not all(isinstance(n, int) and 0 < n <= 2 * MAX_SIDE for n in tiles):
+    valid = all(isinstance(n, int) and 0 < n <= 2 * MAX_SIDE for n in tiles)
+    if not valid or math.prod(tiles) > 2 * MAX_PIXELS:
         raise DataError(f"damaged TIFF: tiles of {tiles!r:.80} pixels")
     return *image.size, 1
 

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import struct
+import zipfile
 from typing import NamedTuple
 
 import google_crc32c
@@ -89,6 +90,10 @@ def load(folder: epath.Path) -> Index:
     """
     try:
         with (folder / FILE).open("rb") as file:
+            members = zipfile.ZipFile(file).infolist()
+            if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+                raise ValueError("compressed columns")
+            file.seek(0)
             arrays = dict(np.load(file, allow_pickle=False))
         text, digest = str(arrays.pop("about")), arrays.pop("sha256", None)
         about = json.loads(text)

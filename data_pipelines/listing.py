@@ -6,6 +6,7 @@ too (they fail when they are read, and are counted there). Links are followed, e
 folder is listed once, and hidden files and folders are left out.
 """
 
+import heapq
 import os
 import stat
 from collections import Counter
@@ -47,8 +48,7 @@ def list_images(root: str | os.PathLike) -> Listing:
     # listed. Following both could take exponential time, or forever.
     folders, links, seen = [""], [], set()
     while folders or links:
-        links.sort(reverse=True)
-        folder = folders.pop() if folders else links.pop()
+        folder = folders.pop() if folders else heapq.heappop(links)
         try:
             about = os.stat(root / folder)
             with os.scandir(root / folder) as found:
@@ -69,7 +69,7 @@ def list_images(root: str | os.PathLike) -> Listing:
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(name)
             elif _is_folder(entry):
-                links.append(name)
+                heapq.heappush(links, name)
             elif reason := _no_image(entry):
                 skipped[reason] += 1
             else:

@@ -50,8 +50,8 @@ def encode(face: Face) -> dict[str, Any]:
     return values
 
 
-def stored_image(data: bytes) -> bytes:
-    """Returns the bytes of an image as a record holds them.
+def stored_image(data: bytes) -> tuple[bytes, np.ndarray]:
+    """Returns the bytes of an image as a record holds them, and its pixels.
 
     JPEG and PNG as they came, if training decodes them to the pixels of
     `images.decode`. All others are stored as PNG: other formats, CMYK, and images that
@@ -68,8 +68,8 @@ def stored_image(data: bytes) -> bytes:
         except tf.errors.OpError as error:
             raise DataError(_reason(error)) from None
         if np.array_equal(trained, pixels):
-            return data
-    return images.encode_png(pixels)
+            return data, pixels
+    return images.encode_png(pixels), pixels
 
 
 def check_image(serialized: bytes, size: int) -> None:

@@ -47,9 +47,16 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + getattr(error, "number", signal.SIGINT)
 
 
-def saved(step: int, workdir: Any) -> str:
-    """Returns the message of a training run that a signal has ended."""
-    return f"interrupted: step {step:,} is saved in {workdir}; the same call resumes"
+def saved(step: int, workdir: Any, *, fresh: bool = False) -> str:
+    """Returns the message of a training run that a signal has ended.
+
+    Args:
+      fresh: whether the call moved an earlier run aside, as it would do with this one.
+    """
+    if not step:
+        return "interrupted before the first save; the same call starts again"
+    call = "the same call without fresh" if fresh else "the same call"
+    return f"interrupted: step {step:,} is saved in {workdir}; {call} resumes"
 
 
 @contextlib.contextmanager
@@ -122,6 +129,8 @@ class _Program:
         """Repeats an interruption that came in a destructor, which cannot raise."""
         if not isinstance(unraisable.exc_value, Interrupted):
             sys.__unraisablehook__(unraisable)
+            return
+        if self.records:  # the loop ends the run
             return
         self.raised = 0
         repeat = threading.Timer(0.01, self.again, (unraisable.exc_value.number,))
@@ -254,6 +263,9 @@ class Deferral:
                 self._raises = False
         except Interrupted:
             pass
+        except Exception:  # into which native code may turn it
+            if not self.number:
+                raise
         self._ends = True
         return None
 

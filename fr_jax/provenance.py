@@ -158,7 +158,9 @@ def inherit(
         check_unseen(data.held_out, identities[-1], remedy)
         licences |= stored.get("licences", {})
         if "file" in stored:
-            licences[stored["file"]] = stored.get("licence") or stored["terms"]
+            licences[stored["file"]] = stored.get("licence") or stored.get(
+                "terms", "unknown terms"
+            )
     licences |= data.licences
     return data._replace(
         identities=joined(*identities),

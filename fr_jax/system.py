@@ -93,7 +93,8 @@ class System(NamedTuple):
       feedback: (state, metrics) -> (State, stop): after each evaluation.
       partition: PartitionSpec of the arrays below a key of the state, by that key; all
         others are replicated.
-      expects: shapes and types of a batch, by name; checked before compilation.
+      expects: shapes, types and ranges of a batch, by name; checked before
+        compilation, and ranges in every step.
       watch: metrics, losses as a rule, whose rises the loop's guard rejects, with those
         of the networks' changes; () if only non-finite values are to be rejected.
     """

@@ -15,7 +15,7 @@ from etils import epath
 from data_pipelines import DataError, digests, records
 from data_pipelines import index as indexes
 from data_pipelines.image_headers import probe
-from data_pipelines.images import decode, in_threads
+from data_pipelines.images import in_threads
 from data_pipelines.lock import exclusive
 from data_pipelines.names import normal
 from data_pipelines.readers import Face
@@ -88,8 +88,8 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         try:
             _, width, height, _ = probe(face.image)
             if (width, height) == (size, size):
-                stored = records.stored_image(face.image)
-                return face._replace(image=stored), digests.digest(decode(stored))
+                stored, pixels = records.stored_image(face.image)
+                return face._replace(image=stored), digests.digest(pixels)
         except DataError as error:
             return DataError(f"{face.source}: {error}"), digests.NONE
         raise DataError(

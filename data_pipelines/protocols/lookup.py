@@ -77,7 +77,7 @@ def _images(folder: Path) -> dict[str, list[str]]:
     images: dict[str, list[str]] = {}
     try:
         names = sorted(os.listdir(folder))
-    except OSError:  # missing, or a name that is too long
+    except (OSError, ValueError):  # missing; a name that is too long, or has a NUL
         return {}
     for name in names:
         if name.lower().endswith(SUFFIXES) and os.path.isfile(folder / name):

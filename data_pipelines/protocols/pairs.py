@@ -1,5 +1,6 @@
 """Verification pairs: the published lists and protocols of face recognition."""
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable, Iterable
@@ -242,6 +243,8 @@ def _remedy(root: Path, name: str, some: bool) -> str:
       some: whether pairs are left without those of missing images.
     """
     for folder in (root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]):
-        if folder.is_dir() and lookup.find(folder, [name]).paths[0]:
+        with contextlib.suppress(DataError):  # of two files that could be meant
+            if not folder.is_dir() or not lookup.find(folder, [name]).paths[0]:
+                continue
             return f"; did you mean root={folder}?"
     return "; missing=drop leaves these pairs out" if some else ""

@@ -50,7 +50,8 @@ class LabelledFolder(FaceFiles):
 def _face(folder: Path, row: dict, where: str) -> Face:
     """Returns the face of a row, without label and image; errors begin with `where`."""
     source = row["file"] or ""
-    if not source or Path(source).is_absolute() or ".." in Path(source).parts:
+    forms = [Path(source), Path(unwritten(source))]
+    if not source or any(one.is_absolute() or ".." in one.parts for one in forms):
         raise DataError(f"{where}: file {source!r:.200} is no path within the folder")
     if not os.path.isfile(folder / source):  # False for names that are too long
         source = unwritten(source)
@@ -62,6 +63,8 @@ def _face(folder: Path, row: dict, where: str) -> Face:
         try:
             if text := row.get(name):
                 values[name] = number(text)
+            if abs(values.get(name, 0)) >= 1 << 31:
+                raise ValueError
         except ValueError:
             raise DataError(f"{where}: {name} {text!r:.80} is not a number") from None
     face = Face(b"", source=source, **values)

@@ -206,11 +206,11 @@ def _run(arguments: argparse.Namespace) -> int:
             fresh=arguments.fresh,
             prolongs=prolongs,
         )
+        last = (result.best or {}).get("last_step", result.step)
+        ended = interrupt.saved(last, workdir, fresh=arguments.fresh)
         if result.interrupted:
-            raise interrupt.Interrupted(
-                signal.SIGTERM, interrupt.saved(result.step, workdir)
-            )
-        with interrupt.explained(interrupt.saved(result.step, workdir)):
+            raise interrupt.Interrupted(signal.SIGTERM, ended)
+        with interrupt.explained(ended):
             _hand_over(system, result, provenance.digests, final, workdir)
     return 0
 
@@ -225,6 +225,7 @@ def _prolonged(options: Any, before: int, after: int, steps_per_epoch: float) ->
         return ""
     shared = {
         "warmup_epochs": chosen.get("warmup_epochs", 0),
+        "warmup_share": chosen.get("warmup_share", 0),
         "accumulate": accumulate,
         "steps_per_epoch": steps_per_epoch,
     }

@@ -40,6 +40,12 @@ def from_weights(
             return _from_graph(file, dialect, options or {})
         except UnknownGraph as error:
             unlike = error
+        except UserError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            unlike = UnknownGraph(
+                f"it is damaged ({' '.join(str(error).split()):.100})"
+            )
     try:
         return from_state_dict(file.tensors, dialect, prefix=prefix, options=options)
     except UserError:

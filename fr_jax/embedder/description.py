@@ -6,6 +6,7 @@ bounds, and the arrays of the weights must be those of that network.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -71,13 +72,17 @@ def read_network(folder: epath.Path) -> Saved:
         )
     check_options(architecture, options)
     spec = read_spec(description["input_spec"])
-    check_plain(folder / WEIGHTS)
-    if _sha256(folder / WEIGHTS) != description["weights_sha256"]:
+    if sha256(folder / WEIGHTS) != description["weights_sha256"]:
         raise UserError(f"{WEIGHTS} was altered or cut short; copy it again")
     variables = read_arrays(folder / WEIGHTS)
     canary, digests = variables.pop("canary", {}), variables.pop(DIGESTS, None)
-    if digests is not None and (digests.dtype, digests.ndim) != (np.uint64, 1):
-        raise ValueError(f"{DIGESTS} are {digests.dtype} of {digests.ndim} axes")
+    if not isinstance(canary, dict):
+        raise ValueError("the canary is no group of arrays")
+    of_pixels = np.uint64, 1
+    if digests is not None and (
+        isinstance(digests, dict) or (digests.dtype, digests.ndim) != of_pixels
+    ):
+        raise ValueError(f"{DIGESTS} are not uint64 of one axis")
     check_network(architecture, options, spec, variables)
     provenance = dict(description["provenance"])
     if "people" in provenance:  # name of the key before 0.2.0
@@ -178,6 +183,10 @@ def read_arrays(path: epath.Path) -> dict[str, Any]:
             tensors = convert.read_weights(copy.name).tensors
     else:
         tensors = convert.read_weights(os.fspath(path)).tensors
+    for name in tensors:
+        parents = itertools.accumulate(name.split("/")[:-1], "{}/{}".format)
+        if both := next((one for one in parents if one in tensors), ""):
+            raise ValueError(f"{_shown(both)} is an array and a group of arrays")
     return flax.traverse_util.unflatten_dict(tensors, sep="/")
 
 
@@ -195,12 +204,21 @@ def _check_provenance(provenance: dict[str, Any]) -> None:
     for name in ("identities", "people", "held_out"):
         sets = provenance.get(name, {})
         lists = list(sets.values()) if isinstance(sets, dict) else [None]
-        if not all(isinstance(names, list) for names in lists):
+        if not all(map(_is_texts, lists)):
             raise ValueError(f"{name} of the provenance are no lists of names")
+    selection = provenance.get("selection") or {"kind": "", "sets": []}
+    if not isinstance(selection, dict) or not (
+        isinstance(selection.get("kind"), str) and _is_texts(selection.get("sets"))
+    ):
+        raise ValueError("selection of the provenance has no kind and sets")
     licences = provenance.get("licences", {})
     texts = list(licences.values()) if isinstance(licences, dict) else [None]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("licences of the provenance are no texts")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _fits(value: Any, hint: Any, name: str) -> bool:
@@ -234,7 +252,9 @@ def _fits(value: Any, hint: Any, name: str) -> bool:
     return False
 
 
-def _sha256(path: epath.Path) -> str:
+def sha256(path: epath.Path) -> str:
+    """Returns the digest of a plain file; see `check_plain`."""
+    check_plain(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -290,7 +290,7 @@ def load_embedder(
     except UserError as error:
         reason = str(error).removeprefix(f"{folder / WEIGHTS}: ")
         raise UserError(f"{path}: {reason}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged embedder ({reason:.300})") from error
     cosine = canary.min_cosine(outputs, expected)

@@ -112,10 +112,16 @@ class Checkpoints:
         self.wait()
         self._scores[step] = score
         with self._writing():
-            if step in self._manager.all_steps():
-                self._manager.delete(step)
             self._manager.save(step, args=ocp.args.StandardSave(tree), force=True)
         self._unsealed = step
+
+    def rescore(self, step: int, score: float) -> None:
+        """Gives a saved step another score."""
+        self.wait()
+        self._scores[step] = score
+        if jax.process_index() == 0:
+            with self._writing():
+                self._seal(step)
 
     def poll(self) -> None:
         """Starts to seal the step being written if orbax has finished it; cheap.

@@ -29,7 +29,8 @@ class Stream(Protocol):
 
     `batch_at` returns arrays with `batch_size` rows, or NumPy arrays with the rows of
     this process. Optional attributes: `num_classes`, the number of labelled identities;
-    `unit`, the name of a row if it is not an image, such as 'pairs'; `fingerprint()`,
+    `extremes`, (lowest, highest) of columns of integers; `unit`, the name of a row if
+    it is not an image, such as 'pairs'; `fingerprint()`,
     counts and digests of the data as JSON values, by name; `close()`, which ends
     threads and closes files.
     """

@@ -226,8 +226,12 @@ def train(
             log.say(f"compiled in {update.compile(loop):.1f} s")
         signals = stack.enter_context(interrupt.deferred(jax.process_count() > 1))
 
-        def evaluate_and_save(step, loop, evaluates, saves):
-            """Returns the LoopState of a step, evaluated and saved if that is due."""
+        def evaluate_and_save(step, loop, evaluates, saves, saved=False):
+            """Returns the LoopState of a step, evaluated and saved if that is due.
+
+            A step that is `saved` already is not written again: if the run dies before
+            the next save, it repeats the evaluation.
+            """
             nonlocal evaluated, stopped, interrupted
             results = None
             if evaluates:
@@ -241,15 +245,17 @@ def train(
                 if system.feedback:
                     state, stopped = system.feedback(loop.state, results)
                     loop = update.after_feedback(loop, state, stopped)
-            if saves or stopped or interrupted:
-                scored = -math.inf
-                if selected and results is not None:
-                    scored = score(results, selected, "best_metric")
+            scored = -math.inf
+            if selected and results is not None:
+                scored = score(results, selected, "best_metric")
+            if saved and scored > -math.inf:
+                checkpoints.rescore(step, scored)
+            elif not saved and (saves or stopped or interrupted):
                 checkpoints.save(step, loop, scored)
             return loop
 
         if outstanding:  # a signal came before the evaluation of the step had ended
-            loop = evaluate_and_save(step, loop, True, True)
+            loop = evaluate_and_save(step, loop, True, False, saved=True)
         clock = _Clock()
         while step < num_steps and not stopped and not interrupted:
             trace(step)
@@ -310,7 +316,7 @@ def train(
                 clock = _Clock()
                 continue
 
-            if logs or saves:
+            if logs or saves or evaluates:
                 update.check(loop)
             if logs:
                 scalars, loop = update.read(loop)
@@ -331,7 +337,7 @@ def train(
                 f"highest, {value:.4f}"
             )
         checkpoints.close()
-        signals.outcome = interrupt.saved(step, workdir)
+        signals.outcome = interrupt.saved(last, workdir, fresh=fresh)
     if interrupted and signals.number == signal.SIGINT:
         raise interrupt.Interrupted(signal.SIGINT, signals.outcome)
     run = checkpoints.identity

@@ -1,13 +1,12 @@
 """The files of a checkpoint besides orbax's: layout, manifest, identity and scores."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
-from fr_jax.embedder.description import check_plain, read_json
+from fr_jax.embedder.description import read_json, sha256
 from fr_jax.errors import UserError
 from fr_jax.training.identity import Identity
 
@@ -98,12 +97,3 @@ def files(step: epath.Path) -> list[str]:
         for name in names
         if name != MANIFEST
     )
-
-
-def sha256(path: epath.Path) -> str:
-    digest = hashlib.sha256()
-    check_plain(path)
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -87,7 +87,8 @@ class OnnxLayers:
         given = [name for name in node.inputs if name]
         values = [name for name in given if name in self._feeds]
         if len(values) < len(given):
-            unknown = [n for n in given if n not in self._feeds | self._constants]
+            known = self._feeds, self._constants
+            unknown = [n for n in given if not any(n in one for one in known)]
             if unknown:
                 raise UnknownGraph(f"{unknown[0]!r:.60} is used before it is computed")
         if not values or node.operator == "Shape":

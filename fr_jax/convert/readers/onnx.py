@@ -8,7 +8,7 @@ or two values of one tensor.
 Exporters fold BatchNorm into the preceding convolution and name the result
 `onnx::Conv_529`. Such an initialiser is renamed after its module
 (`features.0.conv.0.0.weight`), which the name of its node contains. The graph tells
-what a tensor is for without any names; `convert.graph` compares it with the networks.
+what a tensor is for without any names; `convert.graphs` compares it with the networks.
 """
 
 import collections
