@@ -111,6 +111,15 @@ def test_a_changed_index_has_a_wrong_checksum(copied):
             indexes.load(folder)
 
 
+def test_a_compressed_index_is_refused_unread(copied):
+    folder, _ = copied
+    with np.load(folder / indexes.FILE) as file:
+        arrays = dict(file)
+    np.savez_compressed(folder / indexes.FILE, **arrays)
+    with pytest.raises(DataError, match="compressed columns"):
+        indexes.load(folder)
+
+
 @pytest.fixture
 def other(tmp_path):
     """Records of the same number and length, with other labels."""

@@ -53,6 +53,9 @@ def test_labelled_folder_and_errors_of_its_table(tmp_path):
     rejected("line 2: a yaw of 270 degrees", yaw="270")
     rejected("line 2: no such image: 'z.png'", file="z.png")
     rejected("is no path within the folder", file="../b/1.png")
+    rejected("is no path within the folder", file=r"\x2e\x2e/b/1.png")
+    rejected("is no path within the folder", file=r"\x2fetc/1.png")
+    rejected("light '99999999999' is not a number", light="99999999999")
     with pytest.raises(DataError, match="no column 'file'"):
         table([{"image": "c.png"}])
     with pytest.raises(DataError, match="no such table"):

@@ -337,6 +337,35 @@ HOSTILE = {
         ),
         "damaged embedder",
     ),
+    "identities that are numbers": (
+        written(provenance={"identities": {"lfw": [1, 2]}}),
+        "identities of the provenance are no lists of names",
+    ),
+    "a selection without sets": (
+        written(provenance={"selection": {"kind": "clean"}}),
+        "selection of the provenance has no kind and sets",
+    ),
+    "digests in a group": (
+        repacked(lambda a: a | {"digests/0": np.zeros(1, np.uint64)}),
+        "digests are not uint64 of one axis",
+    ),
+    "digests of another type": (
+        repacked(lambda a: a | {"digests": np.zeros(1, np.int32)}),
+        "digests are not uint64 of one axis",
+    ),
+    "a canary that is an array": (
+        repacked(
+            lambda a: (
+                {k: v for k, v in a.items() if "canary" not in k}
+                | {"canary": np.zeros(3, np.uint8)}
+            )
+        ),
+        "the canary is no group of arrays",
+    ),
+    "an array and a group of one name": (
+        repacked(lambda a: a | {"params": np.zeros(3, np.float32)}),
+        "'params' is an array and a group of arrays",
+    ),
     "a further array": (
         repacked(lambda a: a | {"params/x/kernel": np.zeros(3, np.float32)}),
         "params/x/kernel is not in this network",

@@ -39,6 +39,7 @@ def found(tmp_path):
         (["a/12.png"], "a/1.jpg", None, False),
         (["a/1.png"], "b/1.jpg", None, False),
         (["a/1.png"], "a/" + 300 * "x", None, False),
+        (["a/1.png"], "a\0b/1.jpg", None, False),
     ],
 )
 def test_file_of_a_listed_name(found, files, name, expected, renamed):
