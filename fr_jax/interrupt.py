@@ -89,7 +89,7 @@ class _Program:
             os.kill(os.getpid(), signal.SIGTERM)
         elif not self.raised:
             self.raised = number
-            raise Interrupted(number)
+            raise Interrupted(number, self.outcome)
 
     def read(self, pipe: int) -> None:
         """The thread: reads the numbers of signals, written when they arrive."""
@@ -280,7 +280,7 @@ class Deferral:
         if self._several:  # JAX's coordination service notices SIGTERM alone
             os.kill(os.getpid(), signal.SIGTERM)
         if self._raises:
-            raise Interrupted(number)
+            raise Interrupted(number, self.outcome)
 
 
 @contextlib.contextmanager

@@ -164,7 +164,8 @@ def test_signals_at_random_moments_of_a_process(
     words = [word.format(**places) for word in PROCESSES[name]]
     started = time.monotonic()
     process = run_command(*words)
-    assert ended(process)[0] == 0
+    code, error = ended(process)
+    assert code == 0, error
     duration = time.monotonic() - started
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
         shutil.rmtree(to, ignore_errors=True)

@@ -79,6 +79,7 @@ def check_interrupted(process, number=signal.SIGINT):
     code, error = ended(process)
     assert code == 128 + number, error
     assert not re.search("Traceback|terminate called|Fatal", error), error
+    assert "is saved in" in error, error
     (line,) = [line for line in error.splitlines() if "is saved in" in line]
     return int(re.search(r"step ([\d,]+) is saved in", line)[1].replace(",", ""))
 
