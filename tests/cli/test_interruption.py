@@ -14,8 +14,9 @@ from data_pipelines.vision import align, detect
 from fr_jax import interrupt
 from fr_jax.cli import embed
 from fr_jax.faces import files as face_files
+from fr_jax.faces import sets
 from fr_jax.report import figures
-from tests.support.faces import encoded, picture
+from tests.support.faces import encoded
 from tests.support.processes import ended, run_command, wait_for_handlers
 
 
@@ -118,7 +119,8 @@ def test_an_interrupted_command_leaves_nothing_half_written(
 def many_faces(tmp_path_factory):
     """Two thousand faces of forty identities, so that commands take a while."""
     root = tmp_path_factory.mktemp("many")
-    images = [encoded(image=picture(112, 112, n)) for n in range(10)]
+    faces = sets.arrays(sets.default(20.0), num_identities=10, images=1)
+    images = [encoded(image=face) for face in faces["image"]]
     for number in range(2000):
         path = root / f"p{number // 50}" / f"{number % 50}.jpg"
         path.parent.mkdir(exist_ok=True)
