@@ -1,4 +1,4 @@
-"""The one check that images are aligned faces, by their size."""
+"""The check that images are aligned faces, by their size."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -47,13 +47,24 @@ def check(
             reason = ""
             if not is_aligned(width, height, sides):
                 reason = f"{width}x{height} pixels, expected {SIDE}x{SIDE}"
-        except (DataError, OSError) as error:
+        except DataError as error:
             reason = str(error)
         if reason:
             refused.append(f"{name(number)}: {reason}")
+    refuse(refused, len(sources), unless)
+
+
+def refuse(refused: Sequence[str], count: int, unless: str = "--unaligned") -> None:
+    """Raises a DataError if there are images without the size of aligned faces.
+
+    Args:
+      refused: a line for each of them.
+      count: number of all images.
+      unless: as in `check`.
+    """
     if refused:
         raise DataError(
-            f"{len(refused):,} of {len(sources):,} images are no aligned faces, such "
-            f"as {refused[0]}; align them with `fr-jax data align`, or accept their "
-            f"size with {unless}"
+            f"{len(refused):,} of {count:,} images are no aligned faces, such as "
+            f"{refused[0]}; align them with `fr-jax data align`, or accept their size "
+            f"with {unless}"
         )

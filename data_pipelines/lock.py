@@ -48,7 +48,7 @@ def exclusive(folder: str | os.PathLike) -> Iterator[None]:
     finally:
         _held.reset(token)
         if handle is not None:
-            os.unlink(file)  # before it is released, so that nobody else's is removed
+            os.unlink(file)  # before the release: later it may be another process's
             os.close(handle)
         for one in missing:
             with contextlib.suppress(OSError):  # it is in use
@@ -79,7 +79,10 @@ def _taken(path: str, file: str) -> int | None:
         os.close(handle)
     if os.fstat(handle).st_size:
         holder = _holder(handle)
-        print(f"{path}: took over the lock of {holder}, which died", file=sys.stderr)
+        text = (
+            f"{path}: took over the lock of {holder}, which ended without releasing it"
+        )
+        print(text, file=sys.stderr)
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return handle

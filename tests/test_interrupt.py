@@ -52,6 +52,28 @@ def test_a_signal_after_the_last_question_reaches_the_handlers_from_before(
     assert received == [number]
 
 
+def test_native_code_that_turns_an_interruption_into_an_error_is_abandoned(received):
+    def native(number):
+        try:
+            send(number)
+        except KeyboardInterrupt:
+            raise ImportError("multiarray failed to import") from None
+
+    with deferred(False) as signals:
+        assert signals.completed(lambda: native(signal.SIGTERM)) is None
+        assert signals.ends(1)
+    assert received == []
+    with deferred(False) as signals, pytest.raises(ValueError, match="its own"):
+        signals.completed(lambda: int("its own"))
+
+
+def test_the_message_names_the_call_that_goes_on():
+    assert interrupt.saved(500, "w").endswith("saved in w; the same call resumes")
+    fresh = interrupt.saved(500, "w", fresh=True)
+    assert fresh.endswith("saved in w; the same call without fresh resumes")
+    assert "saved in" not in interrupt.saved(0, "w")
+
+
 def test_a_second_ctrl_c_is_raised_and_a_second_sigterm_is_not(received):
     with pytest.raises(KeyboardInterrupt), deferred(False):
         send(signal.SIGTERM)
@@ -178,6 +200,22 @@ with interrupt.deferred(False) as signals:
     signals.outcome = "saved"
 raise interrupt.Interrupted(signals.number, "saved")
 """
+DESTRUCTOR_WHILE_EVALUATING = """
+class Last:
+    def __del__(self):
+        send()
+        time.sleep(0.1)
+
+def evaluation():
+    last = Last()
+    del last
+    time.sleep(0.3)
+
+with interrupt.deferred(False) as signals:
+    signals.completed(evaluation)
+    assert signals.ends(1)
+raise interrupt.Interrupted(signals.number, "saved")
+"""
 TWICE_WHILE_SAVING = """
 with interrupt.deferred(False) as signals:
     send()
@@ -197,8 +235,12 @@ with interrupt.deferred(False) as signals:
         (DESTRUCTOR, 130, True, "no unfinished file"),
         (AT_ONCE, 130, False, "nothing lost"),
         (SAVING, 130, True, "saved"),
+        (DESTRUCTOR_WHILE_EVALUATING, 130, True, "saved"),
     ],
-    ids=["ctrl-c", "sigterm", "threads_hang", "destructor", "at_once", "saving"],
+    ids=[
+        *("ctrl-c", "sigterm", "threads_hang", "destructor", "at_once", "saving"),
+        "destructor_while_evaluating",
+    ],
 )
 def test_the_program_ends_with_its_code_and_one_line(body, code, cleaned, line):
     actual, out, error = program(body, "pass", patience=300)

@@ -49,6 +49,8 @@ def read(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
       DataError: for a missing file, one in another format, with the nearest of the
         known formats, and a line that differs from the others.
     """
+    if lag_mode not in ("drop", "original"):
+        raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
     lines = lists.lines(path, "list of pairs")
     if not lines:
         raise DataError(f"{path}: no pairs")
@@ -75,8 +77,6 @@ def read_list(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
     Raises:
       DataError: for a missing file, or a line that starts with no label.
     """
-    if lag_mode not in ("drop", "original"):
-        raise DataError(f"lag_mode={lag_mode}: use 'drop' or 'original'")
     pairs, skipped = [], 0
     lines = sorted(lists.lines(path, "list of pairs"))
     labelled = [re.match(r"(0|1|-1)(?:[ \t]+|,)(.*)", line) for line in lines]

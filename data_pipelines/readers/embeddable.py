@@ -100,18 +100,14 @@ def _files(
         height, width = image.shape[:2]
         if sides is None or aligned.is_aligned(width, height, sides):
             return "", False
-        return f"{names.written(name)}: {width}x{height} pixels", True
+        wanted = f"expected {aligned.SIDE}x{aligned.SIDE}"
+        return f"{names.written(name)}: {width}x{height} pixels, {wanted}", True
 
     checks = images.in_threads(checked, found)
     results = list(progress(checks, total=len(found)))
     unaligned = [line for line, of_size in results if of_size]
     bad = [line for line, of_size in results if line and not of_size]
-    if unaligned:
-        raise DataError(
-            f"{len(unaligned):,} of {len(found):,} images are no aligned faces of "
-            f"{aligned.SIDE}x{aligned.SIDE} pixels, such as {unaligned[0]}; align them "
-            "with `fr-jax data align`, or accept their size with --unaligned"
-        )
+    aligned.refuse(unaligned, len(found))
     if len(bad) > max_bad or len(bad) == len(found):
         raise DataError(
             f"{len(bad):,} of {len(found):,} images are unusable, such as {bad[0]}; "

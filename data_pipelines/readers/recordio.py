@@ -117,12 +117,15 @@ class RecordIO:
 
     def _payload(self, offset: int) -> bytes:
         """Returns the payload of the record at `offset`, with its parts joined."""
-        parts, at = [], offset
+        parts, at, total = [], offset, 0
         while True:
             part, length = self._part(at)
             expected = (_MIDDLE, _LAST) if parts else (_WHOLE, _FIRST)
             if part not in expected:
                 raise self._error(at, f"part flag {part}, expected one of {expected}")
+            total += length
+            if total > MAX_BYTES:
+                raise self._error(offset, f"a record above {MAX_BYTES:,} bytes")
             parts.append(self._data[at + 8 : at + 8 + length])
             if part in (_WHOLE, _LAST):
                 return _MAGIC_BYTES.join(parts)

@@ -90,10 +90,12 @@ def run(arguments: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
     for one in evaluators:
-        people = "" if one.identities is None else f"{len(set(one.identities)):,}"
+        named = "unnamed"
+        if one.identities is not None:
+            named = f"{len(set(one.identities)):,}"
         print(
             f"{one.name}: {len(one.same):,} pairs of {len(one.images):,} images, "
-            f"{people or 'unnamed'} identities"
+            f"{named} identities"
         )
     target = epath.Path(arguments.to)
     curves = {}

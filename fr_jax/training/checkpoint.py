@@ -25,10 +25,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from fr_jax.errors import UserError
+from fr_jax.system import PyTree
 from fr_jax.training import step_files
 from fr_jax.training.identity import Identity
-
-PyTree = Any
 
 
 def _is_not_raised(record: standard_logging.LogRecord) -> bool:

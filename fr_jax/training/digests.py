@@ -13,9 +13,7 @@ from jax.extend import core
 
 from fr_jax.backend import sharding
 from fr_jax.backend.convolution import traced_for
-from fr_jax.system import System
-
-PyTree = Any
+from fr_jax.system import PyTree, System
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 

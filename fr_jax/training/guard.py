@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fr_jax.errors import UserError, check_range
-from fr_jax.system import Mean, NetState, System
+from fr_jax.system import Mean, NetState, PyTree, System
 
-PyTree = Any
 Stretch = tuple[int, int]  # [first, end) of a stream's batches
 
 # A value is compared with the median of REFERENCE accepted values; the last LAG ones

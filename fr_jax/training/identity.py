@@ -17,8 +17,6 @@ import fr_jax
 from fr_jax.errors import UserError
 from fr_jax.training.workdir import of_first_process
 
-PyTree = Any
-
 # Keys of a configuration that change no weight beyond rounding. Contents behind the
 # paths are part of the fingerprint of the data.
 FREE = (

@@ -167,7 +167,7 @@ def train(
     now = identity._replace(
         settings=identity.settings or settings,
         data={**identity.data, **update.data},
-        given=of_weights(given or {}),
+        given=identity.given or of_weights(given or {}),
         step=update.digest,
         num_steps=num_steps,
     )

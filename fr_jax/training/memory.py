@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from fr_jax.backend import memory
+from fr_jax.system import PyTree
 
-PyTree = Any
 _ATTEMPTS = 4  # batch sizes that are compiled to find one that fits
 
 

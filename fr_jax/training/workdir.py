@@ -66,7 +66,8 @@ def set_aside(workdir: epath.PathLike) -> str:
     """
     folder, moved = epath.Path(workdir), ""
     if jax.process_index() == 0 and any((folder / n).exists() for n in _OF_A_RUN):
-        names = [path.name for path in folder.iterdir()]
+        # Checkpoints first: if this is interrupted, what is left holds no run.
+        names = sorted((p.name for p in folder.iterdir()), key="checkpoints".__ne__)
         number = 1
         while f"{_PREVIOUS}{number}" in names:
             number += 1

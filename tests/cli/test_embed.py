@@ -150,7 +150,7 @@ def test_other_sizes_than_of_aligned_faces_need_a_flag(
         source = tmp_path / source
     to = tmp_path / "out.npz"
     words = ("embed", crops / source, "--embedder", embedder, "--to", to)
-    mistake("128x128 pixels", *words)
+    mistake("128x128 pixels, expected 112x112", *words)
     assert not to.exists()
     code, _, error = command(*words, "--unaligned")
     assert code == 0, error

@@ -149,6 +149,7 @@ def test_an_evaluation_is_abandoned_and_repeated(
     streams = Streams(toy.Poisoned(), None, [evaluator])
     ends = []
     for _ in range(4):
+        steps = written(tmp_path)
         try:
             result = run(
                 tmp_path,
@@ -159,6 +160,9 @@ def test_an_evaluation_is_abandoned_and_repeated(
             ends.append((result.interrupted, result.step))
         except KeyboardInterrupt as error:
             ends.append((True, int(re.search(r"step (\d+)", str(error))[1])))
+        # A repeated evaluation never costs the checkpoint that it began from.
+        now = written(tmp_path)
+        assert all(now.get(file) == time for file, time in steps.items())
     assert [end for end, _ in ends] == [True, True, True, False]
     assert [step for _, step in ends][:3] == [20, 40, 40]
     assert (evaluator.calls, evaluator.completed) == (7, 4)
@@ -170,6 +174,12 @@ def test_an_evaluation_is_abandoned_and_repeated(
     else:
         evaluations = [row for row in expected if "toy/mean" in row]
         assert [row for row in unclocked(tmp_path) if "toy/mean" in row] == evaluations
+
+
+def written(workdir):
+    """The files of arrays in checkpoints, and when they were written."""
+    files = (workdir / "checkpoints").glob("*/default/**/*")
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
 
 
 def test_a_signal_before_an_evaluation_saves_without_it(evaluated, tmp_path):
