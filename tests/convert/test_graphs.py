@@ -260,6 +260,18 @@ def test_other_networks_are_refused(read):
 
     refused("unlike iresnet18, its layers are connected otherwise", with_stride)
 
+    def with_padding(net, x):
+        conv = net.conv
+
+        def changed(x, name, padding=0, **options):
+            other = 2 if name == "layer2.0.conv2" else padding
+            return conv(x, name, padding=other, **options)
+
+        net.conv = changed
+        return published.iresnet(net, x, (2, 2, 2, 2))
+
+    refused("unlike iresnet18, its layers are connected otherwise", with_padding)
+
     def with_activation(net, x):
         prelu = net.prelu
         net.prelu = lambda x, name: net.do.relu(prelu(x, name))

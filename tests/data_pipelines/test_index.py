@@ -111,6 +111,23 @@ def test_a_changed_index_has_a_wrong_checksum(copied):
             indexes.load(folder)
 
 
+@pytest.mark.parametrize(
+    "read",
+    [lambda f, i: indexes.read(f, i, 0), lambda f, _: RecordSet(f).serialized([0])],
+    ids=["one record", "batches"],
+)
+def test_another_record_of_the_same_label_and_length_is_refused(copied, read):
+    folder, index = copied
+    shard, start = folder / index.shards[0], int(index.offset[0])
+    data, end = bytearray(shard.read_bytes()), start + int(index.length[0]) - 4
+    middle = (start + end) // 2
+    data[middle] ^= 1
+    data[end : end + 4] = indexes._masked_crc(bytes(data[start + 12 : end]))
+    shard.write_bytes(data)
+    with pytest.raises(DataError, match="byte 0: the index is that of other records"):
+        read(folder, index)
+
+
 def test_a_compressed_index_is_refused_unread(copied):
     folder, _ = copied
     with np.load(folder / indexes.FILE) as file:
