@@ -161,8 +161,12 @@ def _lfw(
 
 
 def contiguous(pairs: int, folds: int = 10) -> np.ndarray:
-    """Returns the fold of each pair, int [P], of folds that follow one another."""
-    return np.arange(pairs) * folds // pairs
+    """Returns the fold of each pair, int [P], of folds that follow one another.
+
+    Of unequal folds the first ones have a pair more, as in insightface's evaluation.
+    """
+    sizes = [len(part) for part in np.array_split(range(pairs), folds)]
+    return np.repeat(np.arange(folds), sizes)
 
 
 def _fields(line: str) -> list[str]:

@@ -28,7 +28,7 @@ class MetricLog:
 
     def __post_init__(self):
         self._file = epath.Path(self.workdir) / "metrics.jsonl"
-        self._events = Events(self.workdir) if self.active else None
+        self._events: Events | None = None  # a refused run leaves no file
         self._told: set[str] = set()  # metrics that were not finite
 
     def cut_back(self, step: int, *, evaluated: bool = True) -> None:
@@ -69,8 +69,8 @@ class MetricLog:
             if row[name] is None and name not in self._told:
                 self._told.add(name)
                 self.say(f"{name} is {value} at step {step:,}; metrics.jsonl has null")
-        if self._events is not None:
-            self._events.write(step, scalars)
+        self._events = self._events or Events(self.workdir)
+        self._events.write(step, scalars)
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         """Prints a line: step, losses, accuracies, images per second, time left.

@@ -12,7 +12,7 @@ from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import pairs, sets
 from fr_jax.provenance import RENDERED, Provenance, fingerprint, merged
 from fr_jax.training.data import Context, Stream
-from fr_jax.training.streams import ArrayStream, check_batch_size
+from fr_jax.training.streams import ArrayStream, check_fits
 
 _COLUMNS = ("yaw", "light", "session", "length")
 IMAGES_OF_UNSEEN = 3  # per identity, for three genuine pairs
@@ -101,7 +101,7 @@ def stream(
     """
     options = {"seed": context.seed, "augment": augment}
     if isinstance(faces, Rendered):
-        check_batch_size(sampler, len(faces.label))  # before rendering
+        check_fits(sampler, len(faces.label))  # before rendering
         arrays = {"image": faces.images(slice(None)), **columns}
         return ArrayStream(arrays, sampler, mesh=context.mesh, **options)
     from data_pipelines.stream import RecordStream  # loads TensorFlow

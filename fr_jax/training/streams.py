@@ -53,7 +53,7 @@ class ArrayStream(contextlib.AbstractContextManager):
         self.num_examples = min(lengths.values())
         if len(set(lengths.values())) != 1:
             raise UserError(f"arrays of different lengths: {lengths}")
-        check_batch_size(sampler, self.num_examples)
+        check_fits(sampler, self.num_examples)
         if isinstance(sampler, int):
             sampler = samplers.epochs(self.num_examples, sampler, seed=seed)
         images = columns.pop("image")
@@ -81,7 +81,7 @@ class ArrayStream(contextlib.AbstractContextManager):
         self._prefetch.close()
 
 
-def check_batch_size(sampler: Any, num_examples: int) -> None:
+def check_fits(sampler: Any, num_examples: int) -> None:
     """Raises a UserError if a batch size, or that of a sampler, exceeds the set."""
     batch_size = sampler if isinstance(sampler, int) else sampler.batch_size
     if not 1 <= batch_size <= num_examples:

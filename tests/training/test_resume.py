@@ -1,6 +1,7 @@
 """A run goes on as the run that it was; the files of its workdir may be damaged."""
 
 import json
+from unittest import mock
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from fr_jax.errors import UserError
+from fr_jax.training import metric_log
 from fr_jax.training.identity import Identity
 from fr_jax.training.streams import ArrayStream
 from tests.support import toy
@@ -18,7 +20,7 @@ from tests.support.toy import metrics, run
 def no_events():
     """TensorBoard's import would take as long as all the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fr_jax.training.metric_log.Events", lambda workdir: None)
+        patch.setattr(metric_log, "Events", mock.Mock())
         yield
 
 
@@ -86,12 +88,13 @@ def test_another_run_is_refused_in_its_workdir(begun, kind):
     changes, match = OTHERS[kind]
     options = {"system": with_loss(0.001)}
     options |= {name: make() for name, make in changes.items()}
-    files = sorted(begun.rglob("*"))
+    files, events = sorted(begun.rglob("*")), metric_log.Events.call_count
     with pytest.raises(UserError, match=match) as caught:
         run(begun, 40, **options)
     assert f"{begun} holds another run" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert sorted(begun.rglob("*")) == files
+    assert metric_log.Events.call_count == events
 
 
 def test_label_outside_the_first_batch_is_noticed(begun):

@@ -143,3 +143,5 @@ def test_other_lists_are_refused_with_the_nearest_format(read, lines, match):
 
 def test_contiguous_folds():
     assert pair_lists.contiguous(20).tolist() == np.repeat(range(10), 2).tolist()
+    sizes = [3, 3, 3, 2, 2, 2, 2, 2, 2, 2]
+    assert pair_lists.contiguous(23).tolist() == np.repeat(range(10), sizes).tolist()
