@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fr_jax import interrupt
+from fr_jax.cli.targets import check_writable
 from fr_jax.errors import UserError, check_range
 from fr_jax.faces import files as face_files
 from fr_jax.faces import pairs, sets, video
@@ -158,13 +159,13 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _check_target(arguments: argparse.Namespace) -> None:
     first, last = _numbers(arguments)
-    images = (last - first) * _count(arguments)
+    copies, row = 2, 1100  # TFDS writes every record first to temporary buckets
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
-        face_files.check_space(Path(arguments.to), images, arguments.size, row=3300)
-    elif "://" not in arguments.to:
-        # TFDS writes every record twice, first to temporary buckets.
-        face_files.check_space(Path(arguments.to), 2 * images, arguments.size, row=1100)
+        copies, row = 1, 3300
+    image = int(face_files.BYTES_PER_PIXEL * arguments.size**2) + 600 + row
+    needed = copies * (last - first) * _count(arguments) * image
+    check_writable("--to", arguments.to, needed=needed)
 
 
 def _numbers(arguments: argparse.Namespace) -> tuple[int, ...]:
@@ -326,7 +327,7 @@ def _video(arguments: argparse.Namespace) -> None:
     face_files.check_free(target)
     width, height = film.size
     needed = len(film) * (width * height // 8 + 3 * arguments.size**2)
-    face_files.check_bytes(target, needed)
+    check_writable("--to", target, needed=needed)
     with progress_bar(film, arguments.set, unit=" frames", smoothing=0.05) as bar:
         tracks, rows = face_files.write_video(
             target, bar, film.size, arguments.size, arguments.seed

@@ -16,7 +16,7 @@ from fr_jax.faces import sets, video
 from fr_jax.faces.renderer import codes as named
 
 _QUALITY = 95
-_BYTES_PER_PIXEL = 0.75  # upper estimate for a JPEG of this quality
+BYTES_PER_PIXEL = 0.75  # upper estimate for a JPEG of this quality
 _BOX = ("x", "y", "w", "h")
 _FIVE = ("lx", "ly", "rx", "ry", "nx", "ny", "mlx", "mly", "mrx", "mry")
 _SIXTY_EIGHT = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
@@ -53,26 +53,6 @@ def check_free(target: Path) -> None:
         )
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} exists; choose another folder or remove it")
-
-
-def check_space(target: Path, images: int, size: int, *, row: int) -> None:
-    """Raises UserError if images of `size` pixels do not fit on the target's disk.
-
-    Args:
-      row: bytes per image in addition to its JPEG.
-    """
-    check_bytes(target, int(images * (_BYTES_PER_PIXEL * size * size + 600 + row)))
-
-
-def check_bytes(target: Path, needed: int) -> None:
-    """Raises UserError if fewer than `needed` bytes are free on the target's disk."""
-    place = next(p for p in (target, *target.absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UserError(
-            f"about {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are "
-            f"free at {place}; ask for fewer or smaller images, or for a --shard"
-        )
 
 
 class LabelledFolder:

@@ -7,7 +7,6 @@ curves are visible.
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -142,6 +141,49 @@ def legend(axes: Axes, title: str | None = None) -> None:
     axes.legend(**position, fontsize=8, title=title, alignment="left", frameon=False)
 
 
+def rows(
+    images: Sequence[Sequence[np.ndarray | None]],
+    path: epath.PathLike,
+    *,
+    titles: Sequence[str] = (),
+    names: Sequence[str] = (),
+    notes: Sequence[Sequence[str]] = (),
+) -> None:
+    """Plots rows of uint8 RGB images, with gaps for None.
+
+    Tiles have the aspect ratio of the first image.
+
+    Args:
+      titles, names: texts of the columns and of the rows.
+      notes: texts on the images, row by row.
+    """
+    height, width = len(images), max(map(len, images))
+    shape = next(image.shape for image in images[0] if image is not None)
+    wide = width * 1.05 * shape[1] / shape[0]
+    figure = Figure(figsize=(wide + 1.0 * bool(names), height * 1.05 + 0.3))
+    grid = figure.subplots(height, width, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for row, faces in zip(grid, images):
+        for axes, image in zip(row, faces):
+            if image is not None:
+                axes.imshow(image)
+    box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
+    style = {"color": "white", "fontsize": 7, "va": "bottom", "bbox": box}
+    for row, texts in zip(grid, notes):
+        for axes, text in zip(row, texts):
+            axes.text(0.03, 0.03, text, transform=axes.transAxes, **style)
+    for axes, title in zip(grid[0], titles):
+        axes.set_title(title, fontsize=8)
+    for axes, name in zip(grid[:, 0], names):
+        axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    left = 1.0 / (wide + 1.0) if names else 0.01
+    top = 1 - 0.3 / (height * 1.05 + 0.3)
+    figure.subplots_adjust(left, 0.01, 0.99, top, 0.04, 0.04)
+    save(figure, path)
+
+
 def contact_sheet(
     images: Sequence[np.ndarray],
     path: epath.PathLike,
@@ -149,22 +191,11 @@ def contact_sheet(
     columns: int = 10,
     titles: Sequence[str] = (),
 ) -> None:
-    """Plots uint8 RGB images in a grid, row by row, with optional titles above them.
-
-    Tiles have the aspect ratio of the first image.
-    """
-    rows = math.ceil(len(images) / columns)
-    wide = 1.1 * images[0].shape[1] / images[0].shape[0]
-    figure = Figure(figsize=(columns * wide, rows * (1.35 if titles else 1.1)))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.axis("off")
-    for number, (axes, image) in enumerate(zip(grid.flat, images)):
-        axes.imshow(image)
-        if titles:
-            axes.set_title(titles[number], fontsize=6)
-    figure.subplots_adjust(0, 0, 1, 0.97, 0.03, 0.2 if titles else 0.03)
-    save(figure, path)
+    """Plots uint8 RGB images row by row, with optional titles on them."""
+    starts = range(0, len(images), columns)
+    lines = [images[start : start + columns] for start in starts]
+    notes = [titles[start : start + columns] for start in starts]
+    rows(lines, path, notes=notes)
 
 
 def save(figure: Figure, path: epath.PathLike) -> None:

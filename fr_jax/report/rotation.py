@@ -1,51 +1,11 @@
-"""Figures of rotated faces: rows of images, confidence against pose and light."""
+"""Figures of rotated faces, and of confidence against pose and light."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from etils import epath
-from matplotlib.figure import Figure
 
-from fr_jax.report.figures import legend, panels, save
-
-
-def rows(
-    images: Sequence[Sequence[np.ndarray | None]],
-    path: epath.PathLike,
-    *,
-    titles: Sequence[str] = (),
-    names: Sequence[str] = (),
-    notes: Sequence[Sequence[str]] = (),
-) -> None:
-    """Plots rows of uint8 RGB images, with gaps for None.
-
-    Args:
-      titles, names: texts of the columns and of the rows.
-      notes: texts on the images, row by row.
-    """
-    height, width = len(images), max(map(len, images))
-    figure = Figure(figsize=(width * 1.05 + 1.0 * bool(names), height * 1.05 + 0.3))
-    grid = figure.subplots(height, width, squeeze=False)
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    for row, faces in zip(grid, images):
-        for axes, image in zip(row, faces):
-            if image is not None:
-                axes.imshow(image)
-    box = {"facecolor": "black", "pad": 1.5, "linewidth": 0}
-    style = {"color": "white", "fontsize": 7, "va": "bottom", "bbox": box}
-    for row, texts in zip(grid, notes):
-        for axes, text in zip(row, texts):
-            axes.text(0.03, 0.03, text, transform=axes.transAxes, **style)
-    for axes, title in zip(grid[0], titles):
-        axes.set_title(title, fontsize=8)
-    for axes, name in zip(grid[:, 0], names):
-        axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
-    left = 1.0 / (width * 1.05 + 1.0) if names else 0.01
-    top = 1 - 0.3 / (height * 1.05 + 0.3)
-    figure.subplots_adjust(left, 0.01, 0.99, top, 0.04, 0.04)
-    save(figure, path)
+from fr_jax.report.figures import legend, panels, rows
 
 
 def pose_grid(

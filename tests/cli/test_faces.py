@@ -241,7 +241,7 @@ SOME = "--identities 5 "
         (SOME + "--set pairs", "for 10 disjoint folds"),
         ("--set video --identities 2", "2 in the group"),
         ("--set video --frame-size 640", "expected WxH, as in 640x360"),
-        ("--identities 1000000 --images-per-identity 9999", "GB are free at"),
+        ("--identities 1000000 --images-per-identity 9999", "MB are free on the disk"),
     ],
 )
 def test_invalid_settings_are_refused(mistake, tmp_path, words, match):

@@ -130,7 +130,7 @@ def test_contact_sheet_of_randaugment(saved):
     figures.contact_sheet(images, "sheet", titles=titles)
     axes = [a for a in saved["sheet"].axes if a.images]
     assert len(axes) == 30
-    assert [a.get_title() for a in axes] == list(titles)
+    assert [text.get_text() for a in axes for text in a.texts] == list(titles)
 
 
 def test_training_curves_have_gaps_at_values_that_are_not_finite(saved, tmp_path):

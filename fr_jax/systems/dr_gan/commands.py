@@ -15,6 +15,7 @@ from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import UNALIGNED, batched
 from fr_jax.errors import UserError
 from fr_jax.report import rotation
+from fr_jax.report.figures import rows as plot_rows
 from fr_jax.systems.dr_gan.rotator import Rotator
 
 
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         notes = [[f"{share:.2f}" for share in confidence]]
         notes += [[f"{angle:+g}" for angle in angles]]
         lines = [list(cropped), list(rotated[0])]
-        rotation.rows(lines, sheet, names=["inputs", "fused"], notes=notes)
+        plot_rows(lines, sheet, names=["inputs", "fused"], notes=notes)
     else:
         rotation.pose_grid(cropped, rotated, sheet, angles=angles)
     what = "yaws" if rotator.has_angles or rotator.continuous else "poses, by number,"

@@ -7,11 +7,12 @@ import numpy as np
 from etils import epath
 
 from fr_jax.report import rotation
+from fr_jax.report.figures import rows as plot_rows
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
 from fr_jax.systems.dr_gan.rotator import Rotator
 
 Array = np.ndarray
-Page = dict[str, Any]  # arguments of `rotation.rows`
+Page = dict[str, Any]  # arguments of `report.figures.rows`
 _MAX_INPUTS = 11  # per identity in the figures of confidence
 _IDENTITIES, _COMPARED = 6, 4  # in the figures of one and of several generators
 _SHARES = np.linspace(0, 1, 5)[:, None]  # of the second end of an interpolation
@@ -46,7 +47,7 @@ def draw(rotator: Rotator, faces: PosedSet, folder: epath.Path) -> list[epath.Pa
     if len(np.unique(faces.light[faces.light >= 0])) > 1:
         pages["lights"] = _lights(rotator, faces, rows[:4])
     for name, page in pages.items():
-        rotation.rows(path=folder / f"{name}.png", **page)
+        plot_rows(path=folder / f"{name}.png", **page)
     return [folder / f"{name}.png" for name in ("pose_grid", *pages)]
 
 
@@ -73,7 +74,7 @@ def compare(
         lines += [[None, *images[number]] for images in rotated.values()]
         names += ["real", *rotated]
     titles = ["input", *(f"{angle:+g}" for angle in rotator.angles)]
-    rotation.rows(lines, path, names=names, titles=titles)
+    plot_rows(lines, path, names=names, titles=titles)
 
 
 def _truth(rotator: Rotator, faces: PosedSet, row: int) -> list[Array | None]:
