@@ -94,6 +94,12 @@ class RecordSet(contextlib.AbstractContextManager):
     def __len__(self) -> int:
         return len(self._records)
 
+    def __getitem__(self, index: int | slice) -> np.ndarray:
+        """Returns one image, uint8 RGB [S, S, 3], or those of a slice."""
+        numbers = np.arange(len(self))[index]
+        images = self.images(np.atleast_1d(numbers))
+        return images if isinstance(index, slice) else images[0]
+
     def __exit__(self, *_) -> None:
         self.close()
 

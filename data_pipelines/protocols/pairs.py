@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from data_pipelines import DataError
+from data_pipelines import index as indexes
 from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
-from data_pipelines.protocols import lookup, pair_lists
+from data_pipelines.protocols import lookup, pair_lists, record_pairs
 from data_pipelines.protocols.pair_lists import NamedPairs
 from data_pipelines.readers import verification_bin
+from data_pipelines.record_set import RecordSet
 
 
 class Pairs(NamedTuple):
@@ -30,9 +32,10 @@ class Pairs(NamedTuple):
       dropped: number of pairs left out since an image is missing; None if a missing
         image is an error.
       notes: what was skipped, left out or found under another name.
+      records: the name of the records from which the pairs were drawn, or ''.
     """
 
-    images: EncodedImages
+    images: EncodedImages | RecordSet
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray | None = None
@@ -40,6 +43,7 @@ class Pairs(NamedTuple):
     skipped: int = 0
     dropped: int | None = None
     notes: tuple[str, ...] = ()
+    records: str = ""
 
 
 class _Files(NamedTuple):
@@ -56,16 +60,19 @@ def load(
     root: str | Path = "",
     lag_mode: str = "drop",
     missing: str = "error",
+    identities: str = "",
     check: Callable[..., None] | None = None,
 ) -> Pairs:
-    """Returns the pairs of a set in any of the published formats.
+    """Returns the pairs of a set in any of the published formats, or of records.
 
     Args:
-      path: insightface's .bin; a list in a format of `pair_lists`; or a folder of CFP's
-        protocol, `Protocol/Split/FP`.
-      root: folder of the images, except for .bin.
+      path: insightface's .bin; a list in a format of `pair_lists`; a folder of CFP's
+        protocol, `Protocol/Split/FP`; or a folder of records, whose pairs are drawn by
+        `record_pairs.draw`.
+      root: folder of the images, except for .bin and records.
       lag_mode: treatment of corrupt lines; see `pair_lists.read_list`.
       missing: 'error', or 'drop' to leave out pairs whose images are missing.
+      identities: of records, 'first:last' or '@file'; '' for all.
       check: called with (sources, number -> name) of all images before they are used;
         see `aligned.check`.
 
@@ -75,6 +82,10 @@ def load(
     path = Path(path)
     if missing not in ("error", "drop"):
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
+    if path.is_dir() and not root:
+        return _of_records(path, identities, check)
+    if identities:
+        raise DataError(f"identities={identities} needs records, and no root=DIR")
     if path.suffix == ".bin":
         images, same = verification_bin.read(path)
 
@@ -96,6 +107,29 @@ def load(
         raise DataError(f"root={root}: no such folder")
     named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
     return _assemble(path, files, named)
+
+
+def _of_records(path: Path, identities: str, check: Callable | None) -> Pairs:
+    """Returns pairs drawn from labelled records."""
+    from data_pipelines import records  # loads TensorFlow
+
+    try:
+        indexes.find(path)
+    except DataError:
+        raise DataError(
+            f"{path}: neither records of `fr-jax data convert` nor, without root=DIR, "
+            "a list of pairs"
+        ) from None
+    faces = RecordSet(path, identities=identities or None)
+    pairs, same = record_pairs.draw(faces.label)
+    used, pairs = np.unique(pairs, return_inverse=True)
+    faces = faces.subset(used)
+    if check:  # all records of a set have one size
+        check([records.image(faces.serialized(np.array([0]))[0])], lambda _: str(path))
+    named = [faces.identities[label] for label in faces.label]
+    return Pairs(
+        faces, pairs.reshape(-1, 2), same, identities=named, records=faces.name
+    )
 
 
 def child_adult_pairs(

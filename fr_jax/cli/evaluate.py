@@ -5,14 +5,17 @@ the embedder, its results are stored with it, and `fr-jax compare` decides by th
 thresholds whether two faces match.
 
 Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
-pairs.txt as of LFW (View 1 or 2), a protocol folder of CFP, or a list of lines `label
-path path` or `path path label`. Images may have another suffix than in the list.
+pairs.txt as of LFW (View 1 or 2), a protocol folder of CFP, a list of lines `label path
+path` or `path path label`, or labelled records, from which genuine and impostor pairs
+are drawn. Images may have another suffix than in the list.
 
 Options of verification pairs:
     root=DIR        folder of the images
     protocol=P      insightface (folds of the set, flip-summed embeddings; default if
-                    the set has folds), kfold (ten random folds; default if not), or
-                    paper (no folds: the best threshold on the evaluated pairs)
+                    the set has folds, and for records), kfold (ten random folds;
+                    default for lists), or paper (no folds: the best threshold on the
+                    evaluated pairs)
+    identities=A:B  of records: identities A to B, both included, or @FILE
     missing=M       pairs whose images are missing: error (default), or drop, which
                     leaves them out and writes their number to the results
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop

@@ -9,7 +9,7 @@ from pathlib import Path
 from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation.verification import PROTOCOLS, Verification
 
-OPTIONS = ("root", "protocol", "lag_mode", "missing")
+OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities")
 
 
 def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
@@ -41,8 +41,9 @@ def parse(
 ) -> Verification:
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
-    Protocols: 'insightface' (default for sets with folds), 'kfold' (default for lists)
-    and 'paper'; see `Verification`. What was skipped or left out is printed.
+    Protocols: 'insightface' (default for sets with folds and for records), 'kfold'
+    (default for lists) and 'paper'; see `Verification`. What was skipped or left out is
+    printed.
 
     Args:
       sides: valid sides of the images in pixels besides 112, the inputs of networks.
@@ -64,15 +65,16 @@ def parse(
     loaded = pairs.load(path, **options, check=None if unaligned else check)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
+    is_list = loaded.folds is None and not loaded.records
     return Verification(
         name,
         loaded.images,
         loaded.pairs,
         loaded.same,
         loaded.folds,
-        protocol or ("kfold" if loaded.folds is None else "insightface"),
+        protocol or ("kfold" if is_list else "insightface"),
         loaded.identities,
         dropped=loaded.dropped,
-        data_sets=(name, Path(path).stem),
+        data_sets=(name, loaded.records or Path(path).stem),
         digests=functools.cache(lambda: digests.of_slices(loaded.images)),
     )

@@ -8,6 +8,8 @@ import pytest
 
 import fr_jax
 from data_pipelines import digests, images
+from data_pipelines.builders import faces as builder
+from data_pipelines.readers.image_folder import ImageFolder
 from tests.support.faces import encoded, picture
 
 
@@ -55,6 +57,27 @@ def test_sets_with_training_identities_are_marked_as_seen(
     results = json.loads((tmp_path / "results.json").read_text())
     assert "cfp_fp_seen/accuracy" in results
     assert "cfp_fp/accuracy" not in results
+
+
+def test_records_are_a_set_whose_trained_identities_are_seen(
+    command, embedder, identities, tmp_path
+):
+    built, _ = builder.build(ImageFolder(identities), tmp_path / "records", "mine")
+    shutil.copytree(embedder, tmp_path / "net")
+    path = tmp_path / "net/embedder.json"
+    description = json.loads(path.read_text())
+    description["provenance"]["identities"] = {"mine": ["p0", "p1"]}
+    path.write_text(json.dumps(description))
+    words = [f"new={built},identities=p2:p5", f"old={built},identities=p0:p3"]
+    flags = [word for text in words for word in ("--set", text)]
+    code, out, error = command(
+        "evaluate", "--embedder", tmp_path / "net", *flags, "--to", tmp_path / "to"
+    )
+    assert code == 0, error
+    assert "new: 24 pairs of 12 images, 4 identities" in out
+    results = json.loads((tmp_path / "to/results.json").read_text())
+    assert {"new/accuracy", "new/auc", "old_seen/accuracy"} <= results.keys()
+    assert "new/stratified_folds" not in results
 
 
 @pytest.fixture
