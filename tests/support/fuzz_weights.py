@@ -287,6 +287,49 @@ def packed() -> bytes:
     return index + b"\n" + records
 
 
+def pair_list(folder: Path, data: bytes) -> None:
+    """A list of pairs with the image that most of its lines name."""
+    from data_pipelines.protocols import pairs
+
+    (folder / "ann").mkdir(exist_ok=True)
+    made.write(folder / "ann/ann_0001.jpg", b"")
+    made.write(folder / "pairs.txt", data)
+    pairs.load(folder / "pairs.txt", root=folder, missing="drop")
+
+
+def pair_lists() -> list[bytes]:
+    """Every format of `protocols.pair_lists`, with names of one image."""
+    image = "ann/ann_0001.jpg"
+    return [
+        text.encode()
+        for text in (
+            "2\t1\nann\t1\t1\nann\t1\tann\t1\nann\t1\t1\nann\t1\tann\t1\n",
+            "1\nann 1 1\nann 1 ann 1\n",
+            f"1 {image} {image}\n0 {image} {image}\n",
+            f"{image},{image},1\n{image},{image},-1\n",
+            f"{image}\t{image}\t1\n{image}\tbob/b c.png\t0\n",
+        )
+    ]
+
+
+def labels(folder: Path, data: bytes) -> None:
+    """The table of a labelled folder of one image."""
+    from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
+
+    (folder / "faces/a").mkdir(parents=True, exist_ok=True)
+    made.write(folder / "faces/a/0.jpg", b"")
+    made.write(folder / "faces" / FILE, data)
+    LabelledFolder(folder / "faces")
+
+
+def tables() -> list[bytes]:
+    names = "file,identity,age,yaw,light,session,expression"
+    return [
+        f"{names}\na/0.jpg,ann,3.5,-90,2,1,neutral\n".encode(),
+        b'\xef\xbb\xbffile,identity\r\n"a/0.jpg","a\\x07"\r\n',
+    ]
+
+
 def rearranged(data: bytes, rng: np.random.Generator) -> bytes:
     """A pickle with opcodes left out, repeated, moved; other files damaged a little."""
     start = max(data.find(b"\x80\x02}"), data.find(b"\x80\x02c"), 0)
@@ -342,6 +385,8 @@ READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
     "image": (image, encoded),
     "image-formats": (image, other_formats),
     "index": (set_index, indexed),
+    "pair-list": (pair_list, pair_lists),
+    "labels": (labels, tables),
 }
 
 
