@@ -14,7 +14,7 @@ test: .venv/ready
 test-long: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long
 
-# Many seeds and whole runs, after a change of the guard: over an hour on two cores.
+# Many seeds, random moments, whole sets: after a change of the guard or of signals.
 test-pod: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m pod
 

@@ -128,6 +128,8 @@ class Checkpoints:
         Raises like `check`.
         """
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
+            with self._writing():  # `check_for_errors` misses those of the last thread
+                self._manager.wait_until_finished()
             self.check()
             self._start_sealing()
 

@@ -151,7 +151,7 @@ FINISHED = {  # files of the complete result
 }
 
 
-@pytest.mark.long
+@pytest.mark.pod
 @pytest.mark.parametrize("name", FINISHED)
 def test_signals_at_random_moments_of_a_process(
     request, embedder, many_faces, verification_bin, tmp_path, name

@@ -201,6 +201,9 @@ def test_difference_of_outputs():
     assert not difference("error 1e+2", "error 101", 0.02)
     assert difference("the same: True", "the same: False", 0.02)
     assert difference("iresnet18", "iresnet50", 0.02)
+    assert not difference("83.3 +- 8.4 %", "85.0 +- 6.7 %", 0.1)  # of ten folds
+    assert difference("83.3 +- 8.4 %", "85.0 +- 20 %", 0.1)
+    assert difference("83.3 and 8.4 %", "85.0 and 6.7 %", 0.1)
 
 
 def test_outputs_are_cleaned():

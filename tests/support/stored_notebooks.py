@@ -113,15 +113,24 @@ def text(cell: Any) -> str:
 def difference(stored: str, fresh: str, tolerance: float) -> str:
     """Returns how two outputs differ, '' for equal words and close numbers.
 
+    Deviations over folds, after +-, are as uncertain as the numbers before them: they
+    may differ by as much.
+
     Args:
       tolerance: of each number, absolute up to 1 and relative beyond.
     """
     first, second = (_NUMBER.sub("#", one).split() for one in (stored, fresh))
     if first != second:
         return f"words: stored {stored!r}, fresh {fresh!r}"
-    for one, other in zip(_NUMBER.findall(stored), _NUMBER.findall(fresh), strict=True):
-        if abs(float(one) - float(other)) > tolerance * max(1.0, abs(float(one))):
-            return f"stored {one}, fresh {other}, tolerance {tolerance}: {stored!r}"
+    size = 1.0
+    for one, other in zip(
+        _NUMBER.finditer(stored), _NUMBER.finditer(fresh), strict=True
+    ):
+        old, new = one[0], other[0]
+        if not stored[: one.start()].endswith("+- "):
+            size = max(1.0, abs(float(old)))
+        if abs(float(old) - float(new)) > tolerance * size:
+            return f"stored {old}, fresh {new}, tolerance {tolerance}: {stored!r}"
     return ""
 
 
