@@ -2,13 +2,10 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 
 from tests.support.commands import CONFIGS, INTER_PROTOTYPE, USYNTHFACE, flags
-from tests.support.paths import ROOT
 from tests.support.processes import (
     finish,
     free_port,
