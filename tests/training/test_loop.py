@@ -271,15 +271,17 @@ def test_feedback_on_a_missing_metric_is_refused_before_the_first_step(tmp_path)
             raise UserError(f"no other/accuracy among {sorted(results)}")
         return state, False
 
-    streams = Streams(toy.stream(), evaluators=[Scored()])
-    with pytest.raises(UserError, match="among .'toy:60/accuracy', 'toy:60/auc'"):
-        run(
-            tmp_path,
-            system=toy.make(feedback=feedback),
-            streams=streams,
-            evaluate_every=10,
-        )
-    assert not (tmp_path / "metrics.jsonl").exists()
+    names = "'toy:60/accuracy', 'toy:60/auc'"
+    for validation, among in ((None, ""), (toy.stream(), ", 'validation/loss'")):
+        streams = Streams(toy.stream(), validation, [Scored()])
+        with pytest.raises(UserError, match=f"among .{names}{among}]"):
+            run(
+                tmp_path,
+                system=toy.make(feedback=feedback),
+                streams=streams,
+                evaluate_every=10,
+            )
+        assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_averaged_network_is_evaluated_and_resumes_exactly(tmp_path):
