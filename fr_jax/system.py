@@ -120,17 +120,21 @@ class System(NamedTuple):
 def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> float:
     """Returns the mean of the named metrics of an evaluation.
 
-    'lfw/accuracy' is the metric of the whole set or of its subset, 'lfw:600/accuracy'.
+    'lfw/accuracy' is the metric of the whole set or of its subset, 'lfw:600/accuracy';
+    '-validation/loss' is a loss, negated.
 
     Raises:
       UserError: for a missing metric; `what` is the setting that names it.
     """
     values = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
     values |= metrics
-    for name in names:
+    total = 0.0
+    for signed in names:
+        name = signed.removeprefix("-")
         if name not in values:
             raise UserError(unknown(what, name, metrics))
-    return sum(float(values[name]) for name in names) / len(names)
+        total += float(values[name]) * (1 if name == signed else -1)
+    return total / len(names)
 
 
 def check_given(

@@ -313,21 +313,17 @@ def on_plateau(
     return new, bool(stop_after) and since >= stop_after
 
 
-def plateau_feedback(
-    metrics: Sequence[str], lowers_rate: bool, *, losses: bool = False, **options: Any
-):
+def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
     """Returns a `System.feedback` that updates the state's field `plateau`.
 
     Args:
-      metrics: names of the evaluation metrics whose mean is the score.
+      metrics: names of the evaluation metrics whose mean is the score; see `score`.
       lowers_rate: False keeps the learning rate, so that the score only stops the run.
-      losses: the metrics are losses; the score is their mean, negated.
       **options: keyword arguments of `on_plateau`.
     """
 
     def feedback(state: Any, evaluated: Mapping[str, float]) -> tuple[Any, bool]:
         value = score(evaluated, metrics, "metric of the plateau")
-        value = -value if losses else value
         plateau, stop = on_plateau(state.plateau, value, **options)
         if not lowers_rate:
             plateau = plateau._replace(factor=np.float32(1.0))

@@ -53,7 +53,7 @@ def test_fra_trains_as_published(reference, golden):
         } | {"landmarks": channels_last((uniform > 0.95).astype(np.uint8))}
 
     given = {"init": imported.variables}
-    state = system.init(jax.random.key(0), batch(0), given)
+    state = jax.jit(system.init)(jax.random.key(0), batch(0), given)
     step = jax.jit(system.train_step)
     for number, tolerance in enumerate((1e-6, 1e-4, 1e-4)):
         state, metrics = step(state, batch(number), jax.random.key(number))

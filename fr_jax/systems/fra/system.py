@@ -132,13 +132,14 @@ def make(
         evaluations without a lower loss (`plateau.stop_after`; 0: never).
       learning_rate, schedule: of these options, for short.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
-      pretrained: the network passed to `init` as 'init', an augmenter.
+      pretrained: the network passed to `init` as 'init', an augmenter. 'embedder', the
+        frozen embedder of the data, is not used here.
 
     Raises:
       UserError: for unknown names, numbers out of range, and an augmenter of other
         embeddings or sizes.
     """
-    check_kinds(pretrained, {"init": ["augmenter"]})
+    check_kinds(pretrained, {"init": ["augmenter"], "embedder": ["embedding"]})
     check_range("embedding_size", embedding_size, 1)
     check_range("embedding_distance", embedding_distance, 1e-6)
     check_range("embedding_norm", embedding_norm, 1e-6)
@@ -161,7 +162,7 @@ def make(
     check_names("plateau_loss", [plateau_loss], ("mean", "last"))
     optimiser, feedback = _optimiser(
         optimizer,
-        "validation/loss" if plateau_loss == "mean" else "validation/last_loss",
+        "-validation/loss" if plateau_loss == "mean" else "-validation/last_loss",
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         learning_rate=learning_rate,
@@ -170,7 +171,7 @@ def make(
 
     def init(key, batch, given=None):
         del batch
-        given = check_given(given, ["init"])
+        given = check_given(given, ["init", "embedder"])
         shapes = models.example_inputs(model, _SPEC)
         inputs = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
         variables = model.init(key, *inputs)
@@ -293,9 +294,7 @@ def _optimiser(
     optimiser = optimizers.from_options(settings, defaults={}, **run)
     if not (lowers_rate or plateau["stop_after"]):
         return optimiser, None
-    steering = optimizers.plateau_feedback(
-        [metric], lowers_rate, losses=True, **plateau
-    )
+    steering = optimizers.plateau_feedback([metric], lowers_rate, **plateau)
     return optimiser, steering
 
 
