@@ -299,6 +299,7 @@ GENERATORS: dict[str, Dialect] = {
         signature=("encoder_layer1.weight", f"{_VIT}.cls_token"),
         names=(
             (r"(encoder|decoder)_layer(\d)", r"\1_layer\2"),
+            (r"adapter_(in|out)", r"adapter_\1"),
             (r"normalizer", r"decoder_emb_generator.normalizer"),
             (rf"{_LAYER}/attn/in_proj/(\w+)", rf"{_VIT_LAYER}.attn.in_proj_\2"),
             (rf"{_LAYER}/attn/out_proj", rf"{_VIT_LAYER}.attn.out_proj"),

@@ -88,7 +88,7 @@ def read_network(folder: epath.Path) -> Saved:
     if "people" in provenance:  # name of the key before 0.2.0
         provenance["identities"] = provenance.pop("people")
     kind = description["kind"]
-    if (architecture, kind) == ("fra", "landmarks"):  # its name before 0.2.0
+    if (architecture, kind) == ("fra", "landmarks"):  # its name in 0.2.0
         kind = "augmenter"
     network = Network(architecture, options, variables, spec, kind)
     return Saved(network, provenance, canary, digests)

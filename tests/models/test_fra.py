@@ -105,22 +105,22 @@ def test_embeddings_of_another_length_pass_through_adapters():
 
     actual, expected = compiled(both)(params, rest, embeddings)
     assert actual.shape == (3, 24)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_sane_decoder_uses_the_code_outside_the_centre():
-    """Corners of the first map, 3x3, are corners of the reconstruction."""
+    """Outer cells of the first map, 3x3, alone determine the outermost pixels."""
     landmarks, embeddings = inputs()
     for decoder, changed in (("published", False), ("sane", True)):
         model = models.create("fra", **SMALL, decoder=decoder)
         variables = random_variables(model, 112)
+        run = compiled(model.apply)
         first, second = (
-            compiled(model.apply)(variables, maps, embeddings)["logits"]
+            np.asarray(run(variables, maps, embeddings)["logits"][0])
             for maps in (landmarks, landmarks[::-1])
         )
-        corner, centre = np.s_[0, :16, :16], np.s_[0, 48:64, 48:64]
-        assert (np.abs(first[centre] - second[centre]) > 0).any()
-        assert (np.abs(first[corner] - second[corner]) > 0).any() == changed
+        assert (first[48:64] != second[48:64]).any()
+        assert (first[0] != second[0]).any() == changed
 
 
 def test_initial_parameters_are_those_of_pytorch():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fr_jax import models
+from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.optim.optimizers import Plateau
@@ -221,6 +222,18 @@ def test_the_margin_follows_the_embeddings(options, norm, expected):
     assert margins == [pytest.approx(expected)] * 3
 
 
+@pytest.mark.parametrize("kind", ["augmenter", "landmarks"])
+def test_the_augmenter_is_saved_and_loaded(kind, tmp_path, monkeypatch):
+    """Also a folder of 0.2.0, which named the kind by the input."""
+    monkeypatch.setattr(Embedder, "_canary", lambda self: {})  # compiles for seconds
+    system, state, _, _ = compiled()
+    network = system.hand_over(state)["augmenter"]
+    Embedder(network._replace(kind=kind)).save(tmp_path)
+    loaded = load_embedder(tmp_path, check=False).network
+    assert toy.same(loaded.variables, network.variables)
+    assert loaded._replace(variables=()) == network._replace(variables=())
+
+
 # --- plateau, early stopping --------------------------------------------------------
 
 
@@ -341,14 +354,14 @@ def test_other_starts_are_refused(match, given):
         ("margin is -1; use 0 or more", {"margin": -1}),
         ("unknown triplet loss 'triplet'; did you", {"triplet_loss": "triplet"}),
         ("'clamped_cross_entropy'", {"reconstruction_loss": "clamped"}),
-        ("unknown weight of a loss 'bce'", {"weights": {"bce": 1.0}}),
+        ("unknown weight 'bce' of a loss", {"weights": {"bce": 1.0}}),
         ("weight of pose is -1; use 0 or more", {"weights": {"pose": -1}}),
         ("unknown plateau_loss 'first'", {"plateau_loss": "first"}),
         ("did you mean 'dropout'", {"network": {"dropot": 0.1}}),
         ("that of the embedder: leave it", {"network": {"embedding_size": 512}}),
         ("embedding_size is 0; use 1 or more", {"embedding_size": 0}),
         ("embedding_distance is 0", {"embedding_distance": 0}),
-        ("'patient'; did you", {"optimizer": {"plateau": {"patient": 1}}}),
+        ("did you mean 'patience'", {"optimizer": {"plateau": {"patient": 1}}}),
         ("schedule 'cosin'; did you mean", {"schedule": "cosin"}),
         ("unknown given network 'teacher'", {"pretrained": {"teacher": start()}}),
     ],
