@@ -295,12 +295,12 @@ def test_feedback_on_a_missing_metric_is_refused_before_the_first_step(tmp_path)
         streams = Streams(toy.stream(), validation, [Scored()])
         with pytest.raises(UserError, match=f"among .{names}{among}]"):
             run(
-                tmp_path,
+                tmp_path / str(bool(validation)),
                 system=toy.make(feedback=feedback),
                 streams=streams,
                 evaluate_every=10,
             )
-        assert not (tmp_path / "metrics.jsonl").exists()
+        assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_averaged_network_is_evaluated_and_resumes_exactly(tmp_path):

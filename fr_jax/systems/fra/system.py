@@ -284,6 +284,8 @@ def _optimiser(
 ) -> tuple[optimizers.Optimizer, Callable[..., Any] | None]:
     """Returns the optimiser, and `System.feedback`: None if nothing depends on it."""
     settings = {**_OPTIMIZER, **(options or {})}
+    if settings["name"] != "adam" and "betas" not in (options or {}):
+        del settings["betas"]
     if (schedule := run.pop("schedule")) is not None:
         settings["schedule"] = schedule
     plateau = {**_PLATEAU, **settings.pop("plateau", {})}
