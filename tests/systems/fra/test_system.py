@@ -347,7 +347,7 @@ def test_other_starts_are_refused(match, given):
 def test_the_optimizer_may_be_sgd():
     system = make(optimizer={"name": "sgd", "momentum": 0.0, "weight_decay": 0.0})
     state = jax.eval_shape(system.init, KEY, {})
-    assert not hasattr(state.network.opt_state[0], "mu")
+    assert len(jax.tree.leaves(state.network.opt_state)) < 5  # Adam: two per parameter
 
 
 # --- invalid arguments --------------------------------------------------------------
