@@ -225,7 +225,8 @@ def test_the_margin_follows_the_embeddings(options, norm, expected):
 @pytest.mark.parametrize("kind", ["augmenter", "landmarks"])
 def test_the_augmenter_is_saved_and_loaded(kind, tmp_path, monkeypatch):
     """Also a folder of 0.2.0, which named the kind by the input."""
-    monkeypatch.setattr(Embedder, "_canary", lambda self: {})  # compiles for seconds
+    outputs = {"embeddings": np.ones((2, 1), np.float32)}  # the canary compiles long
+    monkeypatch.setattr(Embedder, "_canary", lambda self: outputs)
     system, state, _, _ = compiled()
     network = system.hand_over(state)["augmenter"]
     Embedder(network._replace(kind=kind)).save(tmp_path)
