@@ -163,8 +163,8 @@ def test_evaluation_has_dropout_only_if_asked_for():
     assert all(one[name] == other[name] for name in one)
     noisy = jit(make(dropout_in_validation=True).eval_step)
     one, other = (noisy(state, batch(), jax.random.key(k)) for k in (1, 2))
-    for name in ("reconstruction_loss", "pose_triplet_loss"):
-        assert one[name] != other[name]
+    # Not of the reconstruction: the narrow decoder's last map may be inactive.
+    assert one["pose_triplet_loss"] != other["pose_triplet_loss"]
     # Training has the dropout of that evaluation: its loss is before the update.
     _, trained = step(state, batch(), jax.random.key(1))
     assert trained["loss"] == pytest.approx(float(one["loss"]), rel=1e-5)
