@@ -16,7 +16,7 @@ def run_defaults(*, epochs: float, seed: int = 0) -> dict[str, Any]:
             "evaluate_every": 0,
             "save_every": 1000,
             "keep": 3,
-            "best_metric": "",  # 'lfw/accuracy': hand over its best step
+            "best_metric": "",  # 'lfw/accuracy', '-validation/loss': its best step
             "guard": True,
             "profile": (),  # (first step, last step)
         },

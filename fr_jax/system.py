@@ -61,6 +61,12 @@ class Mean(NamedTuple):
         return cls(jnp.float32(total), jnp.float32(count))
 
 
+class Last(NamedTuple):
+    """A metric of `eval_step` of which an evaluation reports the last batch's value."""
+
+    value: Any
+
+
 class Input(NamedTuple):
     """The type, shape and range expected of one array of a batch.
 
@@ -89,7 +95,8 @@ class System(NamedTuple):
         scalar or a `Mean`.
       embed: (state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
       hand_over: state -> {name: Network}: the trained networks, saved after the run.
-      eval_step: (state, batch, key) -> metrics: losses on held-out data.
+      eval_step: (state, batch, key) -> metrics: losses on held-out data; a metric is a
+        scalar, a `Mean` or a `Last`.
       feedback: (state, metrics) -> (State, stop): after each evaluation.
       partition: PartitionSpec of the arrays below a key of the state, by that key; all
         others are replicated.
@@ -113,17 +120,21 @@ class System(NamedTuple):
 def score(metrics: Mapping[str, float], names: Sequence[str], what: str) -> float:
     """Returns the mean of the named metrics of an evaluation.
 
-    'lfw/accuracy' is the metric of the whole set or of its subset, 'lfw:600/accuracy'.
+    'lfw/accuracy' is the metric of the whole set or of its subset, 'lfw:600/accuracy';
+    '-validation/loss' is a loss, negated.
 
     Raises:
       UserError: for a missing metric; `what` is the setting that names it.
     """
     values = {re.sub(r":\d+/", "/", name): value for name, value in metrics.items()}
     values |= metrics
-    for name in names:
+    total = 0.0
+    for signed in names:
+        name = signed.removeprefix("-")
         if name not in values:
             raise UserError(unknown(what, name, metrics))
-    return sum(float(values[name]) for name in names) / len(names)
+        total += float(values[name]) * (1 if name == signed else -1)
+    return total / len(names)
 
 
 def check_given(

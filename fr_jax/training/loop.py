@@ -106,8 +106,9 @@ def train(
       keep: number of newest checkpoints kept, at least 1; with a guard also those that
         a rollback may need, one if they are further apart than `guard.reach`.
       best_metric: metric of an evaluation, such as 'lfw/accuracy' (of the set or of its
-        evaluated subset), or several separated by commas, which are averaged. The step
-        with the highest value is kept as well, and returned.
+        evaluated subset) or, with a minus, a loss, '-validation/loss'; or several
+        separated by commas, which are averaged. The step with the highest value is kept
+        as well, and returned.
       guard: None accepts every update.
       profile: (first, last) step of a profiler trace, written to workdir/profile.
       identity: settings, data and provenance of the run, stored with its checkpoints;
@@ -152,7 +153,11 @@ def train(
         )
     selected = [name.strip() for name in best_metric.split(",") if best_metric]
     declared = {name: 0.0 for one in streams.evaluators for name in one.metric_names}
-    of_evaluators = [name for name in selected if not name.startswith("validation/")]
+    of_evaluators = [
+        name
+        for name in selected
+        if not name.removeprefix("-").startswith("validation/")
+    ]
     if declared and of_evaluators:
         score(declared, of_evaluators, "best_metric")  # raises if one is unknown
     workdir = epath.Path(workdir)
@@ -197,7 +202,10 @@ def train(
         workdirs.write_config(workdir, checkpoints.identity.settings)
     if step:
         log.say(f"resumed at step {step:,}")
-    elif system.feedback and declared:
+    elif system.feedback and (declared or validates):
+        if validation is not None and system.eval_step is not None:
+            names = update.validated(loop.state, validation)
+            declared |= dict.fromkeys(names, 0.0)
         system.feedback(loop.state, declared)  # raises if a metric is missing
     outstanding = int(loop.stopped) == OUTSTANDING
     log.cut_back(step, evaluated=not outstanding)

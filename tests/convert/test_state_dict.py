@@ -115,7 +115,7 @@ def test_golden_embeddings_of_vision_transformers(name, reference, golden):
 def test_golden_outputs_of_fra(name, reference, golden):
     state, arrays = golden(name)
     converted = convert.from_state_dict(state)
-    assert (converted.architecture, converted.kind) == ("fra", "landmarks")
+    assert (converted.architecture, converted.kind) == ("fra", "augmenter")
     dots = np.random.default_rng(2).uniform(size=(2, 1, 112, 112)) > 0.95
     pictures = channels_last(dots.astype(np.float32))
     actual = apply(converted, pictures, reference.gaussians(3, (2, 512)))
@@ -312,7 +312,13 @@ SMALL = {
     ),
     "fra": (
         "fra",
-        {"width": 0.125, "embedding_size": 192, "vit_width": 32, "positions": 9},
+        {
+            "width": 0.125,
+            "embedding_size": 24,
+            "inner_size": 192,
+            "vit_width": 32,
+            "positions": 9,
+        },
         112,
     ),
 }

@@ -6,15 +6,15 @@ Compared: the losses before every update and the norm of every tensor at the end
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fr_jax import convert
 from fr_jax.losses.contrastive import margin_logits
 from fr_jax.losses.margin import unit
-from fr_jax.systems import dr_gan, usynthface
+from fr_jax.systems import dr_gan, fra, usynthface
 from fr_jax.systems.dr_gan import presets
 from fr_jax.systems.dr_gan.targets import Targets
+from fr_jax.systems.fra.system import NEGATIVES
 from tests.support.paths import PARITY, read_npz
 
 pytestmark = pytest.mark.long
@@ -31,76 +31,40 @@ def check_norms(variables, dialect, names, norms):
             assert np.linalg.norm(state[name]) == pytest.approx(norm, rel=1e-5), name
 
 
-@jax.custom_vjp
-def binary_cross_entropy(probability, target):
-    """PyTorch's binary cross-entropy: logarithms clamped at -100, gradients are not."""
-    true, false = jnp.log(probability), jnp.log1p(-probability)
-    return -jnp.mean(
-        target * jnp.maximum(true, -100) + (1 - target) * jnp.maximum(false, -100)
-    )
-
-
-def _pull(residuals, gradient):
-    p, target = residuals
-    slope = (p - target) / jnp.maximum(p * (1 - p), 1e-12)
-    return gradient * slope / p.size, jnp.zeros_like(target)
-
-
-binary_cross_entropy.defvjp(
-    lambda p, target: (binary_cross_entropy(p, target), (p, target)), _pull
-)
-
-
-def triplet(anchor, positive, negative):
-    negative_distance, positive_distance = (
-        jnp.sqrt(jnp.sum((anchor - other + 1e-6) ** 2, axis=1))
-        for other in (negative, positive)
-    )
-    return jnp.mean(jnp.maximum(positive_distance - negative_distance + 10, 0))
-
-
 def test_fra_trains_as_published(reference, golden):
     state, _ = golden("fra_magface")
     trace = read_npz(PARITY / "golden/trace_fra.npz")
-    imported = convert.from_state_dict(
-        state, options={"dropout": 0.0, "vit_dropout": 0.0}
+    imported = convert.from_state_dict(state)
+    system = fra.make(
+        embedding_size=512,
+        embedding_distance=1.0,
+        embedding_norm=1.0,
+        network={"positions": 33, "dropout": 0.0, "vit_dropout": 0.0},
+        margin="published",
+        reconstruction_loss="clamped_cross_entropy",
     )
-    params = imported.variables["params"]
-    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.adam(1e-3))
 
-    def loss(params, pictures, embeddings):
-        out = imported.model.apply(
-            {"params": params}, pictures, embeddings[0], train=True
-        )
-        reconstruction = binary_cross_entropy(out["reconstruction"], pictures)
-        triplets = sum(
-            triplet(out["generated"], embeddings[1], negative)
-            for negative in embeddings[2:]
-        )
-        return reconstruction + triplets, (reconstruction, triplets)
-
-    @jax.jit
-    def step(params, state, pictures, embeddings):
-        gradient, losses = jax.grad(loss, has_aux=True)(params, pictures, embeddings)
-        updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state, losses
-
-    optimizer_state = optimizer.init(params)
-    for number, tolerance in enumerate((1e-6, 1e-4, 1e-4)):
+    def batch(number):
         uniform = np.random.default_rng(1000 + number).uniform(size=(4, 1, 112, 112))
-        embeddings = [
-            reference.gaussians(1100 + 10 * number + j, (4, 512)) for j in range(5)
-        ]
-        pictures = channels_last((uniform > 0.95).astype(np.float32))
-        params, optimizer_state, losses = step(
-            params, optimizer_state, pictures, embeddings
-        )
+        names = ("embedding", "target", *(f"negative_{name}" for name in NEGATIVES))
+        return {
+            name: reference.gaussians(1100 + 10 * number + j, (4, 512))
+            for j, name in enumerate(names)
+        } | {"landmarks": channels_last((uniform > 0.95).astype(np.uint8))}
+
+    given = {"init": imported.variables}
+    state = jax.jit(system.init)(jax.random.key(0), batch(0), given)
+    step = jax.jit(system.train_step)
+    for number, tolerance in enumerate((1e-6, 1e-4, 1e-4)):
+        state, metrics = step(state, batch(number), jax.random.key(number))
+        losses = [metrics["reconstruction_loss"], metrics["triplet_loss"]]
         expected = trace["bce_triplet_loss"][number]
         np.testing.assert_allclose(losses, expected, rtol=tolerance)
     names = [
         row[0] for row in reference.read_keys(PARITY / "keys/fra_magface.keys.txt")
     ]
-    check_norms({"params": params}, "fra", names, trace["norms"])
+    variables = system.hand_over(state)["augmenter"].variables
+    check_norms(variables, "fra", names, trace["norms"])
 
 
 def test_dr_gan_trains_as_published(reference):

@@ -90,6 +90,8 @@ def test_published_sizes(name, parameters, leaves):
         ),
         ("fra", {}, 4_200_817, 82),
         ("fra", {"positions": 33}, 4_204_913, 82),
+        ("fra", {"decoder": "sane"}, 4_200_817, 82),
+        ("fra", {"embedding_size": 128}, 4_200_817 + 513 * 128 + 129 * 512, 86),
     ],
 )
 def test_published_sizes_of_other_networks(name, options, parameters, leaves):

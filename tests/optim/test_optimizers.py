@@ -262,6 +262,23 @@ def test_adam_matches_the_paper():
     np.testing.assert_allclose(net.params["w"], [weight], rtol=1e-5)
 
 
+def test_weight_decay_of_adam_is_added_to_the_gradient():
+    """PyTorch's Adam, not AdamW; of every parameter if the mask says so."""
+    params = {
+        "dense": {"kernel": jnp.array([2.0])},
+        "norm": {"scale": jnp.array([3.0])},
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    options = {"learning_rate": 0.1, "weight_decay": 1e-4}
+    for mask, scale in ((None, 3.0), (optimizers.all_parameters, 2.9)):
+        optimizer = optimizers.adam(**options, mask=mask)
+        net = NetState.create(params, {}, optimizer)
+        new = optimizers.apply_gradients(net, zero, {}, optimizer).params
+        # The first step of Adam is the rate, however small the gradient.
+        np.testing.assert_allclose(new["dense"]["kernel"], [1.9], rtol=1e-4)
+        np.testing.assert_allclose(new["norm"]["scale"], [scale], rtol=1e-4)
+
+
 def plateaued(scores, **options):
     plateau, factors, stops = optimizers.Plateau(), [], []
     for score in scores:
@@ -301,6 +318,24 @@ def test_the_plateau_matches_pytorch(options):
     factors, _ = plateaued(scores, factor=0.5, stop_after=0, **options)
     np.testing.assert_allclose(factors, rates)
     assert 1e-20 < rates[-1] < 0.5
+
+
+def test_negated_losses_lower_the_rate_like_pytorchs_mode_min():
+    """A loss is lower if it is below the best by the share `threshold`."""
+    losses = [1.0, 0.95, 0.8, 0.75, 0.73, 0.6, 0.59, 0.57, 0.56, 0.55]
+    options = {"factor": 0.5, "patience": 1, "cooldown": 0, "stop_after": 3}
+    factors, stops = plateaued([-x for x in losses], threshold=0.1, **options)
+    # Better: 1.0, 0.8, 0.6; the second worse one in a row lowers the rate.
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+    assert stops == [False] * 10  # every loss is the lowest so far
+    _, stops = plateaued([-1.0, -2.0, -1.0, -1.5, -1.0], **options)
+    assert stops == [False, False, False, True, True]
+
+
+def test_the_rate_falls_no_further_than_the_minimum():
+    options = {"factor": 0.5, "patience": 0, "cooldown": 0, "min_factor": 0.2}
+    factors, _ = plateaued([0.5] * 5, **options)
+    np.testing.assert_allclose(factors, [1, 0.5, 0.25, 0.2, 0.2])
 
 
 def test_stop_after_zero_never_stops_the_run():

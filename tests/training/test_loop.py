@@ -182,6 +182,25 @@ def test_best_step_is_kept_and_returned(tmp_path, capsys):
     assert last.best["value"] == pytest.approx(0.6)
 
 
+def test_best_step_of_a_loss_has_its_lowest_value(tmp_path):
+    results = {}
+    for metric in ("validation/loss", "-validation/loss"):
+        results[metric] = run(
+            tmp_path / metric[0],
+            20,
+            streams=Streams(toy.stream(), toy.stream()),
+            best_metric=metric,
+            evaluate_every=5,
+        )
+    rows = [row for row in metrics(tmp_path / "-") if "validation/loss" in row]
+    by_loss = sorted(rows, key=lambda row: row["validation/loss"])
+    assert by_loss[0]["step"] != by_loss[-1]["step"]
+    assert results["-validation/loss"].step == by_loss[0]["step"]
+    assert results["validation/loss"].step == by_loss[-1]["step"]
+    lowest = pytest.approx(-by_loss[0]["validation/loss"])
+    assert results["-validation/loss"].best["value"] == lowest
+
+
 def test_unknown_best_metric_is_refused_before_anything_runs(tmp_path):
     """Evaluators declare their metric names, so none has to run."""
     stream = toy.Poisoned()
@@ -271,15 +290,17 @@ def test_feedback_on_a_missing_metric_is_refused_before_the_first_step(tmp_path)
             raise UserError(f"no other/accuracy among {sorted(results)}")
         return state, False
 
-    streams = Streams(toy.stream(), evaluators=[Scored()])
-    with pytest.raises(UserError, match="among .'toy:60/accuracy', 'toy:60/auc'"):
-        run(
-            tmp_path,
-            system=toy.make(feedback=feedback),
-            streams=streams,
-            evaluate_every=10,
-        )
-    assert not (tmp_path / "metrics.jsonl").exists()
+    names = "'toy:60/accuracy', 'toy:60/auc'"
+    for validation, among in ((None, ""), (toy.stream(), ", 'validation/loss'")):
+        streams = Streams(toy.stream(), validation, [Scored()])
+        with pytest.raises(UserError, match=f"among .{names}{among}]"):
+            run(
+                tmp_path / str(bool(validation)),
+                system=toy.make(feedback=feedback),
+                streams=streams,
+                evaluate_every=10,
+            )
+        assert not list(tmp_path.rglob("metrics.jsonl"))
 
 
 def test_averaged_network_is_evaluated_and_resumes_exactly(tmp_path):

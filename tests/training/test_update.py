@@ -6,7 +6,7 @@ import pytest
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
-from fr_jax.system import Input, Mean
+from fr_jax.system import Input, Last, Mean
 from fr_jax.training.batch_checks import check_batch_size
 from fr_jax.training.guard import Guard
 from fr_jax.training.loop import train
@@ -217,7 +217,21 @@ def test_mean_metric_without_values_is_absent(tmp_path):
     assert present == {2: True, 4: False, 6: True, 8: False}
 
 
-def test_validation_metrics_are_quotients_of_sums():
-    update = Update(with_masked_mean(), toy.stream(), sharding.make_mesh(), 0, {}, None)
-    results = update.validate(update.initial().state, toy.stream(), 3)
-    assert results == {"validation/odd": pytest.approx(odd_labels(0, 1, 2).mean())}
+def test_validation_metrics_are_quotients_of_sums_or_those_of_the_last_batch():
+    system = with_masked_mean()
+
+    def eval_step(state, batch, key):
+        assert system.eval_step is not None
+        means = system.eval_step(state, batch, key)
+        return means | {"first_label": Last(batch["label"][0])}
+
+    system_with_last = system._replace(eval_step=eval_step)
+    update = Update(system_with_last, toy.stream(), sharding.make_mesh(), 0, {}, None)
+    state = update.initial().state
+    results = update.validate(state, toy.stream(), 3)
+    assert results == {
+        "validation/odd": pytest.approx(odd_labels(0, 1, 2).mean()),
+        "validation/first_label": toy.stream().batch_at(2)["label"][0],
+    }
+    names = {"validation/odd", "validation/never", "validation/first_label"}
+    assert set(update.validated(state, toy.stream())) == names
