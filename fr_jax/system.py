@@ -61,6 +61,12 @@ class Mean(NamedTuple):
         return cls(jnp.float32(total), jnp.float32(count))
 
 
+class Last(NamedTuple):
+    """A metric of `eval_step` of which an evaluation reports the last batch's value."""
+
+    value: Any
+
+
 class Input(NamedTuple):
     """The type, shape and range expected of one array of a batch.
 
@@ -89,7 +95,8 @@ class System(NamedTuple):
         scalar or a `Mean`.
       embed: (state, batch) -> {'embedding': [B, D] raw, optionally 'quality': [B]}.
       hand_over: state -> {name: Network}: the trained networks, saved after the run.
-      eval_step: (state, batch, key) -> metrics: losses on held-out data.
+      eval_step: (state, batch, key) -> metrics: losses on held-out data; a metric is a
+        scalar, a `Mean` or a `Last`.
       feedback: (state, metrics) -> (State, stop): after each evaluation.
       partition: PartitionSpec of the arrays below a key of the state, by that key; all
         others are replicated.

@@ -41,7 +41,7 @@ class Dialect(NamedTuple):
       describe: tensors -> architecture and options for `models.create`. Raises KeyError
         for a missing tensor.
       input_spec: tensors, grid -> InputSpec.
-      kind: 'embedding', 'generator', 'discriminator' or 'landmarks'.
+      kind: 'embedding', 'generator', 'discriminator' or 'augmenter'.
       grid: tensors -> height and width of the map before the flattening dense layer.
       layouts: (pattern of a Flax path, key of `layouts.PATTERNS`) of tensors with an
         unusual layout.

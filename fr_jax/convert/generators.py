@@ -213,9 +213,12 @@ def _tensorflow(*modules: tuple[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _fra(state: StateDict) -> Described:
+    head = state[f"{_VIT}.mlp_head.1.weight"]
     return "fra", {
         "width": len(state["encoder_layer6.weight"]) / 512,
-        "embedding_size": len(state[f"{_VIT}.mlp_head.1.weight"]),
+        # The published program has no adapters.
+        "embedding_size": len(state.get("adapter_out.weight", head)),
+        "inner_size": len(head),
         "vit_width": state[f"{_VIT}.cls_token"].shape[2],
         "vit_depth": count(rf"{_VIT}.transformer\.\d+\.linear\.0\.weight", state),
         "patch": math.isqrt(state[f"{_VIT}.input_layer.weight"].shape[1]),
@@ -292,7 +295,7 @@ GENERATORS: dict[str, Dialect] = {
     ),
     "fra": Dialect(
         source="soroushhashemifar/Face-Representation-Augmentation",
-        kind="landmarks",
+        kind="augmenter",
         signature=("encoder_layer1.weight", f"{_VIT}.cls_token"),
         names=(
             (r"(encoder|decoder)_layer(\d)", r"\1_layer\2"),

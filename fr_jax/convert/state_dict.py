@@ -45,7 +45,7 @@ class Converted(NamedTuple):
         every network of the dialect; otherwise it is the more likely one.
       dialect: key of `DIALECTS`, which has source and licence.
       architecture, options: arguments of `models.create`.
-      kind: 'embedding', 'generator', 'discriminator' or 'landmarks'.
+      kind: 'embedding', 'generator', 'discriminator' or 'augmenter'.
       unused: names of tensors outside the network, such as a classifier.
       alternatives: other dialects with the same tensor names; only the user can choose
         between these.

@@ -87,7 +87,10 @@ def read_network(folder: epath.Path) -> Saved:
     provenance = dict(description["provenance"])
     if "people" in provenance:  # name of the key before 0.2.0
         provenance["identities"] = provenance.pop("people")
-    network = Network(architecture, options, variables, spec, description["kind"])
+    kind = description["kind"]
+    if (architecture, kind) == ("fra", "landmarks"):  # its name before 0.2.0
+        kind = "augmenter"
+    network = Network(architecture, options, variables, spec, kind)
     return Saved(network, provenance, canary, digests)
 
 

@@ -4,18 +4,20 @@ Hashemifar et al., Face Representation Augmentation (Expert Systems with Applica
 2023). The encoder of a convolutional autoencoder maps the landmark map to a code. A
 small vision transformer takes code and face embedding as one 32x32 image and returns
 the embedding of the face in the pose of the landmarks.
+
+The published program (soroushhashemifar/Face-Representation-Augmentation) takes
+embeddings of 512 values. Others pass through linear adapters here.
 """
 
 import functools
 import math
-from typing import Any
 
 import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, named
 from fr_jax.models import layers
 from fr_jax.models.attention import Attention, LayerNorm
 
@@ -23,10 +25,14 @@ Array = jax.Array
 
 SIZE = 112  # fixed by the upsampling factors of the decoder
 _ENCODER = (4, 16, 64, 128, 256, 512)
-# (upsampling factor, features, convolution). Stride and padding of the first are those
-# of the published program: in its 3x3 map only the centre depends on the code.
-_DECODER: tuple[tuple[int, int, dict[str, Any]], ...] = (
-    (4, 256, {"kernel": 2, "stride": 3, "padding": 2}),
+# First convolution of the decoder, 4x4 -> 3x3. With the stride and padding of the
+# published program only the centre of its map depends on the code.
+DECODERS: dict[str, dict[str, int]] = {
+    "published": {"kernel": 2, "stride": 3, "padding": 2},
+    "sane": {"kernel": 2, "padding": 0},
+}
+# (upsampling factor, features, convolution) of the other steps, after the first.
+_DECODER: tuple[tuple[int, int, dict[str, int]], ...] = (
     (3, 128, {"kernel": 3, "padding": 0}),
     (2, 64, {"kernel": 3}),
     (2, 16, {"kernel": 3}),
@@ -87,16 +93,24 @@ class FRA(nn.Module):
 
     Attributes:
       width: factor on the autoencoder's channels; the code has 512 * width values.
-      embedding_size: of the input and output embeddings. Code and embedding together
-        have a square number of values: 512 + 512 = 32 x 32.
-      vit_width, vit_depth, vit_heads, patch: of the transformer.
+      embedding_size: D, of the input and output embeddings.
+      inner_size: of the embeddings that the transformer takes and returns. If it is not
+        D, linear layers `adapter_in` and `adapter_out` convert them. Code and inner
+        embedding together have a square number of values: 512 + 512 = 32 x 32.
+      decoder: 'published' or 'sane', a key of `DECODERS`. Both have the same
+        parameters; the generated embeddings do not depend on the decoder.
+      vit_width, vit_depth, vit_heads, patch: of the transformer. Earlier versions of
+        the program have widths of 128, 256 and 512.
       positions: rows of its position table; None: one per token. The published program
         has 33 for two of its embedders and uses 17 of these.
-      dropout, vit_dropout: rates in the autoencoder and in the transformer.
+      dropout, vit_dropout: rates in the autoencoder and in the transformer; 0.05 for
+        both with CosFace, vit_dropout 0.4 in earlier versions of the program.
     """
 
     width: float = 1.0
     embedding_size: int = 512
+    inner_size: int = 512
+    decoder: str = "published"
     vit_width: int = 256
     vit_depth: int = 4
     vit_heads: int = 4
@@ -114,11 +128,17 @@ class FRA(nn.Module):
         Args:
           landmarks: maps [B, 112, 112, 1]: 1 at landmarks, else 0.
           embeddings: [B, D], raw, of the face embedder.
+          train: apply dropout, with the random stream 'dropout'.
 
         Returns:
           'generated' [B, D] raw; 'code' [B, C] of the map, non-negative; 'logits' and
           'reconstruction' [B, 112, 112, 1], before and after the sigmoid.
+
+        Raises:
+          UserError: for maps of another size, an unknown decoder, and sizes that fill
+            no square of patches.
         """
+        first_step = named("decoder", self.decoder, DECODERS)
         if landmarks.shape[1:] != (SIZE, SIZE, 1):
             raise UserError(
                 f"landmark maps are [B, {SIZE}, {SIZE}, 1], not {landmarks.shape}"
@@ -131,13 +151,17 @@ class FRA(nn.Module):
             x = conv(features, 3, name=f"encoder_layer{index}")(x)
             x = layers.max_pool(nn.relu(drop(x)))
         code = einops.rearrange(x, "b 1 1 c -> b c")
-        for index, (factor, features, options) in enumerate(_DECODER, 1):
+        decoder = [(4, 256, first_step), *_DECODER]
+        for index, (factor, features, options) in enumerate(decoder, 1):
             x = einops.repeat(x, "b h w c -> b (h n) (w m) c", n=factor, m=factor)
-            last = index == len(_DECODER)
+            last = index == len(decoder)
             features = 1 if last else max(round(features * self.width), 1)
             x = conv(features, **options, name=f"decoder_layer{index}")(x)
             x = x if last else nn.relu(drop(x))
 
+        adapted = self.embedding_size != self.inner_size
+        if adapted:
+            embeddings = layers.Dense(self.inner_size, name="adapter_in")(embeddings)
         joined = jnp.concatenate([code, embeddings], axis=1)
         side = math.isqrt(joined.shape[1])
         if side**2 != joined.shape[1] or side % self.patch:
@@ -147,7 +171,7 @@ class FRA(nn.Module):
             )
         joined = LayerNorm(name="normalizer")(joined)
         generated = VisionTransformer(
-            self.embedding_size,
+            self.inner_size,
             self.vit_width,
             self.vit_depth,
             self.vit_heads,
@@ -156,6 +180,8 @@ class FRA(nn.Module):
             self.vit_dropout,
             name="vit",
         )(einops.rearrange(joined, "b (h w) -> b h w", h=side), train)
+        if adapted:
+            generated = layers.Dense(self.embedding_size, name="adapter_out")(generated)
         return {
             "generated": generated,
             "code": code,

@@ -4,17 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from fr_jax import models
 from fr_jax.errors import UserError
+from fr_jax.models.preprocess import InputSpec
 
 # Options that change no shape.
-_NO_SHAPES = ("bn_groups", "bn_first_group", "dropout", "dtype")
+_NO_SHAPES = (
+    "bn_groups",
+    "bn_first_group",
+    "decoder",
+    "dropout",
+    "dtype",
+    "vit_dropout",
+)
 
 
 def check_start(
-    network: Any, backbone: str, options: Mapping[str, Any], image_size: int
+    network: Any,
+    backbone: str,
+    options: Mapping[str, Any],
+    image_size: int,
+    setting: str = "backbone_options",
 ) -> None:
     """Raises a UserError unless a network's variables fit a backbone.
 
@@ -24,17 +35,19 @@ def check_start(
       network: a `Network` that is given as 'init'; its variables are not needed.
       backbone, options: arguments of `models.create`, as the settings
         `config.system.backbone` and `backbone_options`.
+      setting: name of the setting that has the options.
     """
     if network.architecture != backbone:
         raise UserError(
             f"--init-from: its network is {network.architecture!r}, this run trains "
             f"{backbone!r}; set --config.system.backbone={network.architecture}"
         )
-    image = np.zeros((1, image_size, image_size, 3), np.float32)
+    spec = InputSpec(size=image_size)
 
     def shapes(chosen: Mapping[str, Any]) -> Any:
         module = models.create(backbone, **chosen)
-        variables = jax.eval_shape(module.init, jax.random.key(0), image)
+        inputs = models.example_inputs(module, spec)
+        variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
         return jax.tree.map(lambda leaf: leaf.shape, variables)
 
     expected = shapes(options)
@@ -50,8 +63,7 @@ def check_start(
         if theirs.get(name) != ours.get(name) and name not in _NO_SHAPES
     }
     settings = ", ".join(
-        f"--config.system.backbone_options.{name}={value}"
-        for name, value in differing.items()
+        f"--config.system.{setting}.{name}={value}" for name, value in differing.items()
     )
     raise UserError(
         f"--init-from: its {backbone} has other options than this run's: set "

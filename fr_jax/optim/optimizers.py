@@ -1,7 +1,7 @@
 """Optimisers, learning-rate schedules and weight-decay masks.
 
-SGD follows PyTorch (weight decay added to the gradient), Adam is that of Kingma and Ba
-(ICLR 2015, arXiv 1412.6980).
+SGD and Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980) follow PyTorch: weight decay is
+added to the gradient.
 """
 
 import inspect
@@ -114,17 +114,31 @@ def adam(
     *,
     learning_rate: float = 2e-4,
     betas: tuple[float, float] = (0.5, 0.999),
+    weight_decay: float = 0.0,
+    mask: Callable[[PyTree], PyTree] | None = None,
     **options: Any,
 ) -> Optimizer:
     """Returns Adam (Kingma and Ba, ICLR 2015, arXiv 1412.6980).
 
     Args:
       betas: decay rates of the two moments.
+      weight_decay: added to the gradient before the moments, as in PyTorch's Adam; this
+        is not AdamW.
+      mask: params -> True for each parameter that decays; by default `decay_mask`.
       **options: keyword arguments of `scheduled` and `rate_schedule`.
     """
     for beta in betas:
         check_range("betas", beta, 0, 1)
-    return scheduled(lambda rate: optax.adam(rate, *betas), learning_rate, **options)
+    check_range("weight_decay", weight_decay, 0)
+
+    def transform(rate):
+        update = optax.adam(rate, *betas)
+        if not weight_decay:
+            return update
+        decay = optax.add_decayed_weights(weight_decay, mask or decay_mask)
+        return optax.chain(decay, update)
+
+    return scheduled(transform, learning_rate, **options)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam}
@@ -269,6 +283,7 @@ def on_plateau(
     patience: int = 10,
     cooldown: int = 10,
     threshold: float = 1e-4,
+    min_factor: float = 0.0,
     stop_after: int = 20,
 ) -> tuple[Plateau, bool]:
     """Returns the plateau after one more score, and whether to stop; on the host.
@@ -276,43 +291,54 @@ def on_plateau(
     As PyTorch's ReduceLROnPlateau (mode 'max', relative threshold): the rate is
     multiplied by `factor` after more than `patience` scores that do not exceed the best
     by the share `threshold`; the `cooldown` scores after a reduction are not counted.
+    Negative scores are negated losses: as in mode 'min'.
 
     Args:
+      min_factor: of the rate, after all reductions.
       stop_after: scores without a strictly higher one until the run stops; 0: never.
     """
     score = float(np.float32(score))  # the precision in which `best` is stored
     scale, best, bad, wait, highest, since = (np.asarray(x).item() for x in plateau)
-    if score > best * (1 + threshold):
+    if score > best * (1 + threshold if best > 0 else 1 - threshold):
         best, bad = score, 0
     else:
         bad += 1
     if wait > 0:
         wait, bad = wait - 1, 0
     if bad > patience:
-        scale, wait, bad = scale * factor, cooldown, 0
+        scale, wait, bad = max(scale * factor, min_factor), cooldown, 0
     highest, since = (score, 0) if score > highest else (highest, since + 1)
     values = scale, best, bad, wait, highest, since
     new = Plateau(*(type(old)(value) for old, value in zip(Plateau(), values)))
     return new, bool(stop_after) and since >= stop_after
 
 
-def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
+def plateau_feedback(
+    metrics: Sequence[str], lowers_rate: bool, *, losses: bool = False, **options: Any
+):
     """Returns a `System.feedback` that updates the state's field `plateau`.
 
     Args:
       metrics: names of the evaluation metrics whose mean is the score.
       lowers_rate: False keeps the learning rate, so that the score only stops the run.
+      losses: the metrics are losses; the score is their mean, negated.
       **options: keyword arguments of `on_plateau`.
     """
 
     def feedback(state: Any, evaluated: Mapping[str, float]) -> tuple[Any, bool]:
         value = score(evaluated, metrics, "metric of the plateau")
+        value = -value if losses else value
         plateau, stop = on_plateau(state.plateau, value, **options)
         if not lowers_rate:
             plateau = plateau._replace(factor=np.float32(1.0))
         return state._replace(plateau=plateau), stop
 
     return feedback
+
+
+def all_parameters(params: PyTree) -> PyTree:
+    """Returns a mask, True for every parameter, as with PyTorch's `parameters()`."""
+    return jax.tree.map(lambda _: True, params)
 
 
 def decay_mask(params: PyTree) -> PyTree:

@@ -106,15 +106,16 @@ def _check_extremes(expects, extremes, where: str) -> None:
     for name, values in extremes.items():
         if name not in expects:
             continue
-        _, _, low, below, _ = expects[name]
+        dtype, _, low, below, _ = expects[name]
         for value in map(int, values):
             if (low is None or value >= low) and (below is None or value < below):
                 continue
             least = "at least " if below is None else f"{low or 0} to "
+            classes = below and np.issubdtype(dtype, np.signedinteger)  # not pixels
             raise UserError(
                 f"{name!r} of {where} has {value}, expected {least}"
                 f"{low if below is None else below - 1}"
-                + (f": {below:,} classes, counted from 0" if below else "")
+                + (f": {below:,} classes, counted from 0" if classes else "")
             )
 
 

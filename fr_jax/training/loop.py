@@ -197,7 +197,10 @@ def train(
         workdirs.write_config(workdir, checkpoints.identity.settings)
     if step:
         log.say(f"resumed at step {step:,}")
-    elif system.feedback and declared:
+    elif system.feedback and (declared or validates):
+        if validation is not None and system.eval_step is not None:
+            names = update.validated(loop.state, validation)
+            declared |= dict.fromkeys(names, 0.0)
         system.feedback(loop.state, declared)  # raises if a metric is missing
     outstanding = int(loop.stopped) == OUTSTANDING
     log.cut_back(step, evaluated=not outstanding)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fr_jax.backend import cpu, sharding
 from fr_jax.errors import UserError
-from fr_jax.system import Mean, PyTree, System
+from fr_jax.system import Last, Mean, PyTree, System
 from fr_jax.training import batch_checks, digests
 from fr_jax.training import guard as guarding
 from fr_jax.training.data import Stream
@@ -229,8 +229,19 @@ class Update:
         """Returns `loop`, marked if the evaluation of its step is to be repeated."""
         return self._with(loop, stopped=np.int32(OUTSTANDING if outstanding else 0))
 
+    def validated(self, state, stream: Stream) -> list[str]:
+        """Returns the names of the metrics of `validate`."""
+        step = self._system.eval_step
+        assert step is not None
+        key, batch = self._key_init, stream.batch_at(0)
+        metrics = jax.eval_shape(step, state, batch, key)
+        return [f"validation/{name}" for name in metrics]
+
     def validate(self, state, stream: Stream, steps: int) -> dict[str, float]:
-        """Returns mean metrics of `eval_step` over the first batches of a stream."""
+        """Returns mean metrics of `eval_step` over the first batches of a stream.
+
+        Of a `Last` it is the value of the last batch.
+        """
         totals: dict[str, Mean] = {}
         for step in range(steps):
             batch = stream.batch_at(step)
@@ -238,6 +249,9 @@ class Update:
             key = jax.random.fold_in(self._key_init, step)
             metrics = jax.device_get(self._eval_step(state, batch, key))
             for name, value in metrics.items():
+                if isinstance(value, Last):
+                    totals[name] = Mean(value.value, 1)
+                    continue
                 total, count = value if isinstance(value, Mean) else (value, 1)
                 before = totals.get(name, Mean(0, 0))
                 totals[name] = Mean(before.total + total, before.count + count)
