@@ -132,13 +132,14 @@ def make(
         evaluations without a lower loss (`plateau.stop_after`; 0: never).
       learning_rate, schedule: of these options, for short.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
-      pretrained: the network passed to `init` as 'init', an augmenter.
+      pretrained: the network passed to `init` as 'init', an augmenter; 'embedder', of
+        the data, is not used here.
 
     Raises:
       UserError: for unknown names, numbers out of range, and an augmenter of other
         embeddings or sizes.
     """
-    check_kinds(pretrained, {"init": ["augmenter"]})
+    check_kinds(pretrained, {"init": ["augmenter"], "embedder": ["embedding"]})
     check_range("embedding_size", embedding_size, 1)
     check_range("embedding_distance", embedding_distance, 1e-6)
     check_range("embedding_norm", embedding_norm, 1e-6)
@@ -170,7 +171,7 @@ def make(
 
     def init(key, batch, given=None):
         del batch
-        given = check_given(given, ["init"])
+        given = check_given(given, ["init", "embedder"])
         shapes = models.example_inputs(model, _SPEC)
         inputs = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
         variables = model.init(key, *inputs)
