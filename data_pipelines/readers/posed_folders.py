@@ -150,15 +150,15 @@ class _NamedFaces(FaceFiles):
             if isinstance(face, Face):
                 faces.append(face)
                 continue
-            skipped[face or f"images not named as {name}'s"] += 1
+            skipped[face or f"images not named as those of {name}"] += 1
             others += [] if face else [written(source)]
         if not faces:
-            raise DataError(f"{root}: no images named as {name}'s, {example}")
+            raise DataError(f"{root}: no images named as those of {name}, {example}")
         super().__init__(root, faces, skipped)
         if others:
             more = ", ..." if len(others) > _SHOWN else ""
             listed = ", ".join(others[:_SHOWN]) + more
-            self.note = f"left out, not named as {name}'s: {listed}"
+            self.note = f"left out, not named as those of {name}: {listed}"
 
 
 class Kdef(_NamedFaces):
