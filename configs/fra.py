@@ -124,7 +124,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     system, data, train = config.system, config.data, config.train
     train.evaluate_every = 39  # an epoch
     train.save_every = 390
-    train.best_metric = "validation/loss"
+    train.best_metric = "validation/target_cosine"
     if variant in _PAPER:
         dropout, positions = _PAPER[variant]
         system.network.update(dropout=dropout, positions=positions)
@@ -150,4 +150,5 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             system.network.update(dropout=0.05, vit_width=64, vit_depth=2)
             train.epochs = 5.0
             train.update(log_every=20, evaluate_every=20, save_every=100)
+            train.best_metric = ""
     return config

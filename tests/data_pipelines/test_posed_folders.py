@@ -135,9 +135,7 @@ def test_kdef_labels_from_file_names(tmp_path):
     assert published.identities == ["AF01", "AM35", "BF01", "BM35"]
     assert [f.session for f in published if f.identity[0] == "B"] == [1] * 5
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        DataError, match="no images named as those of KDEF, AF01"
-    ):
+    with pytest.raises(DataError, match="no images named as those of KDEF, AF01"):
         Kdef(tmp_path / "empty")
 
 

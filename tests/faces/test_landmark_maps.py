@@ -55,7 +55,8 @@ def test_maps_of_fixed_points(draw, shift):
 def test_published_shift_moves_points_beyond_the_frame_to_its_edge():
     points = fixed_points() + np.float32([[80, 0]])
     repaired, faithful = (
-        np.asarray(draw(points[None], 224)) for draw in (landmark_maps, faithful_landmarks)
+        np.asarray(draw(points[None], 224))
+        for draw in (landmark_maps, faithful_landmarks)
     )
     assert (repaired != faithful).any()
     # The clipped points are in the last column, which the crop leaves out.

@@ -181,7 +181,9 @@ def test_a_person_without_negatives_is_named(images, match):
 
 def test_few_tuples_have_no_faithful_negatives():
     tuples = original(grid(2, 2, 2), 4)  # of one picture, so one expression and pose
-    with pytest.raises(UserError, match=r"ann: no tuple .* pose .*num_tuples\), or set"):
+    with pytest.raises(
+        UserError, match=r"ann: no tuple .* pose .*num_tuples\), or set"
+    ):
         Negatives(grid(2, 2, 2), NAMES, tuples, faithful=True)
     Negatives(grid(2, 2, 2), NAMES, tuples)
     with pytest.raises(UserError, match="faithful_negatives draws from a list"):
