@@ -30,7 +30,7 @@ def bilinear(image: np.ndarray) -> np.ndarray:
 
 
 def cropped(points: np.ndarray) -> np.ndarray:
-    """Returns the dots of points in 112 pixels, cropped as the authors' program does."""
+    """Returns the dots of points in 112 pixels, cropped as by the authors' program."""
     x, y = np.clip(points, 0, 111).astype(int).T
     dots = np.zeros((112, 112))
     dots[y, x] = 1

@@ -154,7 +154,7 @@ def make(
     reconstruction_of = named(
         "reconstruction loss", reconstruction_loss, reconstruction.CROSS_ENTROPIES
     )
-    factors: dict[str, float] = {name: 1.0 for name in ("reconstruction", *NEGATIVES)}
+    factors: dict[str, float] = dict.fromkeys(("reconstruction", *NEGATIVES), 1.0)
     check_names("weight of a loss", weights or {}, factors)
     factors.update(weights or {})
     for name, value in factors.items():

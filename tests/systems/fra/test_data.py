@@ -287,6 +287,7 @@ def test_embeddings_are_stored_and_reused(load, tmp_path, capsys):
 def test_embeddings_of_another_origin_are_computed_again(
     load, tmp_path, capsys, changes, named
 ):
+    changes = dict(changes)
     load(workdir=tmp_path)
     before = (tmp_path / "embeddings.npz").read_bytes()
     capsys.readouterr()

@@ -134,7 +134,7 @@ def test_negatives_are_all_others_equally_often():
 
 
 def test_faithful_negatives_are_inputs_of_other_tuples():
-    """As published, of which the pose is that of the input, so may be the wanted one."""
+    """As published: the pose is that of the input, so it may be the wanted one."""
     images = uneven()
     tuples = original(images, 900)
     person, expression, pose = images
