@@ -35,7 +35,7 @@ def points(number: int) -> np.ndarray:
 
 
 def some_faces():
-    """Seven persons, two sessions of 2 x 3 images; p5 has one expression and one yaw."""
+    """Seven persons, two sessions of 2 x 3 images; p5 has one expression and yaw."""
     number = 0
     for label in range(PERSONS):
         for session in range(2):
