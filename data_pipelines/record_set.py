@@ -13,6 +13,7 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines.images import decode
 from data_pipelines.protocols.identities import select
+from data_pipelines.readers import Face
 
 _COMPARED = 512  # records whose labels are compared with the index
 
@@ -120,6 +121,17 @@ class RecordSet(contextlib.AbstractContextManager):
                 self._compare(row, serialized)
             self._compared += len(rows)
         return stored
+
+    def faces(self, numbers: np.ndarray) -> Iterator[Face]:
+        """Yields whole records, with the columns that the index lacks.
+
+        `label` is that of the stored set; the image is encoded.
+        """
+        from data_pipelines import records  # loads TensorFlow
+
+        for start in range(0, len(numbers), _COMPARED):
+            for serialized in self.serialized(numbers[start : start + _COMPARED]):
+                yield records.decode(serialized)
 
     def images(self, numbers: np.ndarray) -> np.ndarray:
         """Returns uint8 RGB [n, S, S, 3]; DataError for a damaged image."""

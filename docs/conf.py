@@ -50,6 +50,7 @@ MODULES = {
         "fr_jax.systems.inter_prototype",
         "fr_jax.systems.usynthface",
         "fr_jax.systems.dr_gan",
+        "fr_jax.systems.fra",
     ],
     "Losses": [
         f"fr_jax.losses.{name}"

@@ -9,11 +9,14 @@ from data_pipelines import DataError
 from data_pipelines import listing as listings
 from data_pipelines.images import read_file
 from data_pipelines.names import written
-from data_pipelines.readers import Face
+from data_pipelines.readers import Face, landmark_files
 
 
 class FaceFiles:
     """Faces in files below a folder, in order of label; each is read when yielded.
+
+    A file of landmarks beside an image, NAME.pts, .npy or .npz for NAME.jpg, gives its
+    68 points; see `landmark_files`.
 
     Args:
       faces: records without image and label; `source` is the path below `root`, not as
@@ -36,6 +39,18 @@ class FaceFiles:
         label = {name: number for number, name in enumerate(self.identities)}
         labelled = [face._replace(label=label.get(face.identity, -1)) for face in faces]
         self._faces = sorted(labelled, key=lambda face: face.label)
+        self._points = self._beside()
+        self.skipped -= Counter(Path(name).suffix for name in {*self._points.values()})
+
+    def _beside(self) -> dict[str, str]:
+        """Returns the file of landmarks of each image that has one, by its path."""
+        suffixes = [one for one in landmark_files.SUFFIXES if self.skipped[one]]
+        files: dict[str, str] = {}
+        for face in self._faces if suffixes else ():
+            path = landmark_files.beside(self._root / face.source, suffixes)
+            if path and not len(face.landmarks68):
+                files[face.source] = path
+        return files
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -49,6 +64,13 @@ class FaceFiles:
             except DataError as error:
                 yield DataError(f"{source}: {error}")
                 continue
+            if points := self._points.get(face.source):
+                try:
+                    landmarks68 = landmark_files.read(points)
+                except DataError as error:
+                    yield error
+                    continue
+                face = face._replace(landmarks68=landmarks68)
             yield face._replace(image=image, source=source)
 
 

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
 from data_pipelines.listing import list_images
@@ -15,15 +17,17 @@ _NUMBERS = {
     **dict.fromkeys(("age", "yaw", "pitch", "roll", "quality"), float),
     **dict.fromkeys(("light", "session"), int),
 }
+_POINTS = [f"{axis}{point}" for point in range(68) for axis in "xy"]
 
 
 class LabelledFolder(FaceFiles):
     """The images listed in ROOT/labels.csv, in order of identity and file.
 
     Columns: `file`, relative to the folder; any of `identity`, `yaw`, `pitch`, `roll`
-    (degrees), `age`, `quality`, `expression`, `light`, `session`. An empty cell is an
-    unknown value; other columns are ignored. `fr-jax faces render` writes such a
-    folder. Names are as in `names.py`; images that are not listed are counted.
+    (degrees), `age`, `quality`, `expression`, `light`, `session`; and 68 landmarks in
+    pixels, `x0`, `y0` to `x67`, `y67`. An empty cell is an unknown value; other columns
+    are ignored. `fr-jax faces render` writes such a folder. Names are as in `names.py`;
+    images that are not listed are counted.
 
     Raises:
       DataError: for a missing table or column `file`; with the line, for a cell that is
@@ -67,6 +71,17 @@ def _face(folder: Path, row: dict, where: str) -> Face:
                 raise ValueError
         except ValueError:
             raise DataError(f"{where}: {name} {text!r:.80} is not a number") from None
+    cells = [row.get(name) or "" for name in _POINTS]
+    if any(cells):
+        try:
+            points = np.array([float(cell) for cell in cells], np.float32)
+            if not (np.abs(points) <= 1e5).all():
+                raise ValueError
+        except ValueError:
+            raise DataError(
+                f"{where}: the landmarks x0, y0 to x67, y67 are not 136 numbers"
+            ) from None
+        values["landmarks68"] = points.reshape(-1, 2)
     face = Face(b"", source=source, **values)
     if abs(face.yaw) > 180:
         raise DataError(f"{where}: a yaw of {face.yaw:g} degrees")

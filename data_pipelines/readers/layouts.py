@@ -1,5 +1,6 @@
 """The readers of folders and files of faces, by layout."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from data_pipelines.names import written
 from data_pipelines.readers import Face, recordio, verification_bin
 from data_pipelines.readers.image_folder import FlatFolder, ImageFolder
 from data_pipelines.readers.labelled_folder import FILE, LabelledFolder
-from data_pipelines.readers.posed_folders import Cfp, MultiPie
+from data_pipelines.readers.posed_folders import Cfp, CmuFaces, Kdef, MultiPie
 
 
 def _recognised(source: Path) -> Any:
@@ -30,6 +31,9 @@ LAYOUTS: dict[str, Callable[[Path], Any]] = {
     "labels": LabelledFolder,
     "cfp": Cfp,
     "multipie": MultiPie,
+    "kdef": Kdef,
+    "kdef_published": functools.partial(Kdef, faithful_ids=True),
+    "cmu": CmuFaces,
 }
 
 

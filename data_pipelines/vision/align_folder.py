@@ -3,7 +3,7 @@
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -11,6 +11,7 @@ import cv2
 from data_pipelines import DataError, images
 from data_pipelines.listing import list_images
 from data_pipelines.names import written
+from data_pipelines.readers import landmark_files
 from data_pipelines.readers.image_folder import no_images
 from data_pipelines.vision import align, detect
 
@@ -32,7 +33,8 @@ def align_folder(
     Returns a row per image, and the number of files that are no images, by kind.
 
     The target folder appears when the last face is written, with the rows in
-    alignment.csv: file, faces (number detected), score, misfit, note.
+    alignment.csv: file, faces (number detected), score, misfit, note. The 68 landmarks
+    in a file beside a photograph (`landmark_files`) are aligned with it, to a .pts.
 
     Args:
       legacy_bgr: swap red and blue for the detector, as in USynthFace.
@@ -51,8 +53,15 @@ def align_folder(
         raise DataError(f"{target} is inside {source}; choose another folder")
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    suffixes = [one for one in landmark_files.SUFFIXES if skipped[one]]
+    beside = {
+        name: path
+        for name in (names if suffixes else ())
+        if (path := landmark_files.beside(source / name, suffixes))
+    }
+    skipped -= Counter(Path(path).suffix for path in {*beside.values()})
     try:
-        rows = _align(source, part, names, detector, size, legacy_bgr, progress)
+        rows = _align(source, part, names, detector, size, legacy_bgr, progress, beside)
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -67,6 +76,7 @@ def _align(
     size: int,
     legacy_bgr: bool,
     progress: Callable[[list[str]], Iterable[str]],
+    beside: Mapping[str, str],
 ) -> list[dict]:
     """Writes aligned faces and alignment.csv to `part`; returns the rows."""
     rows = []
@@ -89,7 +99,16 @@ def _align(
         row |= {"score": f"{score:.3f}", "misfit": f"{misfit:.4f}"}
         if misfit > _PROFILE:
             row["note"] = "points far from the template: a profile, or wrongly detected"
-        _write(align.crop(image, points, size), part / name)
+        written_to = _write(align.crop(image, points, size), part / name)
+        if name in beside:
+            try:
+                landmarks = landmark_files.read(beside[name])
+            except DataError as error:
+                row["note"] = str(error)
+                continue
+            matrix = align.similarity(points, align.template(size))
+            moved = landmarks @ matrix[:, :2].T + matrix[:, 2]
+            landmark_files.write(written_to.with_suffix(".pts"), moved)
     if not any(row["score"] for row in rows):
         raise DataError(f"{source}: no face found in any of {len(names)} images")
     with (part / "alignment.csv").open("w", newline="", encoding="utf-8") as file:
@@ -99,7 +118,8 @@ def _align(
     return rows
 
 
-def _write(face, path: Path) -> None:
+def _write(face, path: Path) -> Path:
+    """Writes a face as a JPEG; returns its path."""
     target = path.with_suffix(".jpg")
     if target.exists():  # of a.jpg; this is a.png
         target = path.with_name(path.name + ".jpg")
@@ -108,3 +128,4 @@ def _write(face, path: Path) -> None:
     # OpenCV itself takes only names in UTF-8.
     encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
     target.write_bytes(encoded.tobytes())
+    return target

@@ -23,7 +23,8 @@ from fr_jax.report import figures
 _SHOWN = 50  # faces on a contact sheet
 _LAYOUT = """\
 folders: a folder of images per identity; labels: a labels.csv with file, identity and
-optionally yaw, light; cfp, multipie: labels in file names; auto: labels if there is a
+optionally yaw, light; cfp, multipie, kdef, cmu: labels in file names; kdef_published:
+as FRA's authors, whose identities include the session; auto: labels if there is a
 labels.csv, else RecordIO, .bin or folders"""
 
 

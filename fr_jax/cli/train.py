@@ -118,6 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=options.seed,
         pretrained={name: load_embedder(path) for name, path in given.items()},
         show_progress=jax.process_index() == 0,
+        workdir=str(workdir),
     )
 
     method = systems.load(config.system_name)

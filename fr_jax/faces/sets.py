@@ -404,6 +404,7 @@ def arrays(
     first: int = 0,
     size: int = 112,
     quality: str = "fast",
+    labels: bool = False,
     progress: str = "",
 ) -> dict[str, np.ndarray]:
     """Returns a set rendered once, for an `ArrayStream`: image, label, age [N].
@@ -414,6 +415,7 @@ def arrays(
     Args:
       num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
       images: images per identity; 0 for the set's fixed number.
+      labels: add yaw, pitch, expression, session [N] and landmarks68 [N, 68, 2].
       progress: label of a progress bar; '' shows none.
 
     Raises:
@@ -422,7 +424,8 @@ def arrays(
     """
     label, number = rows(face_set, num_identities, images)
     _check_memory(len(label), size)
-    pixels, ages, done = np.empty((len(label), size, size, 3), np.uint8), [], 0
+    pixels, done = np.empty((len(label), size, size, 3), np.uint8), 0
+    columns: list[dict[str, np.ndarray]] = []
     numbers = first + label, number
     options = {"total": len(label), "label": progress, "disable": not progress}
     with progress_bar(**options, leave=False) as bar:
@@ -430,8 +433,23 @@ def arrays(
             bar.update(len(part.image))
             pixels[done : done + len(part.image)] = part.image
             done += len(part.image)
-            ages.append(part.labelled.codes.age)
-    return {"image": pixels, "label": label, "age": np.concatenate(ages)}
+            columns.append(_columns(part, labels))
+    rest = {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
+    return {"image": pixels, "label": label, **rest}
+
+
+def _columns(part: Rendered, labels: bool) -> dict[str, np.ndarray]:
+    codes, count = part.labelled.codes, len(part.image)
+    if not labels:
+        return {"age": np.asarray(codes.age)}
+    return {
+        "age": np.asarray(codes.age),
+        "yaw": np.asarray(codes.pose)[:, 0],
+        "pitch": np.asarray(codes.pose)[:, 1],
+        "expression": np.broadcast_to(part.labelled.expression, count),
+        "session": np.broadcast_to(part.labelled.session, count),
+        "landmarks68": part.landmarks68,
+    }
 
 
 def _check_memory(count: int, size: int) -> None:

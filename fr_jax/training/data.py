@@ -16,12 +16,14 @@ class Context(NamedTuple):
     Attributes:
       pretrained: embedders, by the system's name for them.
       show_progress: True in process 0 only.
+      workdir: folder of the run, for what follows from the data; '' stores nothing.
     """
 
     mesh: Mesh
     seed: int = 0
     pretrained: Mapping[str, Embedder] = {}
     show_progress: bool = True
+    workdir: str = ""
 
 
 class Stream(Protocol):

@@ -29,6 +29,7 @@ FREE = (
     "train.profile",
     "data.records.path",
     "data.records.auxiliary",
+    "data.embeddings",
     "evaluation",
 )
 # These do if evaluations lower the learning rate or stop the run.

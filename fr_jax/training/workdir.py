@@ -21,6 +21,8 @@ R = TypeVar("R")
 _PREVIOUS = "previous-"
 # Any of these shows that a folder holds a run.
 _OF_A_RUN = ("checkpoints", "config.json", "metrics.jsonl")
+# Not of a run: the lock; embeddings of the data, compared with them by every user.
+_SHARED = ("lock", "embeddings.npz")
 
 
 def holding(train: Callable[P, R]) -> Callable[P, R]:
@@ -61,8 +63,8 @@ def held(workdir: epath.PathLike) -> Iterator[None]:
 def set_aside(workdir: epath.PathLike) -> str:
     """Moves a run to the folder previous-N in its workdir; returns that, or ''.
 
-    All contents are moved, except earlier runs. Only process 0 moves them; the others
-    wait.
+    All contents are moved, except earlier runs and stored embeddings of the data. Only
+    process 0 moves them; the others wait.
     """
     folder, moved = epath.Path(workdir), ""
     if jax.process_index() == 0 and any((folder / n).exists() for n in _OF_A_RUN):
@@ -74,7 +76,7 @@ def set_aside(workdir: epath.PathLike) -> str:
         target = folder / f"{_PREVIOUS}{number}"
         target.mkdir()
         for name in names:
-            if name != "lock" and not name.startswith(_PREVIOUS):
+            if name not in _SHARED and not name.startswith(_PREVIOUS):
                 (folder / name).rename(target / name)
         moved = os.fspath(target)
     return of_first_process(moved)

@@ -1,13 +1,15 @@
-"""Folders with poses: labels.csv, file names of Multi-PIE and CFP."""
+"""Folders with poses: labels.csv, file names of Multi-PIE, CFP, KDEF and CMU."""
 
 import csv
+import tarfile
 
 import numpy as np
 import pytest
 
 from data_pipelines import DataError
 from data_pipelines.readers.labelled_folder import LabelledFolder
-from data_pipelines.readers.posed_folders import Cfp, MultiPie
+from data_pipelines.readers.layouts import open_source
+from data_pipelines.readers.posed_folders import Cfp, CmuFaces, Kdef, MultiPie
 from data_pipelines.record_set import RecordSet
 from tests.support.faces import encoded, picture
 
@@ -102,3 +104,71 @@ def test_cfp_yaws_from_file_names_are_stored_in_records(tmp_path, command):
         list(Cfp(tmp_path / "cfp"))
     code, _, error = command("data", *words, "--layout", "cpf")
     assert code == 2 and "did you mean 'cfp'" in error
+
+
+def test_kdef_labels_from_file_names(tmp_path):
+    """Twenty names, six of them not KDEF's."""
+    sessions = ("AF01", "BF01", "AM35")
+    names = [f"{one}NE{angle}" for one in sessions for angle in ("FL", "S", "HR", "FR")]
+    names += ["BM35AFHL", "am35sus"]
+    others = ["AF01NE", "AF01NEX", "CF01NES", "AF1NES", "AF01NESS", "readme"]
+    for seed, name in enumerate((*names, *others)):
+        write(tmp_path / f"{name[:4]}/{name}.JPG", seed)
+    reader = Kdef(tmp_path)
+    assert reader.identities == ["F01", "M35"] and len(reader) == 14
+    faces = {f.source[5:-4]: f for f in reader}
+    labels = {
+        name: (f.identity, f.label, f.session, f.yaw, f.expression)
+        for name, f in faces.items()
+    }
+    assert labels["AF01NEFL"] == ("F01", 0, 0, -90, "neutral")
+    assert labels["BF01NEHR"] == ("F01", 0, 1, 45, "neutral")
+    assert labels["BM35AFHL"] == ("M35", 1, 1, -45, "afraid")
+    assert labels["am35sus"] == ("M35", 1, 0, 0, "surprised")
+    assert labels["AM35NEFR"][3] == 90
+    assert reader.skipped == {"images not named as those of KDEF": 6}
+    assert reader.note == (
+        "left out, not named as those of KDEF: AF01/AF01NE.JPG, AF01/AF01NESS.JPG, "
+        "AF01/AF01NEX.JPG, AF1N/AF1NES.JPG, CF01/CF01NES.JPG, ..."
+    )
+    published = open_source(tmp_path, "kdef_published")
+    assert published.identities == ["AF01", "AM35", "BF01", "BM35"]
+    assert [f.session for f in published if f.identity[0] == "B"] == [1] * 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images named as those of KDEF, AF01"):
+        Kdef(tmp_path / "empty")
+
+
+def test_cmu_labels_from_file_names(tmp_path):
+    names = [
+        "an2i_left_angry_open.pgm",
+        "an2i_up_sad_sunglasses.pgm",
+        "at33_straight_neutral_open.pgm",
+    ]
+    left_out = ["an2i_left_sad_open.bad", "an2i_left_sad_open_2.pgm", "an2i_down.pgm"]
+    for name in (*names, *left_out):
+        (tmp_path / name).write_bytes(encoded(".pgm", picture(20, 20)[..., :1]))
+    reader = CmuFaces(tmp_path)
+    labels = [
+        (f.identity, f.yaw, f.pitch, f.expression, f.session, f.source) for f in reader
+    ]
+    assert labels == [
+        ("an2i", -45, 0, "angry", 0, names[0]),
+        ("an2i", 0, 30, "sad", 1, names[1]),
+        ("at33", 0, 0, "neutral", 0, names[2]),
+    ]
+    assert reader.skipped == {
+        "images marked .bad": 1,
+        "smaller copies": 1,
+        "images not named as those of CMU Face Images": 1,
+    }
+    assert "an2i_down.pgm" in reader.note
+
+
+def test_names_of_the_real_cmu_set(real, tmp_path):
+    with tarfile.open(real("cmu_faces.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    reader = CmuFaces(tmp_path)
+    assert len(reader) == 624 and len(reader.identities) == 20 and not reader.note
+    poses = {(f.yaw, f.pitch) for f in reader}
+    assert poses == {(-45, 0), (45, 0), (0, 0), (0, 30)}

@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 
 CONFIGS = {
     name: ROOT / f"configs/{name}.py"
-    for name in ("dr_gan", "inter_prototype", "usynthface")
+    for name in ("dr_gan", "fra", "inter_prototype", "usynthface")
 }
 _NETWORK = {
     "train.num_steps": 4,

@@ -1,3 +1,3 @@
 from fr_jax.lazy import attributes
 
-__getattr__ = attributes(__name__, {"make": ".system"})
+__getattr__ = attributes(__name__, {"make": ".system", "load": ".data"})
