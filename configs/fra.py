@@ -23,7 +23,7 @@ paper_kdef_magface
              KDEF with the settings of the published program: 10,000 tuples of few
              donors, a third of them for validation, sessions as identities, shifted
              landmarks, dropout in validation. Published gain in the accuracy of
-             identities, as recalled and not checked: 9.52 points. Not run here.
+             identities: 9.52 points (abstract). Not run here.
 paper_kdef_arcface
              The same for ArcFace; published gain 10.04. Not run here.
 paper_kdef_cosface
