@@ -330,6 +330,28 @@ def tables() -> list[bytes]:
     ]
 
 
+def landmarks(suffix: str) -> Read:
+    def read(folder: Path, data: bytes) -> None:
+        from data_pipelines.readers import landmark_files
+
+        made.write(folder / f"face{suffix}", data)
+        with mock.patch.object(zipfile.ZipExtFile, "_update_crc"):
+            assert landmark_files.read(folder / f"face{suffix}").shape == (68, 2)
+
+    return read
+
+
+def points(suffix: str) -> list[bytes]:
+    from data_pipelines.readers import landmark_files
+
+    array = np.arange(136, dtype=np.float32).reshape(68, 2)
+    if suffix == ".npz":
+        return [made.without_checksums(made.npz_of({"landmarks68": array}))]
+    with tempfile.TemporaryDirectory() as name:
+        landmark_files.write(Path(name, "face.pts"), array)
+        return [Path(name, "face.pts").read_bytes()]
+
+
 def rearranged(data: bytes, rng: np.random.Generator) -> bytes:
     """A pickle with opcodes left out, repeated, moved; other files damaged a little."""
     start = max(data.find(b"\x80\x02}"), data.find(b"\x80\x02c"), 0)
@@ -387,6 +409,10 @@ READERS: dict[str, tuple[Read, Callable[[], list[bytes]]]] = {
     "index": (set_index, indexed),
     "pair-list": (pair_list, pair_lists),
     "labels": (labels, tables),
+    **{
+        f"landmarks{suffix}": (landmarks(suffix), functools.partial(points, suffix))
+        for suffix in (".pts", ".npz")
+    },
 }
 
 
