@@ -402,8 +402,10 @@ def arrays(
     num_identities: int,
     images: int = 0,
     first: int = 0,
+    frame: str = "aligned",
     size: int = 112,
     quality: str = "fast",
+    labels: bool = False,
     progress: str = "",
 ) -> dict[str, np.ndarray]:
     """Returns a set rendered once, for an `ArrayStream`: image, label, age [N].
@@ -414,6 +416,8 @@ def arrays(
     Args:
       num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
       images: images per identity; 0 for the set's fixed number.
+      frame: 'aligned' or 'loose'; see `render`.
+      labels: add yaw, pitch, expression, session [N] and landmarks68 [N, 68, 2].
       progress: label of a progress bar; '' shows none.
 
     Raises:
@@ -422,16 +426,33 @@ def arrays(
     """
     label, number = rows(face_set, num_identities, images)
     _check_memory(len(label), size)
-    pixels, ages, done = np.empty((len(label), size, size, 3), np.uint8), [], 0
+    pixels, done = np.empty((len(label), size, size, 3), np.uint8), 0
+    columns: list[dict[str, np.ndarray]] = []
     numbers = first + label, number
     options = {"total": len(label), "label": progress, "disable": not progress}
     with progress_bar(**options, leave=False) as bar:
-        for part in render_set(face_set, seed, *numbers, size=size, quality=quality):
+        shown = {"size": size, "frame": frame, "quality": quality}
+        for part in render_set(face_set, seed, *numbers, **shown):
             bar.update(len(part.image))
             pixels[done : done + len(part.image)] = part.image
             done += len(part.image)
-            ages.append(part.labelled.codes.age)
-    return {"image": pixels, "label": label, "age": np.concatenate(ages)}
+            columns.append(_columns(part, labels))
+    rest = {name: np.concatenate([one[name] for one in columns]) for name in columns[0]}
+    return {"image": pixels, "label": label, **rest}
+
+
+def _columns(part: Rendered, labels: bool) -> dict[str, np.ndarray]:
+    codes, count = part.labelled.codes, len(part.image)
+    if not labels:
+        return {"age": np.asarray(codes.age)}
+    return {
+        "age": np.asarray(codes.age),
+        "yaw": np.asarray(codes.pose)[:, 0],
+        "pitch": np.asarray(codes.pose)[:, 1],
+        "expression": np.broadcast_to(part.labelled.expression, count),
+        "session": np.broadcast_to(part.labelled.session, count),
+        "landmarks68": part.landmarks68,
+    }
 
 
 def _check_memory(count: int, size: int) -> None:
