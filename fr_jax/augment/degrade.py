@@ -102,7 +102,8 @@ def jpeg(
     """
     level = _uniform(keys, quality, 0)
     scale = jnp.where(level < 50, 50 / level, 2 - level / 50)[:, None, None]
-    table = jnp.clip(scale * _QUANTISATION[None], 1, 255)  # [B, 8, 8]
+    table = jnp.floor(scale * _QUANTISATION[None] + 0.5)  # [B, 8, 8]
+    table = jnp.clip(table, 1, 255)
     table = table[:, None, None, None]
     size = images.shape[1]
     padding = -size % 8

@@ -46,7 +46,7 @@ from fr_jax.system import (
 )
 
 LOSSES: dict[str, Callable[..., jax.Array]] = {"wing": losses.wing}
-_OPTIMIZER = {"name": "adam", "schedule": "cosine", "betas": (0.9, 0.999)}
+_OPTIMIZER = {"name": "adam", "schedule": "cosine"}
 _AUGMENTATION = (
     ("colour_jitter", {"probability": 0.7}),
     ("grey", {}),
