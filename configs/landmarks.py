@@ -77,6 +77,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "max_yaw": 60.0,
                     "size": 160,
                     "quality": "fast",  # or full
+                    "contour": True,  # jaw as annotated; False: hidden points too
                 },
                 "photographs": {
                     "path": "",  # folder or .tar of images with .pts

@@ -38,7 +38,7 @@ def centroids(images):
 def test_mirroring_twice_changes_nothing():
     assert sorted(landmarks.MIRROR) == list(range(68))
     assert (landmarks.MIRROR[landmarks.MIRROR] == np.arange(68)).all()
-    middle = landmarks.MIRROR == np.arange(68)
+    middle = np.arange(68) == landmarks.MIRROR
     expected = [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
     assert np.flatnonzero(middle).tolist() == expected
 

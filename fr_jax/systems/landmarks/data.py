@@ -7,6 +7,7 @@ import numpy as np
 
 from fr_jax.errors import check_range, named
 from fr_jax.faces import sets
+from fr_jax.faces.renderer.render import project_landmarks
 from fr_jax.systems.landmarks import evaluation
 from fr_jax.training import sources
 from fr_jax.training.data import Context, Streams, TrainingData
@@ -16,12 +17,38 @@ _IMAGES_OF_UNSEEN = 2  # per identity
 
 
 class Faces(sources.Rendered):
-    """Rendered faces with background around them, and their landmarks."""
+    """Rendered faces with background around them, and their landmarks.
+
+    Args:
+      contour: the jaw follows the visible contour; see `project_landmarks`.
+    """
+
+    def __init__(
+        self,
+        face_set: sets.FaceSet,
+        context: Context,
+        num_identities: int,
+        num_images: int,
+        *,
+        contour: bool,
+        first: int = 0,
+        size: int,
+        **options: Any,
+    ):
+        counts = num_identities, num_images
+        super().__init__(face_set, context, *counts, first=first, size=size, **options)
+        self._contour, self._size = contour, size
+        rows = first + self.label, self.number
+        self._labels = functools.partial(sets.label, face_set, context.seed, *rows)
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """`image`, `label` and `landmarks68`; see `sets.arrays`."""
         arrays = self._render(frame="loose", labels=True)
+        if self._contour:
+            codes = self._labels().codes
+            points = project_landmarks(codes, self._size, "loose", contour=True)
+            arrays["landmarks68"] = np.asarray(points)
         return {name: arrays[name] for name in ("image", "label", "landmarks68")}
 
 
@@ -42,9 +69,8 @@ def _rendered(config: Any, context: Context) -> TrainingData:
     check_range("config.data.rendered.num_unseen", options.num_unseen, 1)
     face_set = sets.default(options.max_yaw)
     counts = options.num_identities, options.num_images
-    faces = Faces(
-        face_set, context, *counts, size=options.size, quality=options.quality
-    )
+    shown = {"size": options.size, "contour": options.contour}
+    faces = Faces(face_set, context, *counts, quality=options.quality, **shown)
     sampler = samplers.epochs(len(faces.label), config.batch_size, seed=context.seed)
     check_fits(sampler, len(faces.label))
 
@@ -57,9 +83,9 @@ def _rendered(config: Any, context: Context) -> TrainingData:
             options.num_unseen,
             _IMAGES_OF_UNSEEN,
             first=sets.FIRST_UNSEEN,
-            size=options.size,
             quality="full",
             progress="rendering unseen identities",
+            **shown,
         )
         crops = evaluation.rendered(unseen.arrays)
         final.insert(0, evaluation.Landmarks("unseen", crops))

@@ -24,6 +24,7 @@ SMALL = {
     "data.rendered.num_images": 2,
     "data.rendered.num_unseen": 3,
     "data.rendered.size": 48,
+    "data.rendered.contour": False,
     "system.image_size": 32,
     "system.backbone_options.width": 0.125,
 }

@@ -117,8 +117,7 @@ def test_the_detection_that_overlaps_the_points_is_cropped(photographs):
     own = crop.points_box(POINTS)
 
     def detector(image):
-        if image.shape[:2] != (120, 130) or image[0, 0, 0] == 7:
-            return []
+        assert image.shape == (120, 130, 3)
         boxes = own + (40, 9, 0, 0), own + (2.5, 0.5, 4, 0), own * 0 + (0, 0, 3, 3)
         return [Detection(box, np.zeros((5, 2)), 0.9) for box in boxes]
 
@@ -179,9 +178,7 @@ def test_results_count_faces_that_were_not_found():
 
 
 @pytest.fixture
-def regressor(tmp_path, monkeypatch):
-    monkeypatch.setattr(Embedder, "_canary", lambda self, inputs=None: {})
-    monkeypatch.setattr("fr_jax.embedder.canary.min_cosine", lambda a, b: 1.0)
+def regressor(monkeypatch):
     options = {"width": 0.125}
     spec = InputSpec(size=32)
     variables = random_variables(models.create("landmark_regressor", **options), spec)
@@ -205,9 +202,7 @@ def test_the_command_writes_results_and_figures(
     assert names == ["examples.png", "landmark_errors.png", "results.json"]
 
 
-def test_the_command_explains_mistakes(
-    mistake, regressor, photographs, tmp_path, monkeypatch
-):
+def test_the_command_explains_mistakes(mistake, regressor, photographs, tmp_path):
     words = ("--regressor", "any", "--to", tmp_path / "out")
     mistake("no such folder", "landmarks", tmp_path / "nowhere", *words)
     mistake("no such detector", "landmarks", photographs, *words, "--detector", "no")
