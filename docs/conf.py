@@ -49,8 +49,8 @@ MODULES = {
         "fr_jax.system",
         "fr_jax.systems.inter_prototype",
         "fr_jax.systems.usynthface",
-        "fr_jax.systems.dr_gan",
         "fr_jax.systems.landmarks",
+        "fr_jax.systems.dr_gan",
     ],
     "Losses": [
         f"fr_jax.losses.{name}"

@@ -415,8 +415,8 @@ def arrays(
 
     Args:
       num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
-      images: images per identity; 0 for the set's fixed number.
       frame: 'aligned' or 'loose'; see `render`.
+      images: images per identity; 0 for the set's fixed number.
       labels: add yaw, pitch, expression, session [N] and landmarks68 [N, 68, 2].
       progress: label of a progress bar; '' shows none.
 
