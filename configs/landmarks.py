@@ -97,6 +97,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         config.data.batch_size = 16
         config.system.backbone_options.width = 0.25
         config.system.image_size = 48
+        config.system.augmentation = (("grey", {}), ("cover", {}))  # compile sooner
         train.num_steps = 60
         train.log_every = 20
         train.evaluate_every = train.save_every = 60

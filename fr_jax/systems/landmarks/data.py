@@ -69,8 +69,9 @@ def _rendered(config: Any, context: Context) -> TrainingData:
     check_range("config.data.rendered.num_unseen", options.num_unseen, 1)
     face_set = sets.default(options.max_yaw)
     counts = options.num_identities, options.num_images
-    shown = {"size": options.size, "contour": options.contour}
-    faces = Faces(face_set, context, *counts, quality=options.quality, **shown)
+    names = "size", "quality", "contour"
+    shown = {name: options[name] for name in names}  # one program renders all faces
+    faces = Faces(face_set, context, *counts, **shown)
     sampler = samplers.epochs(len(faces.label), config.batch_size, seed=context.seed)
     check_fits(sampler, len(faces.label))
 
@@ -83,7 +84,6 @@ def _rendered(config: Any, context: Context) -> TrainingData:
             options.num_unseen,
             _IMAGES_OF_UNSEEN,
             first=sets.FIRST_UNSEEN,
-            quality="full",
             progress="rendering unseen identities",
             **shown,
         )

@@ -60,7 +60,7 @@ def test_rendered_faces_and_unseen_identities(rendered):
     assert len(data.provenance.identities["rendered"]) == 10
     assert data.provenance.fingerprint
     with data.open() as streams:
-        assert sorted(rendered) == [(0, 10, "fast"), (sets.FIRST_UNSEEN, 3, "full")]
+        assert sorted(rendered) == [(0, 10, "fast"), (sets.FIRST_UNSEEN, 3, "fast")]
         batch = streams.train.batch_at(0)
         check_batch(landmarks.make(num_steps=9).expects, batch)
         assert batch["landmarks68"].dtype == np.float32
