@@ -141,7 +141,7 @@ class Embedder:
           UserError: for images as in `embed`, and a network of another kind.
         """
         self._check_kind("landmarks")
-        sides: list[tuple[int, int]] = []
+        sides: list[tuple[int, ...]] = []
 
         def crops():
             for batch in batched(images, self._batched.batch_size, sides=None):

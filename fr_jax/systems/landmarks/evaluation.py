@@ -147,7 +147,9 @@ def photographs(
     return Cropped(np.stack(images), np.stack(points), np.array(found), names)
 
 
-def photograph_sets(path: str, detector: str, name: str = "photographs"):
+def photograph_sets(
+    path: str, detector: str, name: str = "photographs"
+) -> list[Landmarks]:
     """Returns evaluators of photographs: detected boxes if there is a detector, own.
 
     Args:
