@@ -49,6 +49,7 @@ MODULES = {
         "fr_jax.system",
         "fr_jax.systems.inter_prototype",
         "fr_jax.systems.usynthface",
+        "fr_jax.systems.landmarks",
         "fr_jax.systems.dr_gan",
         "fr_jax.systems.fra",
     ],
@@ -57,6 +58,7 @@ MODULES = {
         for name in (
             *("margin", "inter_prototype", "contrastive"),
             *("adversarial", "reconstruction"),
+            "landmarks",
         )
     ],
     "Metrics": [
@@ -64,6 +66,7 @@ MODULES = {
         for name in (
             *("verification", "identification", "templates"),
             *("generation", "probes", "quality"),
+            "landmarks",
         )
     ],
     "Networks": ["fr_jax.models", "fr_jax.models.preprocess", "fr_jax.models.layers"],
@@ -74,6 +77,8 @@ MODULES = {
         "fr_jax.augment",
         "fr_jax.augment.rand_augment",
         "fr_jax.augment.diff_augment",
+        "fr_jax.augment.degrade",
+        "fr_jax.augment.landmarks",
     ],
     "Training": ["fr_jax.training.data", "fr_jax.training.streams"],
     "Evaluation": ["fr_jax.evaluation.evaluator", "fr_jax.evaluation.verification"],
@@ -90,6 +95,7 @@ MODULES = {
         "data_pipelines.protocols.pairs",
         "data_pipelines.protocols.pair_lists",
         "data_pipelines.vision.align",
+        "data_pipelines.vision.crop",
         "data_pipelines.vision.detect",
         "data_pipelines.vision.rand_augment",
     ],

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from fr_jax.augment import degrade
 from fr_jax.augment.rand_augment import rand_augment
 from fr_jax.errors import UserError, check_names, check_options
 
@@ -219,4 +220,9 @@ AUGMENTATIONS: dict[str, Callable[..., Array]] = {
     "low_resolution": low_resolution,
     "colour_jitter": colour_jitter,
     "rand_augment": rand_augment,
+    "grey": degrade.grey,
+    "blur": degrade.blur,
+    "jpeg": degrade.jpeg,
+    "noise": degrade.noise,
+    "cover": degrade.cover,
 }

@@ -128,6 +128,32 @@ class Embedder:
                 embeddings = l2_normalize(embeddings).astype(np.float32)
             yield embeddings
 
+    def points(self, images: Any) -> np.ndarray:
+        """Returns 68 landmarks float32 [N, 68, 2], (x, y) in pixels of the crops.
+
+        Pixel centres are at whole numbers; iBUG's order.
+
+        Args:
+          images: square crops of 1.3 times a face box, uint8 RGB [N, H, W, 3]; or paths
+            of image files of such crops, or any iterable of either.
+
+        Raises:
+          UserError: for images as in `embed`, and a network of another kind.
+        """
+        self._check_kind("landmarks")
+        sides: list[tuple[int, ...]] = []
+
+        def crops():
+            for batch in batched(images, self._batched.batch_size, sides=None):
+                sides.append(batch.shape[1:3])
+                yield batch
+
+        outputs = self._batched.each(self.variables, crops())
+        shares = np.concatenate([part["embedding"] for part in outputs])
+        height, width = sides[0]  # of all crops
+        points = (shares.reshape(len(shares), -1, 2) + 0.5) * (width, height) - 0.5
+        return points.astype(np.float32)
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes the embedder with its canary to a folder, completely or not at all.
 
@@ -175,11 +201,12 @@ class Embedder:
             "provenance": self.provenance,
         }
 
-    def _check_kind(self) -> None:
-        if self.network.kind != "embedding":
+    def _check_kind(self, kind: str = "embedding") -> None:
+        if self.network.kind != kind:
+            outputs = "landmarks" if kind == "landmarks" else "embeddings"
             raise UserError(
                 f"a network of kind {self.network.kind!r} "
-                f"({self.network.architecture}) gives no embeddings"
+                f"({self.network.architecture}) gives no {outputs}"
             )
 
     def _canary(self, inputs: dict[str, np.ndarray] | None = None) -> canary.Arrays:

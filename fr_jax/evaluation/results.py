@@ -30,11 +30,12 @@ def evaluate_and_write(
     with training identities of the embedder are marked as seen.
 
     Args:
-      embedders: by name, one of them 'embedding'.
+      embedders: by name; 'embedding' gives the embeddings of verification sets.
     """
-    provenance = embedders["embedding"].provenance
-    trained = Trained(embedders["embedding"].embed_raw, embedders)
-    seen = provenance.get("identities", {}), embedders["embedding"].digests
+    first = embedders.get("embedding") or next(iter(embedders.values()))
+    provenance = first.provenance
+    trained = Trained(first.embed_raw, embedders)
+    seen = provenance.get("identities", {}), first.digests
     results, curves, drawn, unknown = {}, {}, [], []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
@@ -106,14 +107,18 @@ def _selected(selection: Mapping | None, results: Mapping) -> dict[str, float]:
 
 
 def summary(results: Mapping[str, float]) -> str:
-    """Returns the accuracies in results as one line."""
+    """Returns the accuracies and landmark errors in results as one line."""
     ends = ("_std", "_low", "_high")
-    names = [key for key in results if "/accuracy" in key and not key.endswith(ends)]
+    names = [
+        key
+        for key in results
+        if ("/accuracy" in key and not key.endswith(ends)) or key.endswith("/nme")
+    ]
     return "  ".join(f"{name} {results[name]:.4f}" for name in names)
 
 
 def table(results: Mapping[str, float]) -> str:
-    """Returns the accuracies and TARs in results as lines of text.
+    """Returns the accuracies, TARs and landmark errors in results as lines of text.
 
     A TAR with fewer than 10 / FAR impostor pairs has an asterisk; folds that are not
     those of the protocol, and pairs left out, are in brackets.
@@ -122,6 +127,8 @@ def table(results: Mapping[str, float]) -> str:
     for key, value in results.items():
         name, _, metric = key.partition("/")
         metric, colon, variant = metric.partition(":")
+        if metric == "nme" and not colon:
+            lines.append(_landmark_line(name, results))
         if metric != "accuracy":
             continue
         suffix = colon + variant
@@ -145,3 +152,20 @@ def table(results: Mapping[str, float]) -> str:
             text += f"   ({', '.join(remarks)})"
         lines.append(text)
     return "\n".join(lines + footnote)
+
+
+def _landmark_line(name: str, results: Mapping[str, float]) -> str:
+    """Returns the errors of a set of landmarks as text."""
+    shares = {
+        "error": "nme",
+        "mean shape": "nme:mean_shape",
+        "AUC at 8 %": "auc@nme=0.08",
+        "failures": "failure_rate@nme=0.08",
+        "no face": "missed",
+    }
+    texts = [
+        f"{label} {100 * results[f'{name}/{key}']:.2f} %"
+        for label, key in shares.items()
+        if f"{name}/{key}" in results
+    ]
+    return f"{name:<24} {', '.join(texts)}"

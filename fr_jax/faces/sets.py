@@ -402,6 +402,7 @@ def arrays(
     num_identities: int,
     images: int = 0,
     first: int = 0,
+    frame: str = "aligned",
     size: int = 112,
     quality: str = "fast",
     labels: bool = False,
@@ -414,6 +415,7 @@ def arrays(
 
     Args:
       num_identities: numbered from `first`; labels are 0 .. num_identities - 1.
+      frame: 'aligned' or 'loose'; see `render`.
       images: images per identity; 0 for the set's fixed number.
       labels: add yaw, pitch, expression, session [N] and landmarks68 [N, 68, 2].
       progress: label of a progress bar; '' shows none.
@@ -429,7 +431,8 @@ def arrays(
     numbers = first + label, number
     options = {"total": len(label), "label": progress, "disable": not progress}
     with progress_bar(**options, leave=False) as bar:
-        for part in render_set(face_set, seed, *numbers, size=size, quality=quality):
+        shown = {"size": size, "frame": frame, "quality": quality}
+        for part in render_set(face_set, seed, *numbers, **shown):
             bar.update(len(part.image))
             pixels[done : done + len(part.image)] = part.image
             done += len(part.image)

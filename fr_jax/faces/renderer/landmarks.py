@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fr_jax.faces.renderer import shape
+from fr_jax.faces.renderer import camera, shape
 from fr_jax.faces.renderer.shape import Features
 
 Array = jax.Array
@@ -30,6 +30,8 @@ _JAW = np.array(
     ],
     np.float32,
 )
+_MARCH = np.linspace(0, 1, 41, dtype=np.float32)  # shares of a jaw point's u
+_SIDE = np.sign(np.arange(17, dtype=np.float32) - 8)  # of the jaw points in the image
 # Positions along each part, -1 to 1; right eye and brow, 1 at the outer end.
 _BROW = np.array([-0.95, -0.5, 0.0, 0.5, 0.95], np.float32)
 _LID = np.array([-1, -0.4, 0.4, 1, 0.4, -0.4], np.float32)
@@ -75,6 +77,30 @@ def on_skin(skin: Array, uv: Array) -> Array:
     x, y = shape.to_texel(u), shape.to_texel(v)
     radius = jax.scipy.ndimage.map_coordinates(skin, [y, x], order=1, mode="nearest")
     return radius[:, None] * jnp.stack(shape.unproject(u, v), axis=1)
+
+
+def visible_jaw(f: Features, skin: Array, rotation: Array, distance: Array) -> Array:
+    """Returns the 17 points of the jaw [17, 3] in the head's frame, on its contour.
+
+    Annotators of photographs mark the visible outline of a turned face. A point moves
+    along its horizontal line, from the chin's side to its place, to where the line is
+    furthest outward in the image, as in Zhu et al., High-Fidelity Pose and Expression
+    Normalization (CVPR 2015), section 3.2 (landmark marching). On the near side, and of
+    a frontal face, that is its place.
+
+    Args:
+      rotation, distance: of the camera.
+    """
+    places = coordinates(f)[:17]
+    shares = jnp.stack([jnp.array(_MARCH), jnp.ones(len(_MARCH))], axis=1)
+    lines = places[:, None] * shares[None]  # [17, steps, 2]
+    points = on_skin(skin, lines.reshape(-1, 2))
+    seen = camera.project(points @ rotation.T, distance).reshape(*lines.shape)
+    # The image's direction to the right of an upright head: y of the image is down.
+    right = jnp.stack([rotation[1, 1], rotation[0, 1]])
+    outward = _SIDE[:, None] * jnp.sum(seen * right.reshape(1, 1, 2), axis=2)
+    furthest = jnp.argmax(outward, axis=1)
+    return points.reshape(*lines.shape[:2], 3)[np.arange(17), furthest]
 
 
 def five(f: Features, skin: Array, sixty_eight: Array) -> Array:

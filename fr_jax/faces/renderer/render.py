@@ -101,6 +101,33 @@ def check(codes: Codes) -> None:
             )
 
 
+@functools.partial(jax.jit, static_argnames=("size", "frame", "contour"))
+def project_landmarks(
+    codes: Codes, size: int = 112, frame: str = "aligned", contour: bool = False
+) -> Array:
+    """Returns 68 landmarks [n, 68, 2] in pixels, without rendering.
+
+    Args:
+      size, frame: see `render`.
+      contour: the jaw follows the visible contour, as annotators of photographs mark
+        it; see `landmarks.visible_jaw`. False: `Rendering.landmarks68`.
+    """
+
+    def one(row: Codes) -> Array:
+        m = measures(row)
+        f = shape.Features(m)
+        skin, _ = shape.radius_maps(m, f)
+        distance, rotation = row.camera[0], camera.rotation(row.pose)
+        plane, points, _ = _project(row, f, skin, rotation, size, frame)
+        if not contour:
+            return points
+        jaw = landmarks.visible_jaw(f, skin, rotation, distance)
+        seen = camera.project(jaw @ rotation.T, distance)
+        return jnp.concatenate([camera.to_pixels(plane, seen), points[17:]])
+
+    return jax.lax.map(one, codes)
+
+
 @functools.partial(jax.jit, static_argnames=("size", "frame", "quality"))
 def _render(codes: Codes, size: int, frame: str, quality: str) -> Rendering:
     # One face at a time: its maps fit a core's cache, memory does not grow with n, and
