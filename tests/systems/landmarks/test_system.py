@@ -76,10 +76,11 @@ def trace(layout) -> dict[str, list]:
     optimizer = {"name": "sgd", "schedule": "constant", "weight_decay": 0.0}
     optimizer["learning_rate"] = 1e-4
     augmentation = (("grey", {"probability": 0.5}), ("cover", {}))
-    changes = {"optimizer": optimizer, "augmentation": augmentation}
+    # BatchNorm over the last maps of fewer or smaller images magnifies rounding.
+    changes = {"optimizer": optimizer, "augmentation": augmentation, "image_size": 64}
     system = landmarks.make(**SMALL | changes)
     mesh, loss = steps.make_mesh(layout), []
-    stream = ArrayStream(landmark_faces.arrays(32), 16, seed=0, mesh=mesh)
+    stream = ArrayStream(landmark_faces.arrays(64), 64, seed=0, mesh=mesh)
     for state, metrics in steps.run(system, stream, mesh, 5):
         loss.append(metrics["loss"])
         if len(loss) == 1:
@@ -93,8 +94,7 @@ def test_every_layout_of_devices_trains_alike():
     whole = np.concatenate(one["gradients"])
     assert np.linalg.norm(whole) > 0
     assert distance(other["loss"][:1], one["loss"][:1]) < 1e-5
-    # BatchNorm over the few pixels of the last maps rounds more than in other systems.
-    assert distance(np.concatenate(other["gradients"]), whole) < 2e-5
+    assert distance(np.concatenate(other["gradients"]), whole) < 1e-5
     assert distance(other["loss"], one["loss"]) < 1e-3
 
 
