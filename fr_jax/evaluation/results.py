@@ -30,11 +30,12 @@ def evaluate_and_write(
     with training identities of the embedder are marked as seen.
 
     Args:
-      embedders: by name, one of them 'embedding'.
+      embedders: by name, one of them 'embedding'; or, without embeddings, any.
     """
-    provenance = embedders["embedding"].provenance
-    trained = Trained(embedders["embedding"].embed_raw, embedders)
-    seen = provenance.get("identities", {}), embedders["embedding"].digests
+    main = embedders.get("embedding") or next(iter(embedders.values()))
+    provenance = main.provenance
+    trained = Trained(main.embed_raw, embedders)
+    seen = provenance.get("identities", {}), main.digests
     results, curves, drawn, unknown = {}, {}, [], []
     for evaluator in evaluators:
         if isinstance(evaluator, Verification):
