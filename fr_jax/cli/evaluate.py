@@ -30,6 +30,8 @@ rendered; else its form is:
                     different) or original (as the authors' program)
     classifiers=C   svm (default), knn, logistic; several as svm+knn
     repeats=N       repetitions of protocol clean, each with another seed (default 5)
+    tuples=N        first tuples of the authors' enumeration, of protocol original
+                    (default 10000)
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf

@@ -22,7 +22,7 @@ from fr_jax.systems.fra.faces import Faces
 from fr_jax.training.data import Context
 
 _RENDERED, _NUM_RENDERED = "rendered", 14
-_OPTIONS = ("identities", "protocol", "classifiers", "repeats")
+_OPTIONS = ("identities", "protocol", "classifiers", "repeats", "tuples")
 # Training evaluates on unseen identities from FIRST_UNSEEN on; the command on others.
 _FIRST = face_sets.FIRST_UNSEEN + (1 << 20)
 
@@ -102,10 +102,12 @@ def _evaluator(
 ) -> AugmenterEvaluator:
     """Returns the evaluator of an augmenter, on the images of --set."""
     about = augmenter.provenance
-    protocol = options.get("protocol", "clean")
-    repeats = options.get("repeats", "5")
-    if not repeats.isdecimal():
-        raise UserError(f"--set: repeats={repeats}: give a number")
+    counts = {"repeats": 5, "tuples": 10_000}
+    for name, default in counts.items():
+        text = options.get(name, str(default))
+        if not text.isdecimal() or not int(text):
+            raise UserError(f"--set: {name}={text}: give 1 or more")
+        counts[name] = int(text)
     linear = nearness.load(path.parent / nearness.FILE)
     if linear is None:
         print(
@@ -120,9 +122,10 @@ def _evaluator(
     return AugmenterEvaluator(
         lambda: _samples(about, embedder, source, options, context),
         lambda: linear,
-        protocol=protocol,
+        protocol=options.get("protocol", "clean"),
         classifiers=options.get("classifiers", "svm").split("+"),
-        repeats=int(repeats),
+        repeats=counts["repeats"],
+        num_tuples=counts["tuples"],
         show_progress=True,
     )
 

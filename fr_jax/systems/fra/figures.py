@@ -60,14 +60,18 @@ def curves(
                 shown = len(areas) <= _NAMED
                 axes.plot(x, y, linewidth=1, label=label if shown else None)
             if kind == "roc":
-                axes.plot([0, 1], [0, 1], ":", color="grey")
+                axes.plot([0, 1], [0, 1], ":", color="grey", label="chance")
                 axes.set(xlabel="false positive rate", ylabel="true positive rate")
             else:
                 axes.set(xlabel="recall", ylabel="precision")
             axes.set(xlim=(0, 1), ylim=(0, 1.03))
             mean = f"{np.mean(areas):.4f}" if areas else "undefined"
             area = "AUC" if kind == "roc" else "average precision"
-            legend(axes, f"{_OBJECTIVES[objective]}\nmean {area} {mean}")
+            title = f"{_OBJECTIVES[objective]}\nmean {area} {mean}"
+            if areas:
+                legend(axes, title)
+            else:  # of test rows of one class no curve is defined
+                axes.set_title(title, fontsize=8, loc="left")
 
 
 def confusions(

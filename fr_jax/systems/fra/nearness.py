@@ -196,7 +196,7 @@ def measure(
     if linear is not None:
         names = np.asarray(samples.names["pose"], str)
         moved = linear.apply(given, names[pose].tolist())
-        rows = np.isfinite(moved).all(axis=1)
+        rows = np.asarray(np.isfinite(moved).all(axis=1))
         mapped = np.where(rows, cosines(np.where(rows[:, None], moved, 1.0)), np.nan)
     return Cosines(
         cosines(generate(tuples.input, tuples.picture)),
