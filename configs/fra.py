@@ -2,7 +2,7 @@ r"""FRA (ESWA 2023, arXiv 2301.11986): embeddings of a face in other poses.
 
 smoke        Rendered identities with KDEF's expressions and poses; the embedder is 64
              eigenfaces of the training images, for a trial only: nothing is downloaded.
-             2 cores: under a minute.
+             2 cores: two to four minutes.
     fr-jax train --config=configs/fra.py:smoke --workdir=runs/smoke
 
 faces        48 rendered identities, 70 images each, and a recogniser of rendered faces.

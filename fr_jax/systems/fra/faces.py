@@ -1,7 +1,8 @@
 """Labelled faces with 68 landmarks, of which FRA makes tuples: records, rendered."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,8 @@ RENDERED_STEP = 45.0  # degrees that make one pose of rendered faces
 _CHUNK = 256  # images for which landmarks or maps are computed at a time
 
 
-class Faces(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Faces:
     """Faces with all labels that FRA needs; the columns are int [N] unless stated.
 
     Attributes:
@@ -64,7 +66,8 @@ class Faces(NamedTuple):
         """Returns some of the images; identities are numbered anew."""
         used, label = np.unique(self.label[rows], return_inverse=True)
         names = ("expression", "pose", "session", "landmarks68", "number")
-        return self._replace(
+        return dataclasses.replace(
+            self,
             identities=[self.identities[person] for person in used],
             label=label.astype(np.int32),
             digest=None if self.digest is None else self.digest[rows],

@@ -25,7 +25,7 @@ from fr_jax.training.data import Context
 from tests.support.faces import encoded, picture
 
 SIZE = 20
-PERSONS, EXPRESSIONS, YAWS = 6, ("happy", "sad"), (-45.0, 0.0, 45.0)
+PERSONS, EXPRESSIONS, YAWS = 7, ("happy", "sad"), (-45.0, 0.0, 45.0)
 
 
 def points(number: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def points(number: int) -> np.ndarray:
 
 
 def some_faces():
-    """Six persons, two sessions of 2 x 3 images; p5 has one expression and one yaw."""
+    """Seven persons, two sessions of 2 x 3 images; p5 has one expression and yaw."""
     number = 0
     for label in range(PERSONS):
         for session in range(2):
@@ -101,7 +101,7 @@ def load(records):
         settings = {
             "source": "records",
             "records.path": records["some"],
-            "split.validation_identities": 2,
+            "split.validation_identities": 3,
             "split.held_out": 1,
             "batch_size": 16,
             "num_tuples": 64,
@@ -226,7 +226,7 @@ def test_a_split_by_tuple_divides_the_list(load):
 @pytest.mark.parametrize(
     ("match", "changes"),
     [
-        ("unknown sampling 'all'", {"sampling": "all"}),
+        ("unknown config.data.sampling 'all'", {"sampling": "all"}),
         ("kind 'identity'", {"split__kind": "identity"}),
         ("leave 1 to train on", {"split__held_out": 3}),
         ("faithful_negatives draws from a list", {"faithful_negatives": True}),
@@ -234,7 +234,7 @@ def test_a_split_by_tuple_divides_the_list(load):
         ("num_tuples is 0", {"num_tuples": 0}),
         ("batch_size is 0", {"batch_size": 0}),
         ("pose_step is 0", {"records__pose_step": 0.0}),
-        ("no tuple with another", {"sampling": "original", "num_tuples": 1}
+        ("p0 is the only person", {"sampling": "original", "num_tuples": 1}
          | {"faithful_negatives": True}),
         ("unknown data source 'files'", {"source": "files"}),
     ],
@@ -332,14 +332,14 @@ def test_held_out_persons_are_those_of_no_split(records):
     settings = {
         "data.source": "records",
         "data.records.path": records["some"],
-        "data.split.validation_identities": "2",
-        "data.split.held_out": "2",
+        "data.split.validation_identities": "3",
+        "data.split.held_out": "1",
     }
     config = configs.load("fra:faces", list(settings.items())).data
     context = Context(sharding.make_mesh(), show_progress=False)
     context = context._replace(pretrained={"embedder": Stub()})
     faces = fra_data.held_out(config, context)
-    assert len(faces.identities) == 2
+    assert len(faces.identities) == 1
     trained = fra.load(config, context).provenance
     assert not set(faces.identities) & set(trained.identities["some"])
     assert set(faces.identities) <= set(trained.held_out["some"])
