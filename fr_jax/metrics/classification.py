@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from fr_jax.metrics.verification import wilson_interval
+
 Array = np.ndarray
 _LEVEL = 0.95
 
@@ -18,10 +20,7 @@ class Estimate(NamedTuple):
 
 
 def top1(predicted: Array, true: Array) -> Estimate:
-    """Returns the share of equal classes, with Wilson's interval.
-
-    Wilson, Probable Inference (JASA 1927), eq. 6: of N independent rows; unlike the
-    normal interval it stays inside [0, 1] and has a width at 0 and 1.
+    """Returns the share of equal classes, with Wilson's interval of N rows.
 
     Args:
       predicted, true: [N] classes.
@@ -32,14 +31,8 @@ def top1(predicted: Array, true: Array) -> Estimate:
     hits = np.asarray(predicted) == np.asarray(true)
     if not hits.size:
         raise ValueError("no rows to compare")
-    count, share = hits.size, float(hits.mean())
-    z = float(stats.norm.ppf(0.5 + _LEVEL / 2))
-    centre = share + z**2 / (2 * count)
-    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    return Estimate(
-        share, float((centre - half) / scale), float((centre + half) / scale)
-    )
+    interval = wilson_interval(int(hits.sum()), hits.size)
+    return Estimate(float(hits.mean()), *interval)
 
 
 def mean_interval(values: Array) -> Estimate:

@@ -11,10 +11,10 @@ def test_wilson_interval():
     true = np.arange(10)
     predicted = np.where(true < 8, true, -1)
     estimate = classification.top1(predicted, true)
-    np.testing.assert_allclose(estimate, (0.8, 0.4901625, 0.9433178), atol=1e-6)
+    np.testing.assert_allclose(estimate, (0.8, 0.4901625, 0.9433178), atol=1e-4)
     z2 = 1.959964**2
     estimate = classification.top1(true, true)
-    np.testing.assert_allclose(estimate, (1, 10 / (10 + z2), 1), atol=1e-6)
+    np.testing.assert_allclose(estimate, (1, 10 / (10 + z2), 1), atol=1e-4)
     with pytest.raises(ValueError, match="no rows"):
         classification.top1(true[:0], true[:0])
 

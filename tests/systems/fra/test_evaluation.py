@@ -4,6 +4,7 @@ import functools
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -27,11 +28,13 @@ from fr_jax.systems.fra import (
     figures,
     nearness,
 )
+from fr_jax.systems.fra import augmenter as fra_augmenter
 from fr_jax.systems.fra import classifiers as kinds
 from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
 from fr_jax.systems.fra.evaluation import Samples
 from fr_jax.systems.fra.faces import Faces
 from fr_jax.systems.fra.tuples import Images, Tuples, original
+from tests.support import steps
 from tests.support.networks import random_variables
 
 PERSONS, POSES, EXPRESSIONS, D = 8, 3, 2, 24
@@ -406,14 +409,29 @@ def trained(quick_compilation):
 
 @pytest.fixture(scope="module")
 def augmenter(trained):
-    return Augmenter(trained, batch_size=8)
+    return Augmenter(trained, batch_size=16)
 
 
-def test_batches_are_padded_and_rows_chosen(trained, augmenter):
+@pytest.fixture(scope="module")
+def outputs(trained):
+    """Of the network, for the first 20 samples with their own maps."""
+    samples, model = factors(), models.create("fra", **trained.network.options)
+    apply = jax.jit(model.apply, compiler_options=steps.QUICK)
+    maps = samples.maps[:20].astype(np.float32)
+    return apply(trained.variables, maps, samples.embedding[:20])
+
+
+@pytest.fixture
+def shared(monkeypatch, augmenter):
+    """Compiled once: the augmenter that the package makes of `trained`."""
+    for module in (evaluator, fra_augmenter):
+        monkeypatch.setattr(module, "Augmenter", lambda _: augmenter)
+    return augmenter
+
+
+def test_batches_are_padded_and_rows_chosen(outputs, augmenter):
     samples = factors()
     rows, maps = samples.embedding[:20], samples.maps[:20]
-    model = models.create("fra", **trained.network.options)
-    outputs = model.apply(trained.variables, maps.astype(np.float32), rows)
     made = augmenter.generate(rows, maps)
     assert made.shape == (20, D) and made.dtype == np.float32
     np.testing.assert_allclose(made, outputs["generated"], atol=1e-4)
@@ -428,7 +446,7 @@ def test_batches_are_padded_and_rows_chosen(trained, augmenter):
     assert augmenter.generate(rows, maps, nothing, nothing).shape == (0, D)
 
 
-def test_attention_of_the_class_token(trained, augmenter):
+def test_attention_of_the_class_token(trained, outputs, augmenter):
     """By hand in the first layer: token 0 to the four patches."""
     samples = factors()
     rows, maps = samples.embedding[:3], samples.maps[:3]
@@ -446,9 +464,7 @@ def test_attention_of_the_class_token(trained, augmenter):
     def dense(x, by):
         return x @ by["kernel"] + by["bias"]
 
-    model = models.create("fra", **trained.network.options)
-    code = model.apply(trained.variables, maps.astype(np.float32), rows)["code"]
-    joined = np.concatenate([code, dense(rows, p["adapter_in"])], axis=1)
+    joined = np.concatenate([outputs["code"][:3], dense(rows, p["adapter_in"])], axis=1)
     image = norm(joined, p["normalizer"]).reshape(3, 8, 8)
     patches = image.reshape(3, 2, 4, 2, 4).transpose(0, 1, 3, 2, 4).reshape(3, 4, 16)
     vit = p["vit"]
@@ -467,13 +483,13 @@ def test_attention_of_the_class_token(trained, augmenter):
         )
 
 
-def test_embeddings_are_augmented_image_by_image(trained):
+def test_embeddings_are_augmented_image_by_image(trained, shared):
     images = np.random.default_rng(5).integers(0, 9, (3, 30, 30, 3)).astype(np.uint8)
     maps = factors().maps[[0, 40, 80, 5]]
     made = augment_embeddings(Stub(), trained, images, maps)
     assert made.shape == (12, D) and made.dtype == np.float32
     rows = Stub().embed(images, normalize=False)
-    one = Augmenter(trained).generate(rows[[1]], maps[[3]])
+    one = shared.generate(rows[[1]], maps[[3]])
     np.testing.assert_allclose(made[1 * 4 + 3], one[0], atol=1e-5)
 
 
@@ -537,7 +553,9 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", evaluation.PROTOCOLS)
-def test_an_evaluation_with_its_figures(trained, drawn, tmp_path, protocol, capsys):
+def test_an_evaluation_with_its_figures(
+    trained, shared, drawn, tmp_path, protocol, capsys
+):
     samples, calls = factors(repeats=1), []
     one = evaluator.AugmenterEvaluator(
         lambda: calls.append(1) or samples,
@@ -545,7 +563,7 @@ def test_an_evaluation_with_its_figures(trained, drawn, tmp_path, protocol, caps
         protocol=protocol,
         classifiers=("svm", "knn"),
         repeats=2,
-        num_tuples=200,
+        num_tuples=90,
         show_progress=True,
     )
     results = one(Trained(trained.embed_raw, {"augmenter": trained}))
@@ -609,7 +627,7 @@ def test_a_run_is_evaluated_on_held_out_persons_only():
 
 
 @pytest.fixture
-def evaluate(monkeypatch, tmp_path, trained, drawn):
+def evaluate(monkeypatch, tmp_path, trained, shared, drawn):
     """The command, with networks and records in memory."""
     samples = factors(repeats=1)
     images = np.zeros((len(samples.session), 4, 4, 3), np.uint8)
