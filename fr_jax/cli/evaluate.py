@@ -1,4 +1,4 @@
-r"""`fr-jax evaluate`: evaluate embedders by verification, generators or augmenters.
+"""`fr-jax evaluate`: evaluate embedders by verification, generators or augmenters.
 
 Several embedders or generators are also compared in one figure. If DIR is the folder of
 the embedder, its results are stored with it, and `fr-jax compare` decides by their
@@ -36,7 +36,7 @@ rendered; else its form is:
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
     fr-jax evaluate --generator runs/faces/embedder_generator --recogniser mbf --to out
-    fr-jax evaluate --augmenter runs/fra/embedder_augmenter \
+    fr-jax evaluate --augmenter runs/fra/embedder_augmenter \\
         --given embedder=mbf --to out
 """
 

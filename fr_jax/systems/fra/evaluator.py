@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -219,7 +220,7 @@ def of_run(
 
     def linear() -> LinearMaps:
         maps = of_training(stream, train, vectors, embeddings.identity(embedder))
-        if context.workdir:
+        if context.workdir and jax.process_index() == 0:
             maps.save(epath.Path(context.workdir) / nearness.FILE)
         return maps
 

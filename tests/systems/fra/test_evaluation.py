@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from matplotlib.figure import Figure
 from sklearn.svm import SVC
 
@@ -14,6 +15,7 @@ from fr_jax import models
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.faces.landmark_maps import SIZE
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.report import figures as report
@@ -585,6 +587,20 @@ def test_an_evaluation_with_its_figures(
     np.testing.assert_allclose(confusion.sum(axis=1), 1)
     sheet = drawn["fra_reconstructions.png"].axes[0].images[0].get_array()
     assert set(np.unique(sheet)) == {0, 255}
+
+
+def test_results_of_networks_without_embeddings_are_written(trained, tmp_path):
+    """As after training, which hands over the augmenter only."""
+    found = []
+
+    def stub(networks):
+        found.append(networks.networks["augmenter"])
+        return {"fra/nearer:input": 0.5}
+
+    evaluate_and_write([stub], {"augmenter": trained}, epath.Path(tmp_path))
+    assert found == [trained]
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == {"fra/nearer:input": 0.5}
 
 
 def test_curves_leave_out_classes_without_test_rows(drawn, tmp_path):
