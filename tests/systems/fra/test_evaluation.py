@@ -565,7 +565,7 @@ def test_an_evaluation_with_its_figures(
         protocol=protocol,
         classifiers=("svm", "knn"),
         repeats=2,
-        num_tuples=90,
+        num_tuples=150,
         show_progress=True,
     )
     results = one(Trained(trained.embed_raw, {"augmenter": trained}))
@@ -584,7 +584,9 @@ def test_an_evaluation_with_its_figures(
     attention = drawn["fra_attention.png"].axes
     assert len(attention) == 4 and attention[0].images[0].get_array().shape == (2, 2)
     confusion = drawn["fra_confusion_pose.png"].axes[1].images[0].get_array()
-    np.testing.assert_allclose(confusion.sum(axis=1), 1)
+    shares = confusion.sum(axis=1)  # 0 for classes without test rows
+    np.testing.assert_allclose(shares[shares > 0], 1)
+    assert shares.any()
     sheet = drawn["fra_reconstructions.png"].axes[0].images[0].get_array()
     assert set(np.unique(sheet)) == {0, 255}
 
@@ -690,7 +692,7 @@ def test_the_command_writes_results(evaluate, trained, tmp_path, capsys, monkeyp
     monkeypatch.setitem(trained.provenance, "identities", {"mine": ["p3"]})
     assert evaluate(f"{augmenter} --set a=records") == 2
     assert "trained on, such as p3; choose others" in capsys.readouterr().err
-    words = f"{augmenter} --set a=records,protocol=original,classifiers=knn,tuples=90"
+    words = f"{augmenter} --set a=records,protocol=original,classifiers=knn,tuples=150"
     assert evaluate(words) == 0  # as published, on what was trained on
     maps = fitted_maps(factors())
     maps.save(tmp_path / nearness.FILE)
