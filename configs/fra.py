@@ -117,6 +117,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "faithful_ids": False,  # a session is an identity
                 },
                 "rendered": {"num_identities": 48, "size": 48},
+                "evaluation": {  # after training, of held-out identities
+                    "protocol": "clean",  # original: as published; empty: none
+                    "classifiers": ("svm", "knn", "logistic"),
+                    "repeats": 5,  # of protocol clean, each with another seed
+                },
             },
             **run_defaults(epochs=100.0),
         }
@@ -133,6 +138,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         system.optimizer.plateau.update(patience=30, min_factor=1e-4, stop_after=0)
         data.update(sampling="original", faithful_negatives=True)
         data.faithful_landmarks = True
+        data.evaluation.update(protocol="original", classifiers=("svm",))
         data.split.kind = "tuple"
         data.records.faithful_ids = True
         train.epochs = 3.0
@@ -148,6 +154,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
             data.rendered.update(num_identities=8, size=32)
             data.split.update(validation_identities=3, held_out=3)
             system.network.update(dropout=0.05, vit_width=64, vit_depth=2)
+            data.evaluation.update(classifiers=("svm",), repeats=2)
             train.epochs = 5.0
             train.update(log_every=20, evaluate_every=20, save_every=100)
             train.best_metric = ""

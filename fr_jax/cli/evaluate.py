@@ -1,13 +1,13 @@
-"""`fr-jax evaluate`: evaluate embedders by face verification, or evaluate generators.
+"""`fr-jax evaluate`: evaluate embedders by verification, generators or augmenters.
 
 Several embedders or generators are also compared in one figure. If DIR is the folder of
 the embedder, its results are stored with it, and `fr-jax compare` decides by their
 thresholds whether two faces match.
 
-Give --embedder and verification pairs, or --generator. Pairs are an insightface .bin, a
-pairs.txt as of LFW (View 1 or 2), a protocol folder of CFP, a list of lines `label path
-path` or `path path label`, or labelled records, from which genuine and impostor pairs
-are drawn. Images may have another suffix than in the list.
+Give --embedder and verification pairs, --generator, or --augmenter. Pairs are an
+insightface .bin, a pairs.txt as of LFW (View 1 or 2), a protocol folder of CFP, a list
+of lines `label path path` or `path path label`, or labelled records, from which genuine
+and impostor pairs are drawn. Images may have another suffix than in the list.
 
 Options of verification pairs:
     root=DIR        folder of the images
@@ -24,10 +24,22 @@ With --generator, if --set is left out, 40 identities are rendered; else its for
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included;
                                                     only images labelled E, as neutral
     NAME=rendered[,identities=N]                    N identities, rendered for this
+With --augmenter and --given embedder=EMBEDDER, if --set is left out, 14 identities are
+rendered; else its form is:
+    NAME=RECORDS[,OPTION=VALUE]...   or   NAME=rendered[,OPTION=VALUE]...
+    identities=A:B  identities A to B of records; of rendered ones their number
+    protocol=P      clean (default; unseen identities, training and test images are
+                    different) or original (as the authors' program)
+    classifiers=C   svm (default), knn, logistic; several as svm+knn
+    repeats=N       repetitions of protocol clean, each with another seed (default 5)
+    tuples=N        first tuples of the authors' enumeration, of protocol original
+                    (default 10000)
 
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin --to mbf
     fr-jax evaluate --generator runs/faces/embedder_generator --recogniser mbf --to out
+    fr-jax evaluate --augmenter runs/fra/embedder_augmenter \\
+        --given embedder=mbf --to out
 """
 
 import argparse
@@ -52,6 +64,10 @@ def add_arguments(parser: Any) -> None:
     add("--embedder", **repeated, help="embedder folder; may be repeated")
     text = "generator folder, WORKDIR/embedder_generator; may be repeated"
     add("--generator", **repeated | {"metavar": "GENERATOR"}, help=text)
+    text = "augmenter folder, WORKDIR/embedder_augmenter; may be repeated"
+    add("--augmenter", **repeated | {"metavar": "AUGMENTER"}, help=text)
+    text = "with --augmenter: embedder=EMBEDDER, the one that it was trained with"
+    add("--given", **repeated | {"metavar": "NAME=EMBEDDER"}, help=text)
     repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]..."
     add("--set", **repeated, help="evaluation set; may be repeated; see below")
     add("--to", required=True, metavar="DIR", help="folder of results.json and figures")
@@ -66,11 +82,16 @@ def add_arguments(parser: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Evaluates embedders or generators."""
+    """Evaluates embedders, generators or augmenters."""
     cpu.keep_freed_memory()
-    if bool(arguments.embedder) == bool(arguments.generator):
-        raise UserError("give either --embedder or --generator, once or more")
+    kinds = "embedder", "generator", "augmenter"
+    if sum(bool(getattr(arguments, kind)) for kind in kinds) != 1:
+        raise UserError(
+            "give either --embedder or --generator or --augmenter, once or more"
+        )
     check_writable("--to", arguments.to)
+    if arguments.given and not arguments.augmenter:
+        raise UserError("--given needs --augmenter")
     if arguments.generator:
         if arguments.unaligned:
             raise UserError("--unaligned needs --embedder")
@@ -81,6 +102,13 @@ def run(arguments: argparse.Namespace) -> None:
     for flag in ("recogniser", "features", "pose_identities"):
         if getattr(arguments, flag):
             raise UserError(f"--{flag.replace('_', '-')} needs --generator")
+    if arguments.augmenter:
+        if arguments.unaligned:
+            raise UserError("--unaligned needs --embedder")
+        from fr_jax.systems.fra.comparison import evaluate_augmenters
+
+        evaluate_augmenters(arguments)
+        return
     if not arguments.set:
         raise UserError("give a verification set: --set NAME=PATH")
     embedders = {_label(path): load_embedder(path) for path in arguments.embedder}

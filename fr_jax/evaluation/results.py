@@ -50,7 +50,8 @@ def evaluate_and_write(
     results |= _selected(provenance.get("selection"), results)
     results = finite(results)
     if jax.process_index() == 0:
-        print(table(results))  # first: writing may fail
+        if lines := table(results):
+            print(lines)  # first: writing may fail
         if note := provenance.get("note"):
             print(f"note: {note}", flush=True)
         if unknown:

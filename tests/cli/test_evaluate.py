@@ -109,7 +109,7 @@ def test_several_embedders_are_compared(
         ("--embedder {e} --set a={s} --set a={s}", "two sets have one name, in a, a"),
         ("--embedder {e} --embedder {e} --set a={s}", "two embedders have one name"),
         ("--embedder {t} --set a={s}", "no embedder here"),
-        ("--set a={s}", "give either --embedder or --generator"),
+        ("--set a={s}", "give either --embedder or --generator or --augmenter"),
         ("--embedder {e} --generator {e} --set a={s}", "either --embedder or"),
         (
             "--embedder {e} --set a={s} --pose-identities 1:2",

@@ -1,3 +1,10 @@
 from fr_jax.lazy import attributes
 
-__getattr__ = attributes(__name__, {"make": ".system", "load": ".data"})
+__getattr__ = attributes(
+    __name__,
+    {
+        "augment_embeddings": ".augmenter",
+        "load": ".data",
+        "make": ".system",
+    },
+)

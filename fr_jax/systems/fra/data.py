@@ -4,6 +4,7 @@ Hashemifar et al. (ESWA 2023, arXiv 2301.11986). Every image is embedded once, b
 training; a batch consists of embeddings, landmark pictures and negatives of tuples.
 """
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
@@ -17,8 +18,15 @@ from fr_jax.errors import UserError, check_names, check_range, named
 from fr_jax.faces import sets
 from fr_jax.provenance import Provenance
 from fr_jax.system import check_kinds
-from fr_jax.systems.fra import eigenfaces, embeddings, splits
-from fr_jax.systems.fra.faces import Faces, of_records, rendered, without_negatives
+from fr_jax.systems.fra import eigenfaces, embeddings, evaluator, splits
+from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
+from fr_jax.systems.fra.faces import (
+    RENDERED_STEP,
+    Faces,
+    of_records,
+    rendered,
+    without_negatives,
+)
 from fr_jax.systems.fra.tuples import Negatives, Tuples, Uniform, original
 from fr_jax.training import sources
 from fr_jax.training.data import Context, Streams, TrainingData
@@ -121,6 +129,7 @@ def load(config: Any, context: Context) -> TrainingData:
     check_kinds(networks, {"embedder": ["embedding"], "init": ["augmenter"]})
     if "embedder" not in networks and not config.eigenfaces:
         raise UserError("give the frozen face embedder: --given embedder=EMBEDDER")
+    evaluator.check_options(config.evaluation)
     by_source = {"records": _records, "rendered": _rendered}
     parts: Parts = named("data source", config.source, by_source)(config, context)
     draws = _draws(config, parts, context)  # invalid ones raise before embedding
@@ -133,6 +142,8 @@ def load(config: Any, context: Context) -> TrainingData:
             f"embedder: {config.eigenfaces} eigenfaces of the training images, for a "
             "trial; for a face embedder --given embedder=EMBEDDER",
         )
+    if "init" in context.pretrained:
+        check_embedder(Augmenter(context.pretrained["init"]), embedder)
     faces, vectors = _embedded(config, context, parts, embedder)
     norms = np.linalg.norm(vectors["train"].astype(np.float64), axis=1)
     arguments = {
@@ -162,7 +173,18 @@ def load(config: Any, context: Context) -> TrainingData:
 
     def open_() -> Streams:
         validation = stream("validation") if "validation" in draws else None
-        return Streams(stream("train"), validation)
+        train = stream("train")
+        unseen = functools.partial(held_out, config, context)
+        final = evaluator.of_run(
+            config,
+            context,
+            embedder,
+            parts.train,
+            vectors["train"],
+            train,
+            unseen if parts.held_out else None,
+        )
+        return Streams(train, validation, final_evaluators=final)
 
     count = draws["train"][2]
     return TrainingData(
@@ -170,7 +192,7 @@ def load(config: Any, context: Context) -> TrainingData:
         arguments,
         config.batch_size,
         count / config.batch_size,
-        _provenance(parts, config),
+        _provenance(parts, config, embedder),
         f"{len(parts.train.identities):,} identities, {len(parts.train):,} images, "
         f"{count:,} tuples an epoch",
     )
@@ -358,13 +380,16 @@ def _embedded(
     return faces, vectors
 
 
-def _provenance(parts: Parts, config: Any) -> Provenance:
+def _provenance(parts: Parts, config: Any, embedder: Embedder) -> Provenance:
     """Returns the provenance of the training images; other persons are held out."""
     provenance = sources.provenance(parts.train)
     unseen = list(parts.held_out)
     if config.split.kind == "person" and parts.validation is not None:
         unseen = sorted({*unseen, *parts.validation.identities})
+    step = RENDERED_STEP if config.source == "rendered" else config.records.pose_step
     details: dict[str, Any] = {
+        "embedder": embeddings.identity(embedder),
+        "pose_step": step,
         "poses": parts.train.poses,
         "expressions": parts.train.expressions,
         "landmark_frame": config.landmark_frame,

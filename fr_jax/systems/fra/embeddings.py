@@ -94,11 +94,20 @@ def distance(embeddings: Array, label: Array, limit: int = 2000) -> float:
     return float(np.sqrt(np.maximum(squares[different], 0)).mean())
 
 
-def _origin(embedder: Embedder, parts: Sequence[Faces]) -> Origin:
+def identity(embedder: Embedder) -> str:
+    """Returns architecture, digest of weights and options, and input, as text."""
+    return ", ".join(_identity(embedder))
+
+
+def _identity(embedder: Embedder) -> tuple[str, str]:
     network = embedder.network
     weights = of_weights({"": network.variables})[""]
     options = json.dumps(network.options, sort_keys=True, default=str)
-    identity = hashlib.sha256(f"{weights} {options}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{weights} {options}".encode()).hexdigest()[:16]
+    return f"{network.architecture} {digest}", json.dumps(network.input_spec._asdict())
+
+
+def _origin(embedder: Embedder, parts: Sequence[Faces]) -> Origin:
     hashed, count = hashlib.blake2b(digest_size=8), 0
     for part in parts:
         count += len(part)
@@ -110,11 +119,7 @@ def _origin(embedder: Embedder, parts: Sequence[Faces]) -> Origin:
             hashed.update(
                 np.ascontiguousarray(images[start : start + _CHUNK]).tobytes()
             )
-    return Origin(
-        f"{network.architecture} {identity}",
-        json.dumps(network.input_spec._asdict()),
-        f"{count:,} images {hashed.hexdigest()}",
-    )
+    return Origin(*_identity(embedder), f"{count:,} images {hashed.hexdigest()}")
 
 
 def _stored(path: Any, origin: Origin, context: Context) -> Array | None:

@@ -19,6 +19,7 @@ Array = np.ndarray
 # Landmarks of images: uint8 RGB [n, S, S, 3] -> (x, y) in their pixels [n, 68, 2], NaN
 # where no face is found. An embedder of kind 'landmarks' will be one.
 Points = Callable[[Array], Array]
+RENDERED_STEP = 45.0  # degrees that make one pose of rendered faces
 _CHUNK = 256  # images for which landmarks or maps are computed at a time
 
 
@@ -134,7 +135,7 @@ def rendered(
         labels=True,
         progress=f"rendering {'unseen ' * unseen}faces" * context.show_progress,
     )
-    poses, pose = _poses(columns["yaw"], columns["pitch"], 45.0)
+    poses, pose = _poses(columns["yaw"], columns["pitch"], RENDERED_STEP)
     numbers = range(first, first + num_identities)
     return Faces(
         RENDERED,

@@ -11,6 +11,7 @@ from data_pipelines.builders import faces as builder
 from data_pipelines.readers import Face
 from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
+from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.faces import sets
 from fr_jax.models.preprocess import InputSpec
@@ -346,6 +347,25 @@ def test_held_out_persons_are_those_of_no_split(records):
     given = {"embedder": {"identities": {"some": [faces.identities[0]]}}}
     with pytest.raises(UserError, match="held-out identities of some were trained on"):
         inherit(trained, given)
+
+
+def test_an_augmenter_of_another_embedder_is_no_start(records):
+    """Of one with embeddings of equal length, too."""
+    settings = {
+        "data.source": "records",
+        "data.records.path": records["some"],
+        "data.split.validation_identities": "2",
+        "data.split.held_out": "1",
+    }
+    config = configs.load("fra:faces", list(settings.items())).data
+    network = Network("fra", {"embedding_size": 5}, {}, InputSpec(), "augmenter")
+    other = embeddings.identity(Stub(2.0))
+    given = {"embedder": Stub(), "init": Embedder(network, {"embedder": other})}
+    context = Context(sharding.make_mesh(), show_progress=False, pretrained=given)
+    with pytest.raises(UserError, match="was trained for embeddings of") as raised:
+        fra.load(config, context)
+    assert other in str(raised.value)
+    assert embeddings.identity(given["embedder"]) in str(raised.value)
 
 
 # --- rendered identities ------------------------------------------------------------
