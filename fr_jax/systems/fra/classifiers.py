@@ -41,14 +41,18 @@ class Outcome(NamedTuple):
 
 def scaled(rows: Array) -> Array:
     """Returns rows with mean 0 and deviation 1 in each column."""
-    return StandardScaler().fit_transform(rows)
+    return np.asarray(StandardScaler().fit_transform(rows))
 
 
 def scaling(kind: str, x: Array, y: Array) -> Callable[[Array, Array], Outcome]:
     """Returns a fitted classifier that scales as its training set is scaled."""
     scaler = StandardScaler().fit(x)
-    model = fitted(kind, scaler.transform(x), y)
-    return lambda test, classes: outcome(model, scaler.transform(test), classes)
+    model = fitted(kind, np.asarray(scaler.transform(x)), y)
+
+    def classify(test: Array, classes: Array) -> Outcome:
+        return outcome(model, np.asarray(scaler.transform(test)), classes)
+
+    return classify
 
 
 def fitted(kind: str, x: Array, y: Array) -> Any:

@@ -76,7 +76,8 @@ def _text(name: str, results: Mapping[str, float]) -> str:
 
 def _given(texts: list[str]) -> Embedder:
     """Returns the embedder of --given embedder=EMBEDDER."""
-    given = dict(text.partition("=")[::2] for text in texts)
+    parts = (text.partition("=") for text in texts)
+    given = {name: path for name, _, path in parts}
     if set(given) != {"embedder"} or not given["embedder"]:
         raise UserError(
             "--augmenter needs the face embedder that it was trained with: --given "

@@ -13,8 +13,7 @@ from sklearn import metrics
 from sklearn.manifold import TSNE
 
 from fr_jax.metrics import classification
-from fr_jax.report import rotation
-from fr_jax.report.figures import legend, panels, save
+from fr_jax.report.figures import legend, panels, rows, save
 from fr_jax.systems.fra.classifiers import Outcome
 
 Array = np.ndarray
@@ -130,7 +129,7 @@ def reconstructions(maps: Array, decoded: Array, path: epath.PathLike) -> None:
       maps, decoded: [N, S, S, 1] in [0, 1].
     """
     sheet = [[_ink(one) for one in several] for several in (maps, decoded)]
-    rotation.rows(sheet, path, names=["map", "decoded"])
+    rows(sheet, path, names=["map", "decoded"])
 
 
 def tsne(

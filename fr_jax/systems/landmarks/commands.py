@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     results.write(folder / "results.json", values)
     print(f"results: {folder / 'results.json'}")
     curve = folder / "landmark_errors.png"
-    report.cumulative_errors({one.name: one.errors for one in evaluators}, curve)
+    errors = {e.name: e.errors for e in evaluators if e.errors is not None}
+    report.cumulative_errors(errors, curve)
     print(f"figure: {curve}")
     if arguments.examples:
         sheet = folder / "examples.png"
@@ -81,9 +82,9 @@ def _sheet(evaluator: evaluation.Landmarks, count: int, path: Path) -> None:
     assert errors is not None and answers is not None
     ranks = np.linspace(0, len(errors) - 1, min(count, len(errors))).round().astype(int)
     rows = np.argsort(errors, kind="stable")[ranks]
-    titles = [
-        f"{Path(faces.names[row]).stem}: {100 * errors[row]:.1f} %" for row in rows
-    ]
-    report.points_sheet(
-        faces.images[rows], answers[rows], path, truth=faces.points[rows], titles=titles
+    names = [Path(faces.names[int(row)]).stem for row in rows]
+    titles = [f"{name}: {100 * errors[row]:.1f} %" for name, row in zip(names, rows)]
+    images, points, truth = (
+        list(part[rows]) for part in (faces.images, answers, faces.points)
     )
+    report.points_sheet(images, points, path, truth=truth, titles=titles)

@@ -79,8 +79,9 @@ class Landmarks:
         """Returns the first `count` faces, to be evaluated during training."""
         if count >= len(self.faces.images):
             return self
-        images, points, found, names = (part[:count] for part in self.faces)
-        return Landmarks(f"{self.name}:{count}", Cropped(images, points, found, names))
+        images, points, found, names = self.faces
+        some = Cropped(images[:count], points[:count], found[:count], names[:count])
+        return Landmarks(f"{self.name}:{count}", some)
 
     def draw(self, folder: epath.Path) -> list[epath.Path]:
         """Draws the cumulative curve of the last evaluation; returns its path."""

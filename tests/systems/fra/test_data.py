@@ -354,7 +354,7 @@ def test_an_augmenter_of_another_embedder_is_no_start(records):
     settings = {
         "data.source": "records",
         "data.records.path": records["some"],
-        "data.split.validation_identities": "2",
+        "data.split.validation_identities": "3",
         "data.split.held_out": "1",
     }
     config = configs.load("fra:faces", list(settings.items())).data

@@ -19,7 +19,6 @@ from fr_jax.evaluation.results import evaluate_and_write
 from fr_jax.faces.landmark_maps import SIZE
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.report import figures as report
-from fr_jax.report import rotation
 from fr_jax.system import Network
 from fr_jax.systems.fra import (
     augment_embeddings,
@@ -549,7 +548,7 @@ def drawn(monkeypatch):
     def save(figure, path):
         made[path.name] = figure
 
-    for module in (report, rotation, figures):
+    for module in (report, figures):
         monkeypatch.setattr(module, "save", save)
     return made
 
