@@ -80,6 +80,7 @@ def trace(layout) -> dict[str, list]:
     return {"loss": loss, "gradients": first, "head": head.ravel().tolist()}
 
 
+@pytest.mark.long
 def test_every_layout_of_devices_trains_alike():
     one, other = on_eight_devices("tests.systems.fra.test_system", LAYOUTS)
     whole, gradients = (np.concatenate(each["gradients"]) for each in (one, other))
@@ -275,6 +276,7 @@ def test_other_schedules_keep_early_stopping_only_if_asked_for():
         steered([1.0], metric="lfw/accuracy")
 
 
+@pytest.mark.long
 def test_a_resumed_run_follows_the_plateau_of_the_last_batch(
     tmp_path, quick_compilation
 ):

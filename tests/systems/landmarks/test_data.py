@@ -97,6 +97,7 @@ def test_every_variant_is_a_valid_configuration(variant):
     assert system.expects["landmarks68"].shape == (None, 68, 2)
 
 
+@pytest.mark.long
 def test_a_run_leaves_a_regressor_and_its_errors(
     command, rendered, quick_compilation, tmp_path
 ):

@@ -88,6 +88,7 @@ def trace(layout) -> dict[str, list]:
     return {"loss": loss, "gradients": gradients}
 
 
+@pytest.mark.long
 def test_every_layout_of_devices_trains_alike():
     program = "tests.systems.landmarks.test_system"
     one, other = on_eight_devices(program, LAYOUTS)
