@@ -1,15 +1,18 @@
 """Checkpoints: the newest undamaged step is restored, bit for bit."""
 
+import errno
 import functools
 import json
 import logging
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from orbax.checkpoint import CheckpointManager
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
@@ -45,6 +48,22 @@ def latest(folder):
     restored = checkpoints.latest(like())
     checkpoints.close()
     return restored
+
+
+def test_a_write_that_fails_at_its_end_is_reported_by_its_cause(tmp_path, monkeypatch):
+    """orbax's last thread moves the files to their place; the step is not sealed."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CheckpointManager, "_finalize_checkpoint", full)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, tree(1))
+    while checkpoints._manager.is_saving_in_progress():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoints.poll()
+    checkpoints.settle()
 
 
 def test_latest_step_is_restored_bit_for_bit(saved):
