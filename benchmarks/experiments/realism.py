@@ -10,8 +10,6 @@ the detected points, like photographs.
 
 import argparse
 import json
-import re
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -21,7 +19,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from data_pipelines import images as encoded_images
-from data_pipelines.readers import verification_bin
+from data_pipelines.readers import landmark_photographs, verification_bin
 from data_pipelines.vision import align, detect
 from fr_jax import faces, load_embedder
 from fr_jax.progress import progress_bar
@@ -140,27 +138,20 @@ def photographs(path: Path, detector) -> np.ndarray:
     Faces have the size of the rendered ones: 200x200 pixels, 36 between the eyes.
     """
     errors, eyes = [], 36.0
-    with tarfile.open(path) as archive:
-        files = {Path(member.name): member for member in archive}
-        for name in sorted(name for name in files if name.suffix == ".pts"):
-            text = archive.extractfile(files[name]).read().decode()
-            rows = re.sub(".*[:{}].*", "", text)  # without the header
-            points = np.loadtxt(rows.splitlines()) - 1  # pixels are numbered from 1
-            left, right = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
-            truth = np.stack([left, right, points[30], points[48], points[54]])
-            scale = eyes / np.linalg.norm(right - left)
-            data = archive.extractfile(files[name.with_suffix(".jpg")]).read()
-            image = encoded_images.decode(data)
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
-            # Pixel centres are at whole numbers, before and after.
-            points, truth = ((p + 0.5) * scale - 0.5 for p in (points, truth))
-            shift = 99.5 - points.mean(axis=0)
-            matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
-            detections = detector(cv2.warpAffine(image, matrix, (200, 200)))
-            away = [face.points - truth - shift for face in detections]
-            distances = [np.linalg.norm(points, axis=1) / eyes for points in away]
-            errors += sorted(distances, key=np.mean)[:1]
+    for _, image, points in landmark_photographs.read(path):
+        left, right = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
+        truth = np.stack([left, right, points[30], points[48], points[54]])
+        scale = eyes / np.linalg.norm(right - left)
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
+        # Pixel centres are at whole numbers, before and after.
+        points, truth = ((p + 0.5) * scale - 0.5 for p in (points, truth))
+        shift = 99.5 - points.mean(axis=0)
+        matrix = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
+        detections = detector(cv2.warpAffine(image, matrix, (200, 200)))
+        away = [face.points - truth - shift for face in detections]
+        distances = [np.linalg.norm(points, axis=1) / eyes for points in away]
+        errors += sorted(distances, key=np.mean)[:1]
     return np.array(errors)
 
 
