@@ -307,7 +307,7 @@ def _folder(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
         )
         with interrupt.explained(text):
             for face, codes in _faces(arguments, plan, bar, folder.done):
-                folder.add(face, codes)
+                folder.add(face, face_files.numbers(codes))
     return str(target)
 
 

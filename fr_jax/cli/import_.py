@@ -2,8 +2,15 @@
 
 Pickled code in the file is never executed.
 
-Example:
+With --vae, FILE is the pickle of DiscoFaceGAN's generator, and EMBEDDER a generator of
+faces for `fr-jax generate`. DIR has the folders id, exp, gamma and rot, each with a
+checkpoint (.index and .data-00000-of-00001). Mirrors lack the data of id;
+--identity-coefficients stands in for it.
+
+Examples:
     fr-jax import mobilefacenet.pt --to mbf --licence "research only"
+    fr-jax import network-snapshot-020126.pkl --vae vae \\
+        --mean-identity network-snapshot-020126-average_w_id.txt --to disco
 """
 
 import argparse
@@ -15,7 +22,12 @@ from etils import epath
 
 from fr_jax.cli.info import describe, doubts
 from fr_jax.convert import DIALECTS
-from fr_jax.embedder import DESCRIPTION, Embedder, import_weights
+from fr_jax.embedder import (
+    DESCRIPTION,
+    Embedder,
+    import_face_generator,
+    import_weights,
+)
 from fr_jax.embedder.description import read_json
 from fr_jax.errors import UserError
 
@@ -35,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder", action="store_true", help=text)
     add("--licence", default="", metavar="TEXT", help="licence of the weights")
     add("--source", default="", metavar="TEXT", help="origin of the file")
+    text = "of a face generator: folder of its decoders"
+    add("--vae", metavar="DIR", help=text)
+    text = "with --vae: mean of w over identities, text or .npy; default: computed"
+    add("--mean-identity", metavar="FILE", help=text)
+    text = "with --vae: .npy [N, 160] in place of the decoder of identities"
+    add("--identity-coefficients", metavar="FILE", help=text)
     text = "set that the weights were trained on; may be repeated; evaluation marks "
     text += "these sets as seen"
     add("--data-set", action="append", default=[], metavar="NAME", help=text)
@@ -45,7 +63,20 @@ def run(arguments: argparse.Namespace) -> None:
     target = Path(arguments.to)
     names = ("dialect", "colour", "part", "prefix", "encoder")
     options = {name: getattr(arguments, name) for name in names}
-    embedder = import_weights(arguments.file, **options)
+    if arguments.vae:
+        if given := next((name for name in names if options[name]), ""):
+            raise UserError(f"--{given} is for embedders, --vae for a face generator")
+        embedder = import_face_generator(
+            arguments.file,
+            arguments.vae,
+            mean_identity=arguments.mean_identity,
+            identity_coefficients=arguments.identity_coefficients,
+        )
+    else:
+        for name in ("mean_identity", "identity_coefficients"):
+            if getattr(arguments, name):
+                raise UserError(f"--{name.replace('_', '-')} needs --vae")
+        embedder = import_weights(arguments.file, **options)
     stated = {
         "licence": arguments.licence,
         "source": arguments.source,

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from fr_jax import convert, models
+from fr_jax.convert import discofacegan
 from fr_jax.embedder import canary
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.embedder.description import (
@@ -285,6 +287,36 @@ def import_weights(
         source.architecture, source.options, source.variables, spec, source.kind
     )
     return Embedder(network, provenance, batch_size=batch_size)
+
+
+def import_face_generator(
+    path: str | os.PathLike,
+    vae: str | os.PathLike,
+    *,
+    mean_identity: str | os.PathLike | None = None,
+    identity_coefficients: str | os.PathLike | None = None,
+) -> Embedder:
+    """Returns DiscoFaceGAN's generator, of kind 'generator'.
+
+    For arguments and errors see `fr_jax.convert.discofacegan.read`.
+    """
+    optional = (
+        None if file is None else pathlib.Path(file)
+        for file in (mean_identity, identity_coefficients)
+    )
+    names = ("mean_identity", "identity_coefficients")
+    paths = pathlib.Path(path), pathlib.Path(vae)
+    source = discofacegan.read(*paths, **dict(zip(names, optional)))
+    provenance = {
+        "file": os.path.basename(path),
+        "sha256": source.sha256[os.path.basename(path)],
+        "files": source.sha256,
+        "format": "network-pickle",
+        "repository": "microsoft/DiscoFaceGAN",
+        "licence": discofacegan.LICENCE,
+        "note": "; ".join(source.notes),
+    }
+    return Embedder(source.network, provenance)
 
 
 def load_embedder(

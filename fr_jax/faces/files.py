@@ -4,7 +4,7 @@ import csv
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,40 +61,56 @@ class LabelledFolder:
     The files are in TARGET.part until they are complete. With the same options writing
     resumes after the last complete row.
 
+    Args:
+      options: must be equal for writing to resume.
+      lists: texts of further files by name.
+      columns: names of further numbers of a row; by default the renderer's codes.
+      dense: rows have 68 landmarks and a box.
+
     Attributes:
       done: number of rows written by an earlier run.
+      last: file of the last of them; '' for none.
     """
 
-    def __init__(self, target: Path, options: dict[str, Any], lists: Mapping):
-        self._target, self._lists = target, lists
+    def __init__(
+        self,
+        target: Path,
+        options: dict[str, Any],
+        lists: Mapping[str, str],
+        *,
+        columns: Sequence[str] = _CODES,
+        dense: bool = True,
+    ):
+        self._target, self._lists, self._dense = target, lists, dense
         self.part = target.with_name(target.name + ".part")
         self._options = self.part / "options.json"
-        self.done = 0
+        self.done, self.last = 0, ""
         settings = json.dumps(options)
         table = self.part / "labels.csv"
         if self._options.is_file() and self._options.read_text() == settings:
             whole, newline, _ = table.read_bytes().rpartition(b"\n")
             table.write_bytes(whole + newline)
             self.done = whole.count(b"\n")
+            if self.done:
+                self.last = whole.rpartition(b"\n")[2].partition(b",")[0].decode()
         else:
             shutil.rmtree(self.part, ignore_errors=True)
             self.part.mkdir(parents=True)
-            header = (*_LABELS, *_BOX, *_FIVE, *_SIXTY_EIGHT, *_CODES)
+            points = (*_BOX, *_FIVE, *_SIXTY_EIGHT) if dense else _FIVE
+            header = (*_LABELS, *points, *columns)
             table.write_text(",".join(header) + "\n")
             self._options.write_text(settings)
         self._file = table.open("a", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
 
-    def add(self, face: Any, codes: named.Codes) -> None:
-        """Writes an image, then its row."""
+    def add(self, face: Any, numbers: Iterable[float]) -> None:
+        """Writes an image, then its row, which ends with `numbers`."""
         path = self.part / face.source
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(face.image)
-        points = (*face.box, *face.landmarks5.ravel(), *face.landmarks68.ravel())
-        numbers = (
-            *(*codes.identity, *codes.expression, *codes.camera),
-            *(*codes.light.ravel(), *codes.style, *codes.imaging),
-        )
+        points = face.landmarks5.ravel()
+        if self._dense:
+            points = (*face.box, *points, *face.landmarks68.ravel())
         self._rows.writerow(
             [
                 *(face.source, face.identity),
@@ -115,6 +131,14 @@ class LabelledFolder:
                 (self.part / name).write_text(text)
             self._options.unlink()
             self.part.rename(self._target)
+
+
+def numbers(codes: named.Codes) -> tuple[float, ...]:
+    """Returns the renderer's codes as numbers, in the order of the columns."""
+    return (
+        *(*codes.identity, *codes.expression, *codes.camera),
+        *(*codes.light.ravel(), *codes.style, *codes.imaging),
+    )
 
 
 def _format(spec: str, numbers: Iterable[float]) -> list[str]:

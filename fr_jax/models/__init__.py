@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, check_names, check_range, named, unknown
-from fr_jax.models import fra, landmarks
+from fr_jax.models import discofacegan, fra, landmarks
 from fr_jax.models.backbones import (
     inception_resnet,
     ir,
@@ -90,6 +90,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "dr_gan_generator": (dr_gan.Generator, {}),
     "dr_gan_discriminator": (dr_gan_discriminator.Discriminator, {}),
     "fra": (fra.FRA, {}),
+    "discofacegan": (discofacegan.DiscoFaceGAN, {}),
     "landmark_regressor": (landmarks.LandmarkRegressor, {}),
 }
 
@@ -118,7 +119,7 @@ def create(architecture: str, **options: Any) -> nn.Module:
     """Returns the named network, a Flax module.
 
     A backbone is `(images, train) -> embeddings`; for `dr_gan_generator`,
-    `dr_gan_discriminator` and `fra` see their modules.
+    `dr_gan_discriminator`, `fra` and `discofacegan` see their modules.
 
     Args:
       architecture: a key of `ARCHITECTURES`: iresnet18/34/50/100/200,
@@ -126,7 +127,7 @@ def create(architecture: str, **options: Any) -> nn.Module:
         curricularface_ before), adaface_ir18/34/50/101, adaface_ir_se18/34/50/101,
         sphere20/64, sphere20a, mobilefacenet, mobilefacenet_v2, mbf, mbf_large,
         inception_resnet_v1, vit_t/s/b/l, vgg16, dr_gan_encoder, dr_gan_generator,
-        dr_gan_discriminator, fra, landmark_regressor.
+        dr_gan_discriminator, fra, discofacegan, landmark_regressor.
       **options: fields of the module (width, embedding_size, dropout, bn_groups, dtype,
         remat, ...). Options may come from JSON: `dtype` may be a name such as
         'bfloat16', and lists become tuples.
@@ -162,7 +163,7 @@ def example_inputs(
     model: nn.Module, spec: InputSpec, rows: int = 1
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Returns the shapes of the arguments of `model.apply` after the variables."""
-    if isinstance(model, dr_gan.Generator | fra.FRA):
+    if isinstance(model, dr_gan.Generator | fra.FRA | discofacegan.DiscoFaceGAN):
         return model.example_inputs(rows)
     return (jax.ShapeDtypeStruct((rows, *spec.shape), jnp.float32),)
 

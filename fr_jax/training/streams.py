@@ -98,28 +98,35 @@ class GeneratedStream:
       make_batch: key -> dict of arrays with `batch_size` rows, a pure function; `seed`
         uint32 [B] is added.
       unit: name of a row.
+      variables: arrays of a network that makes the batch; if given, `make_batch` takes
+        them after the key.
     """
 
     def __init__(
         self,
-        make_batch: Callable[[Array], dict[str, Array]],
+        make_batch: Callable[..., dict[str, Array]],
         batch_size: int,
         *,
         seed: int = 0,
         mesh: Mesh | None = None,
         unit: str = "images",
+        variables: Any = None,
     ):
         self.batch_size, self.unit = batch_size, unit
+        mesh = mesh or sharding.make_mesh()
+        given = () if variables is None else (variables,)
+        # Arguments, since arrays in a closure become constants of the program.
+        self._given = jax.device_put(given, sharding.replicated(mesh))
 
-        def batch(step):
+        def batch(step, *given):
             key_batch, key_seed = jax.random.split(jax.random.key(seed))
             key_rows = jax.random.fold_in(key_seed, step)
             seeds = jax.random.bits(key_rows, (batch_size,), jnp.uint32)
-            return make_batch(jax.random.fold_in(key_batch, step)) | {"seed": seeds}
+            rows = make_batch(jax.random.fold_in(key_batch, step), *given)
+            return rows | {"seed": seeds}
 
-        rows = sharding.batch_sharding(mesh or sharding.make_mesh())
-        self._batch = jax.jit(batch, out_shardings=rows)
+        self._batch = jax.jit(batch, out_shardings=sharding.batch_sharding(mesh))
 
     def batch_at(self, step: int) -> dict[str, Array]:
         """Returns the global batch of a step."""
-        return self._batch(step)
+        return self._batch(step, *self._given)

@@ -1,0 +1,399 @@
+"""Faces of DiscoFaceGAN: sampling of codes, control in degrees, alignment, batches.
+
+Angles have this project's signs: yaw is positive with the nose to the right in the
+image, pitch positive up, roll positive clockwise.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+from jax.sharding import Mesh
+
+from fr_jax import models
+from fr_jax.backend import sharding
+from fr_jax.errors import UserError, check_range
+from fr_jax.faces.renderer import camera
+from fr_jax.models import discofacegan
+from fr_jax.models.discofacegan import CODES, COEFFICIENTS, NUM_CODES, NUM_NOISE, SIDE
+from fr_jax.system import Network
+
+Array = jax.Array
+
+NAME = "discofacegan"
+SEED = 42  # of the published sets
+# Codes that differ between images of an identity, by the published number; columns of
+# the 51 fresh codes of an image.
+FACTORS = (("exp", "gamma", "rot"), ("exp",), ("gamma",), ("rot",))
+_VARIED = NUM_CODES - CODES[0][2]
+# Mean positions of eyes, nose tip and corners of the mouth in decimetres, x right, y
+# up, z to the camera, which is at distance 10 with this focal length in pixels.
+_POINTS = np.array(
+    [
+        (-0.3115, 0.2904, 0.1338),
+        (0.3098, 0.2897, 0.1318),
+        (0.0033, -0.0462, 0.5524),
+        (-0.2522, -0.3813, 0.2241),
+        (0.2485, -0.3813, 0.2224),
+    ],
+    np.float32,
+)
+_FOCAL, _DISTANCE = 1015 * 1.22, 10.0
+# Degrees of yaw, pitch and roll per radian about x, y and z: (axis, sign).
+_AXES = {"yaw": (1, 1.0), "pitch": (0, -1.0), "roll": (2, -1.0)}
+
+
+class Draw(NamedTuple):
+    """Random numbers of the images of one identity.
+
+    Attributes:
+      codes: z float64 [K, 179].
+      noise: float64 [K, 32], equal rows.
+    """
+
+    codes: np.ndarray
+    noise: np.ndarray
+
+
+def draws(
+    first: int, count: int, images: int, *, seed: int = SEED, factor: int = 0
+) -> Iterator[Draw]:
+    """Yields the draws of identities `first` to `first + count - 1`, as published.
+
+    USynthFace's order of NumPy's legacy random numbers: for each identity codes
+    [1, 179], noise [1, 32], and fresh codes [images, 51] of expression, lighting and
+    pose. Draws of earlier identities are skipped, so parts of a set equal the whole.
+
+    Args:
+      factor: codes that differ between images: 0 all of these, 1 expression, 2
+        lighting, 3 pose.
+    """
+    random = np.random.RandomState(seed)
+    for number in range(first + count):
+        shared = random.standard_normal((1, NUM_CODES))
+        noise = random.standard_normal((1, NUM_NOISE))
+        fresh = random.standard_normal((images, _VARIED))
+        if number >= first:
+            codes = np.repeat(shared, images, axis=0)
+            yield Draw(_vary(codes, fresh, factor), np.repeat(noise, images, axis=0))
+
+
+def _vary(codes: Any, fresh: Any, factor: int) -> Any:
+    """Returns codes [B, 179] with those of a factor from `fresh` [B, 51]."""
+    parts, start = [codes[:, : CODES[0][2]]], 0
+    for name, first, last in CODES[1:]:
+        size = last - first
+        varied = name in FACTORS[factor]
+        source = fresh[:, start : start + size] if varied else codes[:, first:last]
+        parts.append(source)
+        start += size
+    join = np if isinstance(codes, np.ndarray) else jnp
+    return join.concatenate(parts, axis=1)
+
+
+def angles(coefficients: Any) -> dict[str, Any]:
+    """Returns yaw, pitch and roll in degrees [B] of coefficients [B, 254]."""
+    rotation = coefficients[:, COEFFICIENTS["rot"]] * (180 / np.pi)
+    return {name: sign * rotation[:, axis] for name, (axis, sign) in _AXES.items()}
+
+
+def with_pose(coefficients: np.ndarray, **degrees: Any) -> np.ndarray:
+    """Returns coefficients [B, 254] with other angles.
+
+    Args:
+      degrees: of `yaw`, `pitch` and `roll`: numbers or [B]; others stay.
+    """
+    changed = np.array(coefficients)
+    for name, values in degrees.items():
+        axis, sign = _AXES[name]
+        column = COEFFICIENTS["rot"].start + axis
+        changed[:, column] = sign * np.radians(values)
+    return changed
+
+
+def interpolated(
+    first: np.ndarray, last: np.ndarray, factor: str, shares: Any
+) -> np.ndarray:
+    """Returns `first` with a factor moved towards that of `last`.
+
+    Args:
+      first, last: coefficients [B, 254].
+      factor: 'exp' or 'gamma' (lighting); see `COEFFICIENTS`.
+      shares: [B], 0 for the first, 1 for the last.
+    """
+    columns = COEFFICIENTS[factor]
+    changed = np.array(first)
+    part = np.asarray(shares)[:, None]
+    changed[:, columns] += part * (last[:, columns] - first[:, columns])
+    return changed
+
+
+def landmarks(coefficients: Array) -> Array:
+    """Returns predicted eyes, nose and mouth corners [B, 5, 2] in the 256 px image.
+
+    They follow from the pose alone: positions of a mean face, since the camera of the
+    training images is fixed.
+    """
+    turn = _rotation(coefficients[:, COEFFICIENTS["rot"]])
+    points = jnp.einsum("bij,pj->bpi", turn, _POINTS, precision="highest")
+    plane = _FOCAL * points[..., :2] / (_DISTANCE - points[..., 2:])
+    x, y = SIDE / 2 + plane[..., 0], SIDE / 2 - plane[..., 1]
+    return jnp.stack([x, y], axis=-1)
+
+
+def _rotation(radians: Array) -> Array:
+    """Returns matrices [B, 3, 3] about x, then y, then z, of angles [B, 3]."""
+    (cx, cy, cz), (sx, sy, sz) = jnp.cos(radians).T, jnp.sin(radians).T
+    rows = (
+        (cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx),
+        (sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx),
+        (-sy, cy * sx, cy * cx),
+    )
+    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=1)
+
+
+def align(images: Array, points: Array, size: int = 112) -> tuple[Array, Array]:
+    """Returns faces uint8 [B, S, S, 3] on ArcFace's template, and their points.
+
+    Bilinear, black outside the image.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      points: eyes, nose and mouth corners [B, 5, 2] in their pixels.
+    """
+
+    def one(image, points):
+        frame = camera.aligned(points, size)
+        y, x = jnp.indices((size, size)) * 1.0
+        x, y = x - frame.x, y - frame.y
+        power = frame.a**2 + frame.b**2
+        source = [
+            (frame.a * y - frame.b * x) / power,
+            (frame.a * x + frame.b * y) / power,
+        ]
+
+        def sample(channel):
+            return map_coordinates(channel, source, order=1, mode="constant")
+
+        face = jax.vmap(sample, in_axes=2, out_axes=2)(image.astype(jnp.float32))
+        moved = camera.to_pixels(frame, points)
+        return jnp.round(face).astype(jnp.uint8), moved
+
+    return jax.vmap(one)(images, points)
+
+
+class Drawn(NamedTuple):
+    """Images of the generator.
+
+    Attributes:
+      image: uint8 RGB [B, S, S, 3].
+      landmarks5: float32 [B, 5, 2] in their pixels.
+    """
+
+    image: Any
+    landmarks5: Any
+
+
+class Generator:
+    """The network as jitted functions over all devices of this process.
+
+    Args:
+      network: of architecture 'discofacegan'.
+      size: side of aligned faces; 0: whole images of 256 pixels.
+      truncation: 1 for none; see `models.discofacegan`.
+      batch_size: rows that are drawn at once.
+
+    Raises:
+      UserError: for another network, and settings out of range.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        size: int = 112,
+        truncation: float = 0.7,
+        batch_size: int = 8,
+        dtype: str = "",
+    ):
+        check(network)
+        check_range("truncation", truncation, 0, 1)
+        options = network.options | ({"dtype": dtype} if dtype else {})
+        self._model: Any = models.create(network.architecture, **options)
+        self.identities = self._model.identities
+        devices = jax.local_devices()
+        self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        mesh = jax.make_mesh(
+            (len(devices),), ("data",), (jax.sharding.AxisType.Auto,), devices=devices
+        )
+        self._rows = sharding.batch_sharding(mesh)
+        self._variables = jax.device_put(network.variables, sharding.replicated(mesh))
+        self._coefficients = jax.jit(
+            functools.partial(self._model.apply, method="coefficients")
+        )
+        options = {"size": size, "truncation": truncation}
+        self._draw = jax.jit(
+            functools.partial(draw, self._model, **options), out_shardings=self._rows
+        )
+
+    def coefficients(self, codes: np.ndarray, identity: Any = None) -> np.ndarray:
+        """Returns coefficients float32 [N, 254] of codes z [N, 179].
+
+        Args:
+          identity: int [N], rows of stored identity coefficients; not used by a network
+            with a decoder of identities.
+        """
+        codes = np.asarray(codes, np.float32)
+        if codes.ndim != 2 or codes.shape[1] != NUM_CODES:
+            shape = list(codes.shape)
+            raise UserError(f"codes are [N, {NUM_CODES}], got {shape}")
+        rows = np.zeros(len(codes), np.int32) if identity is None else identity
+        return np.asarray(self._coefficients(self._variables, codes, rows))
+
+    def images(self, coefficients: np.ndarray, noise: np.ndarray) -> Drawn:
+        """Returns N images of coefficients [N, 254] and noise [N, 32]."""
+        return next(self.each([(coefficients, noise)]))
+
+    def each(self, batches: Any) -> Iterator[Drawn]:
+        """Yields the images of (coefficients, noise) batch by batch.
+
+        The next batch is computed while the caller uses the last one. Batches may have
+        any length; those of equal length compile once.
+        """
+        pending = None
+        for coefficients, noise in batches:
+            parts = self._parts(coefficients, noise)
+            if pending is not None:
+                yield _joined(pending)
+            pending = parts
+        if pending is not None:
+            yield _joined(pending)
+
+    def _parts(self, coefficients: np.ndarray, noise: np.ndarray) -> list[Any]:
+        lengths = {"coefficients": 254, "noise": NUM_NOISE}
+        arrays = []
+        for (name, length), value in zip(lengths.items(), (coefficients, noise)):
+            array = np.asarray(value, np.float32)
+            if array.ndim != 2 or array.shape[1] != length:
+                raise UserError(f"{name} are [N, {length}], got {list(array.shape)}")
+            arrays.append(array)
+        count, size = len(arrays[0]), self.batch_size
+        parts = []
+        for start in range(0, count, size):
+            rows = [array[start : start + size] for array in arrays]
+            kept = len(rows[0])
+            padded = [np.pad(a, ((0, size - kept), (0, 0)), "edge") for a in rows]
+            placed = [jax.device_put(array, self._rows) for array in padded]
+            parts.append((kept, self._draw(self._variables, *placed)))
+        return parts
+
+
+def _joined(parts: list[Any]) -> Drawn:
+    columns = [[np.asarray(column)[:kept] for column in drawn] for kept, drawn in parts]
+    return Drawn(*map(np.concatenate, zip(*columns)))
+
+
+def check(network: Network) -> None:
+    """Raises a UserError for a network that is not DiscoFaceGAN's."""
+    if network.architecture != NAME:
+        raise UserError(
+            f"a {network.architecture} generates no faces from codes; give the "
+            "generator that fr-jax import network.pkl --vae DIR --to G makes"
+        )
+
+
+def draw(
+    model: Any,
+    variables: Any,
+    coefficients: Array,
+    noise: Array,
+    *,
+    size: int = 112,
+    truncation: float = 0.7,
+) -> Drawn:
+    """Returns images of coefficients [B, 254] and noise [B, 32]; a pure function.
+
+    Args:
+      model: `models.discofacegan.DiscoFaceGAN`.
+      size: side of aligned faces; 0: whole images of 256 pixels.
+    """
+    images = model.apply(variables, coefficients, noise, truncation, method="draw")
+    images, points = discofacegan.pixels(images), landmarks(coefficients)
+    return Drawn(*(align(images, points, size) if size else (images, points)))
+
+
+def batches(
+    network: Network,
+    num_identities: int,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    images_per_identity: int = 0,
+    factor: int = 0,
+    truncation: float = 0.7,
+    size: int = 112,
+    mesh: Mesh | None = None,
+) -> Callable[[Array, Any], dict[str, Array]]:
+    """Returns a pure function: (key, variables) -> image uint8, label int32 [B].
+
+    No image occurs twice, but an identity always has the same codes of identity and
+    noise. Numbers do not depend on the devices; each draws its rows.
+
+    Args:
+      network: of architecture 'discofacegan'; its variables are passed to the function.
+      num_identities: numbered from 0; `seed` selects them.
+      images_per_identity: K for batches of B / K distinct identities with K images
+        each; 0 samples the identity of every row independently.
+      factor: as in `draws`.
+
+    Raises:
+      UserError: for another network, a batch that is not divisible by K or by the
+        mesh's shards, and more identities than stored coefficients.
+    """
+    check(network)
+    check_range("truncation", truncation, 0, 1)
+    model: Any = models.create(network.architecture, **network.options)
+    if model.identities and num_identities > model.identities:
+        raise UserError(
+            f"{num_identities:,} identities; the generator has coefficients of "
+            f"{model.identities:,}"
+        )
+    mesh = mesh or sharding.make_mesh()
+    sharding.local_rows(mesh, batch_size)
+    rows = sharding.batch_sharding(mesh)
+    each = images_per_identity
+    distinct, rest = divmod(batch_size, each) if each else (1, 0)
+    if rest or not 1 <= distinct <= num_identities:
+        raise UserError(
+            f"a batch of {batch_size} with {each} images per identity, "
+            f"{num_identities} identities; use a multiple of {each}, at most "
+            f"{each * num_identities}"
+        )
+
+    def of_identity(label):
+        key = jax.random.fold_in(jax.random.key(seed), label)
+        return jax.random.normal(key, (NUM_CODES + NUM_NOISE,))
+
+    def make_batch(key: Array, variables: Any) -> dict[str, Array]:
+        key_identities, key_images = jax.random.split(key)
+        if each:
+            label = jax.random.permutation(key_identities, num_identities)[:distinct]
+            label = jnp.repeat(label, each)
+        else:
+            label = jax.random.randint(key_identities, (batch_size,), 0, num_identities)
+        shared = jax.vmap(of_identity)(label)
+        fresh = jax.random.normal(key_images, (batch_size, _VARIED))
+        codes = _vary(shared[:, :NUM_CODES], fresh, factor)
+        values = codes, shared[:, NUM_CODES:]
+        codes, noise = jax.lax.with_sharding_constraint(values, rows)
+        identity = label % max(model.identities, 1)
+        coefficients = model.apply(variables, codes, identity, method="coefficients")
+        options: dict[str, Any] = {"size": size, "truncation": truncation}
+        drawn = draw(model, variables, coefficients, noise, **options)
+        return {"image": drawn.image, "label": label.astype(jnp.int32)}
+
+    return make_batch

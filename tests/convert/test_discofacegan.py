@@ -1,0 +1,342 @@
+"""The published files of DiscoFaceGAN: pickle, checkpoints, mean identity."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fr_jax import models
+from fr_jax.convert import discofacegan
+from fr_jax.convert.readers import network_pickle, tensor_bundle
+from fr_jax.convert.readers.refusal import Refusal
+from fr_jax.errors import UserError
+from tests.support import discofacegan as files
+from tests.support.paths import DATA, PARITY
+
+_GENERATOR = "network.pkl"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny generator, its decoders and its mean identity."""
+    root = tmp_path_factory.mktemp("disco")
+    files.write_generator(root / _GENERATOR)
+    files.write_vae(root / "vae")
+    mean = 0.1 * np.random.default_rng(12).standard_normal(16)
+    np.savetxt(root / "mean.txt", np.tile(mean, (14, 1)))
+    return root
+
+
+def _read(folder, **options):
+    options = {"mean_identity": folder / "mean.txt"} | options
+    return discofacegan.read(folder / _GENERATOR, folder / "vae", **options)
+
+
+def test_arrays_are_in_the_layout_of_the_network(folder):
+    imported = _read(folder)
+    params = imported.network.variables["params"]
+    gain = np.sqrt(2 / (9 * 8))
+    stored = files.value("synthesis", "32x32/Conv1/weight", (3, 3, 8, 8))
+    kernel = params["synthesis"]["layer7"]["kernel"]
+    np.testing.assert_allclose(kernel, gain * stored, rtol=1e-6)
+    stored = files.value("synthesis", "256x256/Conv0_up/weight", (3, 3, 4, 2))
+    rotated = np.sqrt(2 / (9 * 4)) * stored[::-1, ::-1]
+    kernel = params["synthesis"]["layer12"]["kernel"]
+    np.testing.assert_allclose(kernel, rotated, rtol=1e-6)
+    stored = files.value("mapping", "Dense0/weight", (286, 16))
+    kernel = params["mapping"]["dense0"]["kernel"]
+    np.testing.assert_allclose(kernel, 0.01 * np.sqrt(2 / 286) * stored, rtol=1e-6)
+    bias = params["mapping"]["dense7"]["bias"]
+    stored = files.value("mapping", "Dense7/bias", (16,))
+    np.testing.assert_allclose(bias, 0.01 * stored, rtol=1e-6)
+    stored = files.decoder("id")["id/stage1/decoder/x_hat/kernel"]
+    kernel = params["decoders_id"]["x_hat"]["kernel"]
+    np.testing.assert_array_equal(kernel, stored)
+    assert imported.network.options == files.TINY
+    assert len(imported.notes) == 5  # none of the files is the published one
+
+
+def test_the_third_network_of_the_pickle_is_taken(folder, tmp_path):
+    """G of the stored file has other values than Gs; so has every other order."""
+    networks = [files.network(**files.state(files.TINY, name=n)) for n in ("Gs", "D")]
+    path = files.write_pickle(tmp_path / "g.pkl", tuple(networks))
+    with pytest.raises(UserError, match="of which Gs is used"):
+        discofacegan.read(path, folder / "vae")
+    networks.append(files.network(**files.state(files.TINY, name="G")))
+    path = files.write_pickle(tmp_path / "g.pkl", tuple(networks))
+    with pytest.raises(UserError, match="of which Gs is used"):
+        discofacegan.read(path, folder / "vae")
+
+
+@pytest.mark.skipif(not PARITY.exists(), reason="needs the golden files")
+def test_the_pickle_of_the_original_classes_has_the_same_arrays():
+    data = np.memmap(PARITY / "files/disco_tiny_fake.pkl", np.uint8, "r").data
+    networks = network_pickle.read(Path("fake.pkl"), data)
+    expected = files.variables(files.TINY)
+    for part, component in networks[2].state["components"].items():
+        arrays = network_pickle.arrays_of(component)
+        assert list(arrays) == [name for name, _ in expected[part]]
+        for name, value in expected[part]:
+            np.testing.assert_array_equal(arrays[name], value, name)
+
+
+@pytest.mark.skipif(not PARITY.exists(), reason="needs the golden files")
+def test_variables_have_the_published_names_and_shapes():
+    table = (PARITY / "keys/disco_gs_variables.tsv").read_text().splitlines()[1:]
+    rows = [line.split("\t") for line in table]
+    for part, arrays in files.variables(files.FULL).items():
+        published = [(row[2], row[3]) for row in rows if row[0] == part]
+        ours = [(name, str(list(np.shape(value)))) for name, value in arrays]
+        assert ours == published
+
+
+class _Call:
+    """An object whose pickle calls a function when it is loaded by Python."""
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ("echo run",)
+
+
+def _write_other(path, content):
+    path.write_bytes(pickle.dumps(content, protocol=4))
+
+
+def _object_array(path):
+    array = np.array([{}], object)
+    files.write_pickle(path, (files.network(name="Gs", variables=[("a", array)]),))
+
+
+def _double(path):
+    variables = [("a", np.zeros(3))]
+    files.write_pickle(path, (files.network(name="Gs", variables=variables),))
+
+
+def _changed(part, change):
+    """Returns a writer of a generator with changed variables of a component."""
+
+    def write(path):
+        state = files.state(files.TINY)
+        arrays = state["components"][part].__dict__["variables"]
+        change(arrays)
+        others = [files.network(name=name) for name in ("G", "D")]
+        files.write_pickle(path, (*others, files.network(**state)))
+
+    return write
+
+
+def _with_argument(**arguments):
+    def write(path):
+        files.write_generator(path, {**files.TINY, **arguments})
+
+    return write
+
+
+_WRONG = {
+    "calls a function": (lambda path: _write_other(path, _Call()), "posix.system"),
+    "no networks": (lambda path: _write_other(path, [1, 2]), "no networks"),
+    "array of objects": (_object_array, "an array of type 'O8'"),
+    "float64": (_double, "an array of type 'f8'"),
+    "missing variable": (
+        _changed("synthesis", lambda arrays: arrays.pop(5)),
+        "missing noise4",
+    ),
+    "further variable": (
+        _changed("mapping", lambda a: a.append(("extra", np.zeros(1, "f4")))),
+        "unexpected 'extra'",
+    ),
+    "misshapen variable": (
+        _changed("mapping", lambda a: a.__setitem__(1, ("Dense0/bias", a[0][1]))),
+        r"mapping/dense0/bias has shape \(286, 16\), not \(16,\)",
+    ),
+    "axes": (
+        _changed("synthesis", lambda a: a.__setitem__(1, ("noise0", np.float32(1)))),
+        "another number of axes",
+    ),
+    "growing": (
+        _changed("synthesis", lambda a: a.__setitem__(0, ("lod", np.float32(0.5)))),
+        "lod of the synthesis network is .*0.5.*, not 0",
+    ),
+    "version": (lambda path: files.write_generator(path, version=1), "version 1"),
+    "component": (
+        lambda path: files.write_generator(path, components={}),
+        "no component 'synthesis'",
+    ),
+    "argument": (_with_argument(fused_scale=1), "the argument 'fused_scale' = 1"),
+    "width": (_with_argument(fmap_max=1 << 20), "fmap_max = 1048576"),
+    "resolution": (
+        lambda path: files.write_generator(path, static_kwargs={"resolution": 512}),
+        "resolution = 512, not 256",
+    ),
+    "Git LFS": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "is a Git LFS pointer",
+    ),
+    "page": (lambda path: path.write_text("<!DOCTYPE html>"), "is a web page"),
+    "empty": (lambda path: path.write_text(""), "is empty"),
+}
+
+
+@pytest.mark.parametrize("case", _WRONG)
+def test_other_pickles_are_refused(case, folder, tmp_path, capfd):
+    write, message = _WRONG[case]
+    path = tmp_path / "wrong.pkl"
+    write(path)
+    with pytest.raises(UserError, match=message) as error:
+        discofacegan.read(path, folder / "vae", mean_identity=folder / "mean.txt")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert "run" not in capfd.readouterr().out
+
+
+def test_cut_pickles_are_refused(folder, tmp_path):
+    content = (folder / _GENERATOR).read_bytes()
+    path = tmp_path / "cut.pkl"
+    for size in np.linspace(1, len(content) - 1, 40).astype(int):
+        path.write_bytes(content[:size])
+        with pytest.raises(UserError):
+            discofacegan.read(path, folder / "vae")
+
+
+def test_missing_decoders_are_named(folder, tmp_path):
+    files.write_vae(tmp_path / "vae", ["exp", "gamma", "rot"])
+    with pytest.raises(UserError, match="16,950,168 bytes.*ed755557.*--identity-coef"):
+        discofacegan.read(folder / _GENERATOR, tmp_path / "vae")
+    files.write_vae(tmp_path / "vae", ["id"])
+    data = next((tmp_path / "vae/rot").glob("*.data*"))
+    data.unlink()
+    with pytest.raises(UserError, match=f"{data.name}: no such file; the decoder"):
+        discofacegan.read(folder / _GENERATOR, tmp_path / "vae")
+    data.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="is a Git LFS pointer"):
+        discofacegan.read(folder / _GENERATOR, tmp_path / "vae")
+
+
+def test_identity_coefficients_stand_in_for_the_decoder(folder, tmp_path):
+    rows = np.random.default_rng(0).standard_normal((5, 160)).astype("f4")
+    np.save(tmp_path / "rows.npy", rows)
+    network = _read(folder, identity_coefficients=tmp_path / "rows.npy").network
+    assert network.options["identities"] == 5
+    model = models.create("discofacegan", **network.options)
+    codes = np.zeros((2, 179), "f4")
+    found = model.apply(
+        network.variables, codes, np.array([3, 0]), method="coefficients"
+    )
+    np.testing.assert_array_equal(found[:, :160], rows[[3, 0]])
+    np.save(tmp_path / "rows.npy", rows[:, :100])
+    with pytest.raises(UserError, match=r"\[N, 160\], got \[5, 100\]"):
+        _read(folder, identity_coefficients=tmp_path / "rows.npy")
+
+
+def test_the_mean_identity_follows_the_recipe(folder):
+    network = _read(folder).network
+    mean = discofacegan.mean_of_identities(network.options, network.variables, 30)
+    random = np.random.RandomState(1)
+    expected = np.zeros(16)
+    decoder, params = files.decoder("id"), network.variables["params"]["mapping"]
+    for _ in range(30):
+        codes, noise = random.normal(size=(1, 179)), random.normal(size=(1, 32))
+        x = codes[:, :128]
+        for layer in ("fc0", "fc1", "fc2", "x_hat"):
+            name = f"id/stage1/decoder/{layer}"
+            x = x @ decoder[f"{name}/kernel"] + decoder[f"{name}/bias"]
+            x = x if layer == "x_hat" else np.maximum(x, 0)
+        x = np.concatenate([x, np.zeros((1, 94)), noise], axis=1)
+        for number in range(8):
+            layer = params[f"dense{number}"]
+            x = x @ layer["kernel"] + layer["bias"]
+            x = np.maximum(x, 0.2 * x)
+        expected += x[0] / 30
+    np.testing.assert_allclose(mean, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "rows", [np.ones((14, 7)), np.eye(14, 16), np.full(16, np.nan)]
+)
+def test_other_mean_identities_are_refused(rows, folder, tmp_path):
+    np.savetxt(tmp_path / "mean.txt", rows)
+    with pytest.raises(UserError, match="mean.txt: (the mean identity is 16|numbers)"):
+        _read(folder, mean_identity=tmp_path / "mean.txt")
+
+
+def test_checkpoints_have_the_tensors_that_were_written(tmp_path):
+    tensors = files.decoder("gamma")
+    for permuted in (False, True):
+        prefix = files.write_bundle(
+            tmp_path / str(permuted), tensors, permuted=permuted
+        )
+        read = tensor_bundle.read(prefix)
+        assert list(read) == sorted(tensors)
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(read[name], tensor)
+            assert read[name].dtype == tensor.dtype
+
+
+def test_keys_out_of_order_are_refused(tmp_path):
+    tensors = files.decoder("rot")
+    order = sorted(tensors)
+    order[3], order[4] = order[4], order[3]
+    prefix = files.write_bundle(tmp_path, tensors, order=order)
+    with pytest.raises(Refusal, match="out of order"):
+        tensor_bundle.read(prefix)
+
+
+def test_damaged_checkpoints_are_refused_or_read_equal(tmp_path):
+    """Every byte of the index and bytes of the data, changed and cut."""
+    tensors = files.decoder("rot")
+    prefix = files.write_bundle(tmp_path, tensors)
+    index, data = (
+        prefix.with_name(f"{prefix.name}.{end}")
+        for end in ("index", "data-00000-of-00001")
+    )
+    content, values = index.read_bytes(), data.read_bytes()
+    equal = 0
+    for at in range(len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        index.write_bytes(changed)
+        try:
+            read = tensor_bundle.read(prefix)
+        except Refusal as refusal:
+            assert refusal.args[0].startswith(index.name)
+        else:
+            equal += 1
+            for name, tensor in tensors.items():
+                np.testing.assert_array_equal(read[name], tensor)
+    assert equal < 60  # padding of the footer, and the unused meta index
+    for size in range(0, len(content), 5):
+        index.write_bytes(content[:size])
+        with pytest.raises(Refusal):
+            tensor_bundle.read(prefix)
+    index.write_bytes(content)
+    for at in range(0, len(values), 97):
+        changed = bytearray(values)
+        changed[at] ^= 1
+        data.write_bytes(changed)
+        with pytest.raises(Refusal, match="checksum"):
+            tensor_bundle.read(prefix)
+    data.write_bytes(values[:-1])
+    with pytest.raises(Refusal, match="ends at byte"):
+        tensor_bundle.read(prefix)
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the published decoders")
+@pytest.mark.parametrize("factor", ["exp", "gamma", "rot"])
+def test_published_decoders_are_read_as_by_tensorflow(factor):
+    tensorflow = pytest.importorskip("tensorflow")
+    prefix = DATA / f"weights/discofacegan/vae/{factor}/{files.CHECKPOINT}"
+    reader = tensorflow.train.load_checkpoint(str(prefix))
+    read = tensor_bundle.read(prefix)
+    assert read.keys() == reader.get_variable_to_shape_map().keys()
+    for name, tensor in read.items():
+        np.testing.assert_array_equal(tensor, reader.get_tensor(name))
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the published index")
+def test_the_index_of_the_decoder_of_identities_is_that_of_the_documentation():
+    prefix = DATA / f"weights/discofacegan/vae/id/{files.CHECKPOINT}"
+    entries = tensor_bundle.index(prefix)
+    entry = entries["id/stage1/decoder/x_hat/kernel"]
+    assert entry.shape == (512, 160)
+    assert (entry.offset, entry.size, entry.checksum) == (13666200, 327680, 2650642182)
