@@ -86,7 +86,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "augmentation": (("flip", {}),),
             },
             "data": {
-                "source": "records",  # rendered (once), generated (for every batch)
+                # rendered once, generated for every batch, or discofacegan: the same,
+                # by --given generator=GENERATOR
+                "source": "records",
                 "batch_size": 64,
                 "images_per_identity": 0,  # in a batch; 0: any
                 "records": {
@@ -101,6 +103,14 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "child_share": 0.2,  # of identities with child images, half of them
                     "max_yaw": 45.0,
                     "size": 64,
+                },
+                "discofacegan": {
+                    "num_identities": 1000,
+                    "num_images": 16,  # of an identity an epoch
+                    "num_unseen": 100,  # identities for evaluation
+                    "size": 112,
+                    "factor": 0,  # of `fr-jax generate`
+                    "truncation": 0.7,
                 },
                 "children": {
                     "age_file": "",

@@ -34,9 +34,10 @@ paper_100k, paper_200k, paper_400k
              92.23, AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run
              here at this scale. Learning rate, stop and the step handed over are
              selected on 200 held-out identities; as published, on the test sets (second
-             command). Images are aligned by `fr-jax data align`, as published with
-             --legacy-bgr:
-    fr-jax data convert $DATA/disco100K --to $RECORDS --name disco
+             command). Published images of 256 pixels are aligned by `fr-jax data align`,
+             as published with --legacy-bgr, and converted:
+    fr-jax generate --generator disco --identities 100000 --to $RECORDS \
+        --format records --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
         --config.data.records.path=$RECORDS/disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/legacy \
@@ -117,7 +118,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 },
             },
             "data": {
-                "source": "records",  # rendered (once), generated (for every batch)
+                # rendered once, generated for every batch, or discofacegan: the same,
+                # by --given generator=GENERATOR
+                "source": "records",
                 "batch_size": 512,
                 "pairing": "disco",  # or disco_HF, flat
                 "augment": "auto",  # host, device or none
@@ -136,6 +139,13 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "num_unseen": 200,  # identities for evaluation
                     "max_yaw": 60.0,
                     "size": 64,
+                },
+                "discofacegan": {
+                    "num_identities": 1000,
+                    "num_unseen": 100,  # identities for evaluation
+                    "size": 112,
+                    "factor": 0,  # of `fr-jax generate`
+                    "truncation": 0.7,
                 },
                 # Sets whose mean accuracy (on the subset) lowers the rate and stops.
                 "selection": {"kind": "clean", "sets": ("heldout",)},

@@ -13,6 +13,7 @@ _MODULES = {
     "System": "fr_jax.system",
     "TrainingStopped": "fr_jax.errors",
     "UserError": "fr_jax.errors",
+    "import_face_generator": "fr_jax.embedder",
     "import_weights": "fr_jax.embedder",
     "load_embedder": "fr_jax.embedder",
     "make_mesh": "fr_jax.backend.sharding",

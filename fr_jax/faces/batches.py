@@ -45,15 +45,12 @@ def make(
       UserError: for a batch that is not divisible by K or by the mesh's shards.
     """
     each = images_per_identity
-    _check(num_identities, batch_size, each)
+    check(num_identities, batch_size, each)
     render = _renderer(face_set, batch_size, seed, size, quality, mesh)
 
     def make_batch(key: Array) -> dict[str, Array]:
         key_identities, key_images = jax.random.split(key)
-        if each:
-            label = _distinct(key_identities, num_identities, batch_size, each)
-        else:
-            label = jax.random.randint(key_identities, (batch_size,), 0, num_identities)
+        label = labels(key_identities, num_identities, batch_size, each)
         if face_set.images:
             image = jax.random.randint(key_images, (batch_size,), 0, face_set.images)
         else:
@@ -86,7 +83,7 @@ def make_posed(
       UserError: for a batch that is not divisible by n or by the mesh's shards.
     """
     each = images_per_identity
-    _check(num_identities, batch_size, each)
+    check(num_identities, batch_size, each)
     face_set = sets.multipie(angles, lights)
     render = _renderer(face_set, batch_size, seed, size, quality, mesh)
 
@@ -106,7 +103,7 @@ def make_posed(
     return make_batch
 
 
-def _check(num_identities: int, batch_size: int, each: int) -> None:
+def check(num_identities: int, batch_size: int, each: int) -> None:
     """Raises UserError unless a batch can have `each` images of distinct identities."""
     distinct, rest = divmod(batch_size, each) if each else (1, 0)
     if rest or each < 0 or not 1 <= distinct <= num_identities:
@@ -128,6 +125,13 @@ def _renderer(face_set, batch_size, seed, size, quality, mesh):
         return sets.render_rows(codes, mesh=mesh, size=size, quality=quality)[0]
 
     return render
+
+
+def labels(key: Array, num_identities: int, batch_size: int, each: int) -> Array:
+    """Returns the labels [B] of a batch with `each` images of an identity; 0: any."""
+    if each:
+        return _distinct(key, num_identities, batch_size, each)
+    return jax.random.randint(key, (batch_size,), 0, num_identities)
 
 
 def _distinct(key: Array, num_identities: int, batch_size: int, each: int) -> Array:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from fr_jax import models
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_range
+from fr_jax.faces import batches
 from fr_jax.faces.renderer import camera
 from fr_jax.models import discofacegan
 from fr_jax.models.discofacegan import CODES, COEFFICIENTS, NUM_CODES, NUM_NOISE, SIDE
@@ -326,74 +327,89 @@ def draw(
     return Drawn(*(align(images, points, size) if size else (images, points)))
 
 
-def batches(
-    network: Network,
-    num_identities: int,
-    batch_size: int,
-    *,
-    seed: int = 0,
-    images_per_identity: int = 0,
-    factor: int = 0,
-    truncation: float = 0.7,
-    size: int = 112,
-    mesh: Mesh | None = None,
-) -> Callable[[Array, Any], dict[str, Array]]:
-    """Returns a pure function: (key, variables) -> image uint8, label int32 [B].
+class Sampled:
+    """Numbered images of numbered identities, for training: pure functions.
 
-    No image occurs twice, but an identity always has the same codes of identity and
-    noise. Numbers do not depend on the devices; each draws its rows.
+    Image n of an identity has its codes of identity and noise, and its own of
+    expression, lighting and pose. Numbers do not depend on the devices.
 
     Args:
-      network: of architecture 'discofacegan'; its variables are passed to the function.
-      num_identities: numbered from 0; `seed` selects them.
-      images_per_identity: K for batches of B / K distinct identities with K images
-        each; 0 samples the identity of every row independently.
+      network: of architecture 'discofacegan'; its variables are passed to functions.
+      seed: selects the identities.
       factor: as in `draws`.
+      truncation, size: as in `draw`.
 
     Raises:
-      UserError: for another network, a batch that is not divisible by K or by the
-        mesh's shards, and more identities than stored coefficients.
+      UserError: for another network, and settings out of range.
     """
-    check(network)
-    check_range("truncation", truncation, 0, 1)
-    model: Any = models.create(network.architecture, **network.options)
-    if model.identities and num_identities > model.identities:
-        raise UserError(
-            f"{num_identities:,} identities; the generator has coefficients of "
-            f"{model.identities:,}"
-        )
-    mesh = mesh or sharding.make_mesh()
-    sharding.local_rows(mesh, batch_size)
-    rows = sharding.batch_sharding(mesh)
-    each = images_per_identity
-    distinct, rest = divmod(batch_size, each) if each else (1, 0)
-    if rest or not 1 <= distinct <= num_identities:
-        raise UserError(
-            f"a batch of {batch_size} with {each} images per identity, "
-            f"{num_identities} identities; use a multiple of {each}, at most "
-            f"{each * num_identities}"
-        )
 
-    def of_identity(label):
-        key = jax.random.fold_in(jax.random.key(seed), label)
-        return jax.random.normal(key, (NUM_CODES + NUM_NOISE,))
+    def __init__(
+        self,
+        network: Network,
+        *,
+        seed: int = 0,
+        factor: int = 0,
+        truncation: float = 0.7,
+        size: int = 112,
+        mesh: Mesh | None = None,
+    ):
+        check(network)
+        check_range("truncation", truncation, 0, 1)
+        check_range("factor", factor, 0, len(FACTORS) - 1)
+        check_range("size", size, 16, 1024)
+        self._model: Any = models.create(network.architecture, **network.options)
+        self.identities = self._model.identities
+        self._seed, self._factor = seed, factor
+        self._options: dict[str, Any] = {"size": size, "truncation": truncation}
+        self.mesh = mesh or sharding.make_mesh()
 
-    def make_batch(key: Array, variables: Any) -> dict[str, Array]:
-        key_identities, key_images = jax.random.split(key)
-        if each:
-            label = jax.random.permutation(key_identities, num_identities)[:distinct]
-            label = jnp.repeat(label, each)
-        else:
-            label = jax.random.randint(key_identities, (batch_size,), 0, num_identities)
-        shared = jax.vmap(of_identity)(label)
-        fresh = jax.random.normal(key_images, (batch_size, _VARIED))
-        codes = _vary(shared[:, :NUM_CODES], fresh, factor)
-        values = codes, shared[:, NUM_CODES:]
-        codes, noise = jax.lax.with_sharding_constraint(values, rows)
-        identity = label % max(model.identities, 1)
-        coefficients = model.apply(variables, codes, identity, method="coefficients")
-        options: dict[str, Any] = {"size": size, "truncation": truncation}
-        drawn = draw(model, variables, coefficients, noise, **options)
-        return {"image": drawn.image, "label": label.astype(jnp.int32)}
+    def images(self, variables: Any, label: Array, number: Array) -> Array:
+        """Returns images uint8 [B, S, S, 3]; every device draws its rows.
 
-    return make_batch
+        Args:
+          label, number: identity and image, [B] each.
+        """
+
+        def of_image(label, number):
+            key = jax.random.fold_in(jax.random.key(self._seed), label)
+            shared = jax.random.normal(key, (NUM_CODES + NUM_NOISE,))
+            return shared, jax.random.normal(
+                jax.random.fold_in(key, number), (_VARIED,)
+            )
+
+        rows = sharding.batch_sharding(self.mesh)
+        label, number = jax.lax.with_sharding_constraint((label, number), rows)
+        shared, fresh = jax.vmap(of_image)(label, number)
+        codes = _vary(shared[:, :NUM_CODES], fresh, self._factor)
+        identity = label % max(self.identities, 1)
+        apply = self._model.apply
+        coefficients = apply(variables, codes, identity, method="coefficients")
+        noise = shared[:, NUM_CODES:]
+        drawn = draw(self._model, variables, coefficients, noise, **self._options)
+        return drawn.image
+
+    def batches(
+        self, num_identities: int, batch_size: int, images_per_identity: int = 0
+    ) -> Callable[[Array, Any], dict[str, Array]]:
+        """Returns a function: (key, variables) -> image, label int32 [B].
+
+        Args:
+          num_identities: numbered from 0.
+          images_per_identity: K for batches of B / K distinct identities with K images
+            each; 0 samples the identity of every row independently.
+
+        Raises:
+          UserError: for a batch that is not divisible by K or by the mesh's shards.
+        """
+        each = images_per_identity
+        batches.check(num_identities, batch_size, each)
+        sharding.local_rows(self.mesh, batch_size)
+
+        def make_batch(key: Array, variables: Any) -> dict[str, Array]:
+            key_identities, key_images = jax.random.split(key)
+            label = batches.labels(key_identities, num_identities, batch_size, each)
+            number = jax.random.bits(key_images, (batch_size,), jnp.uint32)
+            image = self.images(variables, label, number)
+            return {"image": image, "label": label.astype(jnp.int32)}
+
+        return make_batch

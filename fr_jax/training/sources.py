@@ -1,18 +1,19 @@
 """Data sources shared by several papers: records under a mesh, rendered faces."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.verification import Verification
-from fr_jax.faces import pairs, sets
+from fr_jax.faces import discofacegan, pairs, sets
 from fr_jax.provenance import RENDERED, Provenance, fingerprint, merged
 from fr_jax.training.data import Context, Stream
-from fr_jax.training.streams import ArrayStream, check_fits
+from fr_jax.training.streams import ArrayStream, GeneratedStream, check_fits
 
 _COLUMNS = ("yaw", "light", "session", "length")
 IMAGES_OF_UNSEEN = 3  # per identity, for three genuine pairs
@@ -156,6 +157,108 @@ def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
         return verification("unseen", unseen, numbered, np.arange(len(unseen.label)))
 
     return render
+
+
+class Generated:
+    """Identities of DiscoFaceGAN, whose images are drawn on the device.
+
+    Args:
+      options: `config.data.discofacegan`.
+
+    Raises:
+      UserError: without the generator, for another network, and for more identities
+        than the generator has coefficients of.
+    """
+
+    name = discofacegan.NAME
+
+    def __init__(self, options: Any, context: Context):
+        embedder = context.pretrained.get("generator")
+        if embedder is None:
+            raise UserError(
+                "the data source discofacegan needs the generator: --given "
+                "generator=GENERATOR, made by fr-jax import network.pkl --vae DIR"
+            )
+        self._options, self._context = options, context
+        self._variables = embedder.network.variables
+        self._sampled = discofacegan.Sampled(
+            embedder.network,
+            seed=context.seed,
+            factor=options.factor,
+            truncation=options.truncation,
+            size=options.size,
+            mesh=context.mesh,
+        )
+        check_range(
+            "config.data.discofacegan.num_identities", options.num_identities, 1
+        )
+        wanted = options.num_identities + options.num_unseen
+        if 0 < self._sampled.identities < wanted:
+            raise UserError(
+                f"config.data.discofacegan: {wanted:,} identities, "
+                f"{options.num_unseen:,} of them unseen; the generator has "
+                f"coefficients of {self._sampled.identities:,}"
+            )
+        self.licence = embedder.provenance.get("licence", "unknown terms")
+        self.label = np.arange(options.num_identities)
+        self.identities = _names(context.seed, range(options.num_identities))
+
+    def stream(
+        self, batch_size: int, images_per_identity: int, *, pairs: bool = False
+    ) -> GeneratedStream:
+        """Returns a stream of new images, or of pairs of images of an identity."""
+        size = 2 * batch_size if pairs else batch_size
+        counts = self._options.num_identities, size, images_per_identity
+        rows_of = self._sampled.batches(*counts)
+
+        def make_pairs(key, variables):
+            rows = rows_of(key, variables)
+            first, second = rows["image"][::2], rows["image"][1::2]
+            return {"image": first, "positive": second, "label": rows["label"][::2]}
+
+        return GeneratedStream(
+            make_pairs if pairs else rows_of,
+            batch_size,
+            seed=self._context.seed,
+            mesh=self._context.mesh,
+            unit="pairs" if pairs else "images",
+            variables=self._variables,
+        )
+
+    def unseen(self) -> list[Verification]:
+        """Returns verification pairs of identities that are not trained on."""
+        count = self._options.num_unseen
+        if not count:
+            return []
+        numbered = pairs.number(self._context.seed, count, IMAGES_OF_UNSEEN)
+        first = self._options.num_identities
+        label = numbered.identities - sets.FIRST_UNSEEN + first
+        size = 8 * self._context.mesh.shape["data"]
+        draw = jax.jit(self._sampled.images)
+        parts = []
+        label = label.astype(np.uint32)
+        for start in range(0, len(label), size):
+            rows = [a[start : start + size] for a in (label, numbered.images)]
+            rows = [
+                np.pad(a, (0, size - len(a)), "edge").astype(np.uint32) for a in rows
+            ]
+            parts.append(sharding.to_host(draw(self._variables, *rows)))
+        names = _names(self._context.seed, label.tolist())
+        return [
+            Verification(
+                "unseen",
+                images=np.concatenate(parts)[: len(label)],
+                pairs=numbered.pairs,
+                same=numbered.same,
+                folds=numbered.folds,
+                identities=names,
+                data_sets=(self.name,),
+            )
+        ]
+
+
+def _names(seed: int, numbers: Iterable[int]) -> list[str]:
+    return [f"disco_{seed}_{number:06}" for number in numbers]
 
 
 def verification(

@@ -21,6 +21,7 @@ from fr_jax.training.streams import GeneratedStream
 def load(config: Any, context: Context) -> TrainingData:
     """Returns the data of `config.data`; see `configs/inter_prototype.py`."""
     by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
+    by_source["discofacegan"] = _discofacegan
     return named("data source", config.source, by_source)(config, context)
 
 
@@ -82,6 +83,24 @@ def _rendered(config: Any, context: Context) -> TrainingData:
         lambda: Streams(stream(), final_evaluators=[unseen()]),
         sources.provenance(faces),
     )
+
+
+def _discofacegan(config: Any, context: Context) -> TrainingData:
+    """New images of DiscoFaceGAN for every batch; they have no ages."""
+    for name in ("age_file", "published", "stand_ins"):
+        if config.children[name]:
+            raise UserError(
+                f"config.data.children.{name} is {config.children[name]!r}, for "
+                "records; generated identities have no ages"
+            )
+    faces = sources.Generated(config.discofacegan, context)
+
+    def open_():
+        stream = faces.stream(config.batch_size, config.images_per_identity)
+        return Streams(stream, final_evaluators=faces.unseen())
+
+    count = len(faces.identities) * config.discofacegan.num_images
+    return _data(config, count, [], open_, sources.provenance(faces))
 
 
 def _generated(

@@ -93,7 +93,7 @@ def make(
       UserError: for fewer than two classes, a child class or number out of range, and
         unknown names.
     """
-    check_kinds(pretrained, {"init": ["embedding"]})
+    check_kinds(pretrained, {"init": ["embedding"], "generator": ["generator"]})
     initial = (pretrained or {}).get("init")
     if num_classes < 2:
         raise UserError(
@@ -107,8 +107,8 @@ def make(
     check_range("lambda_child", lambda_child, 0)
     options = dict(backbone_options or {})
     model = models.create(backbone, **options)
-    if pretrained:
-        check_start(pretrained["init"], backbone, options, image_size)
+    if initial:
+        check_start(initial, backbone, options, image_size)
     spec = InputSpec(size=image_size)
     spec = spec.like(initial.input_spec) if initial else spec
     margin_head = margins.make_head(head, **(head_options or {}))
@@ -125,7 +125,7 @@ def make(
 
     def init(key, batch, given=None):
         del batch
-        given = check_given(given, ["init"])
+        given = check_given(given, ["init", "generator"])
         key_backbone, key_prototypes = jax.random.split(key)
         image = jnp.zeros((1, image_size, image_size, 3))
         variables = model.init(key_backbone, image)

@@ -29,6 +29,7 @@ def load(config: Any, context: Context) -> TrainingData:
     places = ("auto", "host", "device", "none")
     check_names("config.data.augment", [config.augment], places)
     by_source = {"records": _records, "rendered": _rendered, "generated": _rendered}
+    by_source["discofacegan"] = _discofacegan
     return named("data source", config.source, by_source)(config, context)
 
 
@@ -81,11 +82,7 @@ def _rendered(config: Any, context: Context) -> TrainingData:
     provenance = sources.provenance(faces)
     if config.source == "rendered":
         return _stored(config, context, faces, lambda: [unseen()], provenance)
-    if config.pairing != "disco" or config.augment == "host":
-        raise UserError(
-            "generated pairs are two new images of an identity (pairing 'disco'), "
-            "rendered and augmented on the device"
-        )
+    _check_generated(config)
     render = batches.make(
         face_set,
         options.num_identities,
@@ -107,6 +104,27 @@ def _rendered(config: Any, context: Context) -> TrainingData:
         return _streams(config, stream, None, [unseen()])
 
     return _data(config, options.num_identities, open_, provenance)
+
+
+def _discofacegan(config: Any, context: Context) -> TrainingData:
+    """Two new images of DiscoFaceGAN for every pair, drawn on the device."""
+    _check_generated(config)
+    faces = sources.Generated(config.discofacegan, context)
+
+    def open_():
+        stream = faces.stream(config.batch_size, 2, pairs=True)
+        return _streams(config, stream, None, faces.unseen())
+
+    count = config.discofacegan.num_identities
+    return _data(config, count, open_, sources.provenance(faces))
+
+
+def _check_generated(config: Any) -> None:
+    if config.pairing != "disco" or config.augment == "host":
+        raise UserError(
+            "generated pairs are two new images of an identity (pairing 'disco'), "
+            "drawn and augmented on the device"
+        )
 
 
 def _stored(
@@ -252,5 +270,6 @@ def _place(config: Any) -> str:
     """Returns 'host', 'device' or 'none'; 'auto' is the one not running the network."""
     if config.augment != "auto":
         return config.augment
-    on_host = jax.default_backend() == "cpu" and config.source != "generated"
+    drawn = config.source in ("generated", "discofacegan")
+    on_host = jax.default_backend() == "cpu" and not drawn
     return "host" if on_host else "device"

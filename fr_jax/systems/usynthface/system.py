@@ -142,7 +142,7 @@ def make(
       UserError: for a queue too long for the identities, unknown names and numbers out
         of range; from `init`, for a batch larger than the queue.
     """
-    check_kinds(pretrained, {"init": ["embedding"]})
+    check_kinds(pretrained, {"init": ["embedding"], "generator": ["generator"]})
     initial = (pretrained or {}).get("init")
     check_range("image_size", image_size, 16)
     check_range("key_momentum", key_momentum, 0, 1)
@@ -151,8 +151,8 @@ def make(
     groups = options["bn_groups"]
     check_range("bn_groups", groups, 1)
     model = models.create(backbone, **options)
-    if pretrained:
-        check_start(pretrained["init"], backbone, options, image_size)
+    if initial:
+        check_start(initial, backbone, options, image_size)
     loss_of = named("contrastive loss", loss, contrastive.LOSSES)
     scaling = {"margin": 0.1, "temperature": 0.07, **(loss_options or {})}
     check_names("option of the loss", scaling, ("margin", "temperature"))
@@ -189,7 +189,7 @@ def make(
 
     def init(key, batch, given=None):
         queues.check(queue_options, len(batch["image"]) * (1 + symmetric))
-        given = check_given(given, ["init"])
+        given = check_given(given, ["init", "generator"])
         key_backbone, key_head, key_queue = jax.random.split(key, 3)
         image = jnp.zeros((groups, image_size, image_size, 3))
         variables = model.init(key_backbone, image)

@@ -1,0 +1,197 @@
+"""`fr-jax generate`, from the published files to training."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+import fr_jax
+from tests.support import discofacegan as files
+from tests.support.paths import ROOT
+
+_WIDTH = {"fmap_base": 64, "fmap_max": 4, "dlatent_size": 8, "mapping_fmaps": 8}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A tiny generator's files: pickle and decoders."""
+    root = tmp_path_factory.mktemp("published")
+    files.write_generator(root / "network.pkl", _WIDTH)
+    files.write_vae(root / "vae")
+    np.save(root / "mean.npy", np.zeros(8, np.float32))
+    return root
+
+
+@pytest.fixture(scope="module")
+def generator(published, tmp_path_factory):
+    target = tmp_path_factory.mktemp("imported") / "disco"
+    fr_jax.import_face_generator(
+        published / "network.pkl",
+        published / "vae",
+        mean_identity=published / "mean.npy",
+    ).save(target)
+    return target
+
+
+def _rows(folder):
+    with (folder / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_imported_generator_states_its_licence(command, published, tmp_path):
+    target = tmp_path / "disco"
+    words = ("import", published / "network.pkl", "--vae", published / "vae", "--to")
+    options = ("--mean-identity", published / "mean.npy")
+    code, out, error = command(*words, target, *options)
+    assert code == 0, error
+    assert "discofacegan" in out and "research only" in out
+    assert "is not the published decoder of id" in out
+    code, out, _ = command(*words, target, *options)
+    assert code == 0 and "already imported" in out
+    provenance = fr_jax.load_embedder(target).provenance
+    assert len(provenance["files"]) == 6
+
+
+def test_folder_of_faces(command, generator, tmp_path):
+    words = ("generate", "--generator", generator, "--identities", 2)
+    words += ("--images-per-identity", 3, "--to", tmp_path / "faces")
+    code, out, error = command(*words)
+    assert code == 0, error
+    assert "6 images" in out and "licence: research only" in out
+    rows = _rows(tmp_path / "faces")
+    assert [row["file"] for row in rows[:2]] == [
+        "000000/000000_0001.jpg",
+        "000000/000000_0002.jpg",
+    ]
+    for row in rows:
+        image = cv2.imread(str(tmp_path / "faces" / row["file"]))
+        assert image.shape == (112, 112, 3)
+        pitch = -np.degrees(float(row["coefficient224"]))
+        assert float(row["pitch"]) == pytest.approx(pitch, abs=1e-3)
+    codes = [{row[f"z{n}"] for row in rows[:3]} for n in (0, 178)]
+    assert [len(values) for values in codes] == [1, 3]
+    assert "research only" in (tmp_path / "faces/LICENCE.txt").read_text()
+
+
+def test_interrupted_folder_resumes(command, generator, tmp_path, monkeypatch):
+    from fr_jax.faces import files as face_files
+
+    words = ("generate", "--generator", generator, "--identities", 3)
+    words += ("--images-per-identity", 2, "--to")
+    assert command(*words, tmp_path / "whole")[0] == 0
+    count, add = 0, face_files.LabelledFolder.add
+
+    def cut(self, *arguments):
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        add(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(face_files.LabelledFolder, "add", cut)
+        code, _, error = command(*words, tmp_path / "parts")
+    assert code == 130 and "the same call resumes" in error
+    code, out, error = command(*words, tmp_path / "parts")
+    assert code == 0 and "resumed after 3 images" in out, error
+    for one, other in zip(_rows(tmp_path / "whole"), _rows(tmp_path / "parts")):
+        assert one == other
+        paths = [tmp_path / name / one["file"] for name in ("whole", "parts")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_shards_have_different_identities(command, generator, tmp_path):
+    words = ("generate", "--generator", generator, "--identities", 2)
+    words += ("--images-per-identity", 1)
+
+    def codes(name, *options):
+        code, _, error = command(*words, *options, "--to", tmp_path / name)
+        assert code == 0, error
+        return [row["z0"] for row in _rows(tmp_path / name)]
+
+    whole = codes("whole")
+    shards = [codes(f"s{n}", "--shard", f"{n}/2") for n in (0, 1)]
+    assert shards == [[value] for value in whole]
+    published = codes("p", "--shard", "1/2", "--as-published")
+    assert published == whole[:1]
+
+
+def test_controls_in_degrees(command, generator, tmp_path):
+    words = ("generate", "--generator", generator, "--identities", 1)
+    words += ("--images-per-identity", 3, "--yaw=-30:30", "--pitch", 5)
+    words += ("--interpolate", "light", "--to", tmp_path / "faces")
+    code, _, error = command(*words)
+    assert code == 0, error
+    rows = _rows(tmp_path / "faces")
+    assert [float(row["yaw"]) for row in rows] == pytest.approx([-30, 0, 30], abs=1e-3)
+    assert [float(row["pitch"]) for row in rows] == pytest.approx([5] * 3, abs=1e-3)
+    light = np.array([float(row["coefficient240"]) for row in rows])
+    assert light[1] == pytest.approx((light[0] + light[2]) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--truncation", 2), "--truncation is 2"),
+        (("--identities", 0), "--identities is 0"),
+        (("--yaw=200",), "--yaw is 200"),
+        (("--yaw=a:b",), "expected DEGREES or FROM:TO"),
+        (("--shard", "3/2"), "shards count from 0"),
+        (("--frame", "whole", "--size", 64), "it has no --size"),
+        (("--name", "x"), "--name needs --format records"),
+    ],
+)
+def test_wrong_options_are_refused(mistake, generator, tmp_path, words, message):
+    target = tmp_path / "faces"
+    base = ("generate", "--generator", generator, "--identities", 2, "--to", target)
+    mistake(message, *base, *words)
+    assert not target.exists()
+
+
+def test_other_networks_generate_no_faces(mistake, embedder, tmp_path):
+    base = ("generate", "--identities", 2, "--to", tmp_path / "faces")
+    mistake("generates no faces from codes", *base, "--generator", embedder)
+
+
+@pytest.mark.long
+def test_from_the_files_to_training(command, published, tmp_path):
+    """20 identities as records, 50 steps on them and on the generated stream."""
+    target = tmp_path / "disco"
+    words = ("import", published / "network.pkl", "--vae", published / "vae", "--to")
+    assert command(*words, target)[0] == 0
+    words = ("generate", "--generator", target, "--identities", 20, "--to", tmp_path)
+    words += ("--images-per-identity", 8, "--format", "records", "--name", "disco")
+    code, out, error = command(*words)
+    assert code == 0, error
+    assert "160 images" in out
+    train = (
+        f"--config={ROOT}/configs/usynthface.py:smoke",
+        "--config.train.num_steps=50",
+    )
+    train += ("--config.data.batch_size=8", "--config.evaluation.subset=0")
+    train += ("--config.train.evaluate_every=0", "--config.system.queue.size=64")
+    train += ("--config.system.optimizer.schedule=cosine",)
+    code, _, error = command(
+        "train",
+        *train,
+        f"--workdir={tmp_path}/records_run",
+        "--config.data.source=records",
+        f"--config.data.records.path={tmp_path}/disco",
+        "--config.data.records.held_out=0",
+    )
+    assert code == 0, error
+    provenance = fr_jax.load_embedder(tmp_path / "records_run/embedder").provenance
+    assert "research only" in provenance["licences"]["disco"]
+    code, _, error = command(
+        "train",
+        *train,
+        f"--workdir={tmp_path}/generated_run",
+        "--config.data.source=discofacegan",
+        "--config.data.discofacegan.num_identities=20",
+        "--given",
+        f"generator={target}",
+    )
+    assert code == 0, error
+    provenance = fr_jax.load_embedder(tmp_path / "generated_run/embedder").provenance
+    assert "research only" in provenance["licences"]["network.pkl"]
