@@ -2,6 +2,7 @@
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
         [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
+        [face_generator]
 
 Needs `pip install '.[bench]'`. Implementations run in turn, each in its own process;
 the result is the median ratio of consecutive runs.
@@ -25,6 +26,7 @@ PARTS = (
     "rand_augment",
     "start",
     "dr_gan",
+    "face_generator",
 )
 
 

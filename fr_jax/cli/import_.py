@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         embedder.save(target)
     print(describe(embedder))
-    for doubt in doubts(embedder):
+    for doubt in doubts(embedder) if not arguments.vae else ():
         print(f"note: {doubt}", file=sys.stderr)
     print(f"embedder: {target}")
 

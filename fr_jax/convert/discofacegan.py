@@ -37,11 +37,11 @@ _FIXED = {
     "latent_size": discofacegan.NUM_COEFFICIENTS + discofacegan.NUM_NOISE,
     "dlatent_broadcast": discofacegan.LAYERS,
 }
-_OPTIONS = {  # name: largest value
-    "fmap_base": 1 << 15,
-    "fmap_max": 1 << 11,
-    "dlatent_size": 1 << 11,
-    "mapping_fmaps": 1 << 11,
+_OPTIONS = {  # name: range
+    "fmap_base": (128, 1 << 15),
+    "fmap_max": (1, 1 << 11),
+    "dlatent_size": (1, 1 << 11),
+    "mapping_fmaps": (1, 1 << 11),
 }
 # SHA-256 of the source text in the published file, and of the published data files.
 _SOURCE = "88b4f34bf21d4d2a5d17b6dd460d3acc84c5874b8981eb79faa567c48e08e330"
@@ -237,9 +237,10 @@ def _options(arguments: Any) -> dict[str, Any]:
             text = f"{name} = {value}, not {_FIXED[name]}"
             raise Refusal(text, remedy="only the published layers are supported")
         if name in _OPTIONS:
-            if not 1 <= value <= _OPTIONS[name]:
+            low, high = _OPTIONS[name]
+            if not low <= value <= high:
                 text = f"{name} = {shown(value)}"
-                raise Refusal(text, remedy=f"1 to {_OPTIONS[name]:,} are supported")
+                raise Refusal(text, remedy=f"{low} to {high:,} are supported")
             options[name] = value
     defaults = discofacegan.DiscoFaceGAN()
     return {name: options.get(name, getattr(defaults, name)) for name in _OPTIONS}

@@ -253,7 +253,7 @@ class Generator:
             shape = list(codes.shape)
             raise UserError(f"codes are [N, {NUM_CODES}], got {shape}")
         rows = np.zeros(len(codes), np.int32) if identity is None else identity
-        return np.asarray(self._coefficients(self._variables, codes, rows))
+        return np.array(self._coefficients(self._variables, codes, rows))
 
     def images(self, coefficients: np.ndarray, noise: np.ndarray) -> Drawn:
         """Returns N images of coefficients [N, 254] and noise [N, 32]."""

@@ -10,7 +10,7 @@ import fr_jax
 from tests.support import discofacegan as files
 from tests.support.paths import ROOT
 
-_WIDTH = {"fmap_base": 64, "fmap_max": 4, "dlatent_size": 8, "mapping_fmaps": 8}
+_WIDTH = {"fmap_base": 128, "fmap_max": 2, "dlatent_size": 8, "mapping_fmaps": 8}
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,11 @@ def test_shards_have_different_identities(command, generator, tmp_path):
 def test_controls_in_degrees(command, generator, tmp_path):
     words = ("generate", "--generator", generator, "--identities", 1)
     words += ("--images-per-identity", 3, "--yaw=-30:30", "--pitch", 5)
-    words += ("--interpolate", "light", "--to", tmp_path / "faces")
+    words += ("--interpolate", "light", "--frame", "whole", "--to", tmp_path / "faces")
     code, _, error = command(*words)
     assert code == 0, error
+    image = cv2.imread(str(tmp_path / "faces/000000/000000_0001.jpg"))
+    assert image.shape == (256, 256, 3)
     rows = _rows(tmp_path / "faces")
     assert [float(row["yaw"]) for row in rows] == pytest.approx([-30, 0, 30], abs=1e-3)
     assert [float(row["pitch"]) for row in rows] == pytest.approx([5] * 3, abs=1e-3)

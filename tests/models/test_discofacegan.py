@@ -80,16 +80,19 @@ def test_golden_w(tiny, golden):
     np.testing.assert_allclose(untruncated[:, 0], golden["w"], atol=2e-5)
 
 
-@pytest.mark.parametrize("upsampling", ["plain", "phases"])
+@pytest.mark.parametrize(
+    "upsampling", ["phases", pytest.param("plain", marks=pytest.mark.long)]
+)
 def test_golden_images(tiny, golden, upsampling):
     model = models.create("discofacegan", **tiny[0], upsampling=upsampling)
 
     @jax.jit
-    def draw(variables, coefficients, noise):
+    def draw(variables, coefficients, noise, truncation=0.7):
         return model.apply(
             variables,
             coefficients,
             noise,
+            truncation,
             method="draw",
             capture_intermediates=lambda module, _: isinstance(
                 module, discofacegan.Layer
@@ -107,20 +110,18 @@ def test_golden_images(tiny, golden, upsampling):
     levels = np.asarray(discofacegan.pixels(image)).astype(int)
     difference = np.abs(levels - golden["image_u8"])
     assert difference.max() <= 1 and np.mean(difference > 0) < 0.005
-    one = draw(tiny[1], *(part[1:] for part in parts))[0]
-    np.testing.assert_allclose(one[0], image[1], atol=1e-3)
-
-
-def test_golden_images_without_truncation(tiny, golden):
-    parts = golden["coeff"][:, :254], golden["coeff"][:, 254:]
-    image = _apply(tiny, *parts, 1.0, method="draw")
+    swapped = draw(tiny[1], *(part[[1, 1]] for part in parts))[0]
+    np.testing.assert_allclose(swapped[0], image[1], atol=1e-3)
+    whole = draw(tiny[1], *parts, 1.0)[0]
     expected = golden["image_psi1_every4"]
-    np.testing.assert_allclose(image[:, ::4, ::4], expected, atol=1e-3)
+    np.testing.assert_allclose(whole[:, ::4, ::4], expected, atol=1e-3)
 
 
+@pytest.mark.long
 def test_bfloat16_is_near(tiny, golden):
+    model = models.create("discofacegan", **tiny[0], dtype="bfloat16")
     parts = golden["coeff"][:, :254], golden["coeff"][:, 254:]
-    image = _apply(tiny, *parts, method="draw", dtype="bfloat16")
+    image = jax.jit(lambda *a: model.apply(*a, method="draw"))(tiny[1], *parts)
     assert image.dtype == jnp.float32
     rms = float(jnp.sqrt(jnp.mean(jnp.square(image - golden["image"]))))
     assert 0 < rms < 0.15 * golden["image"].std()
@@ -194,8 +195,10 @@ def test_full_width():
     expected = [-0.344363, 1.6906111, -0.05182573]
     np.testing.assert_allclose(styles[0, 0, :3], expected, atol=2e-5)
     images = [
-        np.asarray(_apply(network, *parts, method="draw", upsampling=form))
+        np.asarray(jax.jit(lambda *a, m=model: m.apply(*a, method="draw"))(*arguments))
         for form in ("plain", "phases")
+        for model in [models.create("discofacegan", **network[0], upsampling=form)]
+        for arguments in [(network[1], *parts)]
     ]
     np.testing.assert_allclose(*images, atol=1e-3)
     pixel = images[0][0, 100, 100]
