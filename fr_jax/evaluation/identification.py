@@ -1,0 +1,283 @@
+"""An evaluator of identification: closed set by rank, open set by TPIR at FPIR.
+
+Every probe is searched in every gallery. A probe whose identity is in the gallery is a
+mated search, another one a non-mated search. The score of an identity is that of its
+best row in the gallery; other identities with an equal score count as higher. Of
+several galleries, the results are means (`NAME/rank1`), deviations (`_std`) and those
+of each (`NAME/rank1:G1`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fr_jax.errors import UserError
+from fr_jax.evaluation import embedded, search
+from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.templates import marks
+from fr_jax.metrics import Undefined, identification, intervals
+from fr_jax.metrics.templates import over_splits
+
+RANKS = (1, 5, 10)
+FPIRS = ("1e-1", "1e-2", "1e-3")
+SEARCHES = ("exact", "faiss")
+_CURVE = 100  # ranks of the CMC
+_LISTED = 100  # neighbours of an approximate search
+_NAMES = (*(f"rank{k}" for k in RANKS), *(f"tpir@fpir={far}" for far in FPIRS))
+_COUNTS = ("mated_searches", "nonmated_searches", "gallery_identities")
+
+
+class Gallery(NamedTuple):
+    """Rows of a gallery [G] and of its probes [P], among all rows of a set."""
+
+    gallery: np.ndarray
+    probes: np.ndarray
+
+
+class Embedded(Protocol):
+    """Faces or templates, with `images`; `embed` returns unit rows [N, D]."""
+
+    name: str
+    images: Any
+
+    def embed(self, trained: Trained, progress: str = "") -> np.ndarray: ...
+
+
+@dataclasses.dataclass
+class Faces:
+    """Faces that are rows themselves.
+
+    Attributes:
+      name: first part of the key of every result.
+      images: slices to uint8 RGB [n, H, W, 3], or rows of a file of embeddings.
+      flip: add the embeddings of the mirrored images.
+    """
+
+    name: str
+    images: Any
+    flip: bool = True
+
+    def embed(self, trained: Trained, progress: str = "") -> np.ndarray:
+        """Returns float32 [N, D]; UserError for embeddings of length 0."""
+        options = {"flip": self.flip, "name": self.name, "progress": progress}
+        return embedded.unit_rows(trained, self.images, **options)
+
+
+@dataclasses.dataclass
+class Identification:
+    """Evaluates searches of probes in one or several galleries.
+
+    Attributes:
+      faces: the rows [N]: faces, or templates.
+      identity: int [N] of each row.
+      galleries: by name; probes and gallery must not share rows.
+      search: 'exact', or 'faiss' for galleries of millions: mates beyond the 100
+        neighbours that an approximate search finds count as missed.
+      resamples: of the bootstrap over identities of probes; 0: no intervals.
+      options: choices of the set, part of `switches`.
+      names: the identity of each image, or None.
+      data_sets, digests, seen, unknown: as in `TemplateVerification`.
+      cmc: identification rate at ranks 1 to 100 [ranks], by gallery, of the last
+        evaluation.
+      notes: reasons for metrics that the last evaluation could not define.
+
+    Raises:
+      UserError: for a gallery or probes without rows.
+    """
+
+    faces: Embedded
+    identity: np.ndarray
+    galleries: Mapping[str, Gallery]
+    search: str = "exact"
+    resamples: int = intervals.RESAMPLES
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    names: Sequence[str] | None = None
+    data_sets: tuple[str, ...] = ()
+    digests: Callable[[], np.ndarray] | None = None
+    seen: bool = False
+    unknown: bool = False
+    cmc: dict[str, np.ndarray] = dataclasses.field(
+        default_factory=dict, init=False, compare=False
+    )
+    notes: dict[str, str] = dataclasses.field(
+        default_factory=dict, init=False, compare=False
+    )
+
+    def __post_init__(self):
+        for name, (gallery, probes) in self.galleries.items():
+            if not len(gallery) or not len(probes):
+                raise UserError(
+                    f"{self.name}: gallery {name!r} has {len(gallery):,} rows and "
+                    f"{len(probes):,} probes; both are needed"
+                )
+
+    @property
+    def name(self) -> str:
+        return self.faces.name
+
+    @property
+    def key(self) -> str:
+        """The first part of result keys, with '_seen' if the set was trained on."""
+        return f"{self.name}_seen" if self.seen else self.name
+
+    @property
+    def summary(self) -> str:
+        parts = [
+            f"gallery {name}: {len(gallery):,} rows, {len(probes):,} probes"
+            for name, (gallery, probes) in self.galleries.items()
+        ]
+        return f"{len(self.faces.images):,} images, {', '.join(parts)}"
+
+    @property
+    def switches(self) -> dict[str, Any]:
+        """Every choice that the results depend on."""
+        return {
+            "protocol": "identification",
+            **self.options,
+            "search": self.search,
+            "ties": "count as higher ranks",
+            "resamples": self.resamples,
+            "resampled": "identities of probes",
+        }
+
+    @property
+    def metric_names(self) -> list[str]:
+        ends = ["", "_low", "_high"] if self.resamples else [""]
+        several = len(self.galleries) > 1
+        names = [f"{n}{end}" for n in _NAMES for end in ends + ["_std"] * several]
+        names += [*_COUNTS, *["neighbour_recall"] * (self.search == "faiss")]
+        if several:
+            names += [f"{n}:{gallery}" for gallery in self.galleries for n in _NAMES]
+        return [f"{self.key}/{name}" for name in names]
+
+    def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
+        """Returns ranks, TPIR at FPIRs and the numbers of searches."""
+        rows = self.faces.embed(trained, progress)
+        measured, notes, values = [], {}, {}
+        self.cmc = {}
+        for name, (gallery, probes) in self.galleries.items():
+            labels = self.identity[probes], self.identity[gallery]
+            found, recall = self._search(rows[probes], rows[gallery], *labels)
+            measured.append(_Searches(found, labels[0]))
+            if recall is not None:
+                lowest = min(recall, values.get("neighbour_recall", 1.0))
+                values["neighbour_recall"] = lowest
+            ranks = found.rank[found.rank > 0]
+            if len(ranks):
+                self.cmc[name] = identification.cmc(ranks, _CURVE)
+        by_gallery = {
+            name: one.measure(None, notes)
+            for name, one in zip(self.galleries, measured)
+        }
+        values |= _means(list(by_gallery.values()))
+        if self.resamples:
+            values |= self._intervals(measured)
+        if len(by_gallery) > 1:
+            values |= {
+                f"{name}:{gallery}": value
+                for gallery, of_one in by_gallery.items()
+                for name, value in of_one.items()
+            }
+        mated = [int(np.sum(one.found.rank > 0)) for one in measured]
+        values["mated_searches"] = float(sum(mated))
+        searched = sum(len(probes) for _, probes in self.galleries.values())
+        values["nonmated_searches"] = float(searched - sum(mated))
+        values["gallery_identities"] = float(
+            sum(len(set(self.identity[g].tolist())) for g, _ in self.galleries.values())
+        )
+        self.notes = {f"{self.key}/{name}": why for name, why in notes.items()}
+        return {f"{self.key}/{name}": value for name, value in values.items()}
+
+    def _search(self, probes, gallery, probe_labels, gallery_labels):
+        """Returns the mates, and the recall of an approximate search or None."""
+        if self.search == "exact":
+            return search.mates(probes, probe_labels, gallery, gallery_labels), None
+        k = min(_LISTED, len(gallery))
+        near = search.approximate(probes, gallery, k)
+        found = search.mates_of(near, probe_labels, gallery_labels)
+        return found, search.recall(near, probes, gallery, 200)
+
+    def _intervals(self, measured: Sequence["_Searches"]) -> dict[str, float]:
+        """Returns bounds of the means over galleries, with identities resampled."""
+
+        def statistics(times: np.ndarray | None) -> dict[str, float]:
+            means = _means([one.measure(times, {}) for one in measured])
+            return {name: means[name] for name in _NAMES if name in means}
+
+        every = np.concatenate([one.identity for one in measured])
+        weights = _identity_draws(int(every.max()) + 1, every, self.resamples)
+        bounds = intervals.bootstrap(statistics, weights)
+        return {
+            f"{name}{end}": bound
+            for name, both in bounds.items()
+            for end, bound in zip(("_low", "_high"), both)
+        }
+
+    def mark_seen(
+        self,
+        trained: Mapping[str, Collection[str]],
+        digests: np.ndarray | None = None,
+    ) -> "Identification":
+        """Returns the set, marked as seen if it has training identities."""
+        names = None if self.names is None else list(self.names)
+        seen, unknown = marks(self, self.faces.images, trained, digests, names)
+        return dataclasses.replace(self, seen=seen, unknown=unknown)
+
+
+class _Searches:
+    """The results of the searches in a gallery, measured under any weights."""
+
+    def __init__(self, found: search.Mates, identity: np.ndarray):
+        self.found, self.identity = found, np.asarray(identity)
+        self._mated = found.rank > 0
+
+    def measure(
+        self, times: np.ndarray | None, notes: dict[str, str]
+    ) -> dict[str, float]:
+        """Returns the metrics that are defined, and adds the reasons for others.
+
+        Args:
+          times: how often each identity was drawn, int; None: once.
+        """
+        rank, score, best = self.found
+        mated = np.flatnonzero(self._mated)
+        others = np.flatnonzero(~self._mated)
+        if times is not None:
+            drawn = times[self.identity]
+            mated = np.repeat(mated, drawn[mated])
+            others = np.repeat(others, drawn[others])
+        values: dict[str, float] = {}
+        for k in RANKS:
+            try:
+                values[f"rank{k}"] = identification.rank_k(rank[mated], k)
+            except Undefined as error:
+                notes[f"rank{k}"] = str(error)
+        for far in FPIRS:
+            try:
+                values[f"tpir@fpir={far}"] = identification.tpir_at_fpir(
+                    rank[mated], score[mated], best[others], far
+                ).tpir
+            except Undefined as error:
+                notes[f"tpir@fpir={far}"] = str(error)
+        return values
+
+
+def _identity_draws(
+    count: int, identity: np.ndarray, resamples: int, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Yields how often each identity is drawn, int [count], with replacement."""
+    present = np.unique(identity)
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        drawn = rng.choice(present, len(present))
+        yield np.bincount(drawn, minlength=count)
+
+
+def _means(by_gallery: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns means of metrics that all galleries have; of several with `_std`."""
+    common = [n for n in by_gallery[0] if all(n in one for one in by_gallery)]
+    chosen = [{name: one[name] for name in common} for one in by_gallery]
+    means = over_splits(chosen) if common else {}
+    return means if len(chosen) > 1 else {name: means[name] for name in common}
