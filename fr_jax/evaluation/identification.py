@@ -8,7 +8,7 @@ of each (`NAME/rank1:G1`).
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -207,7 +207,7 @@ class Identification:
             return {name: means[name] for name in _NAMES if name in means}
 
         every = np.concatenate([one.identity for one in measured])
-        weights = _identity_draws(int(every.max()) + 1, every, self.resamples)
+        weights = intervals.identity_draws(every, self.resamples)
         bounds = intervals.bootstrap(statistics, weights)
         return {
             f"{name}{end}": bound
@@ -262,17 +262,6 @@ class _Searches:
             except Undefined as error:
                 notes[f"tpir@fpir={far}"] = str(error)
         return values
-
-
-def _identity_draws(
-    count: int, identity: np.ndarray, resamples: int, seed: int = 0
-) -> Iterator[np.ndarray]:
-    """Yields how often each identity is drawn, int [count], with replacement."""
-    present = np.unique(identity)
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        drawn = rng.choice(present, len(present))
-        yield np.bincount(drawn, minlength=count)
 
 
 def _means(by_gallery: Sequence[Mapping[str, float]]) -> dict[str, float]:
