@@ -17,9 +17,11 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import search
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.identification import Faces
-from fr_jax.evaluation.templates import marks
+from fr_jax.evaluation.stored import set_digest
+from fr_jax.evaluation.templates import bounds, marks_of
 from fr_jax.metrics import clustering, intervals
 from fr_jax.metrics.cluster_statistics import METRICS, RESAMPLED, ClusterStatistics
+from fr_jax.report.runs import EvaluatedSet
 
 METHODS = ("average", "single")
 THRESHOLDS = np.linspace(0, 1, 101)  # that are tried for the best one
@@ -41,7 +43,7 @@ class Clustering:
       source: its name, for `switches`.
       resamples: of the bootstrap over identities; 0: no intervals.
       names: the identity of each image, or None.
-      data_sets, digests, seen, unknown: as in `TemplateVerification`.
+      data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
       assigned: int [N], the clusters of the last evaluation.
       notes: reasons for metrics that the last evaluation could not define.
 
@@ -60,12 +62,16 @@ class Clustering:
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
     seen: bool = False
+    evidence: str = ""
     unknown: bool = False
     assigned: np.ndarray | None = dataclasses.field(
         default=None, init=False, compare=False
     )
     notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
+    )
+    _statistics: ClusterStatistics | None = dataclasses.field(
+        default=None, init=False, compare=False
     )
 
     def __post_init__(self):
@@ -92,19 +98,17 @@ class Clustering:
         count = len(set(self.identity.tolist()))
         return f"{len(self.identity):,} images of {count:,} identities"
 
-    @property
-    def switches(self) -> dict[str, Any]:
-        """Every choice that the results depend on."""
+    def protocol_switches(self) -> dict[str, Any]:
+        """Returns every choice of the evaluation, JSON values by name."""
         switches: dict[str, Any] = {"protocol": "clustering"}
         if self.clusters is not None:
-            switches["clusters"] = self.source
-        else:
-            chosen = "best BCubed F on this set"
-            switches["method"] = f"{self.method} linkage of cosines"
-            switches["threshold"] = chosen if self.threshold is None else self.threshold
-            switches["flip"] = self.faces.flip
-        resampled = {"resamples": self._resamples(), "resampled": "identities"}
-        return switches | resampled
+            return switches | {"clusters": self.source}
+        chosen = "best BCubed F on this set, of 0, 0.01, ... 1"
+        return switches | {
+            "method": f"{self.method} linkage of cosines",
+            "threshold": chosen if self.threshold is None else self.threshold,
+            "flip": self.faces.flip,
+        }
 
     @property
     def _suffix(self) -> str:
@@ -113,11 +117,8 @@ class Clustering:
 
     @property
     def metric_names(self) -> list[str]:
-        names = [*METRICS]
-        if self._resamples():
-            names += [f"{n}{end}" for n in RESAMPLED for end in ("_low", "_high")]
-        names += ["cosine_threshold"] if self.clusters is None else []
-        names = [f"{name}{self._suffix}" for name in (*names, "clusters")]
+        names = [*METRICS, *["cosine_threshold"] * (self.clusters is None), "clusters"]
+        names = [f"{name}{self._suffix}" for name in names]
         return [f"{self.key}/{name}" for name in (*names, *_COUNTS[1:])]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
@@ -130,14 +131,8 @@ class Clustering:
             self.assigned, threshold = self._cluster(rows)
             values["cosine_threshold"] = threshold
         statistics = ClusterStatistics(self.identity, self.assigned)
+        self._statistics = statistics
         values |= statistics()
-        if resamples := self._resamples():
-            draws = intervals.identity_draws(self.identity, resamples)
-            bounds = intervals.bootstrap(statistics, draws)
-            for name in RESAMPLED:
-                if name in bounds:
-                    low, high = bounds[name]
-                    values |= {f"{name}_low": low, f"{name}_high": high}
         values["clusters"] = float(len(np.unique(self.assigned)))
         values = {f"{name}{self._suffix}": value for name, value in values.items()}
         values["identities"] = float(len(np.unique(self.identity)))
@@ -163,6 +158,37 @@ class Clustering:
         )
         return cut(tree, best), float(best)
 
+    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+        """Returns bounds of the last evaluation's metrics; see `bounds`.
+
+        Identities are resampled, clusters stay as they are. AMI and Hungarian accuracy
+        have no bounds: a resample would take seconds.
+        """
+        if self._statistics is None:
+            return {}, {}
+        few = len(self.identity) > _MANY
+        resamples = min(self.resamples, 200) if few else self.resamples
+        return bounds(
+            self.key,
+            self._statistics,
+            intervals.identity_draws(self.identity, resamples),
+            resamples,
+            len(np.unique(self.identity)),
+            ends=lambda name, end: f"{name}{end}{self._suffix}",
+            names=RESAMPLED,
+            progress=progress,
+        )
+
+    def stored_set(self) -> EvaluatedSet:
+        """Returns the last evaluation as reports show it."""
+        return EvaluatedSet(
+            self.name,
+            set_digest(self.identity, np.zeros(0), np.zeros(0)),
+            self.protocol_switches(),
+            seen=self.evidence,
+            unknown=self.unknown,
+        )
+
     def mark_seen(
         self,
         trained: Mapping[str, Collection[str]],
@@ -170,12 +196,8 @@ class Clustering:
     ) -> "Clustering":
         """Returns the set, marked as seen if it has training identities."""
         names = None if self.names is None else list(self.names)
-        seen, unknown = marks(self, self.faces.images, trained, digests, names)
-        return dataclasses.replace(self, seen=seen, unknown=unknown)
-
-    def _resamples(self) -> int:
-        few = len(self.identity) > _MANY
-        return min(self.resamples, 200) if few else self.resamples
+        marks = marks_of(self, self.faces.images, trained, digests, names)
+        return dataclasses.replace(self, **marks)
 
 
 def linkage(rows: np.ndarray, method: str) -> np.ndarray:

@@ -16,9 +16,11 @@ import numpy as np
 from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.templates import marks
+from fr_jax.evaluation.stored import set_digest
+from fr_jax.evaluation.templates import bounds, marks_of
 from fr_jax.metrics import Undefined, identification, intervals
 from fr_jax.metrics.templates import over_splits
+from fr_jax.report.runs import Curve, EvaluatedSet
 
 RANKS = (1, 5, 10)
 FPIRS = ("1e-1", "1e-2", "1e-3")
@@ -78,7 +80,7 @@ class Identification:
       resamples: of the bootstrap over identities of probes; 0: no intervals.
       options: choices of the set, part of `switches`.
       names: the identity of each image, or None.
-      data_sets, digests, seen, unknown: as in `TemplateVerification`.
+      data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
       cmc: identification rate at ranks 1 to 100 [ranks], by gallery, of the last
         evaluation.
       notes: reasons for metrics that the last evaluation could not define.
@@ -97,12 +99,16 @@ class Identification:
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
     seen: bool = False
+    evidence: str = ""
     unknown: bool = False
     cmc: dict[str, np.ndarray] = dataclasses.field(
         default_factory=dict, init=False, compare=False
     )
     notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
+    )
+    _measured: list["_Searches"] = dataclasses.field(
+        default_factory=list, init=False, compare=False
     )
 
     def __post_init__(self):
@@ -130,23 +136,27 @@ class Identification:
         ]
         return f"{len(self.faces.images):,} images, {', '.join(parts)}"
 
-    @property
-    def switches(self) -> dict[str, Any]:
-        """Every choice that the results depend on."""
+    def protocol_switches(self) -> dict[str, Any]:
+        """Returns every choice of the evaluation, JSON values by name."""
         return {
             "protocol": "identification",
             **self.options,
             "search": self.search,
-            "ties": "count as higher ranks",
-            "resamples": self.resamples,
-            "resampled": "identities of probes",
+            "scores": "cosine, of an identity that of its best row",
+            "ties": "identities with equal scores count as higher",
+            "fpirs": list(FPIRS),
+            "tpir": "mate at rank 1 and score at or above the threshold; the lowest "
+            "one with at most FPIR * non-mated searches at or above",
+            "galleries": {
+                name: {"rows": len(gallery), "probes": len(probes)}
+                for name, (gallery, probes) in self.galleries.items()
+            },
         }
 
     @property
     def metric_names(self) -> list[str]:
-        ends = ["", "_low", "_high"] if self.resamples else [""]
         several = len(self.galleries) > 1
-        names = [f"{n}{end}" for n in _NAMES for end in ends + ["_std"] * several]
+        names = [f"{n}{end}" for n in _NAMES for end in ["", "_std"][: 1 + several]]
         names += [*_COUNTS, *["neighbour_recall"] * (self.search == "faiss")]
         if several:
             names += [f"{n}:{gallery}" for gallery in self.galleries for n in _NAMES]
@@ -171,9 +181,8 @@ class Identification:
             name: one.measure(None, notes)
             for name, one in zip(self.galleries, measured)
         }
+        self._measured = measured
         values |= _means(list(by_gallery.values()))
-        if self.resamples:
-            values |= self._intervals(measured)
         if len(by_gallery) > 1:
             values |= {
                 f"{name}:{gallery}": value
@@ -199,21 +208,43 @@ class Identification:
         found = search.mates_of(near, probe_labels, gallery_labels)
         return found, search.recall(near, probes, gallery, 200)
 
-    def _intervals(self, measured: Sequence["_Searches"]) -> dict[str, float]:
-        """Returns bounds of the means over galleries, with identities resampled."""
+    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+        """Returns bounds of the last evaluation's means over galleries; see `bounds`.
+
+        The identities of probes are resampled, galleries are not.
+        """
+        if not self._measured:
+            return {}, {}
+        identity = np.concatenate([one.identity for one in self._measured])
 
         def statistics(times: np.ndarray | None) -> dict[str, float]:
-            means = _means([one.measure(times, {}) for one in measured])
+            means = _means([one.measure(times, {}) for one in self._measured])
             return {name: means[name] for name in _NAMES if name in means}
 
-        every = np.concatenate([one.identity for one in measured])
-        weights = intervals.identity_draws(every, self.resamples)
-        bounds = intervals.bootstrap(statistics, weights)
-        return {
-            f"{name}{end}": bound
-            for name, both in bounds.items()
-            for end, bound in zip(("_low", "_high"), both)
+        weights = intervals.identity_draws(identity, self.resamples)
+        count = len(np.unique(identity))
+        return bounds(
+            self.key, statistics, weights, self.resamples, count, progress=progress
+        )
+
+    def stored_set(self) -> EvaluatedSet:
+        """Returns the last evaluation as reports show it, with the CMC."""
+        curves = {
+            f"CMC {name}": Curve(
+                np.arange(1, len(rates) + 1), rates, "rank", "identification rate"
+            )
+            for name, rates in self.cmc.items()
         }
+        rows = [np.concatenate(one) for one in self.galleries.values()]
+        numbers = np.concatenate(rows)
+        return EvaluatedSet(
+            self.name,
+            set_digest(self.identity, numbers, np.zeros(0)),
+            self.protocol_switches(),
+            curves=curves,
+            seen=self.evidence,
+            unknown=self.unknown,
+        )
 
     def mark_seen(
         self,
@@ -222,8 +253,8 @@ class Identification:
     ) -> "Identification":
         """Returns the set, marked as seen if it has training identities."""
         names = None if self.names is None else list(self.names)
-        seen, unknown = marks(self, self.faces.images, trained, digests, names)
-        return dataclasses.replace(self, seen=seen, unknown=unknown)
+        marks = marks_of(self, self.faces.images, trained, digests, names)
+        return dataclasses.replace(self, **marks)
 
 
 class _Searches:

@@ -75,6 +75,7 @@ def verification(
         resamples=resamples_of(name, options, None),
         dropped=dropped,
         data_sets=(name, ijb.meta(path)[1]),
+        ids=full[kept],
     )
 
 

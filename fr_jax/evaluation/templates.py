@@ -13,7 +13,7 @@ media has the same direction.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,10 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.seen import evidence
+from fr_jax.evaluation.stored import set_digest
 from fr_jax.metrics import intervals, templates, verification
+from fr_jax.progress import progress_bar
+from fr_jax.report.runs import EvaluatedSet, Scores
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 _MANY = 1_000_000  # pairs, above which there are fewer resamples
@@ -140,9 +143,13 @@ class TemplateVerification:
       dropped: images and pairs left out since images are missing, part of the results.
       data_sets: names under which the set may be known; default: that of `faces`.
       digests: returns the digests of the images' pixels, uint64 [N], or None.
-      seen, unknown: of `mark_seen`.
+      ids: int [T], published numbers of the templates; default: 0 on.
+      seen, evidence, unknown: of `mark_seen`.
       curve: (score [P], same [P]) of the last evaluation.
       notes: reasons for metrics that the last evaluation could not define.
+
+    Raises:
+      UserError: for no pairs, unequal lengths, and pairs of missing templates.
     """
 
     faces: TemplateSet
@@ -153,7 +160,9 @@ class TemplateVerification:
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
+    ids: np.ndarray | None = None
     seen: bool = False
+    evidence: str = ""
     unknown: bool = False
     curve: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(
         default=None, init=False, compare=False
@@ -161,6 +170,24 @@ class TemplateVerification:
     notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
     )
+    _statistics: intervals.PairStatistics | None = dataclasses.field(
+        default=None, init=False, compare=False
+    )
+
+    def __post_init__(self):
+        sizes = {len(self.first), len(self.second), len(self.same)}
+        if len(sizes) > 1 or 0 in sizes:
+            raise UserError(
+                f"{self.name}: {len(self.first)} and {len(self.second)} templates of "
+                f"pairs, {len(self.same)} labels"
+            )
+        low = min(np.min(self.first), np.min(self.second))
+        high = max(np.max(self.first), np.max(self.second))
+        count = int(self.faces.template[-1]) + 1
+        if low < 0 or high >= count:
+            raise UserError(
+                f"{self.name}: pairs of templates {low} to {high}; there are {count}"
+            )
 
     @property
     def name(self) -> str:
@@ -178,25 +205,28 @@ class TemplateVerification:
             f"{len(self.faces.images):,} images"
         )
 
-    @property
-    def switches(self) -> dict[str, Any]:
-        """Every choice that the results depend on."""
-        switches: dict[str, Any] = {"protocol": "ijb", **self.faces.switches._asdict()}
-        switches["p_target"] = verification.P_TARGET
-        switches["resamples"] = self._resamples()
-        switches["resampled"] = "identities: templates connected by genuine pairs"
-        return switches
+    def protocol_switches(self) -> dict[str, Any]:
+        """Returns every choice of the evaluation, JSON values by name."""
+        return {
+            "protocol": "pooled",
+            "templates": "IJB",
+            **self.faces.switches._asdict(),
+            "fars": list(FARS),
+            "tar": "lowest threshold with at most FAR * impostors accepted, ties "
+            "together; :insightface: at the nearest FAR of the ROC",
+            "eer": "where the convex hull of the ROC meets FAR = FRR",
+            "min_dcf": f"P_target {verification.P_TARGET}, unit costs, not normalised",
+            "identities": "templates connected by genuine pairs",
+            **{name: int(count) for name, count in self._of_the_set().items()},
+        }
 
     @property
     def metric_names(self) -> list[str]:
-        ends = ("", "_low", "_high") if self._resamples() else ("",)
-        names = [f"{name}{end}" for name in _POOLED for end in ends]
-        names += [f"tar@far={far}:insightface" for far in FARS]
-        names += [*self._of_the_set()]
-        return [f"{self.key}/{name}" for name in names]
+        names = [*_POOLED, *(f"tar@far={far}:insightface" for far in FARS)]
+        return [f"{self.key}/{name}" for name in (*names, *self._of_the_set())]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
-        """Returns TAR at FARs, AUC, EER and minDCF, with intervals over identities."""
+        """Returns TAR at FARs, AUC, EER and minDCF."""
         rows = self.faces.embed(trained, progress)
         scores = templates.pair_scores(rows, self.first, self.second)
         del rows
@@ -208,16 +238,48 @@ class TemplateVerification:
             scores, self.same, protocol="pooled", fars=FARS
         )
         self.notes = {f"{self.key}/{n}": why for n, why in statistics.notes.items()}
-        values = statistics()
+        values, self._statistics = statistics(), statistics
         if values:
             nearest = templates.tar_at_nearest_far(scores, self.same, FARS)
             values |= {f"tar@far={f}:insightface": x for f, x in zip(FARS, nearest)}
-        if values and (resamples := self._resamples()):
-            bounds = intervals.bootstrap(statistics, self.weights(resamples))
-            for name, (low, high) in bounds.items():
-                values |= {f"{name}_low": low, f"{name}_high": high}
         values |= self._of_the_set()
         return {f"{self.key}/{name}": value for name, value in values.items()}
+
+    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+        """Returns bounds of the last evaluation's metrics, and notes on missing ones.
+
+        Keys are those of the results with _low and _high; identities are resampled.
+
+        Args:
+          progress: label of a progress bar; '': none.
+        """
+        if self._statistics is None or not self._statistics():
+            return {}, {}
+        identity = self.identities()
+        pairs = identity[self.first], identity[self.second]
+        resamples = self._resamples()
+        weights = intervals.identity_weights(*pairs, int(identity.max()) + 1, resamples)
+        count = len(np.unique(np.concatenate([np.unique(one) for one in pairs])))
+        return bounds(
+            self.key, self._statistics, weights, resamples, count, progress=progress
+        )
+
+    def stored_set(self) -> EvaluatedSet:
+        """Returns the last evaluation as reports show it."""
+        if self.curve is None:
+            raise ValueError(f"{self.name} was not evaluated yet")
+        pairs = np.stack([self.first, self.second], axis=1)
+        count = int(self.faces.template[-1]) + 1
+        ids = np.arange(count) if self.ids is None else self.ids
+        scores = Scores(*self.curve, pairs=pairs, identities=self.identities())
+        return EvaluatedSet(
+            self.name,
+            set_digest(ids, pairs, self.same),
+            self.protocol_switches(),
+            scores,
+            seen=self.evidence,
+            unknown=self.unknown,
+        )
 
     def identities(self) -> np.ndarray:
         """Returns the identity of each template, int [T].
@@ -232,21 +294,14 @@ class TemplateVerification:
         )
         return csgraph.connected_components(links, directed=False)[1]
 
-    def weights(self, resamples: int):
-        """Yields weights int [P] of resampled identities; see `identity_weights`."""
-        identity = self.identities()
-        pairs = identity[self.first], identity[self.second]
-        count = int(identity.max()) + 1
-        return intervals.identity_weights(*pairs, count, resamples)
-
     def mark_seen(
         self,
         trained: Mapping[str, Collection[str]],
         digests: np.ndarray | None = None,
     ) -> "TemplateVerification":
         """Returns the set, marked as seen if it has training images; see `evidence`."""
-        seen, unknown = marks(self, self.faces.images, trained, digests)
-        return dataclasses.replace(self, seen=seen, unknown=unknown)
+        marks = marks_of(self, self.faces.images, trained, digests)
+        return dataclasses.replace(self, **marks)
 
     def _resamples(self) -> int:
         if self.resamples is None:
@@ -265,14 +320,53 @@ class TemplateVerification:
         return {name: float(count) for name, count in counts.items()}
 
 
-def marks(
+def bounds(
+    key: str,
+    statistics: Callable[[np.ndarray | None], Mapping[str, float]],
+    weights: Iterator[np.ndarray],
+    resamples: int,
+    identities: int,
+    *,
+    ends: Callable[[str, str], str] = lambda name, end: f"{name}{end}",
+    names: Collection[str] | None = None,
+    progress: str = "",
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns 95 % percentile bounds by result key, and notes on undefined resamples.
+
+    Args:
+      key: first part of result keys.
+      weights: `resamples` of them, of that many identities.
+      ends: (name of a metric, '_low' or '_high') -> second part of the key.
+      names: of the metrics that have bounds; default: all.
+    """
+    chosen = [n for n in statistics(None) if names is None or n in names]
+    if not resamples or not chosen:
+        return {}, {}
+    options = {"total": resamples, "disable": not progress, "leave": False}
+    drawn = progress_bar(weights, progress, unit=" resamples", **options)
+    values = {
+        f"{key}/resamples": float(resamples),
+        f"{key}/resampled_identities": float(identities),
+    }
+    notes = {}
+    for name, samples in intervals.samples(statistics, drawn, chosen).items():
+        both = intervals.percentile(samples)
+        low, high = (f"{key}/{ends(name, end)}" for end in ("_low", "_high"))
+        if missing := int(np.sum(np.isnan(samples))):
+            notes[low] = f"undefined in {missing:,} of {resamples:,} resamples"
+        if missing < resamples:
+            values |= {low: both.low, high: both.high}
+    return values, notes
+
+
+def marks_of(
     one: Any,
     images: Any,
     trained: Mapping[str, Collection[str]],
     digests: np.ndarray | None,
     identities: list[str] | None = None,
-) -> tuple[bool, bool]:
-    """Returns whether a set has training identities, and whether that is unknown.
+) -> dict[str, Any]:
+    """Returns `seen`, `evidence` and `unknown` of a set.
 
     Args:
       one: an evaluator with `name`, `data_sets` and `digests`.
@@ -282,4 +376,8 @@ def marks(
     shown = evidence(names, len(images), identities, one.digests, trained, digests)
     if shown.seen.any():
         logging.warning("%s: %s", one.name, shown.reason)
-    return bool(shown.seen.any()), shown.unknown
+    return {
+        "seen": bool(shown.seen.any()),
+        "evidence": shown.reason,
+        "unknown": shown.unknown,
+    }
