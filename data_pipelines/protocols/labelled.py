@@ -96,8 +96,8 @@ def clusters(path: str | Path, names: Sequence[str]) -> np.ndarray:
     absent = [name for name in names if name not in assigned]
     if absent:
         raise DataError(
-            f"{path}: {len(absent):,} of {len(names):,} images have no cluster, such as "
-            f"{absent[0]!r:.80}"
+            f"{path}: {len(absent):,} of {len(names):,} images have no cluster, such "
+            f"as {absent[0]!r:.80}"
         )
     return np.unique([assigned[name] for name in names], return_inverse=True)[1]
 
@@ -167,8 +167,8 @@ def _of_table(
     if len(kept) < len(names):
         first = names[next(n for n, file in enumerate(found) if not file)]
         text = (
-            f"{len(names) - len(kept):,} of {len(names):,} images are not below {root}, "
-            f"such as {first!r:.200}"
+            f"{len(names) - len(kept):,} of {len(names):,} images are not below "
+            f"{root}, such as {first!r:.200}"
         )
         if missing == "error" or not kept:
             raise DataError(f"{path}: {text}; give their folder as root=DIR")

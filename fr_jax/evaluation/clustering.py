@@ -27,7 +27,7 @@ METHODS = ("average", "single")
 THRESHOLDS = np.linspace(0, 1, 101)  # that are tried for the best one
 _TREE = 12_000  # faces whose pairs of distances fit into memory
 _MANY = 100_000  # faces, above which there are fewer resamples
-_COUNTS = ("clusters", "identities", "images")
+_COUNTS = ("num_identities", "images")
 
 
 @dataclasses.dataclass
@@ -117,9 +117,13 @@ class Clustering:
 
     @property
     def metric_names(self) -> list[str]:
-        names = [*METRICS, *["cosine_threshold"] * (self.clusters is None), "clusters"]
+        names = [
+            *METRICS,
+            *["cosine_threshold"] * (self.clusters is None),
+            "num_clusters",
+        ]
         names = [f"{name}{self._suffix}" for name in names]
-        return [f"{self.key}/{name}" for name in (*names, *_COUNTS[1:])]
+        return [f"{self.key}/{name}" for name in (*names, *_COUNTS)]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns BCubed, pairwise and other metrics of the clusters."""
@@ -133,9 +137,9 @@ class Clustering:
         statistics = ClusterStatistics(self.identity, self.assigned)
         self._statistics = statistics
         values |= statistics()
-        values["clusters"] = float(len(np.unique(self.assigned)))
+        identities = values.pop("num_identities")
         values = {f"{name}{self._suffix}": value for name, value in values.items()}
-        values["identities"] = float(len(np.unique(self.identity)))
+        values["num_identities"] = identities
         values["images"] = float(len(self.identity))
         self.notes = {
             f"{self.key}/{name}{self._suffix}": why
@@ -154,7 +158,11 @@ class Clustering:
             return cut(tree, self.threshold), self.threshold
         best = max(
             THRESHOLDS,
-            key=lambda one: clustering.bcubed(self.identity, cut(tree, one)).f,
+            key=lambda one: (
+                clustering.bcubed(
+                    clustering.Contingency(self.identity, cut(tree, one))
+                ).f
+            ),
         )
         return cut(tree, best), float(best)
 

@@ -42,8 +42,8 @@ def blocks(
             if invalid := int(np.sum(~np.isfinite(rows).all(axis=1))):
                 raise UserError(
                     f"{name}: {invalid:,} of {len(rows):,} embeddings from image "
-                    f"{start:,} on are not finite: the weights are damaged, or training "
-                    "diverged"
+                    f"{start:,} on are not finite: the weights are damaged, or "
+                    "training diverged"
                 )
             yield rows
             bar.update(len(rows))

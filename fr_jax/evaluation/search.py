@@ -294,6 +294,6 @@ def check_unit(rows: Array, what: str) -> None:
     if wrong.any():
         first = int(np.argmax(wrong))
         raise UserError(
-            f"{np.sum(wrong):,} of {len(rows):,} {what} are not of unit length, such as "
-            f"row {first} with {lengths[first]:.4g}; normalise them"
+            f"{np.sum(wrong):,} of {len(rows):,} {what} are not of unit length, such "
+            f"as row {first} with {lengths[first]:.4g}; normalise them"
         )

@@ -3,13 +3,27 @@
 import functools
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from fr_jax.errors import UserError, check_names
+from fr_jax.evaluation import labelled_sets, template_sets
+from fr_jax.evaluation.embeddings import StoredEmbeddings
+from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.verification import PROTOCOLS, Verification
 
 OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities")
+# Of other sets than pairs: (name, path, options, check=, stored=) -> evaluator.
+_OTHERS: dict[str, Callable[..., Evaluator]] = {
+    "ijb": template_sets.verification,
+    "identification": labelled_sets.identification,
+    "clustering": labelled_sets.clustering,
+}
+_THEIRS = (
+    *("crop", "variant", "flip", "norm", "detector", "media", "resamples"),
+    *("gallery", "galleries", "search", "method", "threshold", "clusters"),
+)
 
 
 def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
@@ -38,17 +52,20 @@ def parse(
     *,
     unaligned: bool = False,
     flag: str = "--unaligned",
-) -> Verification:
+    stored: StoredEmbeddings | None = None,
+) -> Any:
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
     Protocols: 'insightface' (default for sets with folds and for records), 'kfold'
     (default for lists) and 'paper'; see `Verification`. What was skipped or left out is
-    printed.
+    printed. 'ijb', 'identification' and 'clustering' are in `template_sets` and
+    `labelled_sets`.
 
     Args:
       sides: valid sides of the images in pixels besides 112, the inputs of networks.
       unaligned: accept any size.
       flag: the setting that does so, named in the error.
+      stored: embeddings in place of images, found by the names of the images.
 
     Raises:
       UserError: for another form or option; DataError for an invalid set, missing
@@ -57,11 +74,16 @@ def parse(
     from data_pipelines import aligned, digests
     from data_pipelines.protocols import pairs
 
-    name, path, options = split(text, OPTIONS)
+    name, path, options = split(text, (*OPTIONS, *_THEIRS))
     protocol = options.pop("protocol", None)
     if protocol is not None:
-        check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
+        valid = (*PROTOCOLS, *_OTHERS)
+        check_names(f"protocol in --set {text}:", [protocol], valid)
     check = functools.partial(aligned.check, sides=sides, unless=flag)
+    if protocol in _OTHERS:
+        given = {"check": None if unaligned else check, "stored": stored}
+        return _OTHERS[protocol](name, path, options, **given)
+    check_names(f"option in --set {text}:", options, OPTIONS)
     loaded = pairs.load(path, **options, check=None if unaligned else check)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)

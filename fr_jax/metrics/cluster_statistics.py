@@ -7,7 +7,7 @@ are not compared with each other.
 
 import numpy as np
 
-from fr_jax.metrics import Undefined, clustering
+from fr_jax.metrics import clustering
 
 Array = np.ndarray
 
@@ -24,25 +24,18 @@ class ClusterStatistics:
     """Every metric of a clustering, under any numbers of draws of the identities.
 
     Args:
-      labels: identity of each image, int [N], from 0 on.
+      identities: of each image, int [N], 0 or more.
       clusters: int [N].
 
     Attributes:
       notes: reasons for metrics that are undefined.
     """
 
-    def __init__(self, labels: Array, clusters: Array):
-        labels, clusters = np.asarray(labels), np.asarray(clusters)
-        self._labels, self._clusters = labels, clusters
-        identities = int(labels.max()) + 1
-        numbers = np.unique(clusters, return_inverse=True)[1]
-        cells, counts = np.unique(numbers * identities + labels, return_counts=True)
-        self._cluster, self._identity = np.divmod(cells, identities)
-        self._count = counts.astype(np.int64)
-        self._num_clusters = int(numbers.max()) + 1
-        self._sizes = np.bincount(labels, minlength=identities)
-        self.notes: dict[str, str] = {}
-        self._values = self._exact()
+    def __init__(self, identities: Array, clusters: Array):
+        self._table = table = clustering.Contingency(identities, clusters)
+        self._present = np.unique(identities)  # the identity of each row
+        self._values, self.notes = clustering.measure(identities, clusters)
+        self._count = table.counts.astype(np.int64)
 
     def __call__(self, draws: Array | None = None) -> dict[str, float]:
         """Returns the metrics that are defined, by name.
@@ -54,11 +47,11 @@ class ClusterStatistics:
         return dict(self._values) if draws is None else self._weighted(draws)
 
     def _weighted(self, draws: Array) -> dict[str, float]:
-        draws = np.asarray(draws, np.int64)
-        count, times = self._count, draws[self._identity]
-        sizes, of_cell = self._sizes, self._sizes[self._identity]
+        table, count = self._table, self._count
+        draws = np.asarray(draws, np.int64)[self._present]  # [rows]
+        times, sizes = draws[table.rows], table.identity_sizes
         cells = times * count
-        clusters = self._sums(cells)  # images by cluster
+        clusters = self._by_cluster(cells)  # images
         total = int(cells.sum())
         values: dict[str, float] = {}
         if not total:
@@ -68,47 +61,45 @@ class ClusterStatistics:
         drawn = draws * sizes
         impostor = (total**2 - int((drawn**2).sum())) // 2
         wrong = (int((clusters**2).sum()) - int((cells**2).sum())) // 2
-        if joined + wrong and genuine:
-            values |= _rates("pairwise", joined / (joined + wrong), joined / genuine)
+        if joined + wrong:
+            values["pairwise_precision"] = joined / (joined + wrong)
+        if genuine:
+            values["pairwise_recall"] = joined / genuine
+        if joined + wrong + genuine:
+            values["pairwise_f"] = 2 * joined / (joined + wrong + genuine)
         # Of an image: itself and others of its identity, among all of its cluster.
-        others = clusters[self._cluster] - cells
+        others = clusters[table.columns] - cells
         precision = float((cells * (count / (count + others))).sum()) / total
-        recall = float((cells * (count / of_cell)).sum()) / total
-        values |= _rates("bcubed", precision, recall)
-        largest = np.zeros(self._num_clusters, np.int64)
-        np.maximum.at(largest, self._cluster, cells)
+        recall = float((cells * (count / sizes[table.rows])).sum()) / total
+        values["bcubed_precision"], values["bcubed_recall"] = precision, recall
+        values["bcubed_f"] = 2 * precision * recall / (precision + recall)
+        largest = np.zeros(len(clusters), np.int64)
+        np.maximum.at(largest, table.columns, cells)
         values["wcp"] = int(largest.sum()) / total
-        values["nmi"] = self._nmi(cells, clusters, drawn, total)
+        values["nmi"] = self._nmi(cells / total, clusters / total, drawn / total)
         missed, apart = genuine - joined, impostor - wrong
-        chance = (joined + missed) * (missed + apart) + (joined + wrong) * (
-            wrong + apart
-        )
+        chance = genuine * (missed + apart) + (joined + wrong) * (wrong + apart)
+        values["ari"] = 1.0
         if chance:
             values["ari"] = 2 * (joined * apart - missed * wrong) / chance
         return values
 
-    def _nmi(self, cells: Array, clusters: Array, drawn: Array, total: int) -> float:
-        """Returns mutual information over the mean of both entropies."""
-        cells = cells / total
-        by_cluster, by_identity = clusters / total, drawn / total
+    def _nmi(self, cells: Array, clusters: Array, drawn: Array) -> float:
+        """Returns mutual information over the mean of both entropies, from shares."""
         kept = cells > 0
-        expected = by_cluster[self._cluster] * by_identity[self._identity]
-        mutual = np.sum(cells[kept] * np.log(cells[kept] / expected[kept]))
-        entropies = [
-            -np.sum(shares[shares > 0] * np.log(shares[shares > 0]))
-            for shares in (by_cluster, by_identity)
-        ]
-        mean = sum(entropies) / 2
-        return float(mutual / mean) if mean > 0 else 1.0
+        table = self._table
+        expected = (clusters[table.columns] * drawn[table.rows])[kept]
+        mutual = float(np.sum(cells[kept] * np.log(cells[kept] / expected)))
+        mean = (_entropy(clusters) + _entropy(drawn)) / 2
+        return mutual / mean if mean > 0 else 1.0
 
-    def _sums(self, cells: Array) -> Array:
+    def _by_cluster(self, cells: Array) -> Array:
         """Returns the sums of the cells of each cluster, int64, exactly."""
-        sums = np.zeros(self._num_clusters, np.int64)
-        np.add.at(sums, self._cluster, cells)
+        sums = np.zeros(len(self._table.cluster_sizes), np.int64)
+        np.add.at(sums, self._table.columns, cells)
         return sums
 
 
-def _rates(name: str, precision: float, recall: float) -> dict[str, float]:
-    both = precision + recall
-    f = 2 * precision * recall / both if both else 0.0
-    return {f"{name}_precision": precision, f"{name}_recall": recall, f"{name}_f": f}
+def _entropy(shares: Array) -> float:
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares)))

@@ -184,8 +184,8 @@ def tar_at_nearest_far(
 ) -> list[float]:
     """Returns the TAR where the FAR of the ROC is nearest to each of `fars`.
 
-    insightface's choice for IJB, beside the exact `verification.tar_at_far`: the nearest
-    FAR may be above the wanted one. Of the ROC, points on a line between their
+    insightface's choice for IJB, beside the exact `verification.tar_at_far`: the
+    nearest FAR may be above the wanted one. Of the ROC, points on a line between their
     neighbours are left out, and of equally near FARs the largest is taken, with its
     highest TAR, as by scikit-learn's `roc_curve` in descending order.
 
@@ -197,7 +197,7 @@ def tar_at_nearest_far(
     impostors = len(same) - genuine
     if not genuine or not impostors:
         raise Undefined(f"no {'impostor' if genuine else 'genuine'} pairs")
-    # Counts, since differences of rates are rounded; (0, 0) is added to the thinned ROC.
+    # Counts: differences of rates are rounded. (0, 0) is added to the thinned ROC.
     counts = np.rint(far[1:] * impostors), np.rint(tar[1:] * genuine)
     bends = (np.diff(counts[0], 2) != 0) | (np.diff(counts[1], 2) != 0)
     ends = np.ones(min(len(far) - 1, 2), bool)
