@@ -6,13 +6,15 @@ have the names of the set's images.
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fr_jax.convert.readers.npz import read as read_npz
+from fr_jax.convert.readers.refusal import Refusal
+from fr_jax.convert.readers.zip_archive import Archive
 from fr_jax.errors import UserError
 
 Array = np.ndarray
@@ -187,21 +189,27 @@ def _check_values(path: Path, columns: Columns) -> None:
 
 def _npz(path: Path) -> Columns:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _ARRAYS if name not in file.files]
-            if missing:
+        data = memoryview(path.read_bytes())
+        stored = read_npz(Archive(path, data), text=True)
+        for name in _ARRAYS:
+            if name not in stored:
                 raise UserError(
-                    f"{path}: no array {missing[0]!r}; it has {', '.join(file.files)}"
+                    f"{path}: no array {name!r}; it has {', '.join(stored)}"
                 )
-            arrays = {name: file[name] for name in _ARRAYS}
-            text = str(file["about"]) if "about" in file.files else "{}"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, UserError):
-            raise
+        arrays = {
+            name: np.ndarray(one.shape, one.dtype, one.data, one.offset, one.strides)
+            for name, one in stored.items()
+        }
+        text = str(arrays["about"]) if "about" in arrays else "{}"
+        # Text of invalid code points fails here.
+        names, identities = (np.array(arrays[n].tolist()) for n in _ARRAYS[:2])
+    except UserError:
+        raise
+    except (Refusal, OSError, ValueError) as error:
         raise UserError(
             f"{path}: damaged file of embeddings ({error!s:.200})"
         ) from None
-    return _columns(path, *arrays.values(), text)
+    return _columns(path, names, identities, *(arrays[n] for n in _ARRAYS[2:]), text)
 
 
 def _parquet(path: Path) -> Columns:
@@ -249,7 +257,8 @@ def _columns(path: Path, names, identities, embeddings, norms, text: str) -> Col
         about = None
     if not isinstance(about, dict):
         raise UserError(f"{path}: 'about' is no JSON object")
-    as_float = (np.asarray(array, np.float32) for array in (embeddings, norms))
+    # Copies: views of a file are not aligned.
+    as_float = (np.array(array, np.float32) for array in (embeddings, norms))
     return Columns(names, identities, *as_float, about)
 
 

@@ -297,7 +297,7 @@ class _Searches:
 
 def _means(by_gallery: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns means of metrics that all galleries have; of several with `_std`."""
-    common = [n for n in by_gallery[0] if all(n in one for one in by_gallery)]
-    chosen = [{name: one[name] for name in common} for one in by_gallery]
-    means = over_splits(chosen) if common else {}
-    return means if len(chosen) > 1 else {name: means[name] for name in common}
+    means = over_splits(by_gallery)
+    if len(by_gallery) > 1:
+        return means
+    return {name: means[name] for name in by_gallery[0]}

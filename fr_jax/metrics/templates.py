@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fr_jax.metrics import Undefined, verification
+from fr_jax.metrics import Undefined, identification, verification
 
 Array = np.ndarray
 RANKS = (1, 5)
+FPIRS = ("1e-1", "1e-2")
 
 
 def averaged(features: Array, templates: Array) -> tuple[Array, Array]:
@@ -51,7 +52,7 @@ def verify(scores: Array, same: Array) -> dict[str, float]:
 
 
 def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
-    """Returns rank1 and rank5 of the probes whose identity is in the gallery.
+    """Returns rank1 and rank5 of mated probes, and TPIR at FPIR if others are not.
 
     An identity's score is that of its best template; ties count as errors.
 
@@ -62,22 +63,23 @@ def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
     Raises:
       ValueError: if no probe has an identity of the gallery.
     """
-    identities, labels = np.unique(gallery, return_inverse=True)
-    best = np.full((len(identities), len(probes)), -np.inf)
-    np.maximum.at(best, labels, scores.T)
-    mated = np.isin(probes, identities)
-    if not mated.any():
+    found = identification.searches(scores, probes, gallery)
+    if not found.mated.any():
         raise ValueError("no probe has an identity of the gallery")
-    probe_labels = np.searchsorted(identities, np.asarray(probes)[mated])
-    genuine = best[probe_labels, np.flatnonzero(mated)]
-    others = np.sum(best[:, mated] >= genuine[None], axis=0) - 1
-    return {f"rank{rank}": float(np.mean(others < rank)) for rank in RANKS}
+    rates = {f"rank{k}": identification.rank_k(found.ranks, k) for k in RANKS}
+    if len(found.best):
+        for fpir in FPIRS:
+            at = identification.tpir_at_fpir(*found[1:], fpir)
+            rates[f"tpir@fpir={fpir}"] = at.tpir
+    return rates
 
 
 def over_splits(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns mean (NAME) and deviation (NAME_std) of each metric over splits."""
+    """Returns mean (NAME) and deviation (NAME_std) of metrics that all splits have."""
     results = {}
     for name in splits[0]:
+        if not all(name in metrics for metrics in splits):
+            continue
         values = [metrics[name] for metrics in splits]
         results[name] = float(np.mean(values))
         results[f"{name}_std"] = float(np.std(values))
