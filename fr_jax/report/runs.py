@@ -37,7 +37,8 @@ class Scores(NamedTuple):
       pairs: int [P, 2], the numbers of both images or templates, or None.
       identities: int [N], a number for the identity of every image or template, or
         None if they are unknown.
-      distances: squared distances float64 [P] that the protocol thresholds, or None.
+      distances: that the protocol thresholds, float64 [P], or [folds, P] where each
+        fold has its own; None: squared distances of unit vectors, 2 - 2 * values.
       hardest: thumbnails, or None.
     """
 
@@ -74,7 +75,8 @@ class EvaluatedSet(NamedTuple):
         `name_heldout`.
       digest: of its images and pairs; see `stored.set_digest`. Runs are compared pair
         by pair where the digests are equal.
-      protocol: every choice of the protocol, JSON values by name.
+      protocol: every choice of the protocol, JSON values by name. 'protocol' is its
+        name, one of `intervals.PROTOCOLS` for pairs.
       scores: of its pairs; None for an evaluation without pairs.
       curves: by name.
       seen: the evidence that the embedder was trained on identities of the set, as a
@@ -131,8 +133,11 @@ def fault(one: EvaluatedSet) -> str:
         "labels": (scores.same, (count,)),
         "folds": (scores.folds, (count,)),
         "pairs": (scores.pairs, (count, 2)),
-        "distances": (scores.distances, (count,)),
     }
+    if (distances := scores.distances) is not None:
+        folds = 1 if scores.folds is None else int(np.max(scores.folds)) + 1
+        per_fold = np.ndim(distances) == 2
+        shapes["distances"] = distances, (folds, count) if per_fold else (count,)
     for name, (values, shape) in shapes.items():
         if values is not None and np.shape(values) != shape:
             return f"{name} of shape {np.shape(values)}, expected {shape}"
