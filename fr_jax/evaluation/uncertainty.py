@@ -47,7 +47,7 @@ def resampling(one: Verification) -> Resampling:
     count = len(one.same)
     if one.identities is None:
         return Resampling(None, count, "the set does not name identities")
-    names, codes = np.unique(np.asarray(one.identities, str), return_inverse=True)
+    codes = np.unique(np.asarray(one.identities, str), return_inverse=True)[1]
     of_pairs = codes[one.pairs]
     wrong = int(np.sum((of_pairs[:, 0] == of_pairs[:, 1]) != one.same))
     if wrong:
@@ -95,27 +95,31 @@ def of_results(
     parts = {one.key: one.measured.whole}
     if one.measured.held_out:
         parts[f"{one.name}_heldout"] = one.measured.held_out
-    names = [(key, name) for key, part in parts.items() for name in part()]
+    names = {
+        f"{key}/{name}": (key, name) for key, part in parts.items() for name in part()
+    }
     if not resamples or not names:
         return Intervals({}, {})
 
-    def measured(weights: np.ndarray | None) -> dict[tuple[str, str], float]:
+    def measured(weights: np.ndarray | None) -> dict[str, float]:
         return {
-            (key, name): value
+            f"{key}/{name}": value
             for key, part in parts.items()
             for name, value in part(weights).items()
         }
 
     unit = resampling(one)
-    options = {"total": resamples, "disable": not progress, "leave": False}
+    options = {"total": resamples, "unit": " resamples"}
+    options |= {"disable": not progress, "leave": False}
     drawn = progress_bar(weights(one, unit, resamples), progress, **options)
-    samples = intervals.samples(measured, drawn, names)  # type: ignore[arg-type]
+    samples = intervals.samples(measured, drawn, list(names))
     values = {
         f"{one.key}/resamples": float(resamples),
         f"{one.key}/resampled_{unit.unit}": float(unit.units),
     }
     notes = {}
-    for (key, name), drawn_values in samples.items():  # type: ignore[misc]
+    for label, drawn_values in samples.items():
+        key, name = names[label]
         bounds = intervals.percentile(drawn_values)
         low, high = (f"{key}/{one.result_name(name, end)}" for end in ("_low", "_high"))
         missing = int(np.sum(np.isnan(drawn_values)))

@@ -178,7 +178,7 @@ class Verification:
 
     def _stratified(self) -> int:
         """Returns the number of folds if they are not those of the protocol, else 0."""
-        folds = self._protocol_folds()
+        folds = self.protocol_folds()
         if folds is None:
             return 0
         count = int(folds.max()) + 1
@@ -198,7 +198,7 @@ class Verification:
                 "finite: the weights are damaged, or training diverged"
             )
         first, second = (faces[self.pairs[:, side]] for side in (0, 1))
-        folds, held_out = self._protocol_folds(), self._held_out()
+        folds, held_out = self.protocol_folds(), self._held_out()
         scores, options = protocols.statistics(
             self.protocol, first, second, self.same, folds, self.fars
         )
@@ -217,9 +217,9 @@ class Verification:
     def _keyed(self, key: str, values: Mapping[str, float]) -> dict[str, float]:
         return {f"{key}/{self.result_name(name)}": x for name, x in values.items()}
 
-    def protocol_switches(self) -> dict[str, Any]:
+    def switches(self) -> dict[str, Any]:
         """Returns every choice of the evaluation, JSON values by name."""
-        folds = self._protocol_folds()
+        folds = self.protocol_folds()
         kinds = {"genuine_pairs": int(np.sum(self.same))}
         kinds["impostor_pairs"] = len(self.same) - kinds["genuine_pairs"]
         chosen = protocols.switches(self.protocol, self.fars)
@@ -254,7 +254,7 @@ class Verification:
             return folds
         return verification.stratified_folds(self.same, count)
 
-    def _protocol_folds(self) -> np.ndarray | None:
+    def protocol_folds(self) -> np.ndarray | None:
         """Returns the folds of the protocol; None without, or for lack of pairs."""
         needed = PROTOCOLS[self.protocol].needed
         genuine = int(np.sum(self.same))
@@ -263,7 +263,7 @@ class Verification:
 
     def _held_out(self) -> np.ndarray:
         """Returns a mask of the folds that are not in `seen`; all False without any."""
-        folds = self._protocol_folds()
+        folds = self.protocol_folds()
         if folds is None or not self.seen or self.protocol == "kfold":
             return np.zeros(0, bool)  # identities are in several folds of 'kfold'
         return ~np.isin(np.arange(folds.max() + 1), list(self.seen))
