@@ -96,7 +96,7 @@ def evaluate_and_write(
         if stored_sets:
             stored.save(folder, run)
         if curves:
-            figures.roc(_of_both_kinds(curves), folder / "figures/roc.png")
+            figures.roc(of_both_kinds(curves), folder / "figures/roc.png")
             figures.cosines(curves, folder / "figures/cosines.png")
         print(f"results: {folder / 'results.json'}")
         for draw in drawn:
@@ -105,7 +105,7 @@ def evaluate_and_write(
     return Evaluation(curves, sets, run)
 
 
-def _of_both_kinds(curves: Curves) -> Curves:
+def of_both_kinds(curves: Curves) -> Curves:
     """Returns the curves of sets with genuine and impostor pairs."""
     return {name: (x, same) for name, (x, same) in curves.items() if len(set(same)) > 1}
 
