@@ -151,14 +151,10 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
+    if arguments.calibrate is not None and not isinstance(evaluators[0], Verification):
+        raise UserError("--calibrate needs a set of verification pairs")
     for one in evaluators:
-        named = "unnamed"
-        if one.identities is not None:
-            named = f"{len(set(one.identities)):,}"
-        print(
-            f"{one.name}: {len(one.same):,} pairs of {len(one.images):,} images, "
-            f"{named} identities"
-        )
+        print(f"{one.name}: {one.summary}")
     target, images = epath.Path(arguments.to), not arguments.no_images
     options = {"resamples": arguments.resamples, "images": images}
     curves, evaluations = {}, []
@@ -173,12 +169,14 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     runs = [one.run for one in evaluations]
     compared = {}
     if len(runs) > 1:
-        figures.roc(of_both_kinds(curves), target / "figures/roc.png")
+        if shown := of_both_kinds(curves):
+            figures.roc(shown, target / "figures/roc.png")
         for one in evaluations[0].sets:
             compared[one.name] = compare(runs, one.name, resamples=arguments.resamples)
             for line in differences.lines(one, runs, compared[one.name]):
                 print(line)
-    print(f"figure: {target / 'figures/roc.png'}")
+    if of_both_kinds(curves):
+        print(f"figure: {target / 'figures/roc.png'}")
     options["compared"] = compared
     html.write(runs, target / "report.html", **options)
     print(f"report: {target / 'report.html'}")

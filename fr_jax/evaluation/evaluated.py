@@ -51,7 +51,7 @@ def evaluated(
     return EvaluatedSet(
         one.name,
         set_digest(_image_digests(one), one.pairs, one.same, one.folds),
-        one.switches() | resampled,
+        one.protocol_switches() | resampled,
         scores,
         seen=one.evidence if one.seen else "",
         seen_folds=tuple(sorted(one.seen)) if held_out else (),

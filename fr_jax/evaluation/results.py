@@ -14,11 +14,11 @@ from fr_jax.embedder.description import read_json
 from fr_jax.evaluation import origin, stored
 from fr_jax.evaluation.evaluated import evaluated
 from fr_jax.evaluation.evaluator import Evaluator, Trained
-from fr_jax.evaluation.uncertainty import of_results
+from fr_jax.evaluation.uncertainty import Intervals, of_results
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics.verification import few_impostors
 from fr_jax.report import figures
-from fr_jax.report.runs import Run
+from fr_jax.report.runs import EvaluatedSet, Run
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -64,21 +64,19 @@ def evaluate_and_write(
     results, notes, sets, drawn, stored_sets = {}, {}, [], [], []
     writes = jax.process_index() == 0
     for evaluator in evaluators:
+        if mark := getattr(evaluator, "mark_seen", None):
+            evaluator = mark(*seen)
         if isinstance(evaluator, Verification):
-            evaluator = evaluator.mark_seen(*seen)
-            results |= evaluator(trained, progress=evaluator.name)
             sets.append(evaluator)
-            if writes:
-                label = f"{evaluator.name}: intervals"
-                bounds = of_results(evaluator, resamples, progress=label)
-                results |= bounds.values
-                notes |= bounds.notes
-                options = {"images": images, "resamples": resamples}
-                stored_sets.append(evaluated(evaluator, **options))
-        else:
-            results |= evaluator(trained)
-            if writes and (described := getattr(evaluator, "evaluated", None)):
-                stored_sets.append(described(images=images))
+        options = {}
+        if isinstance(evaluator, Verification) or hasattr(evaluator, "stored_set"):
+            options["progress"] = evaluator.name
+        results |= evaluator(trained, **options)
+        if writes:
+            bounds, described = _described(evaluator, resamples, images)
+            results |= bounds.values
+            notes |= bounds.notes
+            stored_sets += described
         notes |= getattr(evaluator, "notes", {})
         if draw := getattr(evaluator, "draw", None):
             drawn.append(draw)
@@ -91,18 +89,35 @@ def evaluate_and_write(
     if writes:
         if stored_sets:
             run = run._replace(versions=origin.versions())
-        _print(results, notes, provenance, sets)  # first: writing may fail
+        unknown = [one.name for one in stored_sets if one.unknown]
+        _print(results, notes, provenance, unknown)  # first: writing may fail
         write(folder / "results.json", results, notes)
         if stored_sets:
             stored.save(folder, run)
-        if curves:
-            figures.roc(of_both_kinds(curves), folder / "figures/roc.png")
-            figures.cosines(curves, folder / "figures/cosines.png")
+        if shown := of_both_kinds(curves):
+            figures.roc(shown, folder / "figures/roc.png")
+            figures.cosines(shown, folder / "figures/cosines.png")
         print(f"results: {folder / 'results.json'}")
         for draw in drawn:
             for path in draw(folder / "figures"):
                 print(f"figure: {path}")
     return Evaluation(curves, sets, run)
+
+
+def _described(
+    evaluator: Any, resamples: int | None, images: bool
+) -> tuple[Intervals, list[EvaluatedSet]]:
+    """Returns intervals of the last result, and what is stored of the set, if any."""
+    label = f"{getattr(evaluator, 'name', '')}: intervals"
+    if isinstance(evaluator, Verification):
+        options = {"images": images, "resamples": resamples}
+        bounds = of_results(evaluator, resamples, progress=label)
+        return bounds, [evaluated(evaluator, **options)]
+    bounds = Intervals({}, {})
+    if measure := getattr(evaluator, "intervals", None):
+        bounds = Intervals(*measure(progress=label))
+    stored_set = getattr(evaluator, "stored_set", None)
+    return bounds, [stored_set()] if stored_set else []
 
 
 def of_both_kinds(curves: Curves) -> Curves:
@@ -114,13 +129,13 @@ def _print(
     results: Mapping[str, float],
     notes: Mapping[str, str],
     provenance: Mapping[str, Any],
-    sets: Sequence[Verification],
+    unknown: Sequence[str],
 ) -> None:
     if lines := table(results):
         print(lines)
     if note := provenance.get("note"):
         print(f"note: {note}", flush=True)
-    if unknown := ", ".join(one.name for one in sets if one.unknown):
+    if unknown := ", ".join(unknown):
         print(f"note: cannot tell whether identities of {unknown} were trained on")
     print_notes(notes)
 

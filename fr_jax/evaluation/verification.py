@@ -116,6 +116,17 @@ class Verification:
         return f"{self.name}_seen" if self.seen else self.name
 
     @property
+    def summary(self) -> str:
+        """What the set has, as a phrase."""
+        named = "unnamed"
+        if self.identities is not None:
+            named = f"{len(set(self.identities)):,}"
+        return (
+            f"{len(self.same):,} pairs of {len(self.images):,} images, {named} "
+            "identities"
+        )
+
+    @property
     def curve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(cosine [P], same [P]) of the last evaluation."""
         return self.measured and (self.measured.scores, self.same)
@@ -217,7 +228,7 @@ class Verification:
     def _keyed(self, key: str, values: Mapping[str, float]) -> dict[str, float]:
         return {f"{key}/{self.result_name(name)}": x for name, x in values.items()}
 
-    def switches(self) -> dict[str, Any]:
+    def protocol_switches(self) -> dict[str, Any]:
         """Returns every choice of the evaluation, JSON values by name."""
         folds = self.protocol_folds()
         kinds = {"genuine_pairs": int(np.sum(self.same))}
