@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fr_jax.evaluation import uncertainty
+from fr_jax.evaluation import protocols, uncertainty
 from fr_jax.evaluation.hardest import hardest
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.verification import Verification
@@ -51,12 +51,31 @@ def evaluated(
     return EvaluatedSet(
         one.name,
         set_digest(_image_digests(one), one.pairs, one.same, one.folds),
-        one.protocol_switches() | resampled,
+        protocol_switches(one) | resampled,
         scores,
         seen=one.evidence if one.seen else "",
         seen_folds=tuple(sorted(one.seen)) if held_out else (),
         unknown=one.unknown,
     )
+
+
+def protocol_switches(one: Verification) -> dict[str, Any]:
+    """Returns every choice of an evaluation, JSON values by name."""
+    chosen = protocols.switches(one.protocol, one.fars)
+    folds = one.protocol_folds()
+    if folds is not None:
+        if one.protocol != "kfold":
+            chosen["folds"] = "contiguous" if one.folds is None else "of the set"
+            if one.stratified_folds():
+                chosen["folds"] = protocols.PROTOCOLS["kfold"].folds
+        chosen["num_folds"] = int(folds.max()) + 1
+    counts = {
+        "genuine_pairs": int(np.sum(one.same)),
+        "impostor_pairs": int(np.sum(~one.same)),
+        "images": len(one.images),
+        "dropped_pairs": one.dropped or 0,
+    }
+    return {**chosen, **counts, **one.source}
 
 
 def _image_digests(one: Verification) -> Any:

@@ -1,5 +1,6 @@
 """Protocols of verification pairs: embeddings, folds and thresholds of each."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,6 +102,34 @@ def statistics(
     else:
         distances = verification.squared_distances(first, second)
     return scores, options | {"protocol": name, "folds": folds, "distances": distances}
+
+
+def folds(name: str, own: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Returns the folds of a protocol, int [P].
+
+    Args:
+      own: folds of the set, official or contiguous, which are replaced by stratified
+        ones if one of them lacks genuine or impostor pairs.
+    """
+    count = min(FOLDS, int(np.sum(same)), int(np.sum(~same)))
+    if not PROTOCOLS[name].folds or count < PROTOCOLS[name].needed:
+        return own
+    if name != "kfold" and complete(own, same):
+        return own
+    return verification.stratified_folds(same, count)
+
+
+def undefined(name: str, metrics: Iterable[str], same: np.ndarray) -> dict[str, str]:
+    """Returns the metrics that these pairs do not allow, with the reason."""
+    protocol = PROTOCOLS[name]
+    counts = {"genuine": int(np.sum(same)), "impostor": int(np.sum(~same))}
+    kind = min(counts, key=lambda one: counts[one])
+    if not counts[kind]:
+        return dict.fromkeys(metrics, f"no {kind} pairs")
+    if counts[kind] >= protocol.needed:
+        return {}
+    reason = f"{counts[kind]} {kind} pair; folds need {protocol.needed} of each kind"
+    return {metric: reason for metric in metrics if metric in protocol.names}
 
 
 def complete(folds: np.ndarray, same: np.ndarray) -> bool:

@@ -133,7 +133,8 @@ class Verification:
 
     @property
     def metric_names(self) -> list[str]:
-        names = [name for name in self._metrics() if self._lacking(name) is None]
+        reasons = protocols.undefined(self.protocol, self._metrics(), self.same)
+        names = [name for name in self._metrics() if name not in reasons]
         keys = [f"{self.key}/{self.result_name(name)}" for name in names]
         if self._held_out().any():
             held_out = (*names, "impostor_pairs")
@@ -155,39 +156,25 @@ class Verification:
     @property
     def notes(self) -> dict[str, str]:
         """The reason why a metric is undefined, by its key."""
-        reasons = {name: self._lacking(name) for name in self._metrics()}
-        keys = {name: f"{self.key}/{self.result_name(name)}" for name in reasons}
-        return {keys[name]: why for name, why in reasons.items() if why is not None}
+        reasons = protocols.undefined(self.protocol, self._metrics(), self.same)
+        return {f"{self.key}/{self.result_name(n)}": why for n, why in reasons.items()}
 
     def _metrics(self) -> tuple[str, ...]:
         """Returns the names of all metrics of pairs, defined or not."""
         tars = tuple(f"tar@far={far}" for far in self.fars)
         return (*PROTOCOLS[self.protocol].names, *tars, *POOLED)
 
-    def _lacking(self, name: str) -> str | None:
-        """Returns why a metric is undefined for these pairs, else None."""
-        counts = {"genuine": int(np.sum(self.same))}
-        counts["impostor"] = len(self.same) - counts["genuine"]
-        for kind, count in counts.items():
-            if not count:
-                return f"no {kind} pairs"
-        needed = PROTOCOLS[self.protocol].needed
-        kind = min(counts, key=lambda one: counts[one])
-        if name in PROTOCOLS[self.protocol].names and counts[kind] < needed:
-            return f"{counts[kind]} {kind} pair; folds need {needed} of each kind"
-        return None
-
     def _of_the_set(self) -> dict[str, float]:
         """Returns results that do not depend on the network."""
         results = {f"{self.key}/impostor_pairs": float(np.sum(~self.same))}
         if self.dropped is not None:
             results[f"{self.key}/dropped_pairs"] = float(self.dropped)
-        if stratified := self._stratified():
+        if stratified := self.stratified_folds():
             name = self.result_name("stratified_folds")
             results[f"{self.key}/{name}"] = float(stratified)
         return results
 
-    def _stratified(self) -> int:
+    def stratified_folds(self) -> int:
         """Returns the number of folds if they are not those of the protocol, else 0."""
         folds = self.protocol_folds()
         if folds is None:
@@ -228,26 +215,6 @@ class Verification:
     def _keyed(self, key: str, values: Mapping[str, float]) -> dict[str, float]:
         return {f"{key}/{self.result_name(name)}": x for name, x in values.items()}
 
-    def protocol_switches(self) -> dict[str, Any]:
-        """Returns every choice of the evaluation, JSON values by name."""
-        folds = self.protocol_folds()
-        kinds = {"genuine_pairs": int(np.sum(self.same))}
-        kinds["impostor_pairs"] = len(self.same) - kinds["genuine_pairs"]
-        chosen = protocols.switches(self.protocol, self.fars)
-        if folds is not None:
-            if self.protocol != "kfold" and self._stratified():
-                chosen["folds"] = PROTOCOLS["kfold"].folds
-            elif self.protocol != "kfold":
-                chosen["folds"] = "contiguous" if self.folds is None else "of the set"
-            chosen["num_folds"] = int(folds.max()) + 1
-        return {
-            **chosen,
-            **kinds,
-            "images": len(self.images),
-            "dropped_pairs": self.dropped or 0,
-            **self.source,
-        }
-
     def _own_folds(self) -> np.ndarray:
         """Returns the official folds, or contiguous ones."""
         if self.folds is not None:
@@ -256,21 +223,13 @@ class Verification:
 
     def _fold_numbers(self) -> np.ndarray:
         """Returns the folds of the protocol."""
-        folds = self._own_folds()
-        genuine = int(np.sum(self.same))
-        count = min(FOLDS, genuine, len(self.same) - genuine)
-        if self.protocol == "paper" or count < PROTOCOLS[self.protocol].needed:
-            return folds
-        if self.protocol != "kfold" and protocols.complete(folds, self.same):
-            return folds
-        return verification.stratified_folds(self.same, count)
+        return protocols.folds(self.protocol, self._own_folds(), self.same)
 
     def protocol_folds(self) -> np.ndarray | None:
         """Returns the folds of the protocol; None without, or for lack of pairs."""
-        needed = PROTOCOLS[self.protocol].needed
-        genuine = int(np.sum(self.same))
-        enough = min(genuine, len(self.same) - genuine) >= needed
-        return self._fold_numbers() if needed > 1 and enough else None
+        lacking = protocols.undefined(self.protocol, ("accuracy",), self.same)
+        has_folds = bool(PROTOCOLS[self.protocol].folds)
+        return self._fold_numbers() if has_folds and not lacking else None
 
     def _held_out(self) -> np.ndarray:
         """Returns a mask of the folds that are not in `seen`; all False without any."""
