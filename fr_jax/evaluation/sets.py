@@ -11,9 +11,11 @@ from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation import labelled_sets, template_sets
 from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.evaluator import Evaluator
-from fr_jax.evaluation.verification import PROTOCOLS, Verification
+from fr_jax.evaluation.protocols import PROTOCOLS
+from fr_jax.evaluation.verification import Verification
+from fr_jax.metrics.verification import FARS
 
-OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities")
+OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities", "far")
 # Of other sets than pairs: (name, path, options, check=, stored=) -> evaluator.
 _OTHERS: dict[str, Callable[..., Evaluator]] = {
     "ijb": template_sets.verification,
@@ -21,7 +23,7 @@ _OTHERS: dict[str, Callable[..., Evaluator]] = {
     "clustering": labelled_sets.clustering,
 }
 _THEIRS = (
-    *("crop", "variant", "flip", "norm", "detector", "media", "resamples"),
+    *("crop", "variant", "flip", "norm", "detector", "media"),
     *("gallery", "galleries", "search", "method", "threshold", "clusters"),
 )
 
@@ -57,9 +59,10 @@ def parse(
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
     Protocols: 'insightface' (default for sets with folds and for records), 'kfold'
-    (default for lists) and 'paper'; see `Verification`. What was skipped or left out is
-    printed. 'ijb', 'identification' and 'clustering' are in `template_sets` and
-    `labelled_sets`.
+    (default for lists without), 'paper', 'magface' and 'curricularface'; see
+    `Verification`. `far` has the FARs of the TAR, as 1e-3+1e-4. 'ijb', 'identification'
+    and 'clustering' are in `template_sets` and `labelled_sets`. What was skipped or
+    left out is printed.
 
     Args:
       sides: valid sides of the images in pixels besides 112, the inputs of networks.
@@ -84,10 +87,14 @@ def parse(
         given = {"check": None if unaligned else check, "stored": stored}
         return _OTHERS[protocol](name, path, options, **given)
     check_names(f"option in --set {text}:", options, OPTIONS)
+    fars = _fars(text, options.pop("far", "+".join(FARS)))
     loaded = pairs.load(path, **options, check=None if unaligned else check)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     is_list = loaded.folds is None and not loaded.records
+    source = {"file": Path(path).name, **options}
+    if loaded.identities is not None and not loaded.records:
+        source.setdefault("identities", "names of the images")
     return Verification(
         name,
         loaded.images,
@@ -99,4 +106,20 @@ def parse(
         dropped=loaded.dropped,
         data_sets=(name, loaded.records or Path(path).stem),
         digests=functools.cache(lambda: digests.of_slices(loaded.images)),
+        fars=fars,
+        source=source,
     )
+
+
+def _fars(text: str, rates: str) -> tuple[str, ...]:
+    """Returns the rates of A+B+..., as they are written."""
+    fars = tuple(dict.fromkeys(rates.split("+")))
+    for far in fars:
+        # As in keys of results, so no signs, blanks or fractions.
+        number = re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(e-?\d{1,2})?", far)
+        if not number or not 0 < float(far) < 1:
+            raise UserError(
+                f"--set {text}: far={rates}: {far!r} is no rate between 0 and 1; "
+                "use far=1e-3, or several as far=1e-3+1e-4"
+            )
+    return fars

@@ -8,15 +8,21 @@ import numpy as np
 
 from fr_jax.metrics import intervals
 from fr_jax.metrics.intervals import Difference, Interval
+from fr_jax.report.measures import IMPOSTORS
 from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
 
 _MANY = 1_000_000  # pairs; of more, fewer resamples do
 _RESAMPLES, _FEWER = 1000, 200
+# The angles of MagFace's folds are not stored.
+_OVER_FOLDS = tuple(one for one in intervals.OVER_FOLDS if one != "magface")
 _FAR = re.compile(r"tar@far=([\d.e+-]+)")
 
 
 class Resampled(NamedTuple):
-    """Metrics of a run, by result key, and those of every resample."""
+    """Metrics of a run, by result key, and those of every resample.
+
+    `values` has the number of impostor pairs too, which resamples have not.
+    """
 
     values: Mapping[str, float]
     samples: Mapping[str, Array]  # [resamples] each; NaN where undefined
@@ -126,6 +132,7 @@ def resample(
       reported: bool [folds], the folds to measure, at thresholds chosen on all other
         folds; None: all pairs.
     """
+    assert entry.scores is not None
     statistics = _statistics(entry, fars, reported)
     weights, _ = _weights(entry.scores, resamples)
     values = statistics(None)
@@ -134,13 +141,19 @@ def resample(
     protocol = str(entry.protocol.get("protocol"))
     both = ({f"{key}:{protocol}": one[key] for key in one} for one in (values, drawn))
     named_values, named_drawn = both
-    return Resampled(named_values | values, named_drawn | drawn)
+    scores = entry.scores
+    chosen = ~scores.same
+    if reported is not None:
+        chosen = chosen & reported[scores.folds]
+    counts = {IMPOSTORS: float(np.sum(chosen))}
+    return Resampled(named_values | values | counts, named_drawn | drawn)
 
 
 def difference(first: Resampled, second: Resampled) -> dict[str, Difference]:
     """Returns second - first of every metric of both, with its interval.
 
-    As `intervals.paired`, of resamples that are drawn already.
+    As `intervals.paired`, of resamples that are drawn already. Thresholds have none:
+    the scales of two embedders differ.
     """
     return {
         name: Difference(
@@ -148,7 +161,7 @@ def difference(first: Resampled, second: Resampled) -> dict[str, Difference]:
             *intervals.percentile(second.samples[name] - first.samples[name]),
         )
         for name, value in second.values.items()
-        if name in first.values
+        if name in first.samples and not name.partition(":")[0].endswith("_threshold")
     }
 
 
@@ -159,7 +172,7 @@ def unseen_folds(entries: Sequence[EvaluatedSet]) -> Array | None:
     """
     if not entries or entries[0].scores is None or entries[0].scores.folds is None:
         return None
-    if entries[0].protocol.get("protocol") not in intervals.OVER_FOLDS:
+    if entries[0].protocol.get("protocol") not in _OVER_FOLDS:
         return None
     if any(one.seen and not one.seen_folds for one in entries):
         return None
@@ -225,7 +238,7 @@ def _statistics(
     scores = entry.scores
     assert scores is not None
     protocol = entry.protocol.get("protocol")
-    over_folds = protocol in intervals.OVER_FOLDS and scores.folds is not None
+    over_folds = protocol in _OVER_FOLDS and scores.folds is not None
     if not over_folds and protocol != "paper":
         protocol = "pooled"
     values = np.asarray(scores.values, np.float64)

@@ -55,6 +55,7 @@ def write(
     images: bool = True,
     title: str = "Evaluation of face recognition",
     resamples: int | None = None,
+    compared: Mapping[str, Comparison] | None = None,
 ) -> None:
     """Writes a report of several runs as one HTML file, atomically.
 
@@ -62,6 +63,7 @@ def write(
       images: show the hardest pairs, where they are stored.
       resamples: of the intervals of differences; default: 1,000, or 200 of more than a
         million pairs.
+      compared: the differences by name of the set, where they are known already.
 
     Raises:
       UserError: without runs, and for two runs of one name.
@@ -75,8 +77,9 @@ def write(
     )
     for number, name in enumerate(names, 1):
         entries = [comparison.one_set(run, name) for run in runs]
-        compared = comparison.compare(runs, name, resamples=resamples)
-        sections.append(_Section(name, f"set-{number}", runs, entries, compared))
+        known = (compared or {}).get(name)
+        known = known or comparison.compare(runs, name, resamples=resamples)
+        sections.append(_Section(name, f"set-{number}", runs, entries, known))
     content = page(title, _body(runs, sections, title, images=images))
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def _overview(runs: Sequence[Run], sections: Sequence[_Section]) -> Html:
         metric = measures.main_metric(measures.metrics(runs, one.name))
         link = element("a", one.name, href=f"#{one.anchor}")
         shown = element("span", measures.title(metric), class_="grey")
-        cells = tables.row(runs, one.name, metric, one.compared)
+        cells = tables.row(runs, one.name, metric, one.compared, badges=True)
         rows.append([joined([link, element("br"), shown]), *cells])
     return tables.of_metrics(runs, rows)
 
@@ -147,7 +150,8 @@ def _of_set(one: _Section, *, images: bool) -> Html:
         [measures.title(metric), *tables.row(runs, one.name, metric, one.compared)]
         for metric in names
     ]
-    parts.append(tables.of_metrics(runs, rows))
+    seen = {name for name, entry in entries.items() if tables.is_seen(entry)}
+    parts.append(tables.of_metrics(runs, rows, seen))
     parts += tables.footnotes(runs, one.name, names)
     parts += tables.remarks(runs, entries, one.compared)
     parts += _held_out(one)
@@ -156,10 +160,7 @@ def _of_set(one: _Section, *, images: bool) -> Html:
     if images:
         parts += _hardest(entries)
     if entries:
-        columns = {
-            name: dict(entry.protocol) | {"digest of the set": entry.digest}
-            for name, entry in entries.items()
-        }
+        columns = {name: tables.protocol(entry) for name, entry in entries.items()}
         parts += [element("h3", "Protocol"), tables.side_by_side(columns)]
     return element("section", *parts, id=one.anchor)
 
@@ -176,11 +177,11 @@ def _held_out(one: _Section) -> list[Html]:
         ]
         for metric in measures.metrics(one.runs, one.name, held_out=True)
     ]
-    unseen = ", ".join(str(fold + 1) for fold in np.flatnonzero(compared.folds))
-    title = f"Held-out folds: {unseen} of {len(compared.folds)}"
+    folds = tables.folds_text(np.flatnonzero(compared.folds))
+    title = f"Held out: {folds} (of {len(compared.folds)})"
     about = (
-        "Folds without training identities of any of these embedders, at thresholds "
-        "that the other folds choose."
+        "No training identities of any of these embedders are in these folds. "
+        "Thresholds are chosen on the other folds."
     )
     if compared.held_out:
         about += f" Differences and their intervals: {compared.resampled}."
@@ -256,7 +257,7 @@ def _hardest(entries: Mapping[str, EvaluatedSet]) -> list[Html]:
                     continue
                 score = f"{float(scores.values[row]):.3f}"
                 alt = f"{title} pair {int(row) + 1}, score {score}"
-                image = picture(_jpeg(np.hstack(pair)), "jpeg", alt, loading="lazy")
+                image = picture(_jpeg(np.hstack(pair)), "jpeg", alt)
                 shown = f"{score}, pair {int(row) + 1:,}"
                 faces.append(element("figure", image, element("figcaption", shown)))
             if not faces:
@@ -278,7 +279,7 @@ def _jpeg(image: np.ndarray) -> bytes:
 
 def _embedders(runs: Sequence[Run]) -> list[Html]:
     columns = {run.name: tables.flat(run.embedder) for run in runs if run.embedder}
-    versions = {run.name: dict(run.versions) for run in runs if run.versions}
+    versions = {run.name: run.versions for run in runs if run.versions}
     parts = [element("h2", "Embedders")]
     without = [run.name for run in runs if not run.embedder]
     if without:

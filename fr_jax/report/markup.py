@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable
 
 # Elements without content and end tag.
@@ -59,6 +60,11 @@ def element(tag: str, *content: object, **attributes: object) -> Html:
 def joined(parts: Iterable[object], between: str = "") -> Html:
     """Returns texts and markup one after the other."""
     return Html(between.join(text(part) for part in parts))
+
+
+def broken(name: object) -> Html:
+    """Returns a name that may be broken after its signs, not within words."""
+    return Html(re.sub(r"(?<=[_./@=-])(?=[^\W_])", "<wbr>", str(text(name))))
 
 
 def picture(data: bytes, kind: str, alt: str, **attributes: object) -> Html:

@@ -8,6 +8,7 @@ from fr_jax.metrics.verification import few_impostors
 from fr_jax.report.runs import Run
 
 SEEN, HELD_OUT = "_seen", "_heldout"
+IMPOSTORS = "impostor_pairs"
 _ENDS = ("_std", "_low", "_high")
 _TITLES = {
     "accuracy": "Accuracy",
@@ -98,17 +99,25 @@ def value(
         key = f"{name}{end}/{metric}" if metric else name
         if key not in run.results:
             continue
-        base, colon, variant = key.partition(":") if metric else (key, "", "")
-        std, low, high = (
-            run.results.get(f"{base}{suffix}{colon}{variant}")
-            for suffix in ("_std", "_low", "_high")
-        )
-        few = False
-        if match := re.match(r"tar@far=([\d.e+-]+)$", metric):
-            impostors = run.results.get(f"{name}{end}/impostor_pairs")
-            few = impostors is not None and _few(match[1], impostors)
+        std, low, high = (run.results.get(with_end(key, one)) for one in _ENDS)
+        few = is_few(metric, run.results.get(f"{name}{end}/{IMPOSTORS}"))
         return Value(run.results[key], low, high, std, end == SEEN, few)
     return None
+
+
+def with_end(key: str, end: str) -> str:
+    """Returns the key of '_std', '_low' or '_high' of a result."""
+    start, slash, metric = key.rpartition("/")
+    base, colon, variant = metric.partition(":")
+    return f"{start}{slash}{base}{end}{colon}{variant}"
+
+
+def is_few(metric: str, impostors: float | None) -> bool:
+    """Returns True for a TAR at a FAR of fewer than ten impostor pairs."""
+    match = re.fullmatch(r"tar@far=(\d+(?:\.\d+)?(?:e-?\d+)?)", metric)
+    if match is None or impostors is None:
+        return False
+    return bool(few_impostors(float(match[1]), impostors))
 
 
 def note(run: Run, name: str, metric: str) -> str:
@@ -120,7 +129,9 @@ def note(run: Run, name: str, metric: str) -> str:
 def title(metric: str) -> str:
     """Returns the title of a metric: 'TAR at FAR 1e-3 (insightface)'."""
     base, _, variant = metric.partition(":")
-    if match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
+    if match := re.fullmatch(r"rank[-_@]?(\d+)", base):
+        shown = f"Rank {match[1]}"
+    elif match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
         shown = f"{match[1].upper()} at {match[2].upper()} {match[3]}{match[4]}"
     else:
         shown = _TITLES.get(base, base.replace("_", " "))
@@ -134,7 +145,7 @@ def number(metric: str, value: float, *, sign: bool = False) -> str:
         return f"{100 * value:{plus}.2f} %"
     if value == round(value) and abs(value) >= 2:
         return f"{value:{plus},.0f}"
-    if 0 < abs(value) < 1e-3:
+    if 0 < abs(value) < 5e-5:
         return f"{value:{plus}.2e}"
     return f"{value:{plus}.4f}" if abs(value) < 10 else f"{value:{plus},.2f}"
 
@@ -152,13 +163,6 @@ def _split(metric: str) -> tuple[str, str]:
         if base.endswith(end):
             return f"{base.removesuffix(end)}{colon}{variant}", end
     return metric, ""
-
-
-def _few(far: str, impostors: float) -> bool:
-    try:
-        return bool(few_impostors(float(far), impostors))
-    except ValueError:
-        return False
 
 
 def main_metric(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fr_jax.metrics.intervals import Difference
 from fr_jax.report import measures
 from fr_jax.report.comparison import Comparison
-from fr_jax.report.markup import Html, element, joined, table, text
+from fr_jax.report.markup import Html, broken, element, joined, table, text
 from fr_jax.report.measures import Value
 from fr_jax.report.runs import EvaluatedSet, Run
 
@@ -18,24 +18,46 @@ _ITEMS = 12  # of a list
 _LONGEST = 600  # characters of a value
 _NONE = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
+_BADGE = element("span", "seen", class_="badge")
 
 
-def of_metrics(runs: Sequence[Run], rows: Sequence[Sequence[object]]) -> Html:
-    """Returns a table of metrics: a column for each run and each difference."""
+def of_metrics(
+    runs: Sequence[Run],
+    rows: Sequence[Sequence[object]],
+    seen: Collection[str] = (),
+) -> Html:
+    """Returns a table of metrics: a column for each run and each difference.
+
+    Args:
+      seen: names of runs that have seen the set.
+    """
     names = [run.name for run in runs]
-    heads = names + [f"{name} {_MINUS} {names[0]}" for name in names[1:]]
+    heads = [
+        joined([broken(name), *([" ", _BADGE] if name in seen else [])])
+        for name in names
+    ]
+    heads += [broken(f"{name} {_MINUS} {names[0]}") for name in names[1:]]
     return element("div", table(["", *heads], rows), class_="numbers")
 
 
 def row(
-    runs: Sequence[Run], name: str, metric: str, compared: Comparison
+    runs: Sequence[Run],
+    name: str,
+    metric: str,
+    compared: Comparison,
+    *,
+    badges: bool = False,
 ) -> list[Html]:
-    """Returns the cells of a metric: its value of each run, and the differences."""
+    """Returns the cells of a metric: its value of each run, and the differences.
+
+    Args:
+      badges: mark values on sets with training identities.
+    """
     cells = []
     for run in runs:
         value = measures.value(run, name, metric)
         reason = measures.note(run, name, metric)
-        cells.append(_value(metric, value, reason))
+        cells.append(_value(metric, value, reason, badges=badges))
     for number in range(1, len(runs)):
         one = compared.whole.get(number, {}).get(metric)
         cells.append(_difference(metric, one))
@@ -53,9 +75,17 @@ def held_out_row(
             value = measures.value(run, name, metric, (measures.HELD_OUT,))
         one = compared.held_out.get(number)
         if value is None and one is not None and metric in one.values:
-            std = one.values.get(f"{metric}_std")
-            interval = one.interval(metric)
-            value = Value(one.values[metric], *interval, std, False, False)
+            std = one.values.get(measures.with_end(metric, "_std"))
+            ends = one.interval(metric) if metric in one.samples else (None, None)
+            impostors = one.values[measures.IMPOSTORS]
+            few = measures.is_few(metric, impostors)
+            value = Value(one.values[metric], *ends, std, False, few)
+        if (
+            value is not None
+            and compared.folds is not None
+            and sum(compared.folds) == 1
+        ):
+            value = value._replace(std=None)
         cells.append(_value(metric, value, ""))
     for number in range(1, len(runs)):
         one = compared.held_out_differences.get(number, {}).get(metric)
@@ -84,11 +114,10 @@ def remarks(
     """Returns notes on training identities, and on differences and their absence."""
     lines: list[Html] = []
     for name, entry in entries.items():
-        if entry.seen or entry.seen_folds:
+        if is_seen(entry):
             folds = ""
             if entry.seen_folds:
-                numbers = ", ".join(str(fold + 1) for fold in entry.seen_folds)
-                folds = f"; folds {numbers}"
+                folds = f"; {folds_text(entry.seen_folds)}"
             evidence = entry.seen or "training identities"
             lines.append(_note(f"{name} has seen the set: {evidence}{folds}"))
         elif entry.unknown and len(runs) == 1:
@@ -150,24 +179,47 @@ def side_by_side(columns: Mapping[str, Mapping[str, Any]]) -> Html:
         ]
         if len(set(values)) == 1:
             values = [element("td", values[0], colspan=len(values))]
-        rows.append([_words(name), *values])
-    return element("div", table(["", *columns], rows), class_="facts")
+        rows.append([name, *values])
+    heads = (broken(name) for name in columns)
+    return element("div", table(["", *heads], rows), class_="facts")
+
+
+def protocol(entry: EvaluatedSet) -> dict[str, Any]:
+    """Returns every choice of a set's protocol, and the digest of the set."""
+    choices = flat(entry.protocol)
+    return choices | ({"digest of the set": entry.digest} if entry.digest else {})
+
+
+def is_seen(entry: EvaluatedSet) -> bool:
+    """Returns True if the embedder was trained on identities of the set."""
+    return bool(entry.seen or entry.seen_folds)
+
+
+def folds_text(folds: Iterable[int]) -> str:
+    """Returns folds, which are numbered from 0, as text: 'folds 1 to 4, 9'."""
+    parts: list[list[int]] = []
+    for number in sorted(int(fold) + 1 for fold in folds):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    text = ", ".join(" to ".join(map(str, part)) for part in parts)
+    return f"folds {text}" if len(parts) > 1 or len(parts[0]) > 1 else f"fold {text}"
 
 
 def flat(content: Mapping[str, Any], start: str = "") -> dict[str, Any]:
-    """Returns nested settings as one level: {'input_spec: size': 112}."""
+    """Returns nested settings as one level, without empty ones: {'input: size': 112}.
+
+    Three levels; deeper ones stay as they are.
+    """
     values: dict[str, Any] = {}
     for name, value in content.items():
-        key = f"{start}{name}"
-        if isinstance(value, Mapping) and value and key.count(":") < 2:
+        key = f"{start}{name}".replace("_", " ")
+        if isinstance(value, Mapping) and value and key.count(": ") < 2:
             values |= flat(value, f"{key}: ")
         elif value not in ("", None, {}, []):
             values[key] = value
     return values
-
-
-def _words(name: str) -> str:
-    return name.removeprefix("provenance: ").replace("_", " ")
 
 
 def _shown(value: Any) -> Html:
@@ -188,19 +240,20 @@ def _shown(value: Any) -> Html:
     return text(json.dumps(value, ensure_ascii=False), _LONGEST)
 
 
-def _value(metric: str, value: Value | None, reason: str) -> Html:
+def _value(
+    metric: str, value: Value | None, reason: str, *, badges: bool = False
+) -> Html:
     if value is None:
-        return element(
-            "td", _NONE, element("span", "undefined", class_="grey") if reason else ""
-        )
+        why = element("span", "undefined", class_="grey") if reason else ""
+        return element("td", _NONE, why)
     parts: list[object] = [measures.number(metric, value.value)]
     if value.std is not None:
         spread = measures.number(metric, value.std).removesuffix(" %")
         parts.append(f" ± {spread}")
     if value.few:
         parts.append(" †")
-    if value.seen:
-        parts += [" ", element("span", "seen", class_="badge")]
+    if value.seen and badges:
+        parts += [" ", _BADGE]
     if value.low is not None and value.high is not None:
         shown = measures.interval(metric, value.low, value.high)
         parts.append(element("span", shown, class_="grey"))
