@@ -116,7 +116,7 @@ def measure(folder: str) -> dict[str, float]:
 
     stored = embeddings.load(f"{folder}/faces.npz")
     passed("after_embeddings")
-    text = f"ijbc={folder},protocol=ijb,resamples={RESAMPLES}"
+    text = f"ijbc={folder},protocol=ijb"
     evaluator = sets.parse(text, stored=stored)
     passed("after_lists")
     measured = evaluator(Trained(stored.embed_raw, {}))
@@ -125,7 +125,7 @@ def measure(folder: str) -> dict[str, float]:
     results["ijb/gib"] = peak / 2**20
     results["ijb/tar@far=1e-4"] = measured["ijbc/tar@far=1e-4"]
     print(json.dumps(results), flush=True)
-    evaluator.intervals()
+    evaluator.intervals(RESAMPLES)
     passed("with_intervals")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     results["ijb/with_intervals_gib"] = peak / 2**20

@@ -41,7 +41,6 @@ class Clustering:
       threshold: lowest cosine at which two clusters are joined; None for the best one.
       clusters: int [N], clusters of another program, or None.
       source: its name, for `switches`.
-      resamples: of the bootstrap over identities; 0: no intervals.
       names: the identity of each image, or None.
       data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
       assigned: int [N], the clusters of the last evaluation.
@@ -57,7 +56,6 @@ class Clustering:
     threshold: float | None = None
     clusters: np.ndarray | None = None
     source: str = ""
-    resamples: int = intervals.RESAMPLES
     names: Sequence[str] | None = None
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
@@ -100,7 +98,10 @@ class Clustering:
 
     def protocol_switches(self) -> dict[str, Any]:
         """Returns every choice of the evaluation, JSON values by name."""
-        switches: dict[str, Any] = {"protocol": "clustering"}
+        switches: dict[str, Any] = {
+            "protocol": "clustering",
+            "resampled": "identities",
+        }
         if self.clusters is not None:
             return switches | {"clusters": self.source}
         chosen = "best BCubed F on this set, of 0, 0.01, ... 1"
@@ -166,16 +167,23 @@ class Clustering:
         )
         return cut(tree, best), float(best)
 
-    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+    def intervals(
+        self, resamples: int | None = None, *, progress: str = ""
+    ) -> tuple[dict[str, float], dict[str, str]]:
         """Returns bounds of the last evaluation's metrics; see `bounds`.
 
         Identities are resampled, clusters stay as they are. AMI and Hungarian accuracy
         have no bounds: a resample would take seconds.
+
+        Args:
+          resamples: default: 1,000, or 200 for more than 100,000 faces.
+          progress: label of a progress bar; '': none.
         """
+        if resamples is None:
+            many = len(self.identity) > _MANY
+            resamples = 200 if many else intervals.RESAMPLES
         if self._statistics is None:
             return {}, {}
-        few = len(self.identity) > _MANY
-        resamples = min(self.resamples, 200) if few else self.resamples
         return bounds(
             self.key,
             self._statistics,

@@ -4,6 +4,7 @@ An evaluator embeds `images`; with a file, these are `Rows`, the rows of the fil
 have the names of the set's images.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -83,14 +84,30 @@ class StoredEmbeddings:
         return len(self.columns.names)
 
     def describe(self) -> dict[str, Any]:
-        """Returns the description of the embedder, as stored."""
-        return {name: x for name, x in self.columns.about.items() if name != "flip"}
+        """Returns the description of the embedder, as stored, and its provenance."""
+        about = {name: x for name, x in self.columns.about.items() if name != "flip"}
+        return about | {"provenance": self.provenance}
+
+    def digest(self) -> str:
+        """Returns a digest of names and embeddings, which stands for the weights'."""
+        digest = hashlib.sha256("\n".join(self.columns.names.tolist()).encode())
+        for array in (self.columns.embeddings, self.columns.norms):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:32]
+
+    def name_digests(self, rows: Array) -> Array:
+        """Returns a digest of the name of each row, uint64 [n]."""
+        digests = (
+            hashlib.blake2b(name.encode(), digest_size=8).digest()
+            for name in self.columns.names[rows].tolist()
+        )
+        return np.frombuffer(b"".join(digests), np.uint64)
 
     def find(self, names: Sequence[str]) -> Array:
         """Returns the row of each name, int64 [n], -1 where the file has none.
 
         Suffixes of images are ignored where the exact name is missing, as an aligner
-        writes .jpg for .png.
+        writes .jpg for .png, and 001/frontal_01 stands for 001/frontal/01.
         """
         if not self._by_name:
             for row, name in enumerate(self.columns.names.tolist()):
@@ -98,11 +115,15 @@ class StoredEmbeddings:
                 # Two images with one stem stand for neither.
                 stem = _stem(name)
                 self._by_stem[stem] = -1 if stem in self._by_stem else row
-        rows = [
-            self._by_name.get(name, self._by_stem.get(_stem(name), -1))
-            for name in names
-        ]
-        return np.array(rows, np.int64)
+        return np.array([self._row(name) for name in names], np.int64)
+
+    def _row(self, name: str) -> int:
+        folder, _, last = name.rpartition("/")
+        for form in (name, f"{folder}_{last}" if folder else name):
+            row = self._by_name.get(form, self._by_stem.get(_stem(form), -1))
+            if row >= 0:
+                return row
+        return -1
 
     def select(self, names: Sequence[str]) -> Rows:
         """Returns the rows of the images of a set.

@@ -77,7 +77,6 @@ class Identification:
       galleries: by name; probes and gallery must not share rows.
       search: 'exact', or 'faiss' for galleries of millions: mates beyond the 100
         neighbours that an approximate search finds count as missed.
-      resamples: of the bootstrap over identities of probes; 0: no intervals.
       options: choices of the set, part of `switches`.
       names: the identity of each image, or None.
       data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
@@ -93,7 +92,6 @@ class Identification:
     identity: np.ndarray
     galleries: Mapping[str, Gallery]
     search: str = "exact"
-    resamples: int = intervals.RESAMPLES
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     names: Sequence[str] | None = None
     data_sets: tuple[str, ...] = ()
@@ -145,6 +143,7 @@ class Identification:
             "scores": "cosine, of an identity that of its best row",
             "ties": "identities with equal scores count as higher",
             "fpirs": list(FPIRS),
+            "resampled": "identities of probes",
             "tpir": "mate at rank 1 and score at or above the threshold; the lowest "
             "one with at most FPIR * non-mated searches at or above",
             "galleries": {
@@ -208,11 +207,18 @@ class Identification:
         found = search.mates_of(near, probe_labels, gallery_labels)
         return found, search.recall(near, probes, gallery, 200)
 
-    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+    def intervals(
+        self, resamples: int | None = None, *, progress: str = ""
+    ) -> tuple[dict[str, float], dict[str, str]]:
         """Returns bounds of the last evaluation's means over galleries; see `bounds`.
 
         The identities of probes are resampled, galleries are not.
+
+        Args:
+          resamples: default: 1,000.
+          progress: label of a progress bar; '': none.
         """
+        resamples = intervals.RESAMPLES if resamples is None else resamples
         if not self._measured:
             return {}, {}
         identity = np.concatenate([one.identity for one in self._measured])
@@ -221,10 +227,10 @@ class Identification:
             means = _means([one.measure(times, {}) for one in self._measured])
             return {name: means[name] for name in _NAMES if name in means}
 
-        weights = intervals.identity_draws(identity, self.resamples)
+        weights = intervals.identity_draws(identity, resamples)
         count = len(np.unique(identity))
         return bounds(
-            self.key, statistics, weights, self.resamples, count, progress=progress
+            self.key, statistics, weights, resamples, count, progress=progress
         )
 
     def stored_set(self) -> EvaluatedSet:

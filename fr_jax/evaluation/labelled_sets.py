@@ -13,10 +13,9 @@ from fr_jax.evaluation import embeddings, template_sets
 from fr_jax.evaluation.clustering import METHODS, Clustering
 from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.identification import Faces, Gallery, Identification
-from fr_jax.evaluation.template_sets import one_of, resamples_of, search_of, whole, yes
-from fr_jax.metrics import intervals
+from fr_jax.evaluation.template_sets import one_of, search_of, whole, yes
 
-_OPTIONS = ("root", "identities", "missing", "flip", "resamples")
+_OPTIONS = ("root", "identities", "missing", "flip")
 
 
 class _Set(NamedTuple):
@@ -89,7 +88,6 @@ def identification(
         one.identity,
         galleries,
         search=search_of(name, options),
-        resamples=resamples_of(name, options, intervals.RESAMPLES),
         options={"flip": one.faces.flip, "gallery": enrolled, "galleries": halves},
         names=one.identities,
         data_sets=one.data_sets,
@@ -132,7 +130,6 @@ def clustering(
         threshold=_cosine(name, options.get("threshold")),
         clusters=assigned,
         source=options.get("clusters", ""),
-        resamples=resamples_of(name, options, intervals.RESAMPLES),
         names=one.identities,
         data_sets=one.data_sets,
         digests=one.digests,

@@ -9,7 +9,7 @@ from typing import Any
 
 from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation import labelled_sets, template_sets
-from fr_jax.evaluation.embeddings import StoredEmbeddings
+from fr_jax.evaluation.embeddings import Rows, StoredEmbeddings
 from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.protocols import PROTOCOLS
 from fr_jax.evaluation.verification import Verification
@@ -88,7 +88,13 @@ def parse(
         return _OTHERS[protocol](name, path, options, **given)
     check_names(f"option in --set {text}:", options, OPTIONS)
     fars = _fars(text, options.pop("far", "+".join(FARS)))
-    loaded = pairs.load(path, **options, check=None if unaligned else check)
+    check = None if unaligned else check
+    find = stored.find if stored else None
+    loaded = pairs.load(path, **options, check=check, find=find)
+    images, of_images = loaded.images, lambda: digests.of_slices(loaded.images)
+    if stored:
+        images = Rows(loaded.images)  # type: ignore[arg-type]
+        of_images = functools.partial(stored.name_digests, images.numbers)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     is_list = loaded.folds is None and not loaded.records
@@ -97,7 +103,7 @@ def parse(
         source.setdefault("identities", "names of the images")
     return Verification(
         name,
-        loaded.images,
+        images,
         loaded.pairs,
         loaded.same,
         loaded.folds,
@@ -105,7 +111,7 @@ def parse(
         loaded.identities,
         dropped=loaded.dropped,
         data_sets=(name, loaded.records or Path(path).stem),
-        digests=functools.cache(lambda: digests.of_slices(loaded.images)),
+        digests=functools.cache(of_images),
         fars=fars,
         source=source,
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from fr_jax.evaluation.templates import (
     TemplateSet,
     TemplateVerification,
 )
-from fr_jax.metrics import intervals
 
 IMAGE_OPTIONS = ("root", "crop", "missing")
 SWITCHES = ("variant", "flip", "norm", "detector", "media")
@@ -37,7 +35,7 @@ def verification(
 
     Options: root=DIR (default: loose_crop), crop=loose|aligned, missing=error|drop;
     variant=insightface|magface and its switches flip, norm, detector (yes or no), media
-    (mean or unit); resamples=N of the intervals.
+    (mean or unit).
 
     Args:
       path: the folder of the release, or its `meta`.
@@ -52,7 +50,7 @@ def verification(
     check_names(
         f"option of {name}, protocol=ijb:",
         options,
-        (*IMAGE_OPTIONS, *SWITCHES, "resamples"),
+        (*IMAGE_OPTIONS, *SWITCHES),
     )
     faces, kept, full = _ijb_faces(name, path, options, check, stored)
     first, second, same = ijb.pairs(path, full)
@@ -72,7 +70,6 @@ def verification(
         first,
         second,
         same,
-        resamples=resamples_of(name, options, None),
         dropped=dropped,
         data_sets=(name, ijb.meta(path)[1]),
         ids=full[kept],
@@ -94,7 +91,7 @@ def identification(
     """
     from data_pipelines.protocols import ijb
 
-    allowed = (*IMAGE_OPTIONS, *SWITCHES, "resamples", "search")
+    allowed = (*IMAGE_OPTIONS, *SWITCHES, "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
     faces, kept, full = _ijb_faces(name, path, options, check, stored)
     numbers = np.full(len(full), -1)
@@ -109,7 +106,6 @@ def identification(
         identity,
         galleries,
         search=search_of(name, options),
-        resamples=resamples_of(name, options, intervals.RESAMPLES),
         options=faces.switches._asdict(),
         data_sets=(name, ijb.meta(path)[1]),
     )
@@ -125,13 +121,13 @@ def table(
 ) -> Identification:
     """Returns the evaluator of a table of templates, `data_pipelines...templates`.
 
-    Every split is a gallery. Options: root=DIR (default: that of the table), flip,
-    search and resamples, as in `identification`.
+    Every split is a gallery. Options: root=DIR (default: that of the table), flip
+    and search, as in `identification`.
     """
     from data_pipelines.images import EncodedImages
     from data_pipelines.protocols import templates
 
-    allowed = ("root", "flip", "search", "resamples")
+    allowed = ("root", "flip", "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
     splits, files = templates.load(path)
     flip = True if stored is None or stored.flip is None else stored.flip
@@ -161,7 +157,6 @@ def table(
         np.unique(owners, return_inverse=True)[1],
         galleries,
         search=search_of(name, options),
-        resamples=resamples_of(name, options, intervals.RESAMPLES),
         options={"flip": flip},
         data_sets=(name, Path(path).stem),
     )
@@ -256,12 +251,6 @@ def whole(name: str, option: str, value: str, low: int, high: int) -> int:
 def search_of(name: str, options: Mapping[str, str]) -> str:
     """Returns the kind of search, a UserError for an unknown one."""
     return one_of(name, "search", options.get("search", "exact"), SEARCHES)
-
-
-def resamples_of(name: str, options: Mapping[str, str], default: Any) -> Any:
-    """Returns the number of resamples, or the default."""
-    value = options.get("resamples")
-    return default if value is None else whole(name, "resamples", value, 0, 100_000)
 
 
 def one_of(name: str, option: str, value: str, valid: tuple[str, ...]) -> str:

@@ -138,8 +138,6 @@ class TemplateVerification:
       faces: images and templates.
       first, second: int [P], numbers of templates.
       same: bool [P], True for genuine pairs.
-      resamples: of the bootstrap over identities; None: 1,000, or 200 for more than a
-        million pairs; 0: no intervals.
       dropped: images and pairs left out since images are missing, part of the results.
       data_sets: names under which the set may be known; default: that of `faces`.
       digests: returns the digests of the images' pixels, uint64 [N], or None.
@@ -156,7 +154,6 @@ class TemplateVerification:
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
-    resamples: int | None = None
     dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
@@ -216,7 +213,7 @@ class TemplateVerification:
             "together; :insightface: at the nearest FAR of the ROC",
             "eer": "where the convex hull of the ROC meets FAR = FRR",
             "min_dcf": f"P_target {verification.P_TARGET}, unit costs, not normalised",
-            "identities": "templates connected by genuine pairs",
+            "resampled": "identities: templates connected by genuine pairs",
             **{name: int(count) for name, count in self._of_the_set().items()},
         }
 
@@ -245,19 +242,23 @@ class TemplateVerification:
         values |= self._of_the_set()
         return {f"{self.key}/{name}": value for name, value in values.items()}
 
-    def intervals(self, *, progress: str = "") -> tuple[dict[str, float], dict]:
+    def intervals(
+        self, resamples: int | None = None, *, progress: str = ""
+    ) -> tuple[dict[str, float], dict[str, str]]:
         """Returns bounds of the last evaluation's metrics, and notes on missing ones.
 
         Keys are those of the results with _low and _high; identities are resampled.
 
         Args:
+          resamples: default: 1,000, or 200 for more than a million pairs.
           progress: label of a progress bar; '': none.
         """
+        if resamples is None:
+            resamples = 200 if len(self.same) > _MANY else intervals.RESAMPLES
         if self._statistics is None or not self._statistics():
             return {}, {}
         identity = self.identities()
         pairs = identity[self.first], identity[self.second]
-        resamples = self._resamples()
         weights = intervals.identity_weights(*pairs, int(identity.max()) + 1, resamples)
         count = len(np.unique(np.concatenate([np.unique(one) for one in pairs])))
         return bounds(
@@ -302,11 +303,6 @@ class TemplateVerification:
         """Returns the set, marked as seen if it has training images; see `evidence`."""
         marks = marks_of(self, self.faces.images, trained, digests)
         return dataclasses.replace(self, **marks)
-
-    def _resamples(self) -> int:
-        if self.resamples is None:
-            return 200 if len(self.same) > _MANY else intervals.RESAMPLES
-        return self.resamples
 
     def _of_the_set(self) -> dict[str, float]:
         genuine = int(np.sum(self.same))

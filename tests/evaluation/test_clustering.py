@@ -27,7 +27,7 @@ def stored():
 
 
 def evaluated(stored, options=""):
-    text = f"mine=faces.npz,protocol=clustering,resamples=20{options}"
+    text = f"mine=faces.npz,protocol=clustering{options}"
     evaluator = sets.parse(text, stored=stored)
     results = evaluator(Trained(stored.embed_raw, {}))
     assert set(results) | evaluator.notes.keys() == set(evaluator.metric_names)
@@ -51,7 +51,7 @@ def test_identities_are_found_where_they_are_apart(stored, method):
     assert single["mine/num_clusters"] == 20
     assert single["mine/bcubed_recall"] == 0.25
     assert "mine/pairwise_precision" not in single  # no two share a cluster
-    values, _ = evaluator.intervals()
+    values, _ = evaluator.intervals(20)
     assert values["mine/bcubed_f_low:best"] == 1
     assert values["mine/resampled_identities"] == 5
     assert "mine/ami_low:best" not in values

@@ -49,8 +49,8 @@ def test_a_file_is_read_as_it_was_written(tmp_path, suffix):
 
 def test_names_find_rows_with_any_suffix(tmp_path):
     stored = embeddings.load(write(tmp_path / "faces.npz"))
-    rows = stored.find(["a/2.png", "a/1.png", "b/1.png", "b/1.bmp", "c/1.png"])
-    assert rows.tolist() == [1, 0, 3, -1, -1]  # b/1.bmp could be either
+    names = ["a/2.png", "a/1.png", "b/1.png", "b/1.bmp", "c/1.png"]
+    assert stored.find(names).tolist() == [1, 0, 3, -1, -1]  # b/1.bmp could be either
     with pytest.raises(UserError, match=r"1 of 2 images .* such as 'c/1.png'; names"):
         stored.select(["a/1.png", "c/1.png"])
     chosen = stored.select(["b/1.jpg", "a/2.jpg", "a/1.png"])
