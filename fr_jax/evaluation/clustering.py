@@ -14,7 +14,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 
 from fr_jax.errors import UserError
-from fr_jax.evaluation import search
+from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.identification import Faces
 from fr_jax.evaluation.stored import set_digest
@@ -199,7 +199,9 @@ class Clustering:
         """Returns the last evaluation as reports show it."""
         return EvaluatedSet(
             self.name,
-            set_digest(self.identity, np.zeros(0), np.zeros(0)),
+            set_digest(
+                embedded.digests_of(self.faces.names), self.identity, np.zeros(0)
+            ),
             self.protocol_switches(),
             seen=self.evidence,
             unknown=self.unknown,

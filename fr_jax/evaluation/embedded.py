@@ -1,6 +1,7 @@
 """Embeddings of a set of faces: in blocks, checked, and as rows of unit length."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,15 @@ def unit_rows(
     rows = np.concatenate(parts)
     refuse_zeros(rows, f"{name}: {{}} embeddings")
     return rows
+
+
+def digests_of(names: Sequence[str]) -> np.ndarray:
+    """Returns a digest of each name, uint64 [N], to tell sets of images apart."""
+    digests = (
+        hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+        for name in names
+    )
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def refuse_zeros(rows: np.ndarray, what: str) -> None:

@@ -95,14 +95,6 @@ class StoredEmbeddings:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:32]
 
-    def name_digests(self, rows: Array) -> Array:
-        """Returns a digest of the name of each row, uint64 [n]."""
-        digests = (
-            hashlib.blake2b(name.encode(), digest_size=8).digest()
-            for name in self.columns.names[rows].tolist()
-        )
-        return np.frombuffer(b"".join(digests), np.uint64)
-
     def find(self, names: Sequence[str]) -> Array:
         """Returns the row of each name, int64 [n], -1 where the file has none.
 

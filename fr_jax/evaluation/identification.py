@@ -43,6 +43,7 @@ class Embedded(Protocol):
 
     name: str
     images: Any
+    names: Sequence[str]
 
     def embed(self, trained: Trained, progress: str = "") -> np.ndarray: ...
 
@@ -55,11 +56,13 @@ class Faces:
       name: first part of the key of every result.
       images: slices to uint8 RGB [n, H, W, 3], or rows of a file of embeddings.
       flip: add the embeddings of the mirrored images.
+      names: of the images, by which reports tell sets apart.
     """
 
     name: str
     images: Any
     flip: bool = True
+    names: Sequence[str] = ()
 
     def embed(self, trained: Trained, progress: str = "") -> np.ndarray:
         """Returns float32 [N, D]; UserError for embeddings of length 0."""
@@ -245,7 +248,11 @@ class Identification:
         numbers = np.concatenate(rows)
         return EvaluatedSet(
             self.name,
-            set_digest(self.identity, numbers, np.zeros(0)),
+            set_digest(
+                embedded.digests_of(self.faces.names),
+                np.concatenate([numbers, self.identity]),
+                np.zeros(0),
+            ),
             self.protocol_switches(),
             curves=curves,
             seen=self.evidence,

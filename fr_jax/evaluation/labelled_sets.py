@@ -184,7 +184,7 @@ def _load(
             of_images = functools.cache(lambda: digests.of_slices(images))
     identity = np.unique(owners, return_inverse=True)[1]
     return _Set(
-        Faces(name, images, flip),
+        Faces(name, images, flip, names),
         names,
         owners,
         identity,

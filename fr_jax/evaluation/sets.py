@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fr_jax.errors import UserError, check_names
-from fr_jax.evaluation import labelled_sets, template_sets
+from fr_jax.evaluation import embedded, labelled_sets, template_sets
 from fr_jax.evaluation.embeddings import Rows, StoredEmbeddings
 from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.protocols import PROTOCOLS
@@ -94,7 +94,8 @@ def parse(
     images, of_images = loaded.images, lambda: digests.of_slices(loaded.images)
     if stored:
         images = Rows(loaded.images)  # type: ignore[arg-type]
-        of_images = functools.partial(stored.name_digests, images.numbers)
+        names = stored.columns.names[images.numbers].tolist()
+        of_images = functools.partial(embedded.digests_of, names)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     is_list = loaded.folds is None and not loaded.records

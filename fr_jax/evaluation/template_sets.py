@@ -151,7 +151,8 @@ def table(
     starts = np.cumsum([0, *(len(one.identities) for one in splits.values())])
     template = [one.template + start for one, start in zip(splits.values(), starts)]
     members = np.concatenate([one.image for one in splits.values()])
-    faces = ListedTemplates(name, images, members, np.concatenate(template), flip)
+    template = np.concatenate(template)
+    faces = ListedTemplates(name, images, members, template, flip, files)
     return Identification(
         faces,
         np.unique(owners, return_inverse=True)[1],
@@ -211,7 +212,13 @@ def _ijb_faces(
         images = stored.select([loaded.names[number] for number in kept])
     loaded, templates = ijb.without(loaded, kept)
     faces = TemplateSet(
-        name, images, loaded.media, loaded.template, switches, loaded.detector
+        name,
+        images,
+        loaded.media,
+        loaded.template,
+        switches,
+        loaded.detector,
+        loaded.names,
     )
     return faces, templates, full
 

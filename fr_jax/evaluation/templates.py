@@ -13,7 +13,7 @@ media has the same direction.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ class TemplateSet:
       template: int [M], the template of each medium, ascending, every one from 0 on.
       switches: of the protocol.
       detector: float [N], scores of the face detector; needed by that switch.
+      names: of the images, by which reports tell sets apart.
     """
 
     name: str
@@ -70,6 +71,7 @@ class TemplateSet:
     template: np.ndarray
     switches: Switches = VARIANTS["insightface"]
     detector: np.ndarray | None = None
+    names: Sequence[str] = ()
 
     def __post_init__(self):
         if self.switches.detector and self.detector is None:
@@ -113,6 +115,7 @@ class ListedTemplates:
       images: [N], see `TemplateSet`.
       members, template: int [K], an image and its template, ascending, from 0 on.
       flip: add the embeddings of the mirrored images.
+      names: of the images, by which reports tell sets apart.
     """
 
     name: str
@@ -120,6 +123,7 @@ class ListedTemplates:
     members: np.ndarray
     template: np.ndarray
     flip: bool = True
+    names: Sequence[str] = ()
 
     def embed(self, trained: Trained, progress: str = "") -> np.ndarray:
         """Returns templates of unit length, float32 [T, D]; errors as `TemplateSet`."""
@@ -272,10 +276,13 @@ class TemplateVerification:
         pairs = np.stack([self.first, self.second], axis=1)
         count = int(self.faces.template[-1]) + 1
         ids = np.arange(count) if self.ids is None else self.ids
+        images = embedded.digests_of(self.faces.names)
         scores = Scores(*self.curve, pairs=pairs, identities=self.identities())
         return EvaluatedSet(
             self.name,
-            set_digest(ids, pairs, self.same),
+            set_digest(
+                np.concatenate([ids.astype(np.uint64), images]), pairs, self.same
+            ),
             self.protocol_switches(),
             scores,
             seen=self.evidence,

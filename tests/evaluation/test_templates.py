@@ -132,6 +132,38 @@ def test_metrics_without_impostors_are_absent_with_the_reason(release, tmp_path)
     assert evaluator.intervals() == ({}, {})
 
 
+def test_loose_crops_are_aligned_embedded_and_flipped(tmp_path):
+    """An embedding of the pixels alone, with a stub for the network."""
+    release = support.write(tmp_path / "IJBC", crops=True, identities=2)
+
+    def embed(images, *, flip=False, progress=""):
+        rows = {"embedding": images[:, ::16, ::16].reshape(len(images), -1) / 255.0}
+        if flip:
+            mirrored = images[:, :, ::-1][:, ::16, ::16]
+            rows["mirrored"] = mirrored.reshape(len(images), -1) / 255.0
+        return rows
+
+    text = f"ijbc={release.folder},protocol=ijb"
+    evaluator = sets.parse(text)
+    assert evaluator.faces.images[:1].shape == (1, 112, 112, 3)
+    results = evaluator(Trained(embed, {}))
+    outputs = embed(evaluator.faces.images[:], flip=True)
+    rows = outputs["embedding"] + outputs["mirrored"]
+    release = release._replace(features=rows)
+    choices = {"norm": True, "detector": True, "unit_media": False, "angle": False}
+    scores = plain_scores(release, **choices)
+    np.testing.assert_allclose(evaluator.curve[0], scores, atol=2e-6)
+    assert results["ijbc/images"] == len(rows)
+    for path in (release.folder / "loose_crop").glob("1*.jpg"):
+        path.unlink()
+    with pytest.raises(DataError, match="images are not below .*missing=drop leaves"):
+        sets.parse(text)
+    assert sets.parse(f"{text},missing=drop").dropped["pairs"] >= 0
+    aligned = f"{text},crop=aligned,missing=drop"
+    with pytest.raises(DataError, match="150x140 pixels, expected 112x112"):
+        sets.parse(aligned)
+
+
 @pytest.mark.parametrize(
     ("options", "flip", "match"),
     [
