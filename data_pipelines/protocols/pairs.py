@@ -13,7 +13,12 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
-from data_pipelines.protocols import lookup, pair_lists, record_pairs
+from data_pipelines.protocols import (
+    lookup,
+    pair_identities,
+    pair_lists,
+    record_pairs,
+)
 from data_pipelines.protocols.pair_lists import NamedPairs
 from data_pipelines.readers import verification_bin
 from data_pipelines.record_set import RecordSet
@@ -51,6 +56,7 @@ class _Files(NamedTuple):
 
     root: Path
     missing: str
+    identities: str
     check: Callable[..., None] | None
 
 
@@ -72,7 +78,8 @@ def load(
       root: folder of the images, except for .bin and records.
       lag_mode: treatment of corrupt lines; see `pair_lists.read_list`.
       missing: 'error', or 'drop' to leave out pairs whose images are missing.
-      identities: of records, 'first:last' or '@file'; '' for all.
+      identities: of records, 'first:last' or '@file', '' for all; of other sets, a file
+        that names the identity of each image, see `pair_identities`.
       check: called with (sources, number -> name) of all images before they are used;
         see `aligned.check`.
 
@@ -84,8 +91,11 @@ def load(
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
     if path.is_dir() and not root:
         return _of_records(path, identities, check)
-    if identities:
-        raise DataError(f"identities={identities} needs records, and no root=DIR")
+    if identities and not Path(identities).is_file():
+        raise DataError(
+            f"identities={identities}: no such file; a range A:B needs records, and no "
+            "root=DIR"
+        )
     if path.suffix == ".bin":
         images, same = verification_bin.read(path)
 
@@ -97,12 +107,17 @@ def load(
         pairs = np.arange(2 * len(same)).reshape(-1, 2)
         folds = pair_lists.contiguous(len(same))
         dropped = None if missing == "error" else 0
-        return Pairs(EncodedImages(images, name), pairs, same, folds, dropped=dropped)
+        named = None
+        if identities:
+            named = pair_identities.of_images(identities, same)
+            pair_identities.check(identities, named, pairs, same)
+        faces = EncodedImages(images, name)
+        return Pairs(faces, pairs, same, folds, named, dropped=dropped)
     if not path.exists():
         raise DataError(f"{path}: no such verification set")
     if not root:
         raise DataError(f"{path} lists image files; give their folder: ,root=DIR")
-    files = _Files(Path(root), missing, check)
+    files = _Files(Path(root), missing, identities, check)
     if not files.root.is_dir():
         raise DataError(f"root={root}: no such folder")
     named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
@@ -169,21 +184,11 @@ def child_adult_pairs(
 
 
 def _identity_and_age(name: str) -> tuple[str, int]:
-    stem = Path(name).stem
-    for pattern in (r"(\d{3})[Aa](\d{2})[a-z]?", r"\d+_(.+)_(\d+)"):
-        if match := re.fullmatch(pattern, stem):
-            return match[1], int(match[2])
+    if parts := pair_identities.identity_and_age(name):
+        return parts
     raise DataError(
         f"{name!r} has neither form <n>_<Name>_<age> (AgeDB) nor <PPP>A<AA> (FG-NET)"
     )
-
-
-def _identity(name: str) -> str:
-    """Returns the identity in a name of AgeDB or FG-NET, else the first folder."""
-    try:
-        return _identity_and_age(name)[0]
-    except DataError:
-        return name.split("/")[0]
 
 
 def _cfp(split: Path) -> NamedPairs:
@@ -264,7 +269,11 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     if files.check:
         files.check(paths, lambda number: str(paths[number]))
     images = EncodedImages(paths, lambda number: str(paths[number]))
-    identities = [_identity(name) for name in names]
+    if files.identities:
+        identities = pair_identities.of_names(files.identities, names)
+        pair_identities.check(files.identities, identities, pairs, same)
+    else:
+        identities = [pair_identities.identity(name) for name in names]
     return Pairs(
         images, pairs, same, folds, identities, named.skipped, dropped, tuple(notes)
     )

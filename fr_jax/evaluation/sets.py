@@ -7,9 +7,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fr_jax.errors import UserError, check_names
-from fr_jax.evaluation.verification import PROTOCOLS, Verification
+from fr_jax.evaluation.protocols import PROTOCOLS
+from fr_jax.evaluation.verification import Verification
+from fr_jax.metrics.verification import FARS
 
-OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities")
+OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities", "far")
 
 
 def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
@@ -42,8 +44,9 @@ def parse(
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
     Protocols: 'insightface' (default for sets with folds and for records), 'kfold'
-    (default for lists) and 'paper'; see `Verification`. What was skipped or left out is
-    printed.
+    (default for lists without), 'paper', 'magface' and 'curricularface'; see
+    `Verification`. `far` has the FARs of the TAR, as 1e-3+1e-4. What was skipped or
+    left out is printed.
 
     Args:
       sides: valid sides of the images in pixels besides 112, the inputs of networks.
@@ -61,11 +64,15 @@ def parse(
     protocol = options.pop("protocol", None)
     if protocol is not None:
         check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
+    fars = _fars(text, options.pop("far", "+".join(FARS)))
     check = functools.partial(aligned.check, sides=sides, unless=flag)
     loaded = pairs.load(path, **options, check=None if unaligned else check)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     is_list = loaded.folds is None and not loaded.records
+    source = {"file": Path(path).name, **options}
+    if loaded.identities is not None and not loaded.records:
+        source.setdefault("identities", "names of the images")
     return Verification(
         name,
         loaded.images,
@@ -77,4 +84,20 @@ def parse(
         dropped=loaded.dropped,
         data_sets=(name, loaded.records or Path(path).stem),
         digests=functools.cache(lambda: digests.of_slices(loaded.images)),
+        fars=fars,
+        source=source,
     )
+
+
+def _fars(text: str, rates: str) -> tuple[str, ...]:
+    """Returns the rates of A+B+..., as they are written."""
+    fars = tuple(dict.fromkeys(rates.split("+")))
+    for far in fars:
+        # As in keys of results, so no signs, blanks or fractions.
+        number = re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(e-?\d{1,2})?", far)
+        if not number or not 0 < float(far) < 1:
+            raise UserError(
+                f"--set {text}: far={rates}: {far!r} is no rate between 0 and 1; "
+                "use far=1e-3, or several as far=1e-3+1e-4"
+            )
+    return fars

@@ -208,8 +208,26 @@ def exact(rate: Any) -> Fraction:
     return fraction
 
 
+def lowest_threshold(scores: Array, rate: Any) -> float:
+    """Returns the lowest threshold that at most rate * N of scores [N] reach.
+
+    It is just above the highest score that must stay below it; -inf if all may reach
+    it.
+
+    Raises:
+      Undefined: without scores.
+    """
+    if not len(scores):
+        raise Undefined("no scores to set a threshold by")
+    allowed = math.floor(exact(rate) * len(scores))
+    if allowed >= len(scores):
+        return -math.inf
+    place = len(scores) - 1 - allowed
+    return float(np.nextafter(np.partition(scores, place)[place], np.inf))
+
+
 def _descending(scores: Array, rows: Array) -> Array:
-    return rows[np.argsort(-scores[rows], kind="stable")]
+    return rows[np.argsort(-scores[rows])]
 
 
 def _wide(counts: Array, bound: int) -> Array:

@@ -103,7 +103,7 @@ def percentile(samples: Array, level: float = LEVEL) -> Interval:
     defined = samples[~np.isnan(samples)]
     if not len(defined):
         return Interval(float("nan"), float("nan"))
-    tail = 100 * (1 - level) / 2
+    tail = (100 - 100 * level) / 2
     low, high = np.percentile(defined, [tail, 100 - tail])
     return Interval(float(low), float(high))
 

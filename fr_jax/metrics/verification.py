@@ -111,22 +111,27 @@ def roc(scores: Array, same: Array) -> tuple[Array, Array]:
     Raises:
       Undefined: without genuine or without impostor pairs.
     """
-    scores, same = checked(scores, same)
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    genuine = np.cumsum(same[order])[ends]
-    impostor = ends + 1 - genuine
-    for kind, count in (("genuine", genuine[-1]), ("impostor", impostor[-1])):
-        if not count:
-            raise Undefined(f"no {kind} pairs")
-    far, tar = (np.append(0.0, n / n[-1]) for n in (impostor, genuine))
-    return far, tar
+    impostors, genuine = _accepted(scores, same)
+    return impostors / impostors[-1], genuine / genuine[-1]
 
 
 def det(scores: Array, same: Array) -> tuple[Array, Array]:
     """Returns (FAR, FRR) of the whole curve, from (0, 1), see `roc`."""
-    far, tar = roc(scores, same)
-    return far, 1 - tar
+    impostors, genuine = _accepted(scores, same)
+    return impostors / impostors[-1], (genuine[-1] - genuine) / genuine[-1]
+
+
+def _accepted(scores: Array, same: Array) -> tuple[Array, Array]:
+    """Returns accepted impostor and genuine pairs, int [1 + scores], from 0."""
+    scores, same = checked(scores, same)
+    order = np.argsort(-scores)
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) + 1
+    genuine = np.append(0, np.cumsum(same[order])[ends - 1])
+    impostors = np.append(0, ends) - genuine
+    for kind, accepted in (("genuine", genuine), ("impostor", impostors)):
+        if not accepted[-1]:
+            raise Undefined(f"no {kind} pairs")
+    return impostors, genuine
 
 
 def area_under_roc(scores: Array, same: Array) -> float:

@@ -13,6 +13,8 @@ from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
 
 _MANY = 1_000_000  # pairs; of more, fewer resamples do
 _RESAMPLES, _FEWER = 1000, 200
+# The angles of MagFace's folds are not stored.
+_OVER_FOLDS = tuple(one for one in intervals.OVER_FOLDS if one != "magface")
 _FAR = re.compile(r"tar@far=([\d.e+-]+)")
 
 
@@ -170,7 +172,7 @@ def unseen_folds(entries: Sequence[EvaluatedSet]) -> Array | None:
     """
     if not entries or entries[0].scores is None or entries[0].scores.folds is None:
         return None
-    if entries[0].protocol.get("protocol") not in intervals.OVER_FOLDS:
+    if entries[0].protocol.get("protocol") not in _OVER_FOLDS:
         return None
     if any(one.seen and not one.seen_folds for one in entries):
         return None
@@ -236,7 +238,7 @@ def _statistics(
     scores = entry.scores
     assert scores is not None
     protocol = entry.protocol.get("protocol")
-    over_folds = protocol in intervals.OVER_FOLDS and scores.folds is not None
+    over_folds = protocol in _OVER_FOLDS and scores.folds is not None
     if not over_folds and protocol != "paper":
         protocol = "pooled"
     values = np.asarray(scores.values, np.float64)

@@ -55,6 +55,7 @@ def write(
     images: bool = True,
     title: str = "Evaluation of face recognition",
     resamples: int | None = None,
+    compared: Mapping[str, Comparison] | None = None,
 ) -> None:
     """Writes a report of several runs as one HTML file, atomically.
 
@@ -62,6 +63,7 @@ def write(
       images: show the hardest pairs, where they are stored.
       resamples: of the intervals of differences; default: 1,000, or 200 of more than a
         million pairs.
+      compared: the differences by name of the set, where they are known already.
 
     Raises:
       UserError: without runs, and for two runs of one name.
@@ -75,8 +77,9 @@ def write(
     )
     for number, name in enumerate(names, 1):
         entries = [comparison.one_set(run, name) for run in runs]
-        compared = comparison.compare(runs, name, resamples=resamples)
-        sections.append(_Section(name, f"set-{number}", runs, entries, compared))
+        known = (compared or {}).get(name)
+        known = known or comparison.compare(runs, name, resamples=resamples)
+        sections.append(_Section(name, f"set-{number}", runs, entries, known))
     content = page(title, _body(runs, sections, title, images=images))
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
