@@ -29,8 +29,6 @@ def evaluated(
     measured, unit = one.measured, uncertainty.resampling(one)
     if resamples is None:
         resamples = uncertainty.number_of_resamples(len(one.same))
-    # Identities contradict labels if pairs are resampled in spite of them.
-    codes, distances = unit.codes, measured.distances
     shown = None
     if images:
         shown = hardest(one.images, one.pairs, measured.scores, one.same)
@@ -39,8 +37,8 @@ def evaluated(
         one.same,
         one.protocol_folds(),
         one.pairs,
-        codes,
-        distances if distances is not None and distances.ndim == 1 else None,
+        unit.codes,  # None too where identities contradict labels
+        measured.distances,
         shown,
     )
     resampled = {"resampled": unit.unit, "resampled_units": unit.units}

@@ -129,7 +129,9 @@ class Verification:
     @property
     def curve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(cosine [P], same [P]) of the last evaluation."""
-        return self.measured and (self.measured.scores, self.same)
+        if self.measured is None:
+            return None
+        return self.measured.scores, self.same
 
     @property
     def metric_names(self) -> list[str]:

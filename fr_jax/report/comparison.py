@@ -13,9 +13,7 @@ from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
 
 _MANY = 1_000_000  # pairs; of more, fewer resamples do
 _RESAMPLES, _FEWER = 1000, 200
-# The angles of MagFace's folds are not stored.
-_OVER_FOLDS = tuple(one for one in intervals.OVER_FOLDS if one != "magface")
-_FAR = re.compile(r"tar@far=([\d.e+-]+)")
+_FAR = re.compile(r"tar@far=([\d.e+-]+)(:\w+)?")
 
 
 class Resampled(NamedTuple):
@@ -172,7 +170,7 @@ def unseen_folds(entries: Sequence[EvaluatedSet]) -> Array | None:
     """
     if not entries or entries[0].scores is None or entries[0].scores.folds is None:
         return None
-    if entries[0].protocol.get("protocol") not in _OVER_FOLDS:
+    if not all(_is_over_folds(one) for one in entries):
         return None
     if any(one.seen and not one.seen_folds for one in entries):
         return None
@@ -199,6 +197,16 @@ def fars_of(runs: Iterable[Run], name: str) -> list[str]:
 
 def _is_of(key: str, name: str) -> bool:
     return key.startswith((f"{name}/", f"{name}_seen/", f"{name}_heldout/"))
+
+
+def _is_over_folds(entry: EvaluatedSet) -> bool:
+    """Returns True if the accuracy over folds can be measured again."""
+    if entry.scores is None or entry.scores.folds is None:
+        return False
+    protocol, distances = entry.protocol.get("protocol"), entry.scores.distances
+    if protocol == "magface":  # its angles are not those of the scores
+        return distances is not None and np.ndim(distances) == 2
+    return protocol in intervals.OVER_FOLDS
 
 
 def _is_seen(entry: EvaluatedSet) -> bool:
@@ -238,7 +246,7 @@ def _statistics(
     scores = entry.scores
     assert scores is not None
     protocol = entry.protocol.get("protocol")
-    over_folds = protocol in _OVER_FOLDS and scores.folds is not None
+    over_folds = _is_over_folds(entry)
     if not over_folds and protocol != "paper":
         protocol = "pooled"
     values = np.asarray(scores.values, np.float64)

@@ -21,6 +21,10 @@ _TITLES = {
     "genuine_pairs": "Genuine pairs",
     "dropped_pairs": "Pairs left out",
     "stratified_folds": "Stratified folds",
+    "angle_threshold": "Threshold, as an angle / \N{GREEK SMALL LETTER PI}",
+    "resamples": "Resamples",
+    "resampled_identities": "Resampled identities",
+    "resampled_pairs": "Resampled pairs",
     "nme": "NME",
     "nmi": "NMI",
     "ami": "AMI",
@@ -114,7 +118,7 @@ def with_end(key: str, end: str) -> str:
 
 def is_few(metric: str, impostors: float | None) -> bool:
     """Returns True for a TAR at a FAR of fewer than ten impostor pairs."""
-    match = re.fullmatch(r"tar@far=(\d+(?:\.\d+)?(?:e-?\d+)?)", metric)
+    match = re.fullmatch(r"tar@far=(\d+(?:\.\d+)?(?:e-?\d+)?)(?::\w+)?", metric)
     if match is None or impostors is None:
         return False
     return bool(few_impostors(float(match[1]), impostors))
