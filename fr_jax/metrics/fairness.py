@@ -81,8 +81,8 @@ def within_groups(
 
 def difference(rates: Sequence[float]) -> float:
     """Returns max - min."""
-    rates = _several(rates)
-    return float(rates.max() - rates.min())
+    values = _several(rates)
+    return float(values.max() - values.min())
 
 
 def ratio(rates: Sequence[float]) -> float:
@@ -91,10 +91,10 @@ def ratio(rates: Sequence[float]) -> float:
     Raises:
       Undefined: if the lowest rate is 0.
     """
-    rates = _several(rates)
-    if rates.min() == 0:
+    values = _several(rates)
+    if values.min() == 0:
         raise Undefined("the lowest rate of a group is 0")
-    return float(rates.max() / rates.min())
+    return float(values.max() / values.min())
 
 
 def worst_to_geometric_mean(rates: Sequence[float]) -> float:
@@ -103,10 +103,10 @@ def worst_to_geometric_mean(rates: Sequence[float]) -> float:
     Raises:
       Undefined: if a rate is 0.
     """
-    rates = _several(rates)
-    if rates.min() == 0:
+    values = _several(rates)
+    if values.min() == 0:
         raise Undefined("the lowest rate of a group is 0")
-    return float(rates.max() / np.exp(np.mean(np.log(rates))))
+    return float(values.max() / np.exp(np.mean(np.log(values))))
 
 
 def deviation(rates: Sequence[float]) -> float:
@@ -123,11 +123,11 @@ def gini(rates: Sequence[float]) -> float:
     Raises:
       Undefined: if all rates are 0.
     """
-    rates = _several(rates)
-    if rates.max() == 0:
+    values = _several(rates)
+    if values.max() == 0:
         raise Undefined("the rates of all groups are 0")
-    total = np.abs(rates[:, None] - rates[None]).sum()
-    return float(total / (2 * len(rates) * (len(rates) - 1) * rates.mean()))
+    total = np.abs(values[:, None] - values[None]).sum()
+    return float(total / (2 * len(values) * (len(values) - 1) * values.mean()))
 
 
 class Spread(NamedTuple):
