@@ -209,8 +209,8 @@ class Measures(NamedTuple):
 def measure(identities: Array, clusters: Array) -> Measures:
     """Returns every measure by name, and the reasons for those that are left out.
 
-    wcp; pairwise_ and bcubed_ precision, recall and f; nmi, ami, ari;
-    hungarian_accuracy; num_identities and num_clusters.
+    `wcp`; `pairwise_precision`, `pairwise_recall`, `pairwise_f`, and those of `bcubed`;
+    `nmi`, `ami`, `ari`; `hungarian_accuracy`; `num_identities` and `num_clusters`.
 
     Raises:
       ValueError, Undefined: see `Contingency`.
