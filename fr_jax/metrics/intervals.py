@@ -254,8 +254,15 @@ class PairStatistics:
 
         Args:
           weights: int [P], or None for 1.
+
+        Raises:
+          ValueError: for another number of weights.
         """
-        return dict(self._values) if weights is None else self._measure(weights, {})
+        if weights is None:
+            return dict(self._values)
+        if weights.shape != self._same.shape:
+            raise ValueError(f"weights {weights.shape} of {self._same.shape} pairs")
+        return self._measure(weights, {})
 
     def _measure(
         self, weights: Array | None, notes: dict[str, str]
