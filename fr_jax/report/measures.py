@@ -149,6 +149,8 @@ def number(metric: str, value: float, *, sign: bool = False) -> str:
         return f"{100 * value:{plus}.2f} %"
     if value == round(value) and abs(value) >= 2:
         return f"{value:{plus},.0f}"
+    if metric.startswith(("auc", "min_dcf")):
+        return f"{value:{plus}.5f}"
     if 0 < abs(value) < 5e-5:
         return f"{value:{plus}.2e}"
     return f"{value:{plus}.4f}" if abs(value) < 10 else f"{value:{plus},.2f}"
