@@ -90,7 +90,7 @@ def compare(
     if unknown and len(alike) > 1:
         were = "was" if len(unknown) == 1 else "were"
         names = ", ".join(unknown)
-        remarks = [f"nothing shows whether {names} {were} trained on identities of it"]
+        remarks = [f"nothing shows whether {names} {were} trained on its identities"]
     fars = fars_of(runs, name)
     paired = [number for number in alike if number and number not in reasons]
     whole = {}
@@ -136,11 +136,11 @@ def resample(
     weights, _ = _weights(entry.scores, resamples)
     values = statistics(None)
     drawn = intervals.samples(statistics, weights, list(values))
-    # Result keys of other protocols than insightface's end in the protocol's name.
     protocol = str(entry.protocol.get("protocol"))
-    named = {f"{name}:{protocol}": name for name in values}
-    values |= {key: values[name] for key, name in named.items()}
-    drawn |= {key: drawn[name] for key, name in named.items()}
+    if protocol != "insightface":  # their result keys end in their names
+        named = {f"{name}:{protocol}": name for name in values}
+        values |= {key: values[name] for key, name in named.items()}
+        drawn |= {key: drawn[name] for key, name in named.items()}
     scores = entry.scores
     chosen = ~scores.same
     if reported is not None:

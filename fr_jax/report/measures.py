@@ -143,10 +143,14 @@ def title(metric: str) -> str:
 
 
 def number(metric: str, value: float, *, sign: bool = False) -> str:
-    """Returns a value as text: shares in per cent, counts without decimals."""
+    """Returns a value as text: shares in per cent, counts without decimals.
+
+    Args:
+      sign: for a difference: '+' for positive ones, and percentage points.
+    """
     plus = "+" if sign else ""
     if _SHARES.match(metric):
-        return f"{100 * value:{plus}.2f} %"
+        return f"{100 * value:{plus}.2f} {'pp' if sign else '%'}"
     if value == round(value) and abs(value) >= 2:
         return f"{value:{plus},.0f}"
     if metric.startswith(("auc", "min_dcf")):
@@ -158,7 +162,7 @@ def number(metric: str, value: float, *, sign: bool = False) -> str:
 
 def interval(metric: str, low: float, high: float, *, sign: bool = False) -> str:
     """Returns an interval as text, with the unit of the metric once."""
-    texts = [number(metric, end, sign=sign).removesuffix(" %") for end in (low, high)]
+    texts = [number(metric, end, sign=sign).split(" ")[0] for end in (low, high)]
     return f"[{texts[0]}, {texts[1]}]"
 
 
