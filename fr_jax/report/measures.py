@@ -138,7 +138,8 @@ def title(metric: str) -> str:
     elif match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
         shown = f"{match[1].upper()} at {match[2].upper()} {match[3]}{match[4]}"
     else:
-        shown = _TITLES.get(base, base.replace("_", " "))
+        shown = base.replace("_", " ").replace("bcubed", "BCubed")
+        shown = _TITLES.get(base, shown[:1].upper() + shown[1:])
     return f"{shown} ({variant})" if variant else shown
 
 

@@ -92,7 +92,7 @@ def test_report_has_every_number_choice_and_note(report):
             assert part in text
     assert "12 non-mated searches" in text
     assert "Held out: fold 10 (of 10)" in text
-    assert "whether published was trained on identities" in text
+    assert "whether published was trained on its identities" in text
     assert text.count("No paired difference") == 2  # of sides, and of ranks
     kinds = [tag for tag, _ in parsed.elements]
     assert kinds.count("img") == 2 * (2 + 2) + 1 + 2 * 2 * 4  # curves, CMC, pairs
@@ -202,6 +202,19 @@ def test_thinned_curves_keep_their_ends_and_a_point_in_every_part():
 )
 def test_values_have_the_unit_of_their_metric(metric, value, text):
     assert measures.number(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("tar@far=1e-3:insightface", "TAR at FAR 1e-3 (insightface)"),
+        ("rank1:G1", "Rank 1 (G1)"),
+        ("bcubed_f", "BCubed f"),
+        ("num_clusters", "Num clusters"),
+    ],
+)
+def test_metrics_have_titles(metric, title):
+    assert measures.title(metric) == title
 
 
 FACTS = """() => {
