@@ -142,7 +142,7 @@ def test_several_embedders_are_compared(
     code, out, error = command("evaluate", *both, *words)
     assert code == 0, error
     # Equal embedders.
-    assert "toy: other less net: accuracy +0.00 % [+0.00, +0.00], AUC" in out
+    assert "toy: other less net: Accuracy +0.00 pp [+0.00, +0.00], AUC" in out
     assert "(20 resamples of 40 pairs)" in out
     report = (tmp_path / "to/report.html").read_text()
     assert "net" in report and "other" in report and "data:image/jpeg" in report
