@@ -7,12 +7,12 @@ are integers from sorted scores, without a loop over thresholds, and pairs of eq
 scores are accepted together. Protocols over folds are in `folds`.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from fr_jax.metrics import Undefined
+from fr_jax.metrics.classification import wilson_interval
 from fr_jax.metrics.counts import AtFar, BestThreshold, SortedPairs, checked
 from fr_jax.metrics.folds import (
     ACCURACY_THRESHOLDS,
@@ -181,15 +181,3 @@ def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
     Optimistic, since the threshold is chosen on the evaluated pairs.
     """
     return BestThreshold(scores, same)()
-
-
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a proportion."""
-    if trials == 0:
-        return 0.0, 1.0
-    z = 1.96
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

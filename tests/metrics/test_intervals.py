@@ -178,3 +178,6 @@ def test_wrong_arguments_are_errors():
         intervals.PairStatistics(scores, same)
     with pytest.raises(ValueError, match="1 scores are not finite"):
         intervals.PairStatistics(np.array([0.1, np.nan]), same, protocol="pooled")
+    statistics = intervals.PairStatistics(scores, same, protocol="pooled")
+    with pytest.raises(ValueError, match=r"weights \(3,\) of \(2,\) pairs"):
+        statistics(np.ones(3, int))
