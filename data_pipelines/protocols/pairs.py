@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
+from data_pipelines.names import written
 from data_pipelines.protocols import (
     lookup,
     pair_identities,
@@ -28,7 +29,8 @@ class Pairs(NamedTuple):
     """Verification pairs.
 
     Attributes:
-      images: a sequence whose slices are uint8 RGB [n, H, W, 3].
+      images: a sequence whose slices are uint8 RGB [n, H, W, 3]; with `find`, the
+        rows of the images.
       pairs: int [P, 2], numbers of images.
       same: bool [P], True for genuine pairs.
       folds: int [P], the official folds, or None.
@@ -40,7 +42,7 @@ class Pairs(NamedTuple):
       records: the name of the records from which the pairs were drawn, or ''.
     """
 
-    images: EncodedImages | RecordSet
+    images: EncodedImages | RecordSet | np.ndarray
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray | None = None
@@ -58,6 +60,7 @@ class _Files(NamedTuple):
     missing: str
     identities: str
     check: Callable[..., None] | None
+    find: Callable[[Sequence[str]], np.ndarray] | None
 
 
 def load(
@@ -68,6 +71,7 @@ def load(
     missing: str = "error",
     identities: str = "",
     check: Callable[..., None] | None = None,
+    find: Callable[[Sequence[str]], np.ndarray] | None = None,
 ) -> Pairs:
     """Returns the pairs of a set in any of the published formats, or of records.
 
@@ -82,6 +86,8 @@ def load(
         that names the identity of each image, see `pair_identities`.
       check: called with (sources, number -> name) of all images before they are used;
         see `aligned.check`.
+      find: (names) -> rows of a file of embeddings, -1 for missing names; images are
+        then not opened. Names are those of the list, and of a .bin FILE:NUMBER.
 
     Raises:
       DataError: for a missing or damaged file, naming it, and for missing images.
@@ -89,7 +95,7 @@ def load(
     path = Path(path)
     if missing not in ("error", "drop"):
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
-    if path.is_dir() and not root:
+    if path.is_dir() and not root and not find:
         return _of_records(path, identities, check)
     if identities and not Path(identities).is_file():
         raise DataError(
@@ -102,7 +108,7 @@ def load(
         def name(number: int) -> str:
             return f"{path}: image {number}"
 
-        if check:
+        if check and not find:
             check(images, name)
         pairs = np.arange(2 * len(same)).reshape(-1, 2)
         folds = pair_lists.contiguous(len(same))
@@ -112,13 +118,21 @@ def load(
             named = pair_identities.of_images(identities, same)
             pair_identities.check(identities, named, pairs, same)
         faces = EncodedImages(images, name)
+        if find:
+            numbered = [f"{written(path.name)}:{n}" for n in range(len(images))]
+            faces = find(numbered)
+            if missing_rows := int(np.sum(faces < 0)):
+                raise DataError(
+                    f"{path}: {missing_rows:,} of {len(images):,} images have no "
+                    f"embedding; make the file with `fr-jax embed {path}`"
+                )
         return Pairs(faces, pairs, same, folds, named, dropped=dropped)
     if not path.exists():
         raise DataError(f"{path}: no such verification set")
-    if not root:
+    if not root and not find:
         raise DataError(f"{path} lists image files; give their folder: ,root=DIR")
-    files = _Files(Path(root), missing, identities, check)
-    if not files.root.is_dir():
+    files = _Files(Path(root), missing, identities, check, find)
+    if not find and not files.root.is_dir():
         raise DataError(f"root={root}: no such folder")
     named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
     return _assemble(path, files, named)
@@ -235,7 +249,13 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     listed = [prefix.sub("", name) for name in (*named.first, *named.second)]
     unique, numbers = np.unique(listed, return_inverse=True)
     names, root = unique.tolist(), files.root
-    found, renamed = lookup.find(root, names)
+    if files.find:
+        rows = files.find(names).tolist()
+        found: list[Any] = [None if row < 0 else row for row in rows]
+        renamed, place = [], "in the file of embeddings"
+    else:
+        found, renamed = lookup.find(root, names)
+        place = f"below {root}"
     pairs = numbers.reshape(2, -1).T  # [P, 2]
     same, folds, dropped, notes = np.array(named.same, bool), named.folds, None, []
     if named.skipped:
@@ -252,12 +272,13 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         first = names[int(np.argmin(exists))]
         text = (
             f"{np.sum(~exists):,} of {len(names):,} images, in "
-            f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not below {root}, "
+            f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not {place}, "
             f"such as {first!r:.200}"
         )
         some = bool(np.any(complete))
         if files.missing == "error" or not some:
-            raise DataError(f"{path}: {text}{_remedy(root, first, some)}")
+            remedy = _remedy(None if files.find else root, first, some)
+            raise DataError(f"{path}: {text}{remedy}")
         notes.append(f"dropped the pairs of missing images: {text}")
     if files.missing == "drop":
         dropped = int(np.sum(~complete))
@@ -266,9 +287,12 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         pairs = pairs.reshape(-1, 2)
         found, names = [found[n] for n in used], [names[n] for n in used]
     paths = [path for path in found if path is not None]
-    if files.check:
-        files.check(paths, lambda number: str(paths[number]))
-    images = EncodedImages(paths, lambda number: str(paths[number]))
+    if files.find:
+        images = np.array(paths, np.int64)
+    else:
+        if files.check:
+            files.check(paths, lambda number: str(paths[number]))
+        images = EncodedImages(paths, lambda number: str(paths[number]))
     if files.identities:
         identities = pair_identities.of_names(files.identities, names)
         pair_identities.check(files.identities, identities, pairs, same)
@@ -279,13 +303,16 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     )
 
 
-def _remedy(root: Path, name: str, some: bool) -> str:
+def _remedy(root: Path | None, name: str, some: bool) -> str:
     """Returns the remedy for a missing image, with the right root if it is near.
 
     Args:
       some: whether pairs are left without those of missing images.
     """
-    for folder in (root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]):
+    near = []
+    if root is not None:
+        near = [root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]]
+    for folder in near:
         with contextlib.suppress(DataError):  # of two files that could be meant
             if not folder.is_dir() or not lookup.find(folder, [name]).paths[0]:
                 continue

@@ -9,7 +9,10 @@ thresholds whether two faces match.
 --calibrate FAR finds the threshold for a false accept rate on the pairs of one set, and
 stores it with the embedder, for `fr-jax compare` and `fr-jax export`.
 
-Give --embedder and verification pairs, --generator, or --augmenter. Pairs are an
+Give --embedder, or --embeddings of `fr-jax embed`, and sets; --generator; or
+--augmenter. Stored embeddings are found by the names of the images of a set, which are
+not opened, but in a .bin. A set is verification pairs, or has one of the protocols ijb,
+identification and clustering. Pairs are an
 insightface .bin, a pairs.txt as of LFW (View 1 or 2), a list of CALFW or CPLFW, a
 protocol folder of CFP, a list of lines `label path path` or `path path label`, or
 labelled records, from which genuine and impostor pairs are drawn. Images may have
@@ -31,6 +34,27 @@ Options of verification pairs:
                     leaves them out and writes their number to the results
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
                     (default) skips them, original reads them as its authors' code
+protocol=ijb, of the folder of IJB-B or IJB-C, with the published lists in meta:
+    root=DIR        folder of the images, default loose_crop
+    crop=C          loose (default; aligned by the published points) or aligned
+    variant=V       insightface (default) or magface, and their switches: flip, norm and
+                    detector (yes or no: mirror images, length of embeddings, score of
+                    the detector), media (mean, or unit: means of length 1)
+    missing=M       error (default) or drop
+protocol=identification, of such a folder, of a CSV of templates as for `fr-jax
+templates`, or of labelled faces: a folder of <identity>/*.jpg, records, a CSV with the
+columns file and identity (and root=DIR), or the file of --embeddings itself:
+    gallery=N       of labelled faces: the first N images of an identity are in the
+                    gallery (default 1), the others are probes
+    galleries=N     1 (default), or 2: identities are halved at random, and all probes
+                    are searched in both halves, as in IJB; for rates of an open set
+    search=S        exact (default), or faiss for galleries of millions
+    flip=F          yes (default) or no
+protocol=clustering, of labelled faces:
+    method=M        average (default) or single linkage
+    threshold=T     cosine; default: the best one on this set
+    clusters=FILE   CSV with the columns file and cluster, of any program, instead
+    flip=F          yes (default) or no
 With --generator, if --set is left out, 40 identities are rendered; else its form is:
     NAME=RECORDS[,identities=A:B][,expression=E]    identities A to B, both included;
                                                     only images labelled E, as neutral
@@ -49,6 +73,9 @@ rendered; else its form is:
 Examples:
     fr-jax evaluate --embedder mbf --set lfw=lfw.bin,identities=pairs.txt --to mbf
     fr-jax evaluate --embedder mbf --set own=own.bin --calibrate 1e-3 --to mbf
+    fr-jax evaluate --embedder mbf --set ijbc=IJBC,protocol=ijb --to mbf
+    fr-jax evaluate --embeddings faces.npz \\
+        --set own=faces.npz,protocol=clustering --to out
     fr-jax evaluate --generator runs/faces/embedder_generator --recogniser mbf --to out
     fr-jax evaluate --augmenter runs/fra/embedder_augmenter \\
         --given embedder=mbf --to out
@@ -65,8 +92,9 @@ from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import calibration, load_embedder
 from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError, check_range
-from fr_jax.evaluation import differences, sets
+from fr_jax.evaluation import differences, embeddings, sets
 from fr_jax.evaluation.calibration import calibrate
+from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.results import evaluate_and_write, of_both_kinds
 from fr_jax.evaluation.verification import Verification
 from fr_jax.report import figures, html
@@ -77,6 +105,8 @@ def add_arguments(parser: Any) -> None:
     add = parser.add_argument
     repeated: Any = {"action": "append", "default": [], "metavar": "EMBEDDER"}
     add("--embedder", **repeated, help="embedder folder; may be repeated")
+    text = "file of embeddings instead, by `fr-jax embed`; may be repeated"
+    add("--embeddings", **repeated | {"metavar": "FILE"}, help=text)
     text = "generator folder, WORKDIR/embedder_generator; may be repeated"
     add("--generator", **repeated | {"metavar": "GENERATOR"}, help=text)
     text = "augmenter folder, WORKDIR/embedder_augmenter; may be repeated"
@@ -107,16 +137,17 @@ def add_arguments(parser: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Evaluates embedders, generators or augmenters."""
     cpu.keep_freed_memory()
-    kinds = "embedder", "generator", "augmenter"
-    if sum(bool(getattr(arguments, kind)) for kind in kinds) != 1:
+    embedders = bool(arguments.embedder or arguments.embeddings)
+    if embedders + bool(arguments.generator) + bool(arguments.augmenter) != 1:
         raise UserError(
-            "give either --embedder or --generator or --augmenter, once or more"
+            "give either --embedder or --generator or --augmenter, once or more; "
+            "--embeddings stands for an embedder"
         )
     check_writable("--to", arguments.to)
     if arguments.given and not arguments.augmenter:
         raise UserError("--given needs --augmenter")
     of_embedders = ("unaligned", "calibrate", "no_images", "resamples")
-    for flag in () if arguments.embedder else of_embedders:
+    for flag in () if embedders else of_embedders:
         if getattr(arguments, flag) not in (None, False):
             raise UserError(f"--{flag.replace('_', '-')} needs --embedder")
     if arguments.generator:
@@ -142,12 +173,23 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
         check_range("--resamples", arguments.resamples, 20, 1_000_000)
     if arguments.calibrate is not None:
         _check_calibration(arguments)
-    embedders = {_label(path): load_embedder(path) for path in arguments.embedder}
-    if len(embedders) < len(arguments.embedder):
-        raise UserError("--embedder: two embedders have one name; rename a folder")
+    embedders: dict[str, Any] = {}
+    for path in arguments.embedder:
+        embedders[_label(path)] = load_embedder(path)
     sides = {one.network.input_spec.size for one in embedders.values()}
+    for path in arguments.embeddings:
+        embedders[Path(path).stem] = embeddings.load(path)
+    if len(embedders) < len(arguments.embedder) + len(arguments.embeddings):
+        raise UserError("--embedder: two embedders have one name; rename a folder")
     options: dict[str, Any] = {"sides": sides, "unaligned": arguments.unaligned}
-    evaluators = [sets.parse(text, **options) for text in arguments.set]
+    # Of stored embeddings a set has rows of their file, and no images.
+    files = [one for one in embedders.values() if isinstance(one, StoredEmbeddings)]
+    sources = [*([None] if arguments.embedder else []), *files]
+    by_source = {
+        stored: [sets.parse(text, **options, stored=stored) for text in arguments.set]
+        for stored in sources
+    }
+    evaluators = next(iter(by_source.values()))
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
@@ -155,16 +197,19 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
         raise UserError("--calibrate needs a set of verification pairs")
     for one in evaluators:
         print(f"{one.name}: {one.summary}")
-    target, images = epath.Path(arguments.to), not arguments.no_images
+    target = epath.Path(arguments.to)
+    images = not (arguments.no_images or arguments.embeddings)
     options = {"resamples": arguments.resamples, "images": images}
     curves, evaluations = {}, []
-    for path, (label, embedder) in zip(arguments.embedder, embedders.items()):
+    for label, embedder in embedders.items():
         folder = target if len(embedders) == 1 else target / label
         networks = {"embedding": embedder}
+        evaluators = by_source.get(embedder) or by_source[None]
         done = evaluate_and_write(evaluators, networks, folder, name=label, **options)
         evaluations.append(done)
         curves |= {f"{label}: {name}": curve for name, curve in done.curves.items()}
         if arguments.calibrate is not None:
+            path = arguments.embedder[len(evaluations) - 1]
             _calibrate(done.sets[0], path, arguments)
     runs = [one.run for one in evaluations]
     compared = {}
@@ -189,6 +234,10 @@ def _check_calibration(arguments: argparse.Namespace) -> None:
     if len(arguments.set) > 1:
         raise UserError(
             f"--calibrate takes the pairs of one set; {len(arguments.set)} are given"
+        )
+    if arguments.embeddings:
+        raise UserError(
+            "--calibrate stores a threshold with an embedder; give --embedder"
         )
     for path in arguments.embedder:
         if Path(path).is_file():

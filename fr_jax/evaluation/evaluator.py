@@ -32,7 +32,7 @@ class Evaluator(Protocol):
       draw(folder) -> paths, figures of the last result.
       mark_seen(trained, digests) -> Evaluator, see `Verification.mark_seen`.
     And of the last result, after training and in `fr-jax evaluate` only:
-      intervals(progress=label) -> (bounds by result key, notes).
+      intervals(resamples, progress=label) -> (bounds by result key, notes).
       stored_set() -> EvaluatedSet, for reports.
       notes, an attribute: why a metric is undefined, by its result key.
     """

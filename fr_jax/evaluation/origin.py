@@ -10,14 +10,16 @@ import numpy as np
 
 import fr_jax
 from fr_jax.embedder import Embedder
+from fr_jax.evaluation.embeddings import StoredEmbeddings
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-learn")
 
 
-def about(name: str, embedder: Embedder) -> dict[str, Any]:
+def about(name: str, embedder: Embedder | StoredEmbeddings) -> dict[str, Any]:
     """Returns what a report says of an embedder, as JSON values.
 
-    Names of training identities are replaced by their number.
+    Names of training identities are replaced by their number. Of stored embeddings the
+    digest is that of their file's contents.
     """
     described = embedder.describe()
     provenance = dict(described["provenance"])
@@ -25,7 +27,10 @@ def about(name: str, embedder: Embedder) -> dict[str, Any]:
         if key in provenance:
             counts = {data: len(names) for data, names in provenance[key].items()}
             provenance[key] = counts
-    digest = weights_digest(embedder.network.variables)
+    if isinstance(embedder, StoredEmbeddings):
+        digest = embedder.digest()
+    else:
+        digest = weights_digest(embedder.network.variables)
     return {"name": name, "digest": digest} | described | {"provenance": provenance}
 
 

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from etils import epath
 
-from fr_jax.embedder import Embedder
 from fr_jax.embedder.description import read_json
-from fr_jax.evaluation import origin, stored
+from fr_jax.evaluation import origin, result_lines, stored
 from fr_jax.evaluation.evaluated import evaluated
 from fr_jax.evaluation.evaluator import Evaluator, Trained
 from fr_jax.evaluation.uncertainty import Intervals, of_results
@@ -39,7 +38,7 @@ class Evaluation(NamedTuple):
 
 def evaluate_and_write(
     evaluators: Sequence[Evaluator],
-    embedders: Mapping[str, Embedder],
+    embedders: Mapping[str, Any],
     folder: epath.Path,
     *,
     name: str = "",
@@ -52,7 +51,8 @@ def evaluate_and_write(
     results have bootstrap intervals, here and not while training.
 
     Args:
-      embedders: by name; 'embedding' gives the embeddings of verification sets.
+      embedders: by name; 'embedding' gives the embeddings of verification sets, and
+        may be `StoredEmbeddings`.
       name: of the embedder in reports; default: that of the folder.
       resamples: of the intervals; default: see `uncertainty.number_of_resamples`.
       images: store thumbnails of the hardest pairs.
@@ -115,7 +115,7 @@ def _described(
         return bounds, [evaluated(evaluator, **options)]
     bounds = Intervals({}, {})
     if measure := getattr(evaluator, "intervals", None):
-        bounds = Intervals(*measure(progress=label))
+        bounds = Intervals(*measure(resamples, progress=label))
     stored_set = getattr(evaluator, "stored_set", None)
     return bounds, [stored_set()] if stored_set else []
 
@@ -218,6 +218,7 @@ def table(results: Mapping[str, float]) -> str:
         metric, colon, variant = metric.partition(":")
         if metric == "nme" and not colon:
             lines.append(_landmark_line(name, results))
+        lines += result_lines.of_metric(name, metric, colon + variant, results)
         if metric != "accuracy":
             continue
         suffix = colon + variant

@@ -190,7 +190,8 @@ class Verification:
         """Returns the results of the protocol; UserError for non-finite embeddings."""
         flip = PROTOCOLS[self.protocol].flip
         outputs = trained.embed(self.images, flip=flip, progress=progress)
-        views = [outputs[name] for name in ("embedding", "mirrored")[: 1 + flip]]
+        # A file of embeddings has sums, and nothing 'mirrored'.
+        views = [outputs[n] for n in ("embedding", "mirrored") if n in outputs]
         faces = np.sum(np.asarray(views, np.float64), axis=0)
         if invalid := int(np.sum(~np.isfinite(faces).all(axis=1))):
             raise UserError(
@@ -209,8 +210,9 @@ class Verification:
             impostors = np.sum(~self.same & held_out[self._fold_numbers()])
             values = rest() | {"impostor_pairs": float(impostors)}
             results |= self._keyed(f"{self.name}_heldout", values)
-        norms = [np.linalg.norm(view, axis=-1) for view in views]
-        results |= self._keyed(self.key, {"xnorm": float(np.mean(norms))})
+        if len(views) == 1 + flip:
+            norms = [np.linalg.norm(view, axis=-1) for view in views]
+            results |= self._keyed(self.key, {"xnorm": float(np.mean(norms))})
         self.measured = Measured(scores, options.get("distances"), whole, rest)
         return results | self._of_the_set()
 

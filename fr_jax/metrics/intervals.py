@@ -310,3 +310,22 @@ class PairStatistics:
             counted.equal_error_rate(),
             counted.min_dcf(self._p_target),
         )
+
+
+def identity_draws(
+    identity: Array, resamples: int = RESAMPLES, seed: int = 0
+) -> Iterator[Array]:
+    """Yields how often each identity is drawn, int64 [highest + 1].
+
+    For statistics that weigh identities themselves, such as those of searches and
+    clusters. Those that are present are drawn with equal probabilities, as often as
+    there are identities.
+
+    Args:
+      identity: int [N] of images or searches, 0 or more.
+    """
+    present = np.unique(identity)
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        drawn = present[rng.integers(len(present), size=len(present))]
+        yield np.bincount(drawn, minlength=int(present[-1]) + 1)

@@ -85,11 +85,12 @@ def compare(
         ]
         if seen:
             reasons[number] = seen
-    remarks = [
-        f"nothing shows whether {runs[n].name} was trained on identities of the set"
-        for n, one in alike.items()
-        if one.unknown and len(alike) > 1
-    ]
+    unknown = [runs[n].name for n, one in alike.items() if one.unknown]
+    remarks = []
+    if unknown and len(alike) > 1:
+        were = "was" if len(unknown) == 1 else "were"
+        names = ", ".join(unknown)
+        remarks = [f"nothing shows whether {names} {were} trained on its identities"]
     fars = fars_of(runs, name)
     paired = [number for number in alike if number and number not in reasons]
     whole = {}
@@ -135,16 +136,17 @@ def resample(
     weights, _ = _weights(entry.scores, resamples)
     values = statistics(None)
     drawn = intervals.samples(statistics, weights, list(values))
-    # Result keys of other protocols than insightface's end in the protocol's name.
     protocol = str(entry.protocol.get("protocol"))
-    both = ({f"{key}:{protocol}": one[key] for key in one} for one in (values, drawn))
-    named_values, named_drawn = both
+    if protocol != "insightface":  # their result keys end in their names
+        named = {f"{name}:{protocol}": name for name in values}
+        values |= {key: values[name] for key, name in named.items()}
+        drawn |= {key: drawn[name] for key, name in named.items()}
     scores = entry.scores
     chosen = ~scores.same
     if reported is not None:
         chosen = chosen & reported[scores.folds]
     counts = {IMPOSTORS: float(np.sum(chosen))}
-    return Resampled(named_values | values | counts, named_drawn | drawn)
+    return Resampled(values | counts, drawn)
 
 
 def difference(first: Resampled, second: Resampled) -> dict[str, Difference]:

@@ -34,7 +34,7 @@ _ABOUT = (
     "Brackets: 95 % intervals by bootstrap, percentiles. ±: standard deviation over "
     "folds.",
     "Differences: later embedder less the first, on the same resamples of the same "
-    "pairs; bold where the interval excludes 0.",
+    "pairs; pp: percentage points; bold where the interval excludes 0.",
 )
 
 

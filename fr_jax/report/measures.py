@@ -138,17 +138,24 @@ def title(metric: str) -> str:
     elif match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
         shown = f"{match[1].upper()} at {match[2].upper()} {match[3]}{match[4]}"
     else:
-        shown = _TITLES.get(base, base.replace("_", " "))
+        shown = base.replace("_", " ").replace("bcubed", "BCubed")
+        shown = _TITLES.get(base, shown[:1].upper() + shown[1:])
     return f"{shown} ({variant})" if variant else shown
 
 
 def number(metric: str, value: float, *, sign: bool = False) -> str:
-    """Returns a value as text: shares in per cent, counts without decimals."""
+    """Returns a value as text: shares in per cent, counts without decimals.
+
+    Args:
+      sign: for a difference: '+' for positive ones, and percentage points.
+    """
     plus = "+" if sign else ""
     if _SHARES.match(metric):
-        return f"{100 * value:{plus}.2f} %"
+        return f"{100 * value:{plus}.2f} {'pp' if sign else '%'}"
     if value == round(value) and abs(value) >= 2:
         return f"{value:{plus},.0f}"
+    if metric.startswith(("auc", "min_dcf")):
+        return f"{value:{plus}.5f}"
     if 0 < abs(value) < 5e-5:
         return f"{value:{plus}.2e}"
     return f"{value:{plus}.4f}" if abs(value) < 10 else f"{value:{plus},.2f}"
@@ -156,7 +163,7 @@ def number(metric: str, value: float, *, sign: bool = False) -> str:
 
 def interval(metric: str, low: float, high: float, *, sign: bool = False) -> str:
     """Returns an interval as text, with the unit of the metric once."""
-    texts = [number(metric, end, sign=sign).removesuffix(" %") for end in (low, high)]
+    texts = [number(metric, end, sign=sign).split(" ")[0] for end in (low, high)]
     return f"[{texts[0]}, {texts[1]}]"
 
 

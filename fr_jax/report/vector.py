@@ -27,6 +27,8 @@ _POINTS = 500  # of a curve
 _SIZE = 4.3, 3.2  # inches: nearly the width of a phone at 96 pixels an inch
 # Rates at which a DET curve has ticks.
 _RATES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8)
+_HIGHEST = (0.05, 0.2, 0.5, 0.9)  # rates at which its axes end
+_LOWEST_TAR = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 
 
 def roc(runs: Sequence[Scores]) -> bytes:
@@ -34,10 +36,11 @@ def roc(runs: Sequence[Scores]) -> bytes:
 
     A curve is pale where fewer than ten impostor pairs are accepted.
     """
-    lowest = 1e-1
+    lowest, least = 1e-1, 1.0
     with _figure() as (axes, data):
         for number, scores in enumerate(runs):
             far, tar = verification.roc(scores.values, scores.same)
+            least = min(least, float(tar[far == 0][-1]))
             impostors = max(int(np.sum(~scores.same)), 1)
             lowest = min(lowest, 1 / impostors)
             kept = _thinned(np.log(np.maximum(far, 0.5 / impostors)))
@@ -53,17 +56,20 @@ def roc(runs: Sequence[Scores]) -> bytes:
             axes.step(far[reliable:], tar[reliable:], **style)
         chance = np.logspace(np.log10(lowest), 0, 100)
         axes.plot(chance, chance, ":", color="grey", linewidth=1)
-        axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
-        axes.set(xlabel="FAR", ylabel="TAR", yticks=np.linspace(0, 1, 6))
+        bottom = max((low for low in _LOWEST_TAR if low < least), default=0)
+        top = 1 + 0.02 * (1 - bottom)
+        axes.set(xscale="log", xlim=(lowest, 1), ylim=(bottom, top))
+        axes.set(xlabel="FAR", ylabel="TAR", yticks=np.linspace(bottom, 1, 6))
     return data.getvalue()
 
 
 def det(runs: Sequence[Scores]) -> bytes:
     """Returns a DET curve for each run: FRR against FAR, both as normal deviates."""
     with _figure() as (axes, data):
-        lowest = 0.5
+        lowest, corner = 0.5, 0.0
         for number, scores in enumerate(runs):
             far, tar = verification.roc(scores.values, scores.same)
+            corner = max(corner, 1 - tar[far == 0][-1], far[tar == 1][0])
             least = [0.5 / max(int(np.sum(scores.same == kind)), 1) for kind in (0, 1)]
             x, y = (
                 ndtri(np.clip(rate, low, 1 - low))
@@ -72,8 +78,9 @@ def det(runs: Sequence[Scores]) -> bytes:
             kept = _thinned(x - y)
             axes.plot(x[kept], y[kept], **_style(number))
             lowest = min(lowest, *least)
-        limits = float(ndtri(max(lowest, 1e-7))), float(ndtri(0.9))
-        shown = [rate for rate in _RATES if rate >= lowest]
+        highest = next((rate for rate in _HIGHEST if rate >= corner), _HIGHEST[-1])
+        limits = float(ndtri(max(lowest, 1e-7))), float(ndtri(highest))
+        shown = [rate for rate in _RATES if lowest <= rate <= highest]
         names = [f"{100 * rate:.4g} %" for rate in shown]
         axes.plot(limits, limits, ":", color="grey", linewidth=1)
         axes.set(xlim=limits, ylim=limits, xlabel="FAR", ylabel="FRR")
@@ -156,13 +163,13 @@ def _thinned(position: np.ndarray) -> np.ndarray:
     low, high = np.min(position), np.max(position)
     cell = np.floor((position - low) / max(high - low, 1e-300) * _POINTS)
     ends = np.flatnonzero(np.append(np.diff(cell) != 0, True))
-    return np.unique([0, *ends])
+    return np.union1d(0, ends)
 
 
 @contextlib.contextmanager
 def _figure(height: float = _SIZE[1]) -> Iterator[tuple[Any, io.BytesIO]]:
     """Yields axes, and the buffer that has their figure as SVG on leaving."""
-    style: dict[str, Any] = {"font.size": 9, "svg.fonttype": "path"}
+    style: dict[Any, Any] = {"font.size": 9, "svg.fonttype": "path"}
     style |= {"svg.hashsalt": "fr_jax", "lines.dash_capstyle": "butt"}
     style |= {"axes.spines.top": False, "axes.spines.right": False}
     data = io.BytesIO()

@@ -12,6 +12,7 @@ from data_pipelines.builders import faces as builder
 from data_pipelines.readers.image_folder import ImageFolder
 from fr_jax.evaluation import stored
 from fr_jax.metrics import verification
+from tests.support.commands import call
 from tests.support.faces import encoded, picture
 
 
@@ -141,7 +142,7 @@ def test_several_embedders_are_compared(
     code, out, error = command("evaluate", *both, *words)
     assert code == 0, error
     # Equal embedders.
-    assert "toy: other less net: accuracy +0.00 % [+0.00, +0.00], AUC" in out
+    assert "toy: other less net: Accuracy +0.00 pp [+0.00, +0.00], AUC" in out
     assert "(20 resamples of 40 pairs)" in out
     report = (tmp_path / "to/report.html").read_text()
     assert "net" in report and "other" in report and "data:image/jpeg" in report
@@ -278,3 +279,65 @@ def test_a_set_is_seen_by_its_images_and_not_by_its_numbers(
     assert f"{name}/accuracy:kfold" in results
     unknown = "cannot tell whether identities of few were trained on"
     assert (unknown in out) != trained_on_one
+
+
+@pytest.fixture(scope="module")
+def stored_faces(embedder, identities, tmp_path_factory):
+    """The embeddings of `identities`, summed with those of mirror images."""
+    path = tmp_path_factory.mktemp("stored") / "faces.npz"
+    words = ("--embedder", str(embedder), "--to", str(path), "--flip")
+    assert call("embed", str(identities), *words) == 0
+    return path
+
+
+def test_stored_embeddings_give_the_results_of_their_embedder(
+    command, embedder, identities, identities_list, stored_faces, tmp_path
+):
+    folder = f"{identities},protocol"
+    flags = [
+        f"pairs={identities_list},root={identities},protocol=insightface",
+        f"search={folder}=identification,galleries=2",
+        f"clusters={folder}=clustering,threshold=0.5",
+    ]
+    words = [word for text in flags for word in ("--set", text)]
+    results = []
+    for number, source in enumerate(
+        (("--embedder", embedder), ("--embeddings", stored_faces))
+    ):
+        to = tmp_path / str(number)
+        code, out, error = command("evaluate", *source, *words, "--to", to)
+        assert code == 0, error
+        results.append(json.loads((to / "results.json").read_text()))
+        assert "search: 18 images, gallery G1: 3 rows, 12 probes" in out
+        assert "rank-1" in out
+        assert "BCubed F" in out
+        assert (to / "report.html").exists()
+    assert results[0].pop("notes", {}).keys() == results[1].pop("notes", {}).keys()
+    del results[0]["pairs/xnorm"]  # sums have no length of their own
+    assert results[1] == pytest.approx(results[0], abs=1e-5)
+    assert "search/rank1_low" in results[0]
+    assert "clusters/bcubed_f_low" in results[0]
+
+
+def test_stored_embeddings_of_a_bin(command, mistake, embedder, tmp_path):
+    faces = [encoded(image=picture(112, 112, n // 2)) for n in range(16)]
+    (tmp_path / "few.bin").write_bytes(pickle.dumps((faces, [True, False] * 4)))
+    file = tmp_path / "few.parquet"
+    pytest.importorskip("pyarrow")
+    words = ("--embedder", embedder, "--to", file)
+    code, _, error = command("embed", tmp_path / "few.bin", *words)
+    assert code == 0, error
+    words = ("evaluate", "--embeddings", file, "--to", tmp_path / "to", "--set")
+    text = f"few={tmp_path}/few.bin"
+    mistake("few.parquet was made without --flip", *words, text)
+    code, _, error = command(*words, f"{text},protocol=kfold")
+    assert code == 0, error
+    mistake("8 of 8 images have no embedding", *words, f"few={other_bin(tmp_path)}")
+    mistake("--calibrate stores a threshold with an", *words, text, "--calibrate", 0.1)
+
+
+def other_bin(folder):
+    faces = [encoded(image=picture(112, 112, n)) for n in range(8)]
+    path = folder / "other.bin"
+    path.write_bytes(pickle.dumps((faces, [True, False] * 2)))
+    return path

@@ -92,7 +92,7 @@ def test_report_has_every_number_choice_and_note(report):
             assert part in text
     assert "12 non-mated searches" in text
     assert "Held out: fold 10 (of 10)" in text
-    assert "whether published was trained on identities" in text
+    assert "whether published was trained on its identities" in text
     assert text.count("No paired difference") == 2  # of sides, and of ranks
     kinds = [tag for tag, _ in parsed.elements]
     assert kinds.count("img") == 2 * (2 + 2) + 1 + 2 * 2 * 4  # curves, CMC, pairs
@@ -194,13 +194,27 @@ def test_thinned_curves_keep_their_ends_and_a_point_in_every_part():
         ("accuracy:kfold", 0.98834, "98.83 %"),
         ("tar@far=1e-3", 1.0, "100.00 %"),
         ("impostor_pairs", 3000.0, "3,000"),
-        ("auc", 0.99951, "0.9995"),
-        ("min_dcf", 0.0000123, "1.23e-05"),
+        ("auc", 0.999512, "0.99951"),
+        ("min_dcf", 0.0000123, "0.00001"),
+        ("nmi", 0.0000123, "1.23e-05"),
         ("xnorm", 21.456, "21.46"),
     ],
 )
 def test_values_have_the_unit_of_their_metric(metric, value, text):
     assert measures.number(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("tar@far=1e-3:insightface", "TAR at FAR 1e-3 (insightface)"),
+        ("rank1:G1", "Rank 1 (G1)"),
+        ("bcubed_f", "BCubed f"),
+        ("num_clusters", "Num clusters"),
+    ],
+)
+def test_metrics_have_titles(metric, title):
+    assert measures.title(metric) == title
 
 
 FACTS = """() => {
