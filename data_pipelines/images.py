@@ -141,6 +141,8 @@ class EncodedImages(Sequence):
       sources: bytes or path of each image.
       name: number -> name of the image in an error.
       upright: see `decode`.
+      prepare: (number, decoded image) -> image, such as an alignment; DataError for one
+        that is impossible.
     """
 
     def __init__(
@@ -149,9 +151,10 @@ class EncodedImages(Sequence):
         name: Callable[[int], str] = str,
         *,
         upright: bool = True,
+        prepare: Callable[[int, np.ndarray], np.ndarray] | None = None,
     ):
         self._sources, self._upright = sources, upright
-        self._name = name
+        self._name, self._prepare = name, prepare
         self._pool = ThreadPoolExecutor()
 
     def __len__(self) -> int:
@@ -174,7 +177,8 @@ class EncodedImages(Sequence):
         source = self._sources[number]
         try:
             data = source if isinstance(source, bytes) else read_file(source)
-            return decode(data, upright=self._upright)
+            image = decode(data, upright=self._upright)
+            return self._prepare(number, image) if self._prepare else image
         except DataError as error:
             raise DataError(f"{self._name(number)}: {error}") from error
 

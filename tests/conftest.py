@@ -35,6 +35,12 @@ def strict_ranks():
         yield
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Makes the intervals of evaluations cheap."""
+    monkeypatch.setattr("fr_jax.metrics.intervals.RESAMPLES", 20)
+
+
 @pytest.fixture
 def own_heap():
     """Keeps objects of other tests out of the collections during a timed test."""

@@ -6,10 +6,12 @@
 | LFW, View 1 | `pairs`, then as many genuine and as many impostor pairs |
 | label first | `label path path` |
 | label last | `path path label` |
+| CALFW, CPLFW | `image label`, two lines per pair |
 
 Pairs of LFW are `name n n` and `name n name n`. A label is 1 for genuine and 0 or -1
-for impostor pairs. Fields are separated by tabs or spaces, with a label also by commas;
-paths with spaces need tabs, commas or the suffix of an image.
+for impostor pairs; in CALFW's list that of a genuine pair is its fold, from 1. Fields
+are separated by tabs or spaces, with a label also by commas; paths with spaces need
+tabs, commas or the suffix of an image.
 """
 
 import re
@@ -59,6 +61,8 @@ def read(path: str | Path, lag_mode: str = "drop") -> NamedPairs:
     fields = _fields(lines[0])
     if fields[0] in _LABELS:
         return read_list(path, lag_mode)
+    if is_image_and_label(fields):
+        return _two_lines(path, lines)
     if fields[-1] in _LABELS and not _is_lfw(fields):
         return _label_last(path, lines)
     raise _not_understood(path, lines[0], lines)
@@ -120,6 +124,36 @@ def _label_last(path: str | Path, lines: Sequence[str]) -> NamedPairs:
     return _named(path, pairs, 0)
 
 
+def _two_lines(path: str | Path, lines: Sequence[str]) -> NamedPairs:
+    """Returns the pairs of CALFW's and CPLFW's lists, two lines of one label each.
+
+    CALFW numbers the folds of genuine pairs alone; its impostor pairs are divided into
+    as many contiguous folds, in the order of the list.
+    """
+    parts = [line.strip().rsplit(maxsplit=1) for line in lines if line.strip()]
+    for part, line in zip(parts, lines):
+        if len(part) != 2 or not part[1].isdecimal() or len(part[1]) > 4:
+            raise _not_understood(path, line, lines)
+    images, numbers = [part[0] for part in parts], [int(part[1]) for part in parts]
+    first, second = numbers[::2], numbers[1::2]
+    if first != second:
+        count = min(len(first), len(second))
+        pair = next((n for n in range(count) if first[n] != second[n]), count)
+        raise DataError(
+            f"{path}: line {2 * pair + 1}: {' '.join(parts[2 * pair])!r:.80}: the two "
+            "lines of a pair must have one label"
+        )
+    labels, folds = np.array(first), None
+    same = labels > 0
+    count = int(labels.max())
+    if count > 1:
+        if set(labels[same].tolist()) != set(range(1, count + 1)):
+            raise DataError(f"{path}: the genuine pairs are not of folds 1 to {count}")
+        folds = labels - 1
+        folds[~same] = contiguous(int(np.sum(~same)), count)
+    return NamedPairs(images[::2], images[1::2], same.tolist(), 0, folds)
+
+
 def _named(path: str | Path, pairs: Sequence[tuple], skipped: int) -> NamedPairs:
     if not pairs:
         raise DataError(f"{path}: no pairs")
@@ -178,6 +212,12 @@ def _is_lfw(fields: Sequence[str]) -> bool:
     return len(fields) in (3, 4) and all(field.isdecimal() for field in numbers)
 
 
+def is_image_and_label(fields: Sequence[str]) -> bool:
+    """Returns True for the fields of a line of CALFW's and CPLFW's lists."""
+    is_image = fields[0].lower().endswith(SUFFIXES)
+    return len(fields) == 2 and is_image and fields[1].isdecimal()
+
+
 def _is_path(field: str) -> bool:
     return bool(re.search(r"[./\\]", field))
 
@@ -191,6 +231,9 @@ _KNOWN = {
     ),
     "'path path label' with the label 0 or 1": lambda fields: (
         len(fields) > 2 and [_is_path(fields[n]) for n in (0, -2, -1)] == [1, 1, 0]
+    ),
+    "'image label' in two lines per pair, as of CALFW and CPLFW": lambda fields: (
+        len(fields) == 2 and fields[0].lower().endswith(SUFFIXES)
     ),
 }
 

@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,13 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
-from data_pipelines.protocols import lookup, pair_lists, record_pairs
+from data_pipelines.names import written
+from data_pipelines.protocols import (
+    lookup,
+    pair_identities,
+    pair_lists,
+    record_pairs,
+)
 from data_pipelines.protocols.pair_lists import NamedPairs
 from data_pipelines.readers import verification_bin
 from data_pipelines.record_set import RecordSet
@@ -23,7 +29,8 @@ class Pairs(NamedTuple):
     """Verification pairs.
 
     Attributes:
-      images: a sequence whose slices are uint8 RGB [n, H, W, 3].
+      images: a sequence whose slices are uint8 RGB [n, H, W, 3]; with `find`, the
+        rows of the images.
       pairs: int [P, 2], numbers of images.
       same: bool [P], True for genuine pairs.
       folds: int [P], the official folds, or None.
@@ -35,7 +42,7 @@ class Pairs(NamedTuple):
       records: the name of the records from which the pairs were drawn, or ''.
     """
 
-    images: EncodedImages | RecordSet
+    images: EncodedImages | RecordSet | np.ndarray
     pairs: np.ndarray
     same: np.ndarray
     folds: np.ndarray | None = None
@@ -51,7 +58,9 @@ class _Files(NamedTuple):
 
     root: Path
     missing: str
+    identities: str
     check: Callable[..., None] | None
+    find: Callable[[Sequence[str]], np.ndarray] | None
 
 
 def load(
@@ -62,6 +71,7 @@ def load(
     missing: str = "error",
     identities: str = "",
     check: Callable[..., None] | None = None,
+    find: Callable[[Sequence[str]], np.ndarray] | None = None,
 ) -> Pairs:
     """Returns the pairs of a set in any of the published formats, or of records.
 
@@ -72,9 +82,12 @@ def load(
       root: folder of the images, except for .bin and records.
       lag_mode: treatment of corrupt lines; see `pair_lists.read_list`.
       missing: 'error', or 'drop' to leave out pairs whose images are missing.
-      identities: of records, 'first:last' or '@file'; '' for all.
+      identities: of records, 'first:last' or '@file', '' for all; of other sets, a file
+        that names the identity of each image, see `pair_identities`.
       check: called with (sources, number -> name) of all images before they are used;
         see `aligned.check`.
+      find: (names) -> rows of a file of embeddings, -1 for missing names; images are
+        then not opened. Names are those of the list, and of a .bin FILE:NUMBER.
 
     Raises:
       DataError: for a missing or damaged file, naming it, and for missing images.
@@ -82,28 +95,44 @@ def load(
     path = Path(path)
     if missing not in ("error", "drop"):
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
-    if path.is_dir() and not root:
+    if path.is_dir() and not root and not find:
         return _of_records(path, identities, check)
-    if identities:
-        raise DataError(f"identities={identities} needs records, and no root=DIR")
+    if identities and not Path(identities).is_file():
+        raise DataError(
+            f"identities={identities}: no such file; a range A:B needs records, and no "
+            "root=DIR"
+        )
     if path.suffix == ".bin":
         images, same = verification_bin.read(path)
 
         def name(number: int) -> str:
             return f"{path}: image {number}"
 
-        if check:
+        if check and not find:
             check(images, name)
         pairs = np.arange(2 * len(same)).reshape(-1, 2)
         folds = pair_lists.contiguous(len(same))
         dropped = None if missing == "error" else 0
-        return Pairs(EncodedImages(images, name), pairs, same, folds, dropped=dropped)
+        named = None
+        if identities:
+            named = pair_identities.of_images(identities, same)
+            pair_identities.check(identities, named, pairs, same)
+        faces = EncodedImages(images, name)
+        if find:
+            numbered = [f"{written(path.name)}:{n}" for n in range(len(images))]
+            faces = find(numbered)
+            if missing_rows := int(np.sum(faces < 0)):
+                raise DataError(
+                    f"{path}: {missing_rows:,} of {len(images):,} images have no "
+                    f"embedding; make the file with `fr-jax embed {path}`"
+                )
+        return Pairs(faces, pairs, same, folds, named, dropped=dropped)
     if not path.exists():
         raise DataError(f"{path}: no such verification set")
-    if not root:
+    if not root and not find:
         raise DataError(f"{path} lists image files; give their folder: ,root=DIR")
-    files = _Files(Path(root), missing, check)
-    if not files.root.is_dir():
+    files = _Files(Path(root), missing, identities, check, find)
+    if not find and not files.root.is_dir():
         raise DataError(f"root={root}: no such folder")
     named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
     return _assemble(path, files, named)
@@ -169,21 +198,11 @@ def child_adult_pairs(
 
 
 def _identity_and_age(name: str) -> tuple[str, int]:
-    stem = Path(name).stem
-    for pattern in (r"(\d{3})[Aa](\d{2})[a-z]?", r"\d+_(.+)_(\d+)"):
-        if match := re.fullmatch(pattern, stem):
-            return match[1], int(match[2])
+    if parts := pair_identities.identity_and_age(name):
+        return parts
     raise DataError(
         f"{name!r} has neither form <n>_<Name>_<age> (AgeDB) nor <PPP>A<AA> (FG-NET)"
     )
-
-
-def _identity(name: str) -> str:
-    """Returns the identity in a name of AgeDB or FG-NET, else the first folder."""
-    try:
-        return _identity_and_age(name)[0]
-    except DataError:
-        return name.split("/")[0]
 
 
 def _cfp(split: Path) -> NamedPairs:
@@ -230,7 +249,13 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     listed = [prefix.sub("", name) for name in (*named.first, *named.second)]
     unique, numbers = np.unique(listed, return_inverse=True)
     names, root = unique.tolist(), files.root
-    found, renamed = lookup.find(root, names)
+    if files.find:
+        rows = files.find(names).tolist()
+        found: list[Any] = [None if row < 0 else row for row in rows]
+        renamed, place = [], "in the file of embeddings"
+    else:
+        found, renamed = lookup.find(root, names)
+        place = f"below {root}"
     pairs = numbers.reshape(2, -1).T  # [P, 2]
     same, folds, dropped, notes = np.array(named.same, bool), named.folds, None, []
     if named.skipped:
@@ -247,12 +272,13 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         first = names[int(np.argmin(exists))]
         text = (
             f"{np.sum(~exists):,} of {len(names):,} images, in "
-            f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not below {root}, "
+            f"{np.sum(~complete):,} of {len(pairs):,} pairs, are not {place}, "
             f"such as {first!r:.200}"
         )
         some = bool(np.any(complete))
         if files.missing == "error" or not some:
-            raise DataError(f"{path}: {text}{_remedy(root, first, some)}")
+            remedy = _remedy(None if files.find else root, first, some)
+            raise DataError(f"{path}: {text}{remedy}")
         notes.append(f"dropped the pairs of missing images: {text}")
     if files.missing == "drop":
         dropped = int(np.sum(~complete))
@@ -261,22 +287,32 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         pairs = pairs.reshape(-1, 2)
         found, names = [found[n] for n in used], [names[n] for n in used]
     paths = [path for path in found if path is not None]
-    if files.check:
-        files.check(paths, lambda number: str(paths[number]))
-    images = EncodedImages(paths, lambda number: str(paths[number]))
-    identities = [_identity(name) for name in names]
+    if files.find:
+        images = np.array(paths, np.int64)
+    else:
+        if files.check:
+            files.check(paths, lambda number: str(paths[number]))
+        images = EncodedImages(paths, lambda number: str(paths[number]))
+    if files.identities:
+        identities = pair_identities.of_names(files.identities, names)
+        pair_identities.check(files.identities, identities, pairs, same)
+    else:
+        identities = [pair_identities.identity(name) for name in names]
     return Pairs(
         images, pairs, same, folds, identities, named.skipped, dropped, tuple(notes)
     )
 
 
-def _remedy(root: Path, name: str, some: bool) -> str:
+def _remedy(root: Path | None, name: str, some: bool) -> str:
     """Returns the remedy for a missing image, with the right root if it is near.
 
     Args:
       some: whether pairs are left without those of missing images.
     """
-    for folder in (root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]):
+    near = []
+    if root is not None:
+        near = [root.parent, root / name.split("/")[0], *sorted(root.iterdir())[:9]]
+    for folder in near:
         with contextlib.suppress(DataError):  # of two files that could be meant
             if not folder.is_dir() or not lookup.find(folder, [name]).paths[0]:
                 continue

@@ -1,7 +1,9 @@
 """`fr-jax compare`: compare two faces by the cosine similarity of their embeddings.
 
-Without --threshold, each evaluation stored with the embedder (`fr-jax evaluate --to
-EMBEDDER`) gives a decision by its threshold; without those, only the cosine is printed.
+Without --threshold, the threshold of `fr-jax evaluate --calibrate FAR` decides. An
+embedder without one gives a decision by each evaluation stored with it (`fr-jax
+evaluate --to EMBEDDER`); without those, only the cosine is printed. Faces are embedded
+as for the threshold, by default as the sum of image and mirror image.
 
 Example:
     fr-jax compare a.jpg b.jpg --embedder mbf --detector yunet.onnx
@@ -51,14 +53,21 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.unaligned:
         for path, image in zip(paths, images):
             check_aligned(image, (embedder.network.input_spec.size,), str(path))
+    calibration = embedder.calibration
+    flip = calibration is None or calibration.flip_sum
     mirrored = [image[:, ::-1] for image in images]
     # The network is compiled for four faces on loading, not for two with `flip`.
     embeddings = embedder.embed(images + mirrored, normalize=False)
-    faces = embeddings[:2] + embeddings[2:]
+    faces = embeddings[:2] + embeddings[2:] if flip else embeddings[:2]
     (cosine,) = cosines(faces[:1], faces[1:])
-    print(f"cosine {cosine:.4f} (sum of the embeddings of each face and its mirror)")
+    views = "sum of the embeddings of each face and its mirror" if flip else "no flip"
+    print(f"cosine {cosine:.4f} ({views})")
     if threshold is not None:
         print(f"{_decision(cosine, threshold)} (--threshold)")
+        return
+    if calibration is not None:
+        decision = _decision(cosine, calibration.threshold)
+        print(f"{decision} ({calibration.describe()})")
         return
     results = stored_results(arguments.embedder)
     sets = [key.removesuffix(_THRESHOLD) for key in results if key.endswith(_THRESHOLD)]
@@ -69,9 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{decision} (threshold of {name}, accuracy {accuracy:.2f} %)")
     if not evaluated:
         print(
-            "no decision: this embedder has no threshold. Set --threshold, or evaluate "
-            f"it:\nfr-jax evaluate --embedder {arguments.embedder} "
-            f"--set NAME=PATH --to {arguments.embedder}"
+            "no decision: this embedder has no threshold. Set --threshold, or "
+            f"calibrate it:\nfr-jax evaluate --embedder {arguments.embedder} "
+            f"--set NAME=PATH --calibrate 1e-3 --to {arguments.embedder}"
         )
 
 

@@ -1,9 +1,12 @@
 """`fr-jax embed`: embed aligned faces, and store the embeddings with their names.
 
 The file has the arrays names, identities, embeddings (of unit length) and norms.
+--projector writes them for TensorBoard's projector too, with thumbnails of the faces.
 
-Example:
+Examples:
     fr-jax embed aligned --embedder mbf --to faces.npz
+    fr-jax embed aligned --embedder mbf --to faces.npz --projector projector
+    tensorboard --logdir projector
 """
 
 import argparse
@@ -20,6 +23,7 @@ from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.progress import progress_bar
+from fr_jax.report import projector
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -37,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "sum the embeddings of face and mirrored face before normalisation"
     add("--flip", action="store_true", help=text)
     add("--unaligned", **UNALIGNED)
+    text = "new folder for TensorBoard's projector"
+    add("--projector", metavar="DIR", help=text)
+    text = "with --projector: no thumbnails of the faces"
+    add("--no-images", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -50,6 +58,14 @@ def run(arguments: argparse.Namespace) -> None:
         import pyarrow  # noqa: F401 - fails before embedding if it is missing
     check_level(arguments.identity_level)
     check_writable("--to", target, file=True)
+    if arguments.projector:
+        if (Path(arguments.projector) / projector.CONFIG).exists():
+            raise UserError(
+                f"{arguments.projector} has a projector; choose another folder"
+            )
+        check_writable("--projector", arguments.projector)
+    elif arguments.no_images:
+        raise UserError("--no-images needs --projector")
     embedder = load_embedder(arguments.embedder)
     from data_pipelines.readers.embeddable import open_faces
 
@@ -65,6 +81,10 @@ def run(arguments: argparse.Namespace) -> None:
     parts = []
     count, size = len(faces.names), embedder.batch_size
     batches = (faces.images[start : start + size] for start in range(0, count, size))
+    thumbnails = None
+    if arguments.projector and not arguments.no_images:
+        thumbnails = projector.Thumbnails(count)
+        batches = thumbnails.of(batches)
     with progress_bar(total=count, label="embed") as bar:
         for part in embedder.embed_each(batches, normalize=False, flip=arguments.flip):
             if not parts:
@@ -98,6 +118,13 @@ def run(arguments: argparse.Namespace) -> None:
         f"{count / seconds:,.0f} images/s"
     )
     print_left_out(faces.skipped, faces.bad, faces.note)
+    if arguments.projector:
+        labels = {"name": columns["names"], "identity": columns["identities"]}
+        labels["norm"] = [f"{norm:.3f}" for norm in columns["norms"]]
+        projector.write(arguments.projector, columns["embeddings"], labels, thumbnails)
+        print(f"projector: tensorboard --logdir {arguments.projector}")
+        if thumbnails is not None and not thumbnails.side:
+            print(f"no thumbnails: {count:,} do not fit into one image")
 
 
 def _write_parquet(file, columns: dict[str, np.ndarray], about: str) -> None:

@@ -56,6 +56,7 @@ def describe(embedder: Embedder) -> str:
         "unused": _shortened(provenance.get("unused", ())),
         "other parts": _shortened(provenance.get("other_parts", ())),
         "note": provenance.get("note"),
+        "calibration": embedder.calibration and embedder.calibration.describe(),
         "colour": None if provenance.get("colour_known", True) else _COLOUR,
         "dialects": f"{others} have the same names" if others else "",
     }

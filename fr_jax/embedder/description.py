@@ -55,6 +55,7 @@ class Saved(NamedTuple):
     provenance: dict[str, Any]
     canary: dict[str, Any]
     digests: Any
+    weights_sha256: str
 
 
 def read_network(folder: epath.Path) -> Saved:
@@ -91,7 +92,8 @@ def read_network(folder: epath.Path) -> Saved:
     if (architecture, kind) == ("fra", "landmarks"):  # its name in 0.2.0
         kind = "augmenter"
     network = Network(architecture, options, variables, spec, kind)
-    return Saved(network, provenance, canary, digests)
+    digest = description["weights_sha256"]
+    return Saved(network, provenance, canary, digests, digest)
 
 
 def read_json(path: epath.Path) -> Any:

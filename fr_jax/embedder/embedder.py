@@ -3,7 +3,8 @@
 A folder with `embedder.json` (architecture, input specification, provenance, digest of
 the weights) and `weights.npz` (variables; digests of the training images; and a canary:
 fixed inputs with the outputs at the time of saving). Loading checks both, and refuses a
-network whose outputs differ from those on the machine that saved it.
+network whose outputs differ from those on the machine that saved it. A calibrated
+embedder has its threshold in `calibration.json`.
 """
 
 import hashlib
@@ -18,12 +19,14 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from etils import epath
 
 from fr_jax import convert, models
 from fr_jax.convert import discofacegan
-from fr_jax.embedder import canary
+from fr_jax.embedder import calibration, canary
 from fr_jax.embedder.batched import BatchedEmbed
+from fr_jax.embedder.calibration import Calibration
 from fr_jax.embedder.description import (
     DESCRIPTION,
     DIGESTS,
@@ -49,6 +52,7 @@ class Embedder:
         network its file, digest, dialect and licence.
       digests: of the pixels of training images, uint64 [N], ascending, N at most a
         million; None if unknown. See `fr_jax.provenance`.
+      calibration: the threshold of `fr-jax evaluate --calibrate`, or None.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Embedder:
         self.network = network
         self.provenance = provenance or {}
         self.digests = digests
+        self.calibration: Calibration | None = None
         if batch_size is None:  # a CPU is fastest if a batch fits into its caches
             batch_size = 8 if jax.default_backend() == "cpu" else 256
         self.batch_size = batch_size
@@ -159,7 +164,8 @@ class Embedder:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the embedder with its canary to a folder, completely or not at all.
 
-        An existing embedder is replaced; other files in the folder stay.
+        An existing embedder is replaced, with its calibration; other files in the
+        folder stay.
         """
         folder = epath.Path(path)
         named = {**self.network.variables, "canary": self._canary()}
@@ -171,21 +177,28 @@ class Embedder:
         weights = buffer.getvalue()
         if jax.process_index():  # all processes compute the canary, the first writes
             return
-        digest = {"weights_sha256": hashlib.sha256(weights).hexdigest()}
-        description = json.dumps(self.describe() | digest, indent=1)
-        contents = {WEIGHTS: weights, DESCRIPTION: description.encode()}
+        digest = hashlib.sha256(weights).hexdigest()
+        described = self.describe() | {"weights_sha256": digest}
+        contents = {WEIGHTS: weights}
+        contents[DESCRIPTION] = json.dumps(described, indent=1).encode()
+        if self.calibration:
+            contents[calibration.FILE] = self.calibration.content(digest)
         # Written to temporary files, then renamed: readers see complete files only.
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             (folder / f"{name}.part").write_bytes(content)
         for name in contents:
             (folder / f"{name}.part").replace(folder / name)
+        if not self.calibration:  # that of an earlier embedder
+            (folder / calibration.FILE).unlink(missing_ok=True)
 
-    def export(self, kind: str, path: str | os.PathLike) -> float:
+    def export(
+        self, kind: str, path: str | os.PathLike, *, flip_sum: bool = False
+    ) -> float:
         """Writes a program of another framework; see `export.export`."""
         from fr_jax.embedder import export
 
-        return export.export(self, kind, path)
+        return export.export(self, kind, path, flip_sum=flip_sum)
 
     def state_dict(self, dialect: str) -> Mapping[str, np.ndarray]:
         """Returns the weights with the names of a dialect in `convert.DIALECTS`."""
@@ -345,6 +358,7 @@ def load_embedder(
         expected = saved.canary.pop(canary.OUTPUT)
         known = {"batch_size": batch_size, "digests": saved.digests}
         embedder = Embedder(saved.network, saved.provenance, **known)
+        embedder.calibration = _calibration(folder, saved.weights_sha256)
         outputs = embedder._canary(saved.canary)[canary.OUTPUT] if check else expected
     except UserError as error:
         reason = str(error).removeprefix(f"{folder / WEIGHTS}: ")
@@ -359,3 +373,12 @@ def load_embedder(
             f"{cosine:.4f} to those at the time of saving"
         )
     return embedder
+
+
+def _calibration(folder: epath.Path, weights_sha256: str) -> Calibration | None:
+    """Returns the calibration in a folder; logs why an invalid one is left out."""
+    try:
+        return calibration.read(folder, weights_sha256)
+    except UserError as error:
+        logging.warning("%s", error)
+        return None

@@ -1,7 +1,8 @@
 """Export of embedders to formats for deployment, each checked after reloading.
 
 Every format maps uint8 RGB faces [N, 112, 112, 3], any N, to unit embeddings [N, D].
-Preprocessing is part of the graph.
+Preprocessing is part of the graph; with `flip_sum` so is the mirror image, whose
+embedding is added.
 
     jax         model.jax, a jax.export program for CPU, CUDA and TPU
     savedmodel  a TensorFlow SavedModel, for TensorFlow with XLA (its usual build)
@@ -25,12 +26,13 @@ import numpy as np
 from jax import export as jax_export
 
 from fr_jax.backend.convolution import traced_for
-from fr_jax.embedder import DESCRIPTION, Embedder, canary
+from fr_jax.embedder import DESCRIPTION, Embedder, calibration, canary
 from fr_jax.embedder.inputs import FACE_SIDE
 from fr_jax.errors import CheckFailed, UserError, check_names
 from fr_jax.losses.margin import unit
 
 Graph = Callable[[Any], Any]
+Graphs = Callable[[str], Graph]  # by platform
 
 _SHAPE = (FACE_SIDE, FACE_SIDE, 3)
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -41,13 +43,18 @@ _COUNTS = (1, 3)  # batch sizes of the check
 _STAND_IN = 8191
 
 
-def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
+def export(
+    embedder: Embedder, kind: str, path: str | os.PathLike, *, flip_sum: bool = False
+) -> float:
     """Writes an embedder to a new folder; returns the minimum cosine of the check.
 
-    The folder has the program and the embedder's `embedder.json`.
+    The folder has the program, the embedder's `embedder.json` with `flip_sum`, and its
+    `calibration.json` if that threshold is for embeddings as the program's.
 
     Args:
       kind: 'jax', 'savedmodel', 'tflite' or 'onnx'.
+      flip_sum: embed a face as the sum of the embeddings of image and mirror image,
+        before normalisation.
 
     Raises:
       UserError: for an unknown kind, a missing package and an existing path.
@@ -58,14 +65,17 @@ def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
     if target.exists():
         raise UserError(f"{target} exists; choose another folder or remove it")
     faces = canary.faces(FACE_SIDE, max(_COUNTS))
-    expected = embedder.embed(faces)
+    expected = embedder.embed(faces, flip=flip_sum)
     write, load = FORMATS[kind]
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        write(embedder, part)
-        (part / DESCRIPTION).write_text(json.dumps(embedder.describe(), indent=1))
+        write(_graphs(embedder, flip_sum), part)
+        described = embedder.describe() | {"flip_sum": flip_sum}
+        (part / DESCRIPTION).write_text(json.dumps(described, indent=1))
+        if (threshold := embedder.calibration) and threshold.flip_sum == flip_sum:
+            (part / calibration.FILE).write_bytes(threshold.content(""))
         run = load(part)
         cosine = min(canary.min_cosine(run(faces[:n]), expected[:n]) for n in _COUNTS)
         if not cosine >= canary.MIN_COSINE:
@@ -79,24 +89,33 @@ def export(embedder: Embedder, kind: str, path: str | os.PathLike) -> float:
     return cosine
 
 
-def _graph(embedder: Embedder, platform: str) -> Graph:
-    """Returns a function uint8 [N, 112, 112, 3] -> unit embeddings [N, D].
+def _graphs(embedder: Embedder, flip_sum: bool) -> Graphs:
+    """Returns platform -> function uint8 [N, 112, 112, 3] -> unit embeddings [N, D].
 
-    `platform` selects the form of convolutions; see `traced_for`.
+    The platform selects the form of convolutions; see `traced_for`.
     """
 
-    def embed(images):
-        with traced_for(platform):
-            raw = embedder.apply(embedder.variables, {"image": images})["embedding"]
-        return unit(raw)
+    def of_platform(platform: str) -> Graph:
+        def raw(images):
+            with traced_for(platform):
+                outputs = embedder.apply(embedder.variables, {"image": images})
+            return outputs["embedding"]
 
-    return embed
+        def embed(images):
+            if not flip_sum:
+                return unit(raw(images))
+            # Applied twice, since not every format has a batch of unknown size times 2.
+            return unit(raw(images) + raw(images[:, :, ::-1]))
+
+        return embed
+
+    return of_platform
 
 
-def _write_jax(embedder: Embedder, folder: Path) -> None:
+def _write_jax(graphs: Graphs, folder: Path) -> None:
     (count,) = jax_export.symbolic_shape("n")
     shape = jax.ShapeDtypeStruct((count, *_SHAPE), jnp.uint8)
-    graph = jax.jit(_graph(embedder, "any"))
+    graph = jax.jit(graphs("any"))
     program = jax_export.export(graph, platforms=_PLATFORMS)(shape)
     (folder / "model.jax").write_bytes(program.serialize())
 
@@ -114,7 +133,7 @@ def _load_savedmodel(folder: Path) -> Graph:
 
 
 def _write_savedmodel(
-    embedder: Embedder,
+    graphs: Graphs,
     folder: Path,
     platform: str = "any",
     count: int | None = None,
@@ -127,7 +146,7 @@ def _write_savedmodel(
     tf.config.set_visible_devices([], "GPU")  # JAX uses it
     shape = f"{count or 'n'}, {', '.join(map(str, _SHAPE))}"
     function = jax2tf.convert(
-        _graph(embedder, platform),
+        graphs(platform),
         polymorphic_shapes=[shape],
         with_gradient=False,
         native_serialization_platforms=platforms,
@@ -142,13 +161,13 @@ def _write_savedmodel(
         tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
-def _write_tflite(embedder: Embedder, folder: Path) -> None:
+def _write_tflite(graphs: Graphs, folder: Path) -> None:
     import tensorflow as tf
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     saved = folder / "savedmodel"
-    _write_savedmodel(embedder, saved, "plain", _STAND_IN, ("cpu",))
+    _write_savedmodel(graphs, saved, "plain", _STAND_IN, ("cpu",))
     with _without_remarks():
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         model: Any = flatbuffer_utils.read_model_from_bytearray(converter.convert())
@@ -186,7 +205,7 @@ def _load_tflite(folder: Path) -> Graph:
     return lambda images: next(iter(runner(images=images).values()))
 
 
-def _write_onnx(embedder: Embedder, folder: Path) -> None:
+def _write_onnx(graphs: Graphs, folder: Path) -> None:
     try:
         import jax2onnx  # pyright: ignore[reportMissingImports]
 
@@ -200,7 +219,7 @@ def _write_onnx(embedder: Embedder, folder: Path) -> None:
         ) from None
     with _without_remarks():
         jax2onnx.to_onnx(
-            _graph(embedder, "plain"),
+            graphs("plain"),
             inputs=[jax.ShapeDtypeStruct(("n", *_SHAPE), jnp.uint8)],
             return_mode="file",
             output_path=str(folder / "model.onnx"),

@@ -27,8 +27,14 @@ class Trained(NamedTuple):
 class Evaluator(Protocol):
     """A callable that returns metrics of trained networks.
 
-    Optional methods: `subset(count) -> Evaluator`, a fixed subset to evaluate during
-    training, and `draw(folder) -> paths`, figures of the last result.
+    Optional methods:
+      subset(count) -> Evaluator, a fixed subset to evaluate during training.
+      draw(folder) -> paths, figures of the last result.
+      mark_seen(trained, digests) -> Evaluator, see `Verification.mark_seen`.
+    And of the last result, after training and in `fr-jax evaluate` only:
+      intervals(resamples, progress=label) -> (bounds by result key, notes).
+      stored_set() -> EvaluatedSet, for reports.
+      notes, an attribute: why a metric is undefined, by its result key.
     """
 
     @property

@@ -3,13 +3,29 @@
 import functools
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from fr_jax.errors import UserError, check_names
-from fr_jax.evaluation.verification import PROTOCOLS, Verification
+from fr_jax.evaluation import embedded, labelled_sets, template_sets
+from fr_jax.evaluation.embeddings import Rows, StoredEmbeddings
+from fr_jax.evaluation.evaluator import Evaluator
+from fr_jax.evaluation.protocols import PROTOCOLS
+from fr_jax.evaluation.verification import Verification
+from fr_jax.metrics.verification import FARS
 
-OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities")
+OPTIONS = ("root", "protocol", "lag_mode", "missing", "identities", "far")
+# Of other sets than pairs: (name, path, options, check=, stored=) -> evaluator.
+_OTHERS: dict[str, Callable[..., Evaluator]] = {
+    "ijb": template_sets.verification,
+    "identification": labelled_sets.identification,
+    "clustering": labelled_sets.clustering,
+}
+_THEIRS = (
+    *("crop", "variant", "flip", "norm", "detector", "media"),
+    *("gallery", "galleries", "search", "method", "threshold", "clusters"),
+)
 
 
 def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]]:
@@ -38,17 +54,21 @@ def parse(
     *,
     unaligned: bool = False,
     flag: str = "--unaligned",
-) -> Verification:
+    stored: StoredEmbeddings | None = None,
+) -> Any:
     """Returns the evaluator of NAME=PATH[,root=DIR][,protocol=P][,missing=M]...
 
     Protocols: 'insightface' (default for sets with folds and for records), 'kfold'
-    (default for lists) and 'paper'; see `Verification`. What was skipped or left out is
-    printed.
+    (default for lists without), 'paper', 'magface' and 'curricularface'; see
+    `Verification`. `far` has the FARs of the TAR, as 1e-3+1e-4. 'ijb', 'identification'
+    and 'clustering' are in `template_sets` and `labelled_sets`. What was skipped or
+    left out is printed.
 
     Args:
       sides: valid sides of the images in pixels besides 112, the inputs of networks.
       unaligned: accept any size.
       flag: the setting that does so, named in the error.
+      stored: embeddings in place of images, found by the names of the images.
 
     Raises:
       UserError: for another form or option; DataError for an invalid set, missing
@@ -57,18 +77,34 @@ def parse(
     from data_pipelines import aligned, digests
     from data_pipelines.protocols import pairs
 
-    name, path, options = split(text, OPTIONS)
+    name, path, options = split(text, (*OPTIONS, *_THEIRS))
     protocol = options.pop("protocol", None)
     if protocol is not None:
-        check_names(f"protocol in --set {text}:", [protocol], PROTOCOLS)
+        valid = (*PROTOCOLS, *_OTHERS)
+        check_names(f"protocol in --set {text}:", [protocol], valid)
     check = functools.partial(aligned.check, sides=sides, unless=flag)
-    loaded = pairs.load(path, **options, check=None if unaligned else check)
+    if protocol in _OTHERS:
+        given = {"check": None if unaligned else check, "stored": stored}
+        return _OTHERS[protocol](name, path, options, **given)
+    check_names(f"option in --set {text}:", options, OPTIONS)
+    fars = _fars(text, options.pop("far", "+".join(FARS)))
+    check = None if unaligned else check
+    find = stored.find if stored else None
+    loaded = pairs.load(path, **options, check=check, find=find)
+    images, of_images = loaded.images, lambda: digests.of_slices(loaded.images)
+    if stored:
+        images = Rows(loaded.images)  # type: ignore[arg-type]
+        names = stored.columns.names[images.numbers].tolist()
+        of_images = functools.partial(embedded.digests_of, names)
     for note in loaded.notes:
         print(f"{name}: {note}", file=sys.stderr)
     is_list = loaded.folds is None and not loaded.records
+    source = {"file": Path(path).name, **options}
+    if loaded.identities is not None and not loaded.records:
+        source.setdefault("identities", "names of the images")
     return Verification(
         name,
-        loaded.images,
+        images,
         loaded.pairs,
         loaded.same,
         loaded.folds,
@@ -76,5 +112,21 @@ def parse(
         loaded.identities,
         dropped=loaded.dropped,
         data_sets=(name, loaded.records or Path(path).stem),
-        digests=functools.cache(lambda: digests.of_slices(loaded.images)),
+        digests=functools.cache(of_images),
+        fars=fars,
+        source=source,
     )
+
+
+def _fars(text: str, rates: str) -> tuple[str, ...]:
+    """Returns the rates of A+B+..., as they are written."""
+    fars = tuple(dict.fromkeys(rates.split("+")))
+    for far in fars:
+        # As in keys of results, so no signs, blanks or fractions.
+        number = re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(e-?\d{1,2})?", far)
+        if not number or not 0 < float(far) < 1:
+            raise UserError(
+                f"--set {text}: far={rates}: {far!r} is no rate between 0 and 1; "
+                "use far=1e-3, or several as far=1e-3+1e-4"
+            )
+    return fars

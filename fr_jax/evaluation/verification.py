@@ -2,18 +2,35 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from fr_jax.errors import UserError
+from fr_jax.evaluation import protocols
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.protocols import FOLDS, POOLED, PROTOCOLS
 from fr_jax.evaluation.seen import evidence
 from fr_jax.metrics import verification
+from fr_jax.metrics.intervals import PairStatistics
 from fr_jax.metrics.verification import FARS
 
-PROTOCOLS = ("insightface", "kfold", "paper")
+
+class Measured(NamedTuple):
+    """The last evaluation of a set.
+
+    Attributes:
+      scores: cosines [P].
+      distances: [P] that the protocol compares, or None.
+      whole: metrics of all pairs.
+      held_out: of the folds without training identities, if some have them.
+    """
+
+    scores: np.ndarray
+    distances: np.ndarray | None
+    whole: PairStatistics
+    held_out: PairStatistics | None
 
 
 @dataclasses.dataclass
@@ -26,9 +43,11 @@ class Verification:
       pairs: int [P, 2], indices of images.
       same: bool [P], True for genuine pairs.
       folds: int [P], the official fold of each pair, or None.
-      protocol: 'insightface' (flip-sum, official folds, squared distances); those of
-        Inter-Prototype: 'kfold' (no flip, ten seeded folds stratified by label) and
-        'paper' (no flip, the best threshold on the evaluated pairs themselves).
+      protocol: 'insightface' (flip-sum, official folds, squared distances);
+        'curricularface', whose accuracy is the same; 'magface' (no flip, embeddings
+        less the mean of the other folds, angles); those of Inter-Prototype: 'kfold' (no
+        flip, ten seeded folds stratified by label) and 'paper' (no flip, the best
+        threshold on the evaluated pairs themselves).
       identities: the name of each image's identity, or None.
       seen: folds with training identities of the network.
       dropped: number of pairs left out since an image is missing, part of the results;
@@ -36,14 +55,18 @@ class Verification:
       data_sets: names under which the set may be known; default: `name`.
       digests: returns the digests of the images' pixels, uint64 [N], or None.
       unknown: True if `mark_seen` could not tell whether identities were trained on.
-      curve: (cosine [P], same [P]) of the last evaluation.
+      fars: FARs of the TAR over all pairs, as in the keys of results.
+      source: where the set comes from, JSON values by name, for reports.
+      evidence: of `seen`, as a phrase.
+      measured: scores and metrics of the last evaluation.
 
-    Without official folds 'insightface' has contiguous ones. If a fold lacks genuine or
+    Without official folds there are contiguous ones. If a fold lacks genuine or
     impostor pairs, as in a sorted or short list, all are seeded and stratified instead,
     and their number is in the results; as is that of 'kfold' if it is below ten.
+    Metrics that the pairs do not allow are left out; `notes` says why.
 
     Raises:
-      UserError: for fewer pairs of a kind than the protocol needs.
+      UserError: for no pairs, and arrays that do not fit each other.
     """
 
     name: str
@@ -58,17 +81,33 @@ class Verification:
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
     unknown: bool = False
-    curve: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(
+    fars: tuple[str, ...] = FARS
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evidence: str = ""
+    measured: Measured | None = dataclasses.field(
         default=None, init=False, compare=False
     )
 
     def __post_init__(self):
-        genuine = int(np.sum(self.same))
-        needed = 1 if self.protocol == "paper" else 2
-        if min(genuine, len(self.same) - genuine) < needed:
+        lengths = {
+            "labels": len(self.same),
+            "folds": len(self.same if self.folds is None else self.folds),
+        }
+        for what, length in lengths.items():
+            if length != len(self.pairs) or not length:
+                raise UserError(
+                    f"{self.name}: {length} {what}, {len(self.pairs)} pairs"
+                )
+        low, high = np.min(self.pairs), np.max(self.pairs)
+        if low < 0 or high >= len(self.images):
             raise UserError(
-                f"{self.name}: {genuine} genuine pairs of {len(self.same)}; protocol "
-                f"{self.protocol!r} needs at least {needed} of each kind"
+                f"{self.name}: pairs of images {low} to {high}; there are "
+                f"{len(self.images)} images"
+            )
+        if self.identities is not None and len(self.identities) != len(self.images):
+            raise UserError(
+                f"{self.name}: {len(self.identities)} identities of "
+                f"{len(self.images)} images"
             )
 
     @property
@@ -77,45 +116,82 @@ class Verification:
         return f"{self.name}_seen" if self.seen else self.name
 
     @property
+    def summary(self) -> str:
+        """What the set has, as a phrase."""
+        named = "unnamed"
+        if self.identities is not None:
+            named = f"{len(set(self.identities)):,}"
+        return (
+            f"{len(self.same):,} pairs of {len(self.images):,} images, {named} "
+            "identities"
+        )
+
+    @property
+    def curve(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(cosine [P], same [P]) of the last evaluation."""
+        if self.measured is None:
+            return None
+        return self.measured.scores, self.same
+
+    @property
     def metric_names(self) -> list[str]:
-        if self.protocol == "paper":
-            names = [f"{self.key}/{n}:paper" for n in ("accuracy", "cosine_threshold")]
-        elif self.protocol == "kfold":
-            names = [f"{self.key}/{name}:kfold" for name in _ACCURACY]
-        else:
-            names = [f"{self.key}/{name}" for name in (*_ACCURACY, *_RATES, *_OTHERS)]
-            if self._held_out().any():
-                held_out = (*_ACCURACY, *_RATES)
-                names += [f"{self.name}_heldout/{name}" for name in held_out]
-        return names + list(self._of_the_set())
+        reasons = protocols.undefined(self.protocol, self._metrics(), self.same)
+        names = [name for name in self._metrics() if name not in reasons]
+        keys = [f"{self.key}/{self.result_name(name)}" for name in names]
+        if self._held_out().any():
+            held_out = (*names, "impostor_pairs")
+            keys += [f"{self.name}_heldout/{self.result_name(n)}" for n in held_out]
+        xnorm = f"{self.key}/{self.result_name('xnorm')}"
+        return [*keys, xnorm, *self._of_the_set()]
+
+    def result_name(self, name: str, end: str = "") -> str:
+        """Returns the second part of a result key.
+
+        Args:
+          end: '_low' or '_high' for the bounds of a metric.
+        """
+        metric, colon, variant = name.partition(":")
+        if not colon and self.protocol != "insightface" and "_pairs" not in name:
+            colon, variant = ":", self.protocol
+        return f"{metric}{end}{colon}{variant}"
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The reason why a metric is undefined, by its key."""
+        reasons = protocols.undefined(self.protocol, self._metrics(), self.same)
+        return {f"{self.key}/{self.result_name(n)}": why for n, why in reasons.items()}
+
+    def _metrics(self) -> tuple[str, ...]:
+        """Returns the names of all metrics of pairs, defined or not."""
+        tars = tuple(f"tar@far={far}" for far in self.fars)
+        return (*PROTOCOLS[self.protocol].names, *tars, *POOLED)
 
     def _of_the_set(self) -> dict[str, float]:
         """Returns results that do not depend on the network."""
-        results = {}
+        results = {f"{self.key}/impostor_pairs": float(np.sum(~self.same))}
         if self.dropped is not None:
             results[f"{self.key}/dropped_pairs"] = float(self.dropped)
-        if stratified := self._stratified():
-            suffix = ":kfold" if self.protocol == "kfold" else ""
-            results[f"{self.key}/stratified_folds{suffix}"] = float(stratified)
+        if stratified := self.stratified_folds():
+            name = self.result_name("stratified_folds")
+            results[f"{self.key}/{name}"] = float(stratified)
         return results
 
-    def _stratified(self) -> int:
+    def stratified_folds(self) -> int:
         """Returns the number of folds if they are not those of the protocol, else 0."""
-        if self.protocol == "paper":
+        folds = self.protocol_folds()
+        if folds is None:
             return 0
-        count = int(self._fold_numbers().max()) + 1
+        count = int(folds.max()) + 1
         if self.protocol == "kfold":
-            return count if count != _FOLDS else 0
-        return 0 if _complete(self._own_folds(), self.same) else count
+            return count if count != FOLDS else 0
+        return 0 if protocols.complete(self._own_folds(), self.same) else count
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns the results of the protocol; UserError for non-finite embeddings."""
-        return self._measure(trained, progress) | self._of_the_set()
-
-    def _measure(self, trained: Trained, progress: str) -> dict[str, float]:
-        flip = self.protocol == "insightface"
+        flip = PROTOCOLS[self.protocol].flip
         outputs = trained.embed(self.images, flip=flip, progress=progress)
-        views = [outputs[name] for name in ("embedding", "mirrored")[: 1 + flip]]
+        # A file of embeddings has sums, and nothing 'mirrored'.
+        views = [outputs[n] for n in ("embedding", "mirrored") if n in outputs]
         faces = np.sum(np.asarray(views, np.float64), axis=0)
         if invalid := int(np.sum(~np.isfinite(faces).all(axis=1))):
             raise UserError(
@@ -123,43 +199,25 @@ class Verification:
                 "finite: the weights are damaged, or training diverged"
             )
         first, second = (faces[self.pairs[:, side]] for side in (0, 1))
-        scores = verification.cosines(first, second)
-        self.curve = scores, self.same
-        if self.protocol == "paper":
-            accuracy, threshold = verification.best_accuracy(scores, self.same)
-            return dict(zip(self.metric_names, (accuracy, threshold)))
-        distances = verification.squared_distances(first, second)
-        if self.protocol == "kfold":
-            folds = self._fold_numbers()
-            candidates = np.append(np.unique(distances), 4.1)  # above every distance
-            measured = verification.fold_accuracy(
-                distances, self.same, folds, candidates
-            )
-            return dict(zip(self.metric_names, _accuracy(measured, folds).values()))
-        results = self._insightface(scores, distances)
-        norms = [np.linalg.norm(view, axis=-1) for view in views]
-        results[f"{self.key}/xnorm"] = float(np.mean(norms))
-        return results
-
-    def _insightface(
-        self, scores: np.ndarray, distances: np.ndarray
-    ) -> dict[str, float]:
-        same, folds = self.same, self._fold_numbers()
-        measured = verification.fold_accuracy(distances, same, folds)
-        by_fold = verification.fold_tar_at_far(distances, same, folds)
-        values = _accuracy(measured, folds) | _rates(scores, same)
-        values["auc"] = verification.area_under_roc(scores, same)
-        values["eer"] = verification.equal_error_rate(scores, same)
-        tar = float(by_fold.tar.mean()), float(by_fold.tar.std())
-        values |= dict(zip(_FOLD_RATES, tar))
-        results = {f"{self.key}/{name}": value for name, value in values.items()}
-        held_out = self._held_out()
+        folds, held_out = self.protocol_folds(), self._held_out()
+        scores, options = protocols.statistics(
+            self.protocol, first, second, self.same, folds, self.fars
+        )
+        whole, rest = PairStatistics(scores, self.same, **options), None
+        results = self._keyed(self.key, whole())
         if held_out.any():
-            rows = held_out[folds]
-            values = _accuracy(measured, folds, held_out)
-            values |= _rates(scores[rows], same[rows])
-            results |= {f"{self.name}_heldout/{n}": x for n, x in values.items()}
-        return results
+            rest = PairStatistics(scores, self.same, reported=held_out, **options)
+            impostors = np.sum(~self.same & held_out[self._fold_numbers()])
+            values = rest() | {"impostor_pairs": float(impostors)}
+            results |= self._keyed(f"{self.name}_heldout", values)
+        if len(views) == 1 + flip:
+            norms = [np.linalg.norm(view, axis=-1) for view in views]
+            results |= self._keyed(self.key, {"xnorm": float(np.mean(norms))})
+        self.measured = Measured(scores, options.get("distances"), whole, rest)
+        return results | self._of_the_set()
+
+    def _keyed(self, key: str, values: Mapping[str, float]) -> dict[str, float]:
+        return {f"{key}/{self.result_name(name)}": x for name, x in values.items()}
 
     def _own_folds(self) -> np.ndarray:
         """Returns the official folds, or contiguous ones."""
@@ -169,19 +227,20 @@ class Verification:
 
     def _fold_numbers(self) -> np.ndarray:
         """Returns the folds of the protocol."""
-        folds = self._own_folds()
-        if self.protocol == "paper" or (
-            self.protocol == "insightface" and _complete(folds, self.same)
-        ):
-            return folds
-        genuine = int(np.sum(self.same))
-        count = min(_FOLDS, genuine, len(self.same) - genuine)
-        return verification.stratified_folds(self.same, count)
+        return protocols.folds(self.protocol, self._own_folds(), self.same)
+
+    def protocol_folds(self) -> np.ndarray | None:
+        """Returns the folds of the protocol; None without, or for lack of pairs."""
+        lacking = protocols.undefined(self.protocol, ("accuracy",), self.same)
+        has_folds = bool(PROTOCOLS[self.protocol].folds)
+        return self._fold_numbers() if has_folds and not lacking else None
 
     def _held_out(self) -> np.ndarray:
         """Returns a mask of the folds that are not in `seen`; all False without any."""
-        folds = np.arange(self._fold_numbers().max() + 1)
-        return ~np.isin(folds, list(self.seen)) & bool(self.seen)
+        folds = self.protocol_folds()
+        if folds is None or not self.seen or self.protocol == "kfold":
+            return np.zeros(0, bool)  # identities are in several folds of 'kfold'
+        return ~np.isin(np.arange(folds.max() + 1), list(self.seen))
 
     def subset(self, count: int) -> "Verification":
         """Returns a fixed subset of `count` pairs, named 'name:count'.
@@ -192,7 +251,7 @@ class Verification:
         if not count or count >= len(self.same):
             return self
         official = self.folds
-        if official is not None and not _complete(official, self.same):
+        if official is not None and not protocols.complete(official, self.same):
             official = None
         folds = np.zeros(len(self.same), int) if official is None else official
         num_groups = 2 * (folds.max() + 1)
@@ -251,47 +310,8 @@ class Verification:
         logging.warning("%s: %s", self.name, shown.reason)
         in_training = np.asarray(np.any(shown.seen[self.pairs], axis=1))
         # Only official folds have identities of their own.
-        if self.folds is None or not _complete(self.folds, self.same):
+        if self.folds is None or not protocols.complete(self.folds, self.same):
             in_training[:] = in_training.any()
         folds = self._fold_numbers()[in_training]
-        return dataclasses.replace(self, seen=frozenset(folds.tolist()))
-
-
-def _complete(folds: np.ndarray, same: np.ndarray) -> bool:
-    """Returns True if every fold has genuine and impostor pairs."""
-    counts = [np.bincount(folds[same == kind]) for kind in (True, False)]
-    return all(len(n) == folds.max() + 1 and n.all() for n in counts)
-
-
-_FOLDS = 10
-_ACCURACY = (
-    *("accuracy", "accuracy_std", "accuracy_low", "accuracy_high"),
-    "cosine_threshold",
-)
-_RATES = tuple(f"tar@far={far}{end}" for far in FARS for end in ("", "_low", "_high"))
-_RATES += ("impostor_pairs",)
-_FOLD_RATES = ("tar@far=1e-3:insightface", "tar@far=1e-3_std:insightface")
-_OTHERS = ("xnorm", "auc", "eer", *_FOLD_RATES)
-
-
-def _accuracy(
-    measured: verification.FoldAccuracy, folds: np.ndarray, chosen: Any = slice(None)
-) -> dict[str, float]:
-    """Returns accuracy over chosen folds, deviation, 95 % interval and threshold."""
-    accuracies = measured.accuracies[chosen]
-    sizes = np.bincount(folds)[chosen]
-    correct = np.sum(accuracies * sizes)
-    interval = verification.wilson_interval(float(correct), int(sizes.sum()))
-    cosine = 1 - float(np.mean(measured.thresholds[chosen])) / 2
-    values = float(accuracies.mean()), float(accuracies.std()), *interval, cosine
-    return dict(zip(_ACCURACY, values))
-
-
-def _rates(scores: np.ndarray, same: np.ndarray) -> dict[str, float]:
-    """Returns TARs with 95 % intervals, and the number of impostor pairs."""
-    values = []
-    for far in FARS:
-        tar, _ = verification.tar_at_far(scores, same, float(far))
-        interval = verification.wilson_interval(tar * same.sum(), int(same.sum()))
-        values += [tar, *interval]
-    return dict(zip(_RATES, [*values, float(np.sum(~same))]))
+        chosen = {"seen": frozenset(folds.tolist()), "evidence": shown.reason}
+        return dataclasses.replace(self, **chosen)

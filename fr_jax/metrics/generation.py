@@ -42,6 +42,61 @@ def kernel_distance(
     return float(np.mean(distances)), float(np.std(distances))
 
 
+def frechet_distance(real: Array, fake: Array) -> float:
+    """Returns the Frechet distance of Gaussians fitted to features, 0 if equal.
+
+    Heusel et al., GANs Trained by a Two Time-Scale Update Rule (NeurIPS 2017): with
+    means m, n and covariances S, T (over N - 1) it is
+
+      |m - n|^2 + tr(S + T - 2 (S T)^(1/2))
+
+    in squared units of the features. FID is that of features of the Inception network.
+    It is biased upward for few images: only sets of equal numbers are comparable.
+
+    Args:
+      real, fake: features [N, F], [M, F], finite.
+
+    Raises:
+      ValueError: for fewer than two rows, and features that are not finite.
+    """
+    if min(len(real), len(fake)) < 2:
+        raise ValueError(
+            f"{len(real)} real and {len(fake)} generated images; at least 2 are needed"
+        )
+    real, fake = (np.asarray(x, np.float64) for x in (real, fake))
+    for name, rows in (("real", real), ("generated", fake)):
+        if count := int(np.sum(~np.isfinite(rows).all(axis=1))):
+            raise ValueError(f"features of {count} {name} images are not finite")
+    first, second = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (real, fake))
+    # tr (S T)^(1/2) = tr (R T R)^(1/2) with R = S^(1/2): symmetric, so that covariances
+    # without full rank, of fewer images than features, need no correction.
+    values, vectors = np.linalg.eigh(first)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    common = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    shift = np.sum((real.mean(axis=0) - fake.mean(axis=0)) ** 2)
+    distance = shift + np.trace(first) + np.trace(second) - 2 * common
+    return float(max(distance, 0.0))
+
+
+def pose_error(yaws: Array, targets: Array) -> float:
+    """Returns the mean absolute difference of angles [N] in degrees, in [0, 180].
+
+    Args:
+      yaws: estimated from generated images.
+      targets: of the same images.
+
+    Raises:
+      ValueError: for angles that are not finite, other shapes and no angles.
+    """
+    yaws, targets = np.asarray(yaws, np.float64), np.asarray(targets, np.float64)
+    if yaws.shape != targets.shape or not yaws.size:
+        raise ValueError(f"{yaws.shape} angles for {targets.shape} targets")
+    difference = np.abs(yaws - targets) % 360
+    if count := int(np.sum(~np.isfinite(difference))):
+        raise ValueError(f"{count} angles are not finite numbers")
+    return float(np.minimum(difference, 360 - difference).mean())
+
+
 def identity_preservation(
     inputs: Array, labels: Array, fakes: Array
 ) -> dict[str, float]:

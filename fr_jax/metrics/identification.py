@@ -1,14 +1,145 @@
-"""Closed-set identification: rank-1, overall and by pose.
+"""Identification, closed-set by rank and open-set at a FPIR; rank-1 by pose.
 
 Scores are cosines. Rank-1 is the share of probes whose nearest gallery image has the
-same identity (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set).
+same identity (ISO/IEC 19795-1: 1 - FNIR at rank 1 of a closed set). Ranks count from 1;
+an identity that scores as high as the probe's own comes before it, so ties count as
+errors. A search is mated if the probe's identity is in the gallery. Rates are exact.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fr_jax.metrics import Undefined
+from fr_jax.metrics.counts import lowest_threshold
 from fr_jax.metrics.verification import l2_normalize
 
 Array = np.ndarray
+
+
+class Searches(NamedTuple):
+    """Outcome of the search of P probes in a gallery, M of them mated."""
+
+    mated: Array  # bool [P], probes whose identity is in the gallery
+    ranks: Array  # int [M] from 1, of the mate among the gallery's identities
+    scores: Array  # float [M], of the mate
+    best: Array  # float [P - M], highest score of each non-mated search
+
+
+def searches(scores: Array, probes: Array, gallery: Array) -> Searches:
+    """Returns ranks and scores of an exhaustive search.
+
+    An identity's score is that of its best entry in the gallery.
+
+    Args:
+      scores: [P, G], finite.
+      probes, gallery: identities [P] and [G].
+
+    Raises:
+      ValueError: for scores that are not finite or have another shape.
+      Undefined: for an empty gallery.
+    """
+    scores, probes = np.asarray(scores), np.asarray(probes)
+    if scores.shape != (len(probes), len(gallery)):
+        raise ValueError(
+            f"scores {scores.shape} of {len(probes)} probes and {len(gallery)} entries"
+        )
+    _check_finite(scores)
+    if not len(gallery):
+        raise Undefined("the gallery is empty")
+    identities, codes = np.unique(gallery, return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(identities)))
+    best = np.maximum.reduceat(scores[:, order], starts, axis=1)  # [P, identities]
+    mated = np.isin(probes, identities)
+    rows = best[mated]
+    mates = np.searchsorted(identities, probes[mated])
+    own = rows[np.arange(len(rows)), mates]
+    ranks = np.sum(rows >= own[:, None], axis=1)
+    return Searches(mated, ranks, own, best[~mated].max(axis=1))
+
+
+def cmc(ranks: Array, most: int) -> Array:
+    """Returns the cumulative match characteristic [most]: share of ranks up to 1, 2, …
+
+    Args:
+      ranks: int [M] from 1, of the mates; one that is not among the candidates of a
+        search has a rank above `most`.
+
+    Raises:
+      ValueError: for ranks below 1.
+      Undefined: without mated searches.
+    """
+    ranks = _checked_ranks(ranks)
+    counts = np.bincount(np.minimum(ranks, most + 1), minlength=most + 2)
+    return np.cumsum(counts[1 : most + 1]) / len(ranks)
+
+
+def rank_k(ranks: Array, rank: int) -> float:
+    """Returns the share of mates within the first `rank`, see `cmc`."""
+    ranks = _checked_ranks(ranks)
+    return int(np.sum(ranks <= rank)) / len(ranks)
+
+
+class AtFpir(NamedTuple):
+    """Open-set rates at the lowest threshold that keeps a FPIR."""
+
+    tpir: float  # mated searches with the mate in rank and at the threshold
+    fpir: float  # non-mated searches with a candidate at the threshold
+    threshold: float  # candidates with score >= threshold are returned; -inf for all
+    hits: int
+    false_positives: int
+
+
+def tpir_at_fpir(
+    mated_ranks: Array,
+    mated_scores: Array,
+    nonmated_scores: Array,
+    fpir: Any,
+    rank: int = 1,
+) -> AtFpir:
+    """Returns TPIR = 1 - FNIR(N, rank, T) at FPIR(N, T) of at most `fpir`.
+
+    NIST FRTE 1:N (IR 8271): FPIR is the share of non-mated searches with a candidate at
+    or above the threshold T, FNIR that of mated searches whose mate is not among the
+    first `rank` candidates or below T. T is the lowest that keeps the FPIR; ties are
+    returned together.
+
+    Args:
+      mated_ranks, mated_scores: rank from 1 and score of the mate, [M].
+      nonmated_scores: highest score of each non-mated search, [L].
+      fpir: number or text, see `verification.counts_at_far`.
+
+    Raises:
+      ValueError: for ranks below 1, unequal lengths and scores that are not finite.
+      Undefined: without mated or without non-mated searches.
+    """
+    ranks, scores = _checked_ranks(mated_ranks), np.asarray(mated_scores, np.float64)
+    others = np.asarray(nonmated_scores, np.float64)
+    if ranks.shape != scores.shape:
+        raise ValueError(f"{ranks.shape} ranks for {scores.shape} scores")
+    _check_finite(others)
+    _check_finite(scores[ranks <= rank])
+    if not len(others):
+        raise Undefined("no non-mated searches")
+    threshold = lowest_threshold(others, fpir)
+    hits = int(np.sum((ranks <= rank) & (scores >= threshold)))
+    false = int(np.sum(others >= threshold))
+    return AtFpir(hits / len(ranks), false / len(others), threshold, hits, false)
+
+
+def _checked_ranks(ranks: Array) -> Array:
+    ranks = np.asarray(ranks)
+    if not len(ranks):
+        raise Undefined("no mated searches")
+    if ranks.min() < 1:
+        raise ValueError(f"rank {ranks.min()}; ranks count from 1")
+    return ranks
+
+
+def _check_finite(scores: Array) -> None:
+    if count := int(np.sum(~np.isfinite(scores))):
+        raise ValueError(f"{count} scores are not finite numbers")
 
 
 def gallery(
@@ -49,7 +180,10 @@ def rank_one(
       gallery_features, gallery_labels: [G, F] and [G].
     """
     cosines = l2_normalize(probes) @ l2_normalize(gallery_features).T
-    return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
+    found = searches(cosines, labels, gallery_labels)
+    hits = np.zeros(len(cosines), bool)
+    hits[found.mated] = found.ranks == 1
+    return hits
 
 
 def by_yaw(hits: Array, yaws: Array) -> dict[int, float]:

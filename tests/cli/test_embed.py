@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fr_jax
 from tests.support.faces import encoded, picture
@@ -44,6 +45,30 @@ def test_parquet_with_flip(command, embedder, identities, tmp_path):
     stored = np.array(table["embedding"].to_pylist())
     np.testing.assert_allclose(stored, expected, atol=1e-6)
     assert json.loads(table.schema.metadata[b"fr_jax"])["flip"] is True
+
+
+def test_embeddings_for_the_projector(command, mistake, embedder, identities, tmp_path):
+    words = ("embed", identities, "--embedder", embedder, "--to", tmp_path / "f.npz")
+    folder = tmp_path / "projector"
+    mistake("--no-images needs --projector", *words, "--no-images")
+    code, out, error = command(*words, "--projector", folder)
+    assert code == 0, error
+    assert f"tensorboard --logdir {folder}" in out
+    stored = read_npz(tmp_path / "f.npz")
+    tensors = np.loadtxt(folder / "tensors.tsv", dtype=np.float32)
+    np.testing.assert_array_equal(tensors, stored["embeddings"])
+    lines = (folder / "metadata.tsv").read_text().splitlines()
+    assert lines[1].split("\t")[:2] == ["p0/0.jpg", "p0"]
+    assert len(lines) == 19
+    sprite = np.asarray(Image.open(folder / "sprite.png"))
+    face = np.asarray(Image.open(identities / "p0/1.jpg").resize((64, 64), Image.BOX))
+    shown = sprite[:64, 64:128].astype(int)
+    assert np.abs(shown - face).mean() < 3  # decoders of JPEG differ a little
+    words = (*words[:-1], tmp_path / "g.npz", "--projector")
+    mistake("has a projector; choose another folder", *words, folder)
+    code, _, error = command(*words, tmp_path / "bare", "--no-images")
+    assert code == 0, error
+    assert not (tmp_path / "bare/sprite.png").exists()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,9 @@ import fr_jax
 from data_pipelines import digests, images
 from data_pipelines.builders import faces as builder
 from data_pipelines.readers.image_folder import ImageFolder
+from fr_jax.evaluation import stored
+from fr_jax.metrics import verification
+from tests.support.commands import call
 from tests.support.faces import encoded, picture
 
 
@@ -25,6 +28,50 @@ def test_results_and_figures_are_written(command, embedder, verification_bin, tm
         assert (to / f"figures/{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert f"{100 * results['toy/accuracy']:.2f}" in out
     assert f"figure: {to}/figures/roc.png" in out
+    assert 0 <= results["toy/accuracy_low"] <= results["toy/accuracy_high"] <= 1
+    assert "<html" in (to / "report.html").read_text()
+    one = stored.load(to).sets[0]
+    assert one.scores.hardest.images.shape[1:] == (2, 96, 96, 3)
+    code, out, error = command(
+        "evaluate", "--embedder", embedder, *words, "--no-images"
+    )
+    assert code == 0, error
+    assert stored.load(to).sets[0].scores.hardest is None
+    assert "data:image/jpeg" not in (to / "report.html").read_text()
+
+
+def test_a_calibrated_threshold_is_stored_and_followed(
+    command, embedder, identities, verification_bin, tmp_path
+):
+    """`compare` decides by it, `info` shows it, and an export carries it."""
+    net = tmp_path / "net"
+    shutil.copytree(embedder, net)
+    faces = (identities / "p0/0.jpg", identities / "p0/1.jpg")
+    for protocol, flip in (("insightface", True), ("magface", False)):
+        words = ("--set", f"own={verification_bin},protocol={protocol}")
+        words = (*words, "--calibrate", "0.1", "--to", tmp_path / "to")
+        code, out, error = command("evaluate", "--embedder", net, *words)
+        assert code == 0, error
+        scores = stored.load(tmp_path / "to").sets[0].scores
+        at = verification.counts_at_far(scores.values, scores.same, 0.1)
+        found = fr_jax.load_embedder(net).calibration
+        assert (found.threshold, found.flip_sum) == (at.threshold, flip)
+        assert found.low <= found.threshold <= found.high
+        assert (found.tar, found.impostors_accepted) == (at.tar, at.impostors_accepted)
+        assert f"calibrated: threshold {at.threshold:.4f}" in out
+        one, other = fr_jax.load_embedder(net).embed(faces, flip=flip)
+        _, out, _ = command("compare", *faces, "--embedder", net)
+        assert f"cosine {one @ other:.4f}" in out
+        assert f"(threshold {at.threshold:.4f}" in out
+        assert ("flip-summed" in out) == flip
+        _, out, _ = command("info", net)
+        assert f"threshold {at.threshold:.4f}" in out
+    network = fr_jax.load_embedder(net)
+    network.save(tmp_path / "copy")
+    assert fr_jax.load_embedder(tmp_path / "copy").calibration == network.calibration
+    # Another embedder in its folder has no threshold.
+    fr_jax.load_embedder(embedder).save(net)
+    assert not (net / "calibration.json").exists()
 
 
 def test_several_sets_and_protocols_are_evaluated_together(
@@ -91,9 +138,14 @@ def test_several_embedders_are_compared(
     command, embedder, other, verification_bin, tmp_path
 ):
     words = ("--set", f"toy={verification_bin}", "--to", tmp_path / "to")
-    both = ("--embedder", embedder, "--embedder", other)
-    code, _, error = command("evaluate", *both, *words)
+    both = ("--embedder", embedder, "--embedder", other, "--resamples", "20")
+    code, out, error = command("evaluate", *both, *words)
     assert code == 0, error
+    # Equal embedders.
+    assert "toy: other less net: Accuracy +0.00 pp [+0.00, +0.00], AUC" in out
+    assert "(20 resamples of 40 pairs)" in out
+    report = (tmp_path / "to/report.html").read_text()
+    assert "net" in report and "other" in report and "data:image/jpeg" in report
     assert (tmp_path / "to/net/results.json").exists()
     assert (tmp_path / "to/other/results.json").exists()
     assert (tmp_path / "to/figures/roc.png").exists()
@@ -111,6 +163,12 @@ def test_several_embedders_are_compared(
         ("--embedder {t} --set a={s}", "no embedder here"),
         ("--set a={s}", "give either --embedder or --generator or --augmenter"),
         ("--embedder {e} --generator {e} --set a={s}", "either --embedder or"),
+        ("--embedder {e} --set a={s} --calibrate 2", "--calibrate is 2; use a rate"),
+        ("--embedder {e} --set a={s} --set b={s} --calibrate 0.1", "pairs of one set"),
+        ("--embedder {w} --set a={s} --calibrate 0.1", "is a weight file: fr-jax imp"),
+        ("--generator {e} --calibrate 0.1", "--calibrate needs --embedder"),
+        ("--embedder {e} --set a={s},far=0.1+x", "'x' is no rate between 0 and 1"),
+        ("--embedder {e} --set a={s},identities=no.txt", "no.txt: no such file"),
         (
             "--embedder {e} --set a={s} --pose-identities 1:2",
             "--pose-identities needs --generator",
@@ -124,9 +182,9 @@ def test_several_embedders_are_compared(
     ids=lambda value: "" if "{" in value else value,  # the messages
 )
 def test_invalid_arguments_are_refused(
-    mistake, embedder, verification_bin, tmp_path, words, match
+    mistake, embedder, weight_file, verification_bin, tmp_path, words, match
 ):
-    places = {"e": embedder, "s": verification_bin, "t": tmp_path}
+    places = {"e": embedder, "s": verification_bin, "t": tmp_path, "w": weight_file}
     words = words.format(**places).split()
     mistake(match, "evaluate", *words, "--to", tmp_path / "to")
     assert not (tmp_path / "to").exists()
@@ -166,22 +224,20 @@ def test_missing_images_are_an_error_or_dropped(
 @pytest.mark.parametrize(
     "labels", [[True, False, True, False, True], [True, True, False]]
 )
-def test_a_set_of_few_pairs_has_finite_results(
-    command, mistake, embedder, tmp_path, labels
-):
+def test_a_set_of_few_pairs_has_finite_results(command, embedder, tmp_path, labels):
     faces = [encoded(image=picture(112, 112, n)) for n in range(2 * len(labels))]
     (tmp_path / "few.bin").write_bytes(pickle.dumps((faces, labels)))
     words = ("evaluate", "--embedder", embedder, "--to", tmp_path / "to")
-    if labels.count(False) < 2:
-        match = "few: 2 genuine pairs of 3; protocol 'insightface' needs at least 2 of"
-        mistake(match, *words, "--set", f"few={tmp_path}/few.bin")
-        words = (*words, "--set", f"few={tmp_path}/few.bin,protocol=paper")
-    else:
-        words = (*words, "--set", f"few={tmp_path}/few.bin")
-    code, _, error = command(*words)
+    code, out, error = command(*words, "--set", f"few={tmp_path}/few.bin")
     assert code == 0, error
     text = (tmp_path / "to/results.json").read_text()
-    assert "few/accuracy" in text
+    results = json.loads(text)
+    assert "few/auc" in results
+    lacking = labels.count(False) < 2
+    assert ("few/accuracy" in results) != lacking
+    reason = "1 impostor pair; folds need 2 of each kind"
+    assert (results.get("notes", {}).get("few/accuracy") == reason) == lacking
+    assert (reason in out) == lacking
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -223,3 +279,65 @@ def test_a_set_is_seen_by_its_images_and_not_by_its_numbers(
     assert f"{name}/accuracy:kfold" in results
     unknown = "cannot tell whether identities of few were trained on"
     assert (unknown in out) != trained_on_one
+
+
+@pytest.fixture(scope="module")
+def stored_faces(embedder, identities, tmp_path_factory):
+    """The embeddings of `identities`, summed with those of mirror images."""
+    path = tmp_path_factory.mktemp("stored") / "faces.npz"
+    words = ("--embedder", str(embedder), "--to", str(path), "--flip")
+    assert call("embed", str(identities), *words) == 0
+    return path
+
+
+def test_stored_embeddings_give_the_results_of_their_embedder(
+    command, embedder, identities, identities_list, stored_faces, tmp_path
+):
+    folder = f"{identities},protocol"
+    flags = [
+        f"pairs={identities_list},root={identities},protocol=insightface",
+        f"search={folder}=identification,galleries=2",
+        f"clusters={folder}=clustering,threshold=0.5",
+    ]
+    words = [word for text in flags for word in ("--set", text)]
+    results = []
+    for number, source in enumerate(
+        (("--embedder", embedder), ("--embeddings", stored_faces))
+    ):
+        to = tmp_path / str(number)
+        code, out, error = command("evaluate", *source, *words, "--to", to)
+        assert code == 0, error
+        results.append(json.loads((to / "results.json").read_text()))
+        assert "search: 18 images, gallery G1: 3 rows, 12 probes" in out
+        assert "rank-1" in out
+        assert "BCubed F" in out
+        assert (to / "report.html").exists()
+    assert results[0].pop("notes", {}).keys() == results[1].pop("notes", {}).keys()
+    del results[0]["pairs/xnorm"]  # sums have no length of their own
+    assert results[1] == pytest.approx(results[0], abs=1e-5)
+    assert "search/rank1_low" in results[0]
+    assert "clusters/bcubed_f_low" in results[0]
+
+
+def test_stored_embeddings_of_a_bin(command, mistake, embedder, tmp_path):
+    faces = [encoded(image=picture(112, 112, n // 2)) for n in range(16)]
+    (tmp_path / "few.bin").write_bytes(pickle.dumps((faces, [True, False] * 4)))
+    file = tmp_path / "few.parquet"
+    pytest.importorskip("pyarrow")
+    words = ("--embedder", embedder, "--to", file)
+    code, _, error = command("embed", tmp_path / "few.bin", *words)
+    assert code == 0, error
+    words = ("evaluate", "--embeddings", file, "--to", tmp_path / "to", "--set")
+    text = f"few={tmp_path}/few.bin"
+    mistake("few.parquet was made without --flip", *words, text)
+    code, _, error = command(*words, f"{text},protocol=kfold")
+    assert code == 0, error
+    mistake("8 of 8 images have no embedding", *words, f"few={other_bin(tmp_path)}")
+    mistake("--calibrate stores a threshold with an", *words, text, "--calibrate", 0.1)
+
+
+def other_bin(folder):
+    faces = [encoded(image=picture(112, 112, n)) for n in range(8)]
+    path = folder / "other.bin"
+    path.write_bytes(pickle.dumps((faces, [True, False] * 2)))
+    return path

@@ -76,6 +76,22 @@ def test_templates_are_evaluated_over_splits(
         assert results[f"templates/rank5_std:{way}"] == 0
 
 
+def test_stored_embeddings_give_the_same_rates(command, embedder, faces, tmp_path):
+    table = tmp_path / "splits.csv"
+    table.write_text("\n".join([HEADER, *rows()]))
+    file = tmp_path / "faces.npz"
+    code, _, error = command("embed", faces, "--embedder", embedder, "--to", file)
+    assert code == 0, error
+    results = []
+    sources = ("--embedder", embedder, "--root", faces), ("--embeddings", file)
+    for number, words in enumerate(sources):
+        to = tmp_path / f"to{number}"
+        code, _, error = command("templates", table, *words, "--to", to)
+        assert code == 0, error
+        results.append(json.loads((to / "results.json").read_text()))
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["generator", "embedder"])
 def test_images_of_any_size_need_a_flag(command, mistake, request, tmp_path, kind):
     for row in rows():

@@ -7,9 +7,29 @@ import pytest
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
-from data_pipelines.protocols import identities, pairs, templates
+from data_pipelines.protocols import (
+    identities,
+    ijb,
+    ijb_protocols,
+    labelled,
+    pairs,
+    templates,
+)
 from data_pipelines.readers import labelled_folder
 from tests.support.faces import encoded, picture
+
+
+def release(path):
+    """A release of IJB-C whose other lists name an image."""
+    for name, text in (
+        ("face_tid_mid.txt", "1.jpg 1 1\n"),
+        ("1N_probe_mixed.csv", "TEMPLATE_ID,SUBJECT_ID\n1,a\n"),
+    ):
+        other = path.with_name(f"ijbc_{name}")
+        if not other.exists():
+            other.write_text(text)
+    return path.parent
+
 
 # Every kind of list, with its reader.
 READERS = {
@@ -18,6 +38,16 @@ READERS = {
     "ages.txt": identities.child_labels,
     "templates.csv": templates.load,
     "labels.csv": lambda path: labelled_folder.LabelledFolder(path.parent),
+    "labelled.csv": labelled.load,
+    "clusters.csv": lambda path: labelled.clusters(path, ["a"]),
+    "ijbc_face_tid_mid.txt": lambda path: ijb.load(path.parent, points=False),
+    "ijbc_name_5pts_score.txt": lambda path: ijb.load(release(path)),
+    "ijbc_template_pair_label.txt": lambda path: ijb_protocols.pairs(
+        release(path), np.array([1])
+    ),
+    "ijbc_1N_gallery_G1.csv": lambda path: ijb_protocols.searches(
+        release(path), np.array([1])
+    ),
     "Pair_list_F.txt": lambda path: pairs.load(
         path.parent / "Split/FF", root=path.parent
     ),

@@ -9,6 +9,7 @@ import pytest
 from fr_jax import models
 from fr_jax.embedder import Embedder
 from fr_jax.embedder import export as exporting
+from fr_jax.embedder.calibration import Calibration
 from fr_jax.embedder.export import export
 from fr_jax.errors import CheckFailed, UserError
 from fr_jax.models.preprocess import InputSpec
@@ -62,20 +63,58 @@ def run_tflite(folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # of TensorFlow
-@pytest.mark.parametrize("kind", ["jax", "savedmodel", "tflite"])
+@pytest.mark.parametrize(
+    ("kind", "flip_sum"),
+    [
+        ("jax", False),
+        ("savedmodel", False),
+        ("tflite", False),
+        ("jax", True),
+        ("savedmodel", True),
+        ("tflite", True),
+    ],
+)
 def test_exported_program_gives_equal_embeddings_at_any_batch_size(
-    embedder, kind, tmp_path
+    embedder, kind, flip_sum, tmp_path
 ):
     if kind != "jax":
         pytest.importorskip("tensorflow")
     folder = tmp_path / "out"
-    assert export(embedder, kind, folder) >= 0.9999
+    assert export(embedder, kind, folder, flip_sum=flip_sum) >= 0.9999
     run = globals()[f"run_{kind}"](folder)
-    expected = embedder.embed(FACES)
+    expected = embedder.embed(FACES, flip=flip_sum)
+    assert np.abs(expected - embedder.embed(FACES, flip=not flip_sum)).max() > 0.01
     np.testing.assert_allclose(np.asarray(run(FACES)), expected, atol=2e-5)
     stored = json.loads((folder / "embedder.json").read_text())
     assert stored["provenance"] == {"licence": "none needed"}
+    assert stored["flip_sum"] is flip_sum
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("flip_sum", [True, False])
+def test_threshold_is_exported_with_the_embeddings_it_is_for(
+    embedder, tmp_path, monkeypatch, flip_sum
+):
+    def write(graphs, folder):
+        (folder / "model.jax").write_text("a program")
+
+    def load(folder):
+        return lambda images: embedder.embed(images, flip=flip_sum)
+
+    monkeypatch.setitem(exporting.FORMATS, "jax", (write, load))
+    counts = {"impostors_accepted": 2, "impostor_pairs": 20, "genuine_pairs": 7}
+    calibration = Calibration(
+        *(0.25, 0.2, 0.3, 0.1, flip_sum, 0.8), **counts, resampled="pairs", pairs="own"
+    )
+    monkeypatch.setattr(embedder, "calibration", calibration)
+    export(embedder, "jax", tmp_path / "out", flip_sum=flip_sum)
+    stored = json.loads((tmp_path / "out/calibration.json").read_text())
+    assert (stored["threshold"], stored["flip_sum"]) == (0.25, flip_sum)
+    other = calibration._replace(flip_sum=not flip_sum)
+    monkeypatch.setattr(embedder, "calibration", other)
+    export(embedder, "jax", tmp_path / "other", flip_sum=flip_sum)
+    names = sorted(path.name for path in (tmp_path / "other").iterdir())
+    assert names == ["embedder.json", "model.jax"]
 
 
 def test_program_with_other_embeddings_is_not_kept(embedder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from etils import epath
 from fr_jax import models
 from fr_jax.embedder import Embedder
 from fr_jax.evaluation import results as written
+from fr_jax.evaluation import stored
 from fr_jax.evaluation.verification import Verification
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
@@ -62,11 +63,17 @@ class Drawing:
 def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
     evaluators = [faces(), faces("others", identities=False), Drawing()]
     folder = epath.Path(tmp_path / "to")
-    curves = written.evaluate_and_write(evaluators, {"embedding": embedder}, folder)
+    done = written.evaluate_and_write(evaluators, {"embedding": embedder}, folder)
+    curves = done.curves
     results = json.loads((folder / "results.json").read_text())
     # Sets with training identities have other keys.
     assert {"faces_seen/accuracy", "faces_heldout/accuracy"} <= results.keys()
     assert "others/accuracy" in results
+    low, high = (results[f"others/accuracy_{end}"] for end in ("low", "high"))
+    assert 0 <= low <= high <= 1
+    assert results["others/resampled_pairs"] == 40
+    # Labels of `faces` contradict its names, which are no identities then.
+    assert results["faces_seen/resampled_pairs"] == 40
     assert results["answer"] == 42
     assert not any(name.startswith("selection") for name in results)
     assert curves.keys() == {"faces_seen", "others"}
@@ -83,12 +90,21 @@ def test_results_figures_and_table_are_written(embedder, tmp_path, capsys):
     assert f"results: {folder}/results.json" in out
     assert f"figure: {folder}/figures/answer.png" in out
     assert not list(folder.glob("*.part"))
+    run = stored.load(folder, name="to")
+    assert run.results == {k: v for k, v in results.items() if k != "notes"}
+    assert run.notes == results.get("notes", {})
+    one, other = run.sets
+    np.testing.assert_array_equal(other.scores.values, scores)
+    assert other.scores.hardest is None  # no faces unless they are asked for
+    assert (one.seen_folds, other.seen_folds) == ((0, 1, 2, 3, 4), ())
+    assert one.seen and other.unknown
+    assert one.protocol["why_pairs"].startswith("names of identities contradict")
 
 
 def test_results_without_verification_have_no_curves(embedder, tmp_path):
     folder = epath.Path(tmp_path)
-    curves = written.evaluate_and_write([Drawing()], {"embedding": embedder}, folder)
-    assert curves == {}
+    done = written.evaluate_and_write([Drawing()], {"embedding": embedder}, folder)
+    assert done.curves == {}
     assert json.loads((folder / "results.json").read_text()) == {"answer": 42}
     assert [path.name for path in (folder / "figures").iterdir()] == ["answer.png"]
 
@@ -105,9 +121,10 @@ class Undefined:
 def test_undefined_results_are_left_out_by_name(embedder, tmp_path, capsys):
     folder = epath.Path(tmp_path)
     written.evaluate_and_write([Undefined()], {"embedding": embedder}, folder)
-    assert json.loads((folder / "results.json").read_text()) == {"a": 1}
-    out = capsys.readouterr().out
-    assert "undefined for these images, not in the results: b, c\n" in out
+    reason = "undefined for these images"
+    results = json.loads((folder / "results.json").read_text())
+    assert results == {"a": 1, "notes": {"b": reason, "c": reason}}
+    assert f"note: b, c: {reason}\n" in capsys.readouterr().out
 
 
 def test_results_are_strict_json_and_written_atomically(tmp_path):
@@ -122,12 +139,13 @@ def test_results_are_strict_json_and_written_atomically(tmp_path):
     ("content", "expected"),
     [
         ('{"lfw/accuracy": 0.5}', {"lfw/accuracy": 0.5}),
+        ('{"a": 1, "notes": {"b": "no pairs"}}', {"a": 1}),
         (None, {}),
         ("{", {}),
         ('{"a": "text"}', {}),
         ("[1]", {}),
     ],
-    ids=["results", "no file", "truncated file", "text", "list"],
+    ids=["results", "notes", "no file", "truncated file", "text", "list"],
 )
 @pytest.mark.parametrize("owner", ["net", "run/embedder", "run"])
 def test_stored_results_of_an_embedder_are_returned(tmp_path, content, expected, owner):
@@ -168,12 +186,17 @@ def test_table_and_summary_show_accuracies():
         "few/accuracy:kfold": 0.5,
         "few/stratified_folds:kfold": 3.0,
         "few/dropped_pairs": 2.0,
+        "few/accuracy_std:kfold": 0.01,
+        "few/tar@far=0.5:kfold": 0.7,
+        "few/tar@far=0.5_low:kfold": 0.6,
+        "few/impostor_pairs": 40.0,
     }
     lines = [" ".join(row.split()) for row in written.table(results).splitlines()]
     assert lines == [
         "lfw accuracy 99.12 % +- 0.40 TAR@FAR=1e-2 95.00 % TAR@FAR=1e-3 90.00 %*",
         "list:paper accuracy 80.00 %",
-        "few:kfold accuracy 50.00 % (3 stratified folds, 2 pairs dropped)",
+        "few:kfold accuracy 50.00 % +- 1.00 TAR@FAR=0.5 70.00 % (3 stratified folds, "
+        "2 pairs dropped)",
         "* fewer than 10/FAR impostor pairs",
     ]
     assert written.summary(results) == (

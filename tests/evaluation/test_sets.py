@@ -48,6 +48,33 @@ def test_default_protocol_depends_on_the_kind_of_set(folder, text, protocol, fol
     assert toy.digests()[3] == first
 
 
+def test_identities_of_a_file_and_rates_are_options(folder, tmp_path):
+    """Pair n has identities a<n> and, if it is an impostor pair, b<n>."""
+    names = [
+        f"a{n}" if m == 0 or n % 2 == 0 else f"b{n}" for n in range(20) for m in (0, 1)
+    ]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    toy = sets.parse(
+        f"toy={folder}/toy.bin,identities={tmp_path}/names.txt,far=0.1+1e-4"
+    )
+    assert toy.identities == names
+    assert toy.fars == ("0.1", "1e-4")
+    assert toy.source["file"] == "toy.bin"
+    assert toy.source["identities"].endswith("names.txt")
+    lines = [f"{n}.jpg {name[0]}" for n, name in enumerate(names)]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    text = f"toy={folder}/list.txt,root={folder},identities={tmp_path}/list.txt"
+    with pytest.raises(
+        DataError, match="pairs have other labels than their identities"
+    ):
+        sets.parse(text)
+    (tmp_path / "names.txt").write_text("\n".join(names[:-1]))
+    with pytest.raises(
+        DataError, match="39 lines; expected the identity of each of 40"
+    ):
+        sets.parse(f"toy={folder}/toy.bin,identities={tmp_path}/names.txt")
+
+
 def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
     lines = (folder / "list.txt").read_text().splitlines()
     lines = [line.replace(".jpg", ".png") for line in lines] + ["1 2.pn"]

@@ -71,11 +71,7 @@ def test_insightface_protocol(trained):
     expected = verification.fold_accuracy(distances, toy.same, toy.folds)
     assert results["toy/accuracy"] == pytest.approx(expected.accuracies.mean())
     assert results["toy/accuracy_std"] == pytest.approx(expected.accuracies.std())
-    assert (
-        results["toy/accuracy_low"]
-        < results["toy/accuracy"]
-        < results["toy/accuracy_high"]
-    )
+    assert not any("_low" in name for name in results)  # not while training
     assert results["toy/xnorm"] == pytest.approx(3.0, rel=1e-5)
     scores, same = toy.curve
     np.testing.assert_allclose(scores, 1 - distances / 2, atol=1e-6)
@@ -94,8 +90,12 @@ def test_insightface_protocol(trained):
 def test_paper_protocol_uses_the_best_threshold_and_kfold_is_not_better(trained):
     paper = make_set(folds=None, protocol="paper")
     results = paper(trained)
-    assert set(results) == {"toy/accuracy:paper", "toy/cosine_threshold:paper"}
+    assert {"toy/accuracy:paper", "toy/cosine_threshold:paper"} <= results.keys()
     scores, same = paper.curve
+    auc = verification.area_under_roc(scores, same)
+    assert results["toy/auc:paper"] == auc
+    tar, _ = verification.tar_at_far(scores, same, "1e-3")
+    assert results["toy/tar@far=1e-3:paper"] == tar
     best = max(np.mean((scores >= t) == same) for t in scores)
     assert results["toy/accuracy:paper"] == best
     kfold = make_set(folds=None, protocol="kfold")(trained)
@@ -103,19 +103,71 @@ def test_paper_protocol_uses_the_best_threshold_and_kfold_is_not_better(trained)
     assert -1 <= kfold["toy/cosine_threshold:kfold"] <= 1
 
 
+def test_curricularface_is_insightface_and_magface_is_centred(trained):
+    of = {p: make_set(protocol=p)(trained) for p in PROTOCOLS}
+    accuracy = of["insightface"]["toy/accuracy"]
+    assert of["curricularface"]["toy/accuracy:curricularface"] == accuracy
+    toy = make_set(protocol="magface")
+    results = toy(trained)
+    rows = trained.embed(toy.images)["embedding"].astype(np.float64)
+    first, second = rows[toy.pairs[:, 0]], rows[toy.pairs[:, 1]]
+    accuracies = []
+    for fold in range(10):  # by an explicit loop
+        rest = toy.folds != fold
+        mean = np.concatenate([first[rest], second[rest]]).mean(axis=0)
+        cosine = verification.cosines(first - mean, second - mean)
+        angles = np.arccos(np.clip(cosine, -1, 1)) / np.pi
+        grid = verification.ACCURACY_THRESHOLDS
+        right = [np.mean((angles[rest] < t) == toy.same[rest]) for t in grid]
+        accepted = angles[~rest] < grid[np.argmax(right)]
+        accuracies.append(np.mean(accepted == toy.same[~rest]))
+    assert results["toy/accuracy:magface"] == pytest.approx(np.mean(accuracies))
+    assert results["toy/accuracy_std:magface"] == pytest.approx(np.std(accuracies))
+
+
+def test_tars_at_any_far(trained):
+    toy = make_set(fars=("1e-1", "0.3"))
+    results = toy(trained)
+    for far in toy.fars:
+        tar, _ = verification.tar_at_far(*toy.curve, far)
+        assert results[f"toy/tar@far={far}"] == tar
+    assert "toy/tar@far=1e-3" not in results
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("genuine", [0, 1, PAIRS - 1, PAIRS])
+def test_metrics_that_pairs_do_not_allow_are_noted(trained, protocol, genuine):
+    toy = make_set(protocol=protocol)
+    toy = dataclasses.replace(toy, same=np.arange(PAIRS) < genuine)
+    results, suffix = toy(trained), "" if protocol == "insightface" else f":{protocol}"
+    assert set(toy.metric_names) == results.keys()
+    assert not results.keys() & toy.notes.keys()
+    both = genuine in (1, PAIRS - 1)
+    assert (f"toy/auc{suffix}" in results) == both
+    assert (f"toy/accuracy{suffix}" in results) == (both and protocol == "paper")
+    if both and protocol != "paper":
+        kind = "genuine" if genuine == 1 else "impostor"
+        reason = f"1 {kind} pair; folds need 2 of each kind"
+        assert toy.notes[f"toy/accuracy{suffix}"] == reason
+    elif not both:
+        kind = "genuine" if genuine == 0 else "impostor"
+        assert set(toy.notes.values()) == {f"no {kind} pairs"}
+        assert f"toy/eer{suffix}" in toy.notes
+    assert f"toy/xnorm{suffix}" in results
+
+
 @pytest.mark.parametrize(
-    ("protocol", "genuine", "needed"),
-    [("insightface", 1, 2), ("paper", PAIRS, 1), ("kfold", PAIRS - 1, 2)],
+    ("change", "match"),
+    [
+        ({"same": np.ones(199, bool)}, "toy: 199 labels, 200 pairs"),
+        ({"folds": np.zeros(7, int)}, "toy: 7 folds, 200 pairs"),
+        ({"identities": ["Ann"]}, "toy: 1 identities of 400 images"),
+        ({"images": np.zeros((9, 4, 4, 3))}, "pairs of images 0 to 399; there are 9"),
+    ],
 )
-def test_too_few_pairs_of_a_kind_are_refused(protocol, genuine, needed):
-    toy = make_set()
-    same = np.arange(PAIRS) < genuine
-    match = (
-        f"toy: {genuine} genuine pairs of 200; protocol '{protocol}' needs at least "
-        f"{needed} of each kind"
-    )
+def test_arrays_that_do_not_fit_are_refused(change, match):
     with pytest.raises(UserError, match=match):
-        Verification("toy", toy.images, toy.pairs, same, protocol=protocol)
+        dataclasses.replace(make_set(), **change)
 
 
 # --- folds ----------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""Identification by yaw, fused templates, kernel distance, linear probes."""
+"""Identification by yaw, fused templates, distances of sets, linear probes."""
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from fr_jax.metrics import generation, identification, probes, quality
 
@@ -154,3 +155,39 @@ def test_rank_correlation_of_confidence_and_quality(rng):
     assert quality.rank_correlation(good**3, good) == pytest.approx(1)
     assert quality.rank_correlation(-good, good) == pytest.approx(-1)
     assert quality.rank_correlation(np.ones(50), good) == 0
+
+
+def test_frechet_distance_is_that_of_the_matrix_square_root(rng):
+    real = rng.normal(size=(80, 6)) @ rng.normal(size=(6, 6))
+    fake = rng.normal(0.3, 1.2, size=(50, 6)) @ rng.normal(size=(6, 6))
+    first, second = (np.cov(rows, rowvar=False) for rows in (real, fake))
+    root = linalg.sqrtm(first @ second).real
+    shift = np.sum((real.mean(0) - fake.mean(0)) ** 2)
+    expected = shift + np.trace(first + second - 2 * root)
+    assert generation.frechet_distance(real, fake) == pytest.approx(expected, abs=1e-10)
+    # A rotation and a shift of both sets at once change nothing.
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    moved = generation.frechet_distance(real @ turn + 5, fake @ turn + 5)
+    assert moved == pytest.approx(expected, abs=1e-9)
+
+
+def test_frechet_distance_of_fewer_images_than_features(rng):
+    rows = rng.normal(size=(5, 20))
+    assert generation.frechet_distance(rows, rows) == pytest.approx(0, abs=1e-9)
+    assert generation.frechet_distance(rows, rows + 2) == pytest.approx(80)
+    # One feature: (m - n)^2 + (s - t)^2.
+    first, second = np.array([[-1.0], [1.0]]), np.array([[1.0], [7.0]])
+    expected = 4**2 + (3 * 2**0.5 - 2**0.5) ** 2
+    assert generation.frechet_distance(first, second) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="at least 2"):
+        generation.frechet_distance(rows[:1], rows)
+    with pytest.raises(ValueError, match="features of 1 generated images are not fin"):
+        generation.frechet_distance(rows, np.where(rows == rows[0, 0], np.nan, rows))
+
+
+def test_pose_errors_wrap_at_half_a_turn():
+    assert generation.pose_error([10, -30, 179], [0, 30, -179]) == (10 + 60 + 2) / 3
+    with pytest.raises(ValueError, match="1 angles are not finite"):
+        generation.pose_error([np.nan, 0], [0, 0])
+    with pytest.raises(ValueError, match="angles for"):
+        generation.pose_error([], [])

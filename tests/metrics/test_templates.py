@@ -32,7 +32,16 @@ def test_ranks_of_identities():
     scores[1, 0] = 0.5
     scores[3] = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]  # six others before g
     rates = templates.identify(scores, probes, gallery)
-    assert rates == {"rank1": pytest.approx(1 / 3), "rank5": pytest.approx(2 / 3)}
+    assert rates == pytest.approx(
+        {
+            "rank1": 1 / 3,
+            "rank5": 2 / 3,
+            "tpir@fpir=1e-1": 1 / 3,
+            "tpir@fpir=1e-2": 1 / 3,
+        }
+    )
+    rates = templates.identify(scores[:2], probes[:2], gallery)
+    assert rates == {"rank1": 0.5, "rank5": 1}
     flat = np.zeros((1, 8))  # ties count as errors
     assert templates.identify(flat, probes[:1], gallery)["rank5"] == 0
     with pytest.raises(ValueError, match="no probe has an identity of the gallery"):
@@ -49,5 +58,5 @@ def test_rates_of_pairs():
 
 
 def test_mean_and_deviation_over_splits():
-    over = templates.over_splits([{"rank1": 0.5}, {"rank1": 0.7}])
+    over = templates.over_splits([{"rank1": 0.5, "rank5": 1}, {"rank1": 0.7}])
     assert over == {"rank1": pytest.approx(0.6), "rank1_std": pytest.approx(0.1)}

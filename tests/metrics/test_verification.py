@@ -1,13 +1,10 @@
-"""Verification metrics compared with plain loops, brute force and scikit-learn."""
+"""Verification over folds compared with plain loops; distances and folds."""
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from sklearn import metrics as sklearn_metrics
 
 from benchmarks.verification_loops import plain_accuracy, plain_tar_at_far
-from fr_jax.metrics import verification
+from fr_jax.metrics import Undefined, folds, verification
 
 
 def problem(pairs=200, seed=0, levels=0):
@@ -88,44 +85,6 @@ def test_tar_at_far_without_interpolation_uses_the_largest_threshold_within_far(
     assert rates.tar[0] == np.mean(distances[same] < max(allowed))
 
 
-scores_and_labels = st.lists(
-    st.tuples(st.integers(-8, 8).map(lambda n: n / 8), st.booleans()),
-    min_size=2,
-    max_size=60,
-).filter(lambda rows: {label for _, label in rows} == {True, False})
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(scores_and_labels, st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 1.0]))
-def test_exact_rates_equal_brute_force(rows, far):
-    scores, same = (np.array(column) for column in zip(*rows))
-    tar, threshold = verification.tar_at_far(scores, same, far)
-    best = max(
-        np.mean(scores[same] >= t)
-        for t in [*scores, np.inf]
-        if np.sum(scores[~same] >= t) <= far * np.sum(~same) + 1e-9
-    )
-    assert tar == best
-    assert np.mean(scores[same] >= threshold) == tar
-    assert np.sum(scores[~same] >= threshold) <= far * np.sum(~same) + 1e-9
-
-    accuracy, threshold = verification.best_accuracy(scores, same)
-    candidates = [np.mean((scores >= t) == same) for t in scores]
-    assert accuracy == max(candidates)
-    assert threshold == scores[int(np.argmax(candidates))]
-
-    area = verification.area_under_roc(scores, same)
-    assert area == pytest.approx(sklearn_metrics.roc_auc_score(same, scores))
-    error = verification.equal_error_rate(scores, same)
-    far_curve, tar_curve = verification.roc(scores, same)
-    assert (np.diff(far_curve) >= 0).all()
-    assert (np.diff(tar_curve) >= 0).all()
-    gap = np.abs(far_curve - (1 - tar_curve))
-    steps = np.maximum(np.diff(far_curve), np.diff(tar_curve)).max()
-    assert gap.min() <= steps
-    assert min(far_curve[gap.argmin()], 1 - tar_curve[gap.argmin()]) <= error + 1e-9
-
-
 def test_ties_and_extremes():
     same = np.array([True, False, True, False])
     flat = np.ones(4)
@@ -142,7 +101,7 @@ def test_invalid_scores_and_missing_kinds_of_pairs_are_errors():
         verification.fold_accuracy(
             np.array([0.1, np.nan]), np.array([True, False]), np.array([0, 1])
         )
-    with pytest.raises(ValueError, match="pairs of both kinds"):
+    with pytest.raises(Undefined, match="no impostor pairs"):
         verification.tar_at_far(np.array([0.1]), np.array([True]), 0.1)
     with pytest.raises(ValueError, match="scores for"):
         verification.best_accuracy(np.ones(3), np.ones(2, bool))
@@ -168,14 +127,41 @@ def test_contiguous_folds_equal_those_of_scikit_learn():
         assert (verification.contiguous_folds(pairs) == expected).all()
 
 
-def test_wilson_interval():
-    low, high = verification.wilson_interval(90, 100)
-    assert low == pytest.approx(0.8256, abs=1e-3)
-    assert high == pytest.approx(0.9448, abs=1e-3)
-    assert verification.wilson_interval(0, 0) == (0.0, 1.0)
-    assert verification.wilson_interval(10, 10)[1] == pytest.approx(1.0)
-
-
 def test_zero_rows_stay_zero():
     rows = verification.l2_normalize(np.array([[0.0, 0.0], [3.0, 4.0]]))
     assert rows.tolist() == [[0.0, 0.0], [0.6, 0.8]]
+
+
+@pytest.mark.parametrize("num_folds", [1, 10])
+def test_magfaces_angles_are_about_the_mean_of_the_other_folds(num_folds):
+    """Against facenet's loop, from which MagFace's protocol stems."""
+    rng = np.random.default_rng(0)
+    same = np.arange(60) % 2 == 0
+    first = rng.normal(1, 1, (60, 5))
+    second = np.where(same[:, None], first, 0) + rng.normal(1, 0.7, (60, 5))
+    numbers = verification.contiguous_folds(60, num_folds)
+    thresholds, accuracies, chosen = np.arange(0, 4, 0.01), [], []
+    for fold in range(num_folds):
+        train = (numbers != fold) | (num_folds == 1)
+        mean = np.concatenate([first[train], second[train]]).mean(axis=0)
+        x, y = first - mean, second - mean
+        cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+        distance = np.arccos(cosine) / np.pi
+        rates = [np.mean((distance < t)[train] == same[train]) for t in thresholds]
+        chosen.append(thresholds[np.argmax(rates)])
+        rows = numbers == fold
+        accuracies.append(np.mean((distance < chosen[-1])[rows] == same[rows]))
+    angles = folds.centred_angles(first, second, numbers)
+    measured = verification.fold_accuracy(angles, same, numbers)
+    assert measured.accuracies.tolist() == accuracies
+    assert measured.thresholds.tolist() == chosen
+
+
+def test_fold_arguments_of_other_shapes_are_errors():
+    same, numbers = np.array([True, False] * 4), np.arange(8) // 4
+    with pytest.raises(ValueError, match="distances for 3 of 2 folds"):
+        verification.fold_accuracy(np.ones((3, 8)), same, numbers)
+    with pytest.raises(ValueError, match="fold -1 is negative"):
+        verification.fold_accuracy(np.ones(8), same, numbers - 1)
+    with pytest.raises(ValueError, match=r"\(7,\) folds for \(8,\) labels"):
+        verification.fold_tar_at_far(np.ones(8), same, numbers[:7])

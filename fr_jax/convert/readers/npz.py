@@ -16,22 +16,27 @@ _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_MAX_TEXT = 64 << 20  # bytes of a value: a description may list all identities
 _MAX_HEADER = 1024  # bytes; a header with 32 axes has 600
 
 
-def read(archive: Archive) -> dict[str, Stored]:
+def read(archive: Archive, *, text: bool = False) -> dict[str, Stored]:
     """Returns the arrays of an archive by name.
+
+    Args:
+      text: whether arrays of text are accepted too.
 
     Raises:
       Refusal: for arrays of objects (pickles), and for headers that contradict the size
         of the entry.
     """
     return {
-        name.removesuffix(".npy"): _array(archive, name) for name in archive.entries
+        name.removesuffix(".npy"): _array(archive, name, text)
+        for name in archive.entries
     }
 
 
-def _array(archive: Archive, name: str) -> Stored:
+def _array(archive: Archive, name: str, text: bool) -> Stored:
     data = archive.read(name)
     offset = archive.entries[name].offset
     header = io.BytesIO(data[: 2 * _MAX_HEADER])
@@ -43,7 +48,8 @@ def _array(archive: Archive, name: str) -> Stored:
     except Exception:  # includes SyntaxError and MemoryError of Python's parser
         reason = f"{shown(name)} has a header that NumPy does not write"
         raise Refusal(reason, offset) from None
-    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+    number = dtype.kind in "fiub" and dtype.itemsize <= 8
+    if not number and not (text and dtype.kind == "U" and dtype.itemsize <= _MAX_TEXT):
         raise Refusal(
             f"{shown(name)} is an array of {dtype.str}, not of numbers",
             offset,

@@ -11,7 +11,7 @@ from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.results import finite, write
+from fr_jax.evaluation.results import finite, print_notes, write
 from fr_jax.report import rotation
 from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
@@ -63,12 +63,13 @@ def evaluate_generators(arguments: Any) -> None:
         evaluators[label] = evaluator = evaluation.GeneratorEvaluator(
             *posed, recogniser=recogniser, features=features, seen=seen
         )
-        results = finite(evaluator(Trained(_no_embedding, networks)))
+        results, notes = finite(evaluator(Trained(_no_embedding, networks)))
         folder = target if len(labels) == 1 else target / label
-        write(folder / "results.json", results)
+        write(folder / "results.json", results, notes)
         for name, value in results.items():
             if "@yaw" not in name:
                 print(f"{name:<40} {value:.4f}")
+        print_notes(notes)
         print(f"results: {folder / 'results.json'}")
         for path in evaluator.draw(folder / "figures"):
             print(f"figure: {path}")

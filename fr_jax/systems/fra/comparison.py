@@ -12,7 +12,7 @@ from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.results import finite, write
+from fr_jax.evaluation.results import finite, print_notes, write
 from fr_jax.faces import sets as face_sets
 from fr_jax.provenance import check_unseen
 from fr_jax.systems.fra import embeddings, faces, nearness
@@ -54,12 +54,13 @@ def evaluate_augmenters(arguments: Any) -> None:
     target = epath.Path(arguments.to)
     for label, path, one in zip(labels, paths, augmenters):
         evaluator = _evaluator(path, one, embedder, source, options, context)
-        results = finite(evaluator(Trained(one.embed_raw, {"augmenter": one})))
+        results, notes = finite(evaluator(Trained(one.embed_raw, {"augmenter": one})))
         folder = target if len(labels) == 1 else target / label
-        write(folder / "results.json", results)
+        write(folder / "results.json", results, notes)
         for name in results:
             if "@pose" not in name and "_low:" not in name and "_high:" not in name:
                 print(f"{name:<48} {_text(name, results)}")
+        print_notes(notes)
         print(f"results: {folder / 'results.json'}")
         for path in evaluator.draw(folder / "figures"):
             print(f"figure: {path}")

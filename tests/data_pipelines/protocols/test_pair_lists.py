@@ -105,6 +105,25 @@ def test_paths_with_spaces(read, line):
     assert named.same == [True]
 
 
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_two_lines_per_pair(read, separator):
+    """CPLFW's list: labels 0 and 1, no folds."""
+    rows = [("A_1.jpg", 1), ("A_2.jpg", 1), ("A_1.jpg", 0), ("B C_1.jpg", 0)]
+    named = read(*(f"{name}{separator}{label}" for name, label in rows))
+    assert named.first == ["A_1.jpg", "A_1.jpg"]
+    assert named.second == ["A_2.jpg", "B C_1.jpg"]
+    assert (named.same, named.folds) == ([True, False], None)
+
+
+def test_two_lines_per_pair_with_the_folds_of_genuine_pairs(read):
+    """CALFW's list: genuine pairs first, whose label is their fold."""
+    labels = [1, 1, 2, 2, 0, 0, 0, 0]
+    named = read(*(f"A_{n}.jpg {x}" for n, x in enumerate(np.repeat(labels, 2))))
+    assert named.same == [True] * 4 + [False] * 4
+    assert named.folds is not None
+    assert named.folds.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
 def test_names_that_are_not_utf_8(read):
     assert read("a\udcff.jpg b.jpg 1").first == ["a\udcff.jpg"]
 
@@ -133,6 +152,10 @@ LAST_HINT = "the nearest known format is 'path path label' with the label 0 or 1
         (["0 0"], "0 pairs; its header states 0"),
         ([""], "no pairs"),
         (["1 a.jpg"], "no pairs"),
+        (["a.jpg 1", "b.jpg 0"], "line 1: 'a.jpg 1': the two lines of a pair must"),
+        (["a.jpg 0", "b.jpg 0", "c.jpg 1"], "line 3: 'c.jpg 1': the two lines of a"),
+        (["a.jpg 3", "b.jpg 3"], "the genuine pairs are not of folds 1 to 3"),
+        (["a.jpg 1", "b.jpg one"], "nearest known format is 'image label' in two"),
     ],
 )
 def test_other_lists_are_refused_with_the_nearest_format(read, lines, match):

@@ -1,0 +1,56 @@
+"""Lines of the printed table for templates, identification and clustering."""
+
+import math
+from collections.abc import Mapping
+
+from fr_jax.metrics.verification import few_impostors
+
+_TEMPLATES = ("1e-3", "1e-4", "1e-5")
+_SEARCHES = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "tpir@fpir=1e-1": "TPIR@FPIR=1e-1",
+    "tpir@fpir=1e-2": "TPIR@FPIR=1e-2",
+}
+_CLUSTERS = {"bcubed_f": "BCubed F", "pairwise_f": "pairwise F", "nmi": "NMI"}
+
+
+def of_metric(
+    name: str, metric: str, suffix: str, results: Mapping[str, float]
+) -> list[str]:
+    """Returns the line of a set at the metric that stands for its protocol, or none.
+
+    Args:
+      name: first part of result keys.
+      metric, suffix: of one of them; the suffix begins with a colon.
+    """
+    if metric == "templates" and not suffix:
+        return [_templates(name, results)]
+    if metric == "mated_searches" and not suffix:
+        return [_line(name, "", _SEARCHES, results)]
+    if metric == "num_clusters":
+        text = _line(name, suffix, _CLUSTERS, results)
+        clusters = results[f"{name}/num_clusters{suffix}"]
+        identities = results.get(f"{name}/num_identities", math.nan)
+        return [f"{text}   {clusters:,.0f} clusters of {identities:,.0f} identities"]
+    return []
+
+
+def _templates(name: str, results: Mapping[str, float]) -> str:
+    labels = {}
+    for far in _TEMPLATES:
+        impostors = results.get(f"{name}/impostor_pairs", math.inf)
+        mark = "*" if few_impostors(float(far), impostors) else ""
+        labels[f"tar@far={far}"] = f"TAR@FAR={far}{mark}"
+    return _line(name, "", labels, results)
+
+
+def _line(
+    name: str, suffix: str, labels: Mapping[str, str], results: Mapping[str, float]
+) -> str:
+    texts = [
+        f"{label} {100 * results[f'{name}/{key}{suffix}']:6.2f} %"
+        for key, label in labels.items()
+        if f"{name}/{key}{suffix}" in results
+    ]
+    return f"{name + suffix:<24} {'   '.join(texts)}"

@@ -1,0 +1,282 @@
+"""Paired differences of runs on one set, or the reasons why there are none."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fr_jax.metrics import intervals
+from fr_jax.metrics.intervals import Difference, Interval
+from fr_jax.report.measures import IMPOSTORS
+from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
+
+_MANY = 1_000_000  # pairs; of more, fewer resamples do
+_RESAMPLES, _FEWER = 1000, 200
+_FAR = re.compile(r"tar@far=([\d.e+-]+)(:\w+)?")
+
+
+class Resampled(NamedTuple):
+    """Metrics of a run, by result key, and those of every resample.
+
+    `values` has the number of impostor pairs too, which resamples have not.
+    """
+
+    values: Mapping[str, float]
+    samples: Mapping[str, Array]  # [resamples] each; NaN where undefined
+
+    def interval(self, metric: str) -> Interval:
+        """Returns the 95 % interval of a metric."""
+        return intervals.percentile(self.samples[metric])
+
+
+class Comparison(NamedTuple):
+    """Runs on one set, the later ones compared with the first.
+
+    Attributes:
+      whole: by number of the run, the differences from the first run over all pairs,
+        by result key; only of runs that have not seen the set.
+      reasons: by number of the run, why there are no such differences.
+      remarks: what limits the comparison, as sentences.
+      folds: bool [folds], folds that none of the runs has seen, if one has seen others;
+        else None.
+      own: numbers of the runs whose results of held-out folds are of these folds.
+      held_out: metrics over these folds, by number of the run, if several are compared.
+      held_out_differences: from the first run, by number of the run.
+      resampled: what intervals are over: '1,000 resamples of 500 identities', or ''.
+    """
+
+    whole: Mapping[int, Mapping[str, Difference]]
+    reasons: Mapping[int, Sequence[str]]
+    remarks: Sequence[str]
+    folds: Array | None
+    own: frozenset[int]
+    held_out: Mapping[int, Resampled]
+    held_out_differences: Mapping[int, Mapping[str, Difference]]
+    resampled: str
+
+
+def compare(
+    runs: Sequence[Run], name: str, *, resamples: int | None = None
+) -> Comparison:
+    """Returns the differences of the later runs from the first, on one set.
+
+    All runs have the same resamples: of identities where the set names them, else of
+    pairs. A run that has seen the set has no difference over all pairs; over the folds
+    that no run has seen, where the protocol has folds, it has.
+
+    Args:
+      resamples: default: 1,000, or 200 of more than a million pairs.
+    """
+    entries = [one_set(run, name) for run in runs]
+    stored = {n: one for n, one in enumerate(entries) if one and one.scores}
+    reasons: dict[int, list[str]] = {}
+    for number in range(1, len(runs)):
+        pair = (runs[0], entries[0]), (runs[number], entries[number])
+        if why := _not_alike(name, *pair):
+            reasons[number] = [why]
+    alike = {n: one for n, one in stored.items() if n == 0 or n not in reasons}
+    folds = unseen_folds(list(alike.values()))
+    for number in alike:
+        seen = [
+            f"{runs[n].name} was trained on identities of the set ({alike[n].seen})"
+            for n in (0, number)
+            if number and _is_seen(alike[n])
+        ]
+        if seen:
+            reasons[number] = seen
+    unknown = [runs[n].name for n, one in alike.items() if one.unknown]
+    remarks = []
+    if unknown and len(alike) > 1:
+        were = "was" if len(unknown) == 1 else "were"
+        names = ", ".join(unknown)
+        remarks = [f"nothing shows whether {names} {were} trained on its identities"]
+    fars = fars_of(runs, name)
+    paired = [number for number in alike if number and number not in reasons]
+    whole = {}
+    if paired:
+        drawn = {n: resample(alike[n], fars, None, resamples) for n in (0, *paired)}
+        whole = {n: difference(drawn[0], drawn[n]) for n in paired}
+    held_out, own = {}, frozenset()
+    if folds is not None:
+        masks = {n: unseen_folds([one]) for n, one in alike.items()}
+        own = frozenset(n for n, mask in masks.items() if _equal(mask, folds))
+        if len(alike) > 1:
+            held_out = {
+                n: resample(one, fars, folds, resamples) for n, one in alike.items()
+            }
+    differences = {
+        number: difference(held_out[0], one)
+        for number, one in held_out.items()
+        if number and 0 in held_out
+    }
+    resampled = ""
+    if whole or held_out:
+        resampled = _weights(next(iter(alike.values())).scores, resamples)[1]
+    return Comparison(
+        whole, reasons, remarks, folds, own, held_out, differences, resampled
+    )
+
+
+def resample(
+    entry: EvaluatedSet,
+    fars: Sequence[str],
+    reported: Array | None,
+    resamples: int | None = None,
+) -> Resampled:
+    """Returns the metrics of a set's pairs, by result key, and of their resamples.
+
+    Args:
+      fars: FARs of the TAR, as text.
+      reported: bool [folds], the folds to measure, at thresholds chosen on all other
+        folds; None: all pairs.
+    """
+    assert entry.scores is not None
+    statistics = _statistics(entry, fars, reported)
+    weights, _ = _weights(entry.scores, resamples)
+    values = statistics(None)
+    drawn = intervals.samples(statistics, weights, list(values))
+    protocol = str(entry.protocol.get("protocol"))
+    if protocol != "insightface":  # their result keys end in their names
+        named = {f"{name}:{protocol}": name for name in values}
+        values |= {key: values[name] for key, name in named.items()}
+        drawn |= {key: drawn[name] for key, name in named.items()}
+    scores = entry.scores
+    chosen = ~scores.same
+    if reported is not None:
+        chosen = chosen & reported[scores.folds]
+    counts = {IMPOSTORS: float(np.sum(chosen))}
+    return Resampled(values | counts, drawn)
+
+
+def difference(first: Resampled, second: Resampled) -> dict[str, Difference]:
+    """Returns second - first of every metric of both, with its interval.
+
+    As `intervals.paired`, of resamples that are drawn already. Thresholds have none:
+    the scales of two embedders differ.
+    """
+    return {
+        name: Difference(
+            value - first.values[name],
+            *intervals.percentile(second.samples[name] - first.samples[name]),
+        )
+        for name, value in second.values.items()
+        if name in first.samples and not name.partition(":")[0].endswith("_threshold")
+    }
+
+
+def unseen_folds(entries: Sequence[EvaluatedSet]) -> Array | None:
+    """Returns a mask of the folds that none of these runs has seen, bool [folds].
+
+    None if they have seen all or none, and for protocols without folds.
+    """
+    if not entries or entries[0].scores is None or entries[0].scores.folds is None:
+        return None
+    if not all(_is_over_folds(one) for one in entries):
+        return None
+    if any(one.seen and not one.seen_folds for one in entries):
+        return None
+    seen = {fold for one in entries for fold in one.seen_folds}
+    mask = ~np.isin(np.arange(int(np.max(entries[0].scores.folds)) + 1), list(seen))
+    return mask if mask.any() and not mask.all() else None
+
+
+def one_set(run: Run, name: str) -> EvaluatedSet | None:
+    """Returns the set of a name, None if the run has not stored one."""
+    return next((one for one in run.sets if one.name == name), None)
+
+
+def fars_of(runs: Iterable[Run], name: str) -> list[str]:
+    """Returns the FARs of TARs in the results of a set."""
+    matches = (
+        _FAR.fullmatch(key.rpartition("/")[2])
+        for run in runs
+        for key in run.results
+        if _is_of(key, name)
+    )
+    return list(dict.fromkeys(match[1] for match in matches if match))
+
+
+def _is_of(key: str, name: str) -> bool:
+    return key.startswith((f"{name}/", f"{name}_seen/", f"{name}_heldout/"))
+
+
+def _is_over_folds(entry: EvaluatedSet) -> bool:
+    """Returns True if the accuracy over folds can be measured again."""
+    if entry.scores is None or entry.scores.folds is None:
+        return False
+    protocol, distances = entry.protocol.get("protocol"), entry.scores.distances
+    if protocol == "magface":  # its angles are not those of the scores
+        return distances is not None and np.ndim(distances) == 2
+    return protocol in intervals.OVER_FOLDS
+
+
+def _is_seen(entry: EvaluatedSet) -> bool:
+    return bool(entry.seen or entry.seen_folds)
+
+
+def _not_alike(name: str, *pair: tuple[Run, EvaluatedSet | None]) -> str:
+    """Returns why the pairs of two runs cannot be compared one by one, or ''."""
+    for run, entry in pair:
+        if entry is None and not any(_is_of(key, name) for key in run.results):
+            return f"{run.name} was not evaluated on this set"
+        if entry is None or entry.scores is None:
+            return f"no scores of {run.name} are stored"
+    both = " and ".join(run.name for run, _ in pair)
+    one, other = (entry for _, entry in pair)
+    assert one and other and one.scores and other.scores
+    if not one.digest or one.digest != other.digest:
+        return f"{both} were evaluated on different images or pairs"
+    protocols = [str(entry.protocol.get("protocol")) for entry in (one, other)]
+    if protocols[0] != protocols[1]:
+        return f"{both} were evaluated by protocols {' and '.join(protocols)}"
+    fields = ((s.same, s.folds) for s in (one.scores, other.scores))
+    if not all(_equal(*values) for values in zip(*fields)):
+        return f"{both} were evaluated with different labels or folds"
+    return ""
+
+
+def _equal(one: Array | None, other: Array | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
+
+
+def _statistics(
+    entry: EvaluatedSet, fars: Sequence[str], reported: Array | None
+) -> intervals.PairStatistics:
+    scores = entry.scores
+    assert scores is not None
+    protocol = entry.protocol.get("protocol")
+    over_folds = _is_over_folds(entry)
+    if not over_folds and protocol != "paper":
+        protocol = "pooled"
+    values = np.asarray(scores.values, np.float64)
+    distances = 2 - 2 * values if scores.distances is None else scores.distances
+    return intervals.PairStatistics(
+        values,
+        scores.same,
+        protocol=str(protocol),
+        folds=scores.folds if over_folds else None,
+        distances=distances if over_folds else None,
+        fars=tuple(fars),
+        reported=reported,
+    )
+
+
+def _weights(
+    scores: Scores | None, resamples: int | None
+) -> tuple[Iterator[Array], str]:
+    """Returns weights of resampled identities or pairs, and what they are, as text."""
+    assert scores is not None
+    count = len(scores.values)
+    if resamples is None:
+        resamples = _FEWER if count > _MANY else _RESAMPLES
+    if scores.identities is None or scores.pairs is None:
+        text = f"{resamples:,} resamples of {count:,} pairs"
+        return intervals.pair_weights(count, resamples), text
+    first, second = (scores.identities[scores.pairs[:, side]] for side in (0, 1))
+    present = len(np.union1d(first, second))
+    text = f"{resamples:,} resamples of {present:,} identities"
+    size = len(scores.identities)
+    return intervals.identity_weights(first, second, size, resamples), text

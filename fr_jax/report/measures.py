@@ -1,0 +1,185 @@
+"""Metrics of results.json as titles and texts of a report."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fr_jax.metrics.verification import few_impostors
+from fr_jax.report.runs import Run
+
+SEEN, HELD_OUT = "_seen", "_heldout"
+IMPOSTORS = "impostor_pairs"
+_ENDS = ("_std", "_low", "_high")
+_TITLES = {
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "eer": "EER",
+    "min_dcf": "minDCF",
+    "cosine_threshold": "Threshold, as a cosine",
+    "xnorm": "Mean length of embeddings",
+    "impostor_pairs": "Impostor pairs",
+    "genuine_pairs": "Genuine pairs",
+    "dropped_pairs": "Pairs left out",
+    "stratified_folds": "Stratified folds",
+    "angle_threshold": "Threshold, as an angle / \N{GREEK SMALL LETTER PI}",
+    "resamples": "Resamples",
+    "resampled_identities": "Resampled identities",
+    "resampled_pairs": "Resampled pairs",
+    "nme": "NME",
+    "nmi": "NMI",
+    "ami": "AMI",
+    "ari": "ARI",
+    "wcp": "WCP",
+}
+# Names that begin so are shares, shown in per cent.
+_SHARES = re.compile(
+    r"accuracy|tar@|eer|rank[-_]?\d|cmc|tpir|fnir|frr|far$|fnmr|fmr|nme|failure_rate"
+    r"|missed|hungarian"
+)
+
+
+class Value(NamedTuple):
+    """A metric of a run.
+
+    Attributes:
+      low, high: the interval, or None.
+      std: the deviation over folds, or None.
+      seen: whether the set has training identities.
+      few: whether a TAR has fewer than 10 / FAR impostor pairs.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    std: float | None
+    seen: bool
+    few: bool
+
+
+def set_names(runs: Sequence[Run]) -> list[str]:
+    """Returns the names of all sets: evaluated ones, then others in the results."""
+    names = {one.name: None for run in runs for one in run.sets}
+    for run in runs:
+        for key in run.results:
+            if not any(prefix_of(key, name) is not None for name in names):
+                first = key.rpartition("/")[0] or key
+                for end in (SEEN, HELD_OUT):
+                    first = first.removesuffix(end)
+                names[first] = None
+    return list(names)
+
+
+def prefix_of(key: str, name: str) -> str | None:
+    """Returns '', '_seen' or '_heldout' if a key is of the set; else None."""
+    for end in ("", SEEN, HELD_OUT):
+        if key.startswith(f"{name}{end}/"):
+            return end
+    return None
+
+
+def metrics(runs: Iterable[Run], name: str, *, held_out: bool = False) -> list[str]:
+    """Returns the metrics of a set in any run, in the order of the results."""
+    found: dict[str, None] = {}
+    for run in runs:
+        for key in (*run.results, *run.notes):
+            end = prefix_of(key, name)
+            if end is not None and (end == HELD_OUT) == held_out:
+                metric, _ = _split(key[len(name + end) + 1 :])
+                found[metric] = None
+        if not held_out and name in run.results:  # a key without a metric
+            found[""] = None
+    return list(found)
+
+
+def value(
+    run: Run, name: str, metric: str, ends: Sequence[str] = ("", SEEN)
+) -> Value | None:
+    """Returns a metric of a set, None if the run has none.
+
+    Args:
+      ends: of the set's name in result keys.
+    """
+    for end in ends:
+        key = f"{name}{end}/{metric}" if metric else name
+        if key not in run.results:
+            continue
+        std, low, high = (run.results.get(with_end(key, one)) for one in _ENDS)
+        few = is_few(metric, run.results.get(f"{name}{end}/{IMPOSTORS}"))
+        return Value(run.results[key], low, high, std, end == SEEN, few)
+    return None
+
+
+def with_end(key: str, end: str) -> str:
+    """Returns the key of '_std', '_low' or '_high' of a result."""
+    start, slash, metric = key.rpartition("/")
+    base, colon, variant = metric.partition(":")
+    return f"{start}{slash}{base}{end}{colon}{variant}"
+
+
+def is_few(metric: str, impostors: float | None) -> bool:
+    """Returns True for a TAR at a FAR of fewer than ten impostor pairs."""
+    match = re.fullmatch(r"tar@far=(\d+(?:\.\d+)?(?:e-?\d+)?)(?::\w+)?", metric)
+    if match is None or impostors is None:
+        return False
+    return bool(few_impostors(float(match[1]), impostors))
+
+
+def note(run: Run, name: str, metric: str) -> str:
+    """Returns the reason why a metric is undefined in a run, or ''."""
+    keys = (f"{name}{end}/{metric}" for end in ("", SEEN))
+    return next((run.notes[key] for key in keys if key in run.notes), "")
+
+
+def title(metric: str) -> str:
+    """Returns the title of a metric: 'TAR at FAR 1e-3 (insightface)'."""
+    base, _, variant = metric.partition(":")
+    if match := re.fullmatch(r"rank[-_@]?(\d+)", base):
+        shown = f"Rank {match[1]}"
+    elif match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
+        shown = f"{match[1].upper()} at {match[2].upper()} {match[3]}{match[4]}"
+    else:
+        shown = base.replace("_", " ").replace("bcubed", "BCubed")
+        shown = _TITLES.get(base, shown[:1].upper() + shown[1:])
+    return f"{shown} ({variant})" if variant else shown
+
+
+def number(metric: str, value: float, *, sign: bool = False) -> str:
+    """Returns a value as text: shares in per cent, counts without decimals.
+
+    Args:
+      sign: for a difference: '+' for positive ones, and percentage points.
+    """
+    plus = "+" if sign else ""
+    if _SHARES.match(metric):
+        return f"{100 * value:{plus}.2f} {'pp' if sign else '%'}"
+    if value == round(value) and abs(value) >= 2:
+        return f"{value:{plus},.0f}"
+    if metric.startswith(("auc", "min_dcf")):
+        return f"{value:{plus}.5f}"
+    if 0 < abs(value) < 5e-5:
+        return f"{value:{plus}.2e}"
+    return f"{value:{plus}.4f}" if abs(value) < 10 else f"{value:{plus},.2f}"
+
+
+def interval(metric: str, low: float, high: float, *, sign: bool = False) -> str:
+    """Returns an interval as text, with the unit of the metric once."""
+    texts = [number(metric, end, sign=sign).split(" ")[0] for end in (low, high)]
+    return f"[{texts[0]}, {texts[1]}]"
+
+
+def _split(metric: str) -> tuple[str, str]:
+    """Returns a metric without '_std', '_low', '_high', and that end."""
+    base, colon, variant = metric.partition(":")
+    for end in _ENDS:
+        if base.endswith(end):
+            return f"{base.removesuffix(end)}{colon}{variant}", end
+    return metric, ""
+
+
+def main_metric(names: Sequence[str]) -> str:
+    """Returns the metric of an overview: accuracy if there is one."""
+    for start in ("accuracy", "tar@", "rank", "tpir", "bcubed", "nme", ""):
+        for name in names:
+            if name.startswith(start):
+                return name
+    return ""

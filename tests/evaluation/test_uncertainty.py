@@ -1,0 +1,101 @@
+"""Bootstrap intervals of results: units, keys, notes, by an explicit loop."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from fr_jax.embedder.batched import BatchedEmbed
+from fr_jax.evaluation import uncertainty
+from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.protocols import PROTOCOLS
+from fr_jax.metrics import verification
+from tests.evaluation.test_verification import PAIRS, embed, make_set
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return Trained(functools.partial(BatchedEmbed(embed, 64), 3.0), {})
+
+
+def named_set(**options):
+    """Thirty identities; impostor pairs are of different ones."""
+    toy = make_set(**options)
+    person = np.arange(PAIRS) % 30
+    other = np.where(toy.same, person, (person + 7) % 30)
+    names = [f"p{n}" for n in np.stack([person, other], 1).reshape(-1)]
+    return dataclasses.replace(toy, identities=names)
+
+
+def test_units_are_identities_that_agree_with_the_labels():
+    unit = uncertainty.resampling(named_set())
+    assert (unit.unit, unit.units, unit.reason) == ("identities", 30, "")
+    unit = uncertainty.resampling(make_set())
+    assert (unit.unit, unit.units) == ("pairs", 200)
+    assert unit.reason == "the set does not name identities"
+    unit = uncertainty.resampling(make_set(identities=["all"] * 2 * PAIRS))
+    assert (unit.unit, unit.units) == ("pairs", 200)
+    assert unit.reason == "names of identities contradict the labels of 100 pairs"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_intervals_are_those_of_an_explicit_loop(trained, named):
+    toy = named_set() if named else make_set()
+    toy(trained)
+    resamples = 30
+    found = uncertainty.of_results(toy, resamples)
+    assert found.values["toy/resamples"] == resamples
+    key = "toy/resampled_identities" if named else "toy/resampled_pairs"
+    assert found.values[key] == (30 if named else 200)
+    scores, same = toy.curve
+    distances = 2 - 2 * scores
+    aucs, accuracies = [], []
+    weights = uncertainty.weights(toy, uncertainty.resampling(toy), resamples)
+    for drawn in weights:
+        rows = np.repeat(np.arange(PAIRS), drawn)  # each pair as often as drawn
+        aucs.append(verification.area_under_roc(scores[rows], same[rows]))
+        repeated = distances[rows], same[rows], toy.folds[rows]
+        accuracies.append(verification.fold_accuracy(*repeated).accuracies.mean())
+    for name, samples in (("auc", aucs), ("accuracy", accuracies)):
+        for end, share in (("low", 2.5), ("high", 97.5)):
+            bound = found.values[f"toy/{name}_{end}"]
+            assert bound == pytest.approx(np.percentile(samples, share), abs=1e-9)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_metric_of_pairs_has_an_interval(trained, protocol):
+    toy = named_set(protocol=protocol).mark_seen({"t": [f"p{n}" for n in range(3)]})
+    results = toy(trained)
+    found = uncertainty.of_results(toy, 20)
+    no_pairs = [n for n in results if "xnorm" not in n and "_pairs" not in n]
+    expected = {
+        f"{start}{end}{colon}{variant}"
+        for name in no_pairs
+        if "stratified" not in name
+        for start, colon, variant in [name.partition(":")]
+        for end in ("_low", "_high")
+    }
+    of_unit = {n for n in found.values if "resample" in n}
+    assert found.values.keys() - of_unit == expected
+    assert len(of_unit) == 2 and not found.notes
+
+
+def test_metrics_that_some_resamples_lack_are_noted(trained):
+    toy = make_set(protocol="paper")
+    same = np.arange(PAIRS) < 2
+    toy = dataclasses.replace(toy, same=same)
+    toy(trained)
+    found = uncertainty.of_results(toy, 100)
+    note = found.notes["toy/auc_low:paper"]
+    missing = int(note.split()[2])
+    assert note == f"undefined in {missing} of 100 resamples"
+    assert 2 <= missing <= 40  # e^-2 of them have no genuine pair
+    assert "toy/auc_low:paper" in found.values
+    assert uncertainty.of_results(toy, 0) == ({}, {})
+
+
+def test_many_pairs_have_fewer_resamples(monkeypatch):
+    monkeypatch.undo()
+    assert uncertainty.number_of_resamples(1_000_000) == 1000
+    assert uncertainty.number_of_resamples(1_000_001) == 200
