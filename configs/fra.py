@@ -11,13 +11,13 @@ faces        48 rendered identities, 70 images each, and a recogniser of rendere
     fr-jax train --config=configs/fra.py:faces --workdir=runs/fra \
         --given embedder=runs/recogniser/embedder
 
-cmu          CMU Face Images: 13 persons, 3 for validation, 4 for evaluation; poses
-             left, right, straight, up. The set has no landmarks: put those of a
-             detector of your own as NAME.pts beside the images. Not run here.
-    fr-jax data align $DATA/cmu_faces --detector yunet.onnx --to aligned/cmu
-    fr-jax data convert aligned/cmu --layout cmu --to $RECORDS --name cmu
+cmu          CMU Face Images, from photographs to figures: 13 persons, 3 for validation,
+             4 for evaluation; poses left, right, straight, up. The landmarks are those
+             of a regressor (configs/landmarks.py). Not run here.
     fr-jax train --config=configs/fra.py:cmu --workdir=runs/cmu \
-        --config.data.records.path=$RECORDS/cmu --given embedder=EMBEDDER
+        --config.data.photographs.path=$DATA/cmu_faces \
+        --config.data.photographs.detector=face_detection_yunet_2026may.onnx \
+        --given embedder=EMBEDDER --given landmarks=runs/landmarks/embedder_landmarks
 
 paper_kdef_magface
              KDEF with the settings of the published program: 10,000 tuples of few
@@ -36,7 +36,8 @@ paper_kdef_cosface
 
 68 landmarks are read from NAME.pts (iBUG), NAME.npy or NAME.npz beside NAME.jpg, or
 from the columns x0, y0 to x67, y67 of a labels.csv; align moves those of files with the
-image. Images without are dropped, and counted.
+image. Those of other images are computed by a regressor (--given landmarks=REGRESSOR);
+without one these images are dropped, and counted.
 """
 
 from typing import Any
@@ -95,7 +96,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 },
             },
             "data": {
-                "source": "records",  # or rendered
+                "source": "records",  # or photographs, rendered
                 "batch_size": 256,
                 "sampling": "uniform",  # original: the first tuples, few donors
                 "num_tuples": 10_000,  # in a list (original) or an epoch (uniform)
@@ -115,6 +116,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "identities": "",  # 'first:last' or '@file'; empty: all
                     "pose_step": 15.0,  # degrees that make one pose
                     "faithful_ids": False,  # a session is an identity
+                },
+                "photographs": {  # aligned and converted to records in the workdir
+                    "path": "",  # folder
+                    "layout": "auto",  # as of fr-jax data convert
+                    "detector": "",  # YuNet .onnx
                 },
                 "rendered": {"num_identities": 48, "size": 48},
                 "evaluation": {  # after training, of held-out identities
@@ -144,7 +150,8 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         train.epochs = 3.0
         train.evaluate_every = 26  # an epoch
     elif variant == "cmu":
-        data.update(batch_size=64, num_tuples=5000)
+        data.update(source="photographs", batch_size=64, num_tuples=5000)
+        data.photographs.layout = "cmu"
         data.split.update(validation_identities=3, held_out=4)
         train.evaluate_every = 78  # an epoch
     else:

@@ -15,7 +15,7 @@ from fr_jax.backend import cpu
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.fra import SIZE
-from fr_jax.systems.fra import embeddings
+from fr_jax.systems.fra import stored
 
 Array = np.ndarray
 
@@ -160,7 +160,7 @@ def check_embedder(augmenter: Augmenter, embedder: Embedder) -> bool:
       lengths are compared.
     """
     stated = augmenter.network.provenance.get("embedder")
-    given = embeddings.identity(embedder)
+    given = stored.identity(embedder)
     size = embedder.network.options.get("embedding_size")
     if stated is not None and stated != given:
         raise UserError(

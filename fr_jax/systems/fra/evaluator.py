@@ -14,7 +14,7 @@ from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.progress import progress_bar
-from fr_jax.systems.fra import embeddings, evaluation, figures, nearness
+from fr_jax.systems.fra import embeddings, evaluation, figures, nearness, stored
 from fr_jax.systems.fra.augmenter import Augmenter
 from fr_jax.systems.fra.evaluation import LABELS, OBJECTIVES, Outcomes, Samples
 from fr_jax.systems.fra.faces import Faces
@@ -219,7 +219,7 @@ def of_run(
         return of_faces(faces, embedded, **drawn)
 
     def linear() -> LinearMaps:
-        maps = of_training(stream, train, vectors, embeddings.identity(embedder))
+        maps = of_training(stream, train, vectors, stored.identity(embedder))
         if context.workdir and jax.process_index() == 0:
             maps.save(epath.Path(context.workdir) / nearness.FILE)
         return maps
