@@ -1,7 +1,7 @@
 """Speed measurements, as ratios to PyTorch and onnxruntime from one run.
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
-        [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
+        [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan] [fra]
 
 Needs `pip install '.[bench]'`. Implementations run in turn, each in its own process;
 the result is the median ratio of consecutive runs.
@@ -25,6 +25,7 @@ PARTS = (
     "rand_augment",
     "start",
     "dr_gan",
+    "fra",
 )
 
 

@@ -65,6 +65,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "decoder": "published",  # or sane
                     "dropout": 0.4,  # of the autoencoder
                     "vit_dropout": 0.05,
+                    "width": 1.0,  # of the autoencoder; its code has 512 * width values
+                    "inner_size": 512,  # of embeddings; with the code a square number
+                    "patch": 8,
                     "vit_width": 256,
                     "vit_depth": 4,
                     "positions": None,  # rows of the position table; None: as needed
@@ -158,11 +161,12 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         data.source = "rendered"
         if variant == "smoke":
             data.update(batch_size=32, num_tuples=640, eigenfaces=64)
-            data.rendered.update(num_identities=8, size=32)
-            data.split.update(validation_identities=3, held_out=3)
+            data.rendered.update(num_identities=6, size=32)
+            data.split.update(validation_identities=2, held_out=3)
+            system.network.update(width=0.25, inner_size=128, patch=4)
             system.network.update(dropout=0.05, vit_width=64, vit_depth=2)
             data.evaluation.update(classifiers=("svm",), repeats=2)
             train.epochs = 5.0
-            train.update(log_every=20, evaluate_every=20, save_every=100)
+            train.update(log_every=20, evaluate_every=50, save_every=100)
             train.best_metric = ""
     return config

@@ -104,11 +104,8 @@ def network(embedder=None, **options) -> Embedder:
 # --- records ------------------------------------------------------------------------
 
 RECORD_SIZE = 20
-RECORD_PERSONS, RECORD_EXPRESSIONS, RECORD_YAWS = (
-    7,
-    ("happy", "sad"),
-    (-45.0, 0.0, 45.0),
-)
+RECORD_PERSONS, RECORD_EXPRESSIONS = 7, ("happy", "sad")
+RECORD_YAWS = (-45.0, 0.0, 45.0)
 
 
 def points(number: int) -> np.ndarray:

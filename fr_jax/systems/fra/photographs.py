@@ -147,7 +147,8 @@ def _convert(
     records, bad = faces.build(reader, folder, name, source=str(source))
     left_out = {f"files: {kind}": count for kind, count in skipped.items()}
     left_out["photographs without a face"] = sum(not row["score"] for row in rows)
-    left_out |= {**reader.skipped, ".csv": 0, "unusable images": len(bad)}
+    left_out |= {**reader.skipped, "unusable images": len(bad)}
+    left_out |= {".csv": 0, ".pts": 0}  # of the alignment
     if note := getattr(reader, "note", ""):
         say(context, f"note: {note}")
     return str(records), {reason: n for reason, n in left_out.items() if n}

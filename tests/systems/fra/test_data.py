@@ -27,19 +27,13 @@ from tests.support.fra import RECORD_SIZE, FivePixels, some_faces
 def by_embedding(records):
     """Returns (person, expression, yaw, number) of each image by its embedding."""
     del records
-    return {
-        tuple(
-            picture(RECORD_SIZE, RECORD_SIZE, seed=int(f.source[3:-4]))[
-                0, :5, 0
-            ].tolist()
-        ): (
-            f.identity,
-            f.expression,
-            f.yaw,
-            int(f.source[3:-4]),
-        )
-        for f in some_faces()
-    }
+    numbered = {}
+    for face in some_faces():
+        number = int(face.source[3:-4])
+        row = picture(RECORD_SIZE, RECORD_SIZE, seed=number)[0, :5, 0]
+        about = face.identity, face.expression, face.yaw, number
+        numbered[tuple(row.tolist())] = about
+    return numbered
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "original"])
