@@ -22,7 +22,7 @@ cmu          CMU Face Images, from photographs to figures: 13 persons, 3 for val
 paper_kdef_magface
              KDEF with the settings of the published program: 10,000 tuples of few
              donors, a third of them for validation, sessions as identities, shifted
-             landmarks, dropout in validation. Published gain in the accuracy of
+             landmarks, inputs, dropout in validation. Published gain in the accuracy of
              identities: 9.52 points (abstract). Not run here.
 paper_kdef_arcface
              The same for ArcFace; published gain 10.04. Not run here.
@@ -106,6 +106,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 "faithful_negatives": False,
                 "landmark_frame": "aligned",  # loose: landmarks of a wider frame
                 "faithful_landmarks": False,
+                "faithful_inputs": False,  # those of the published program
                 "embeddings": "",  # folder of stored embeddings; empty: the workdir
                 "eigenfaces": 0,  # components; 0: --given embedder=EMBEDDER is needed
                 "split": {
@@ -146,7 +147,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         system.update(dropout_in_validation=True, plateau_loss="last")
         system.optimizer.plateau.update(patience=30, min_factor=1e-4, stop_after=0)
         data.update(sampling="original", faithful_negatives=True)
-        data.faithful_landmarks = True
+        data.update(faithful_landmarks=True, faithful_inputs=True)
         data.evaluation.update(protocol="original", classifiers=("svm",))
         data.split.kind = "tuple"
         data.records.faithful_ids = True

@@ -16,6 +16,7 @@ from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.fra import SIZE
 from fr_jax.systems.fra import stored
+from fr_jax.systems.fra.inputs import as_trained
 
 Array = np.ndarray
 
@@ -209,7 +210,7 @@ def augment_embeddings(
       UserError: for an augmenter of another embedder, naming both, and maps of another
         form.
     """
-    augmenter = Augmenter(fra)
+    augmenter, embedder = Augmenter(fra), as_trained(embedder, fra.provenance)
     check_embedder(augmenter, embedder)
     maps = np.asarray(landmark_maps)
     _check_maps(maps)

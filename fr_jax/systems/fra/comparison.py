@@ -19,6 +19,7 @@ from fr_jax.systems.fra import embeddings, faces, nearness, stored
 from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
 from fr_jax.systems.fra.evaluator import AugmenterEvaluator, of_faces
 from fr_jax.systems.fra.faces import EXACT, Faces
+from fr_jax.systems.fra.inputs import as_trained
 from fr_jax.training.data import Context
 
 _RENDERED, _NUM_RENDERED = "rendered", 14
@@ -39,9 +40,9 @@ def evaluate_augmenters(arguments: Any) -> None:
         names = ", ".join(labels)
         raise UserError(f"--augmenter: two runs have the same name: {names}")
     given = _given(arguments.given)
-    embedder = given["embedder"]
     augmenters = [load_embedder(path) for path in paths]
-    for path, one in zip(paths, augmenters):
+    embedders = [as_trained(given["embedder"], one.provenance) for one in augmenters]
+    for path, one, embedder in zip(paths, augmenters, embedders):
         if not _checked(path, one, embedder):
             print(
                 f"note: {path} does not state its embedder; that it is the given one "
@@ -53,7 +54,7 @@ def evaluate_augmenters(arguments: Any) -> None:
     _, source, options = sets.split(text, _OPTIONS)
     context = Context(sharding.make_mesh(), pretrained=given)
     target = epath.Path(arguments.to)
-    for label, path, one in zip(labels, paths, augmenters):
+    for label, path, one, embedder in zip(labels, paths, augmenters, embedders):
         evaluator = _evaluator(path, one, embedder, source, options, context)
         results = finite(evaluator(Trained(one.embed_raw, {"augmenter": one})))
         folder = target if len(labels) == 1 else target / label

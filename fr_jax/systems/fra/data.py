@@ -13,7 +13,14 @@ from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError, check_names, check_range
 from fr_jax.provenance import Provenance
 from fr_jax.system import check_kinds
-from fr_jax.systems.fra import batches, eigenfaces, embeddings, evaluator, stored
+from fr_jax.systems.fra import (
+    batches,
+    eigenfaces,
+    embeddings,
+    evaluator,
+    inputs,
+    stored,
+)
 from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
 from fr_jax.systems.fra.batches import TupleStream
 from fr_jax.systems.fra.faces import RENDERED_STEP, Faces
@@ -68,6 +75,8 @@ def load(config: Any, context: Context) -> TrainingData:
             f"embedder: {config.eigenfaces} eigenfaces of the training images, for a "
             "trial; for a face embedder --given embedder=EMBEDDER",
         )
+    elif config.faithful_inputs:
+        embedder = inputs.published(embedder)
     if "init" in context.pretrained:
         check_embedder(Augmenter(context.pretrained["init"]), embedder)
     faces, vectors = _embedded(config, context, parts, embedder)
@@ -148,6 +157,7 @@ def _provenance(
         "expressions": parts.train.expressions,
         "landmark_frame": config.landmark_frame,
         "faithful_landmarks": bool(config.faithful_landmarks),
+        "faithful_inputs": bool(config.faithful_inputs),
     }
     if regressor := context.pretrained.get("landmarks"):
         details["landmarks"] = stored.identity(regressor)

@@ -1,4 +1,4 @@
-"""The grid of FRA's gains (benchmarks/experiments/fra_grid.py), at the size of a toy."""
+"""FRA's grid of gains (benchmarks/experiments/fra_grid.py), at the size of a toy."""
 
 import functools
 import json
@@ -81,7 +81,6 @@ def test_a_run_goes_on_with_the_cells_that_are_left(tmp_path, monkeypatch, capsy
         return whole
 
     monkeypatch.setattr(fra_grid, "prepared", prepared)
-    monkeypatch.setattr(fra_grid, "_DRAWS", 1)
     words = ["--embedder", "mbf", "--to", str(tmp_path), "--seeds"]
     fra_grid.main([*words, "0"])
     fra_grid.main([*words, "0", "1"])
