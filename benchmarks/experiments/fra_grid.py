@@ -42,7 +42,6 @@ from fr_jax.training.data import Context
 COUNTS = (1, 2, 5)  # training images an identity
 POSES = ("seen", "held_out")
 CELLS = tuple(itertools.product(COUNTS, POSES))
-_DRAWS = 5  # of the training images, for each seed
 _FRONTAL = "0"
 _LEVEL = 0.95
 _CMU = {  # of its 20 persons
@@ -128,7 +127,7 @@ def _accuracy(x: Array, y: Array, tested: Array, classes: Array) -> float:
     return float(np.mean(model.predict(scaler.transform(tested)) == classes))
 
 
-def measured(study: Study, seed: int, draws: int = _DRAWS) -> dict[str, list[float]]:
+def measured(study: Study, seed: int, draws: int) -> dict[str, list[float]]:
     """Returns [without, with augmentation] of each cell and label, means over draws."""
     values = {}
     for count, poses in CELLS:
@@ -232,9 +231,8 @@ def summary(cells: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> dic
             results[f"{key}_without"], results[f"{key}_with"] = pairs.mean(axis=0)
             for level, end in ((1 - (1 - _LEVEL) / number, ""), (_LEVEL, "_alone")):
                 estimate = mean_interval(gains, level)
-                results[f"{key}_gain"] = estimate.value
-                results[f"{key}_gain_low{end}"] = estimate.low
-                results[f"{key}_gain_high{end}"] = estimate.high
+                names = ("gain", f"gain_low{end}", f"gain_high{end}")
+                results |= {f"{key}_{n}": x for n, x in zip(names, estimate)}
     values = {key: float(value) for key, value in results.items()}
     return values | {"cells": number, "seeds": len(next(iter(cells.values())))}
 
@@ -303,6 +301,7 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--trained", type=int, default=48, help="rendered ones that FRA trains on")
     add("--size", type=int, default=112, help="side of rendered faces in pixels")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    add("--draws", type=int, default=5, help="of training images, for each seed")
     add("--config", nargs="*", default=[], metavar="KEY=VALUE", help="of all trainings")
     add("--to", type=Path, default=Path("runs/fra_grid"))
     arguments = parser.parse_args(words)
@@ -314,7 +313,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for seed in arguments.seeds:
             path = arguments.to / "cells" / f"{name}_{seed}.json"
             if not path.exists():
-                values = measured(prepared(name, seed, arguments), seed)
+                study = prepared(name, seed, arguments)
+                values = measured(study, seed, arguments.draws)
                 _write(path, json.dumps(values, indent=1))
             cells.setdefault(name, []).append(json.loads(path.read_text()))
     results = summary(cells)

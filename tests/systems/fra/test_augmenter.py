@@ -32,7 +32,7 @@ from fr_jax.systems.fra import classifiers as kinds
 from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
 from fr_jax.systems.fra.faces import Faces
 from tests.support import steps
-from tests.support.fra import D, Stub, factors, fitted_maps, network
+from tests.support.fra import D, Regressor, Stub, factors, fitted_maps, network
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def evaluate(monkeypatch, tmp_path, trained, shared, drawn):
         lambda numbers: images[numbers],
         np.arange(len(images)),
     )
-    networks = {"mbf": Stub(), "other": Stub(2.0)}
+    networks = {"mbf": Stub(), "other": Stub(2.0), "points": Regressor()}
     networks["embedder_augmenter"] = trained
     monkeypatch.setattr(
         comparison, "load_embedder", lambda path: networks[str(path).split("/")[-1]]
@@ -340,6 +340,12 @@ def test_the_command_writes_results(evaluate, trained, tmp_path, capsys, monkeyp
         ("--augmenter {a}", "--given embedder=EMBEDDER"),
         ("--augmenter {a} --given mbf=mbf", "--given embedder=EMBEDDER"),
         ("--augmenter {a} --given embedder=other", "was trained for embeddings of"),
+        ("--augmenter {a} --given embedder=mbf --given points=points",
+         "unknown network 'points' of --given"),
+        ("--augmenter {a} --given embedder=mbf --given landmarks=other",
+         "--given landmarks=: a network of kind 'embedding'"),
+        ("--augmenter {a} --given embedder=mbf --given landmarks=points "
+         "--set a=rendered", "rendered faces have exact landmarks"),
         ("--augmenter {a} --given embedder=mbf --set a=r,protocol=paper",
          "unknown protocol 'paper'"),
         ("--augmenter {a} --given embedder=mbf --set a=r,classifiers=svn",

@@ -8,7 +8,7 @@ from sklearn.svm import SVC
 
 from fr_jax.errors import UserError
 from fr_jax.systems.fra import classifiers as kinds
-from fr_jax.systems.fra import evaluation
+from fr_jax.systems.fra import evaluation, published
 from fr_jax.systems.fra.evaluation import Samples
 from fr_jax.systems.fra.tuples import Images, Tuples, original
 from tests.support.fra import OF_POSE, PERSONS, factors, shuffled, turned
@@ -179,11 +179,11 @@ def test_the_original_protocol_is_the_authors_program():
     tuples = original(columns(samples), 300)
     generate = functools.partial(turned, samples)
     train, test, predicted = literal(samples, tuples, generate)
-    found = evaluation.first_images(samples.embedding, tuples)
+    found = published.first_images(samples.embedding, tuples)
     assert [one.tolist() for one in found] == [train, test]
     used = len(set(tuples.input) | set(tuples.target))
     assert 0 < len(train) + len(test) < used  # some are refused by a coordinate
-    outcomes = evaluation.original(samples, tuples, generate)
+    outcomes = published.original(samples, tuples, generate)
     for (name, objective), expected in predicted.items():
         one = outcomes[name, "svm", objective]
         assert (one.predicted == expected).all()
@@ -204,12 +204,12 @@ def test_the_first_input_and_target_are_both_kept():
     rows = np.arange(6, dtype=np.float32).reshape(3, 2)
     one = np.array([0, 0, 1, 2])
     tuples = Tuples(one, one, np.array([0, 1, 0, 2]))
-    train, test = evaluation.first_images(rows, tuples)
+    train, test = published.first_images(rows, tuples)
     assert train.tolist() == [0, 2] and test.tolist() == [0, 1]
 
 
 def test_images_that_share_a_coordinate_are_refused():
     rows = np.array([[1, 2], [3, 4], [1, 9], [9, 4], [5, 9]], np.float32)
     tuples = Tuples(*np.array([[0, 0, 0], [0, 2, 3], [1, 3, 4]]))
-    train, test = evaluation.first_images(rows, tuples)
+    train, test = published.first_images(rows, tuples)
     assert train.tolist() == [0] and test.tolist() == [1, 4]
