@@ -13,7 +13,8 @@ faces        48 rendered identities, 70 images each, and a recogniser of rendere
 
 cmu          CMU Face Images, from photographs to figures: 13 persons, 3 for validation,
              4 for evaluation; poses left, right, straight, up. The landmarks are those
-             of a regressor (configs/landmarks.py). Not run here.
+             of a regressor (configs/landmarks.py). 936 steps, set for 15 minutes on 2
+             cores by an estimate of the operations. Not run here.
     fr-jax train --config=configs/fra.py:cmu --workdir=runs/cmu \
         --config.data.photographs.path=$DATA/cmu_faces \
         --config.data.photographs.detector=face_detection_yunet_2026may.onnx \
@@ -157,6 +158,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         data.update(source="photographs", batch_size=64, num_tuples=5000)
         data.photographs.layout = "cmu"
         data.split.update(validation_identities=3, held_out=4)
+        train.epochs = 12.0
         train.evaluate_every = 78  # an epoch
     else:
         data.source = "rendered"

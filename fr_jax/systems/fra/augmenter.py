@@ -48,11 +48,13 @@ class Augmenter:
         self._model: Any = models.create(about.architecture, **about.options)
         self.embedding_size = int(self._model.embedding_size)
         self._batch_size = batch_size
-        jit = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+        often = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+        # Of few rows, for figures.
+        once = functools.partial(jax.jit, compiler_options=cpu.quick_compilation())
         self._outputs = {
-            "generated": jit(self._output("generated")),
-            "reconstruction": jit(self._output("reconstruction")),
-            "attention": jit(self._attention),
+            "generated": often(self._output("generated")),
+            "reconstruction": once(self._output("reconstruction")),
+            "attention": once(self._attention),
         }
 
     def generate(
