@@ -20,7 +20,8 @@ from fr_jax.systems.fra.stored import say
 from fr_jax.training.data import Context
 
 Array = np.ndarray
-FOLDER = "photographs"  # in the workdir
+FOLDER = "photographs_aligned"  # in the workdir
+_ALIGNED = "aligned"  # in that folder, beside the records
 _ORIGIN = "origin.json"
 _CROP = 112  # side of the regressor's crops
 _CHUNK = 256  # images decoded at a time
@@ -52,6 +53,7 @@ def points(regressor: Embedder, images: Any, *, progress: str = "") -> Array:
             inside = regressor.points(np.stack([one.image for one in crops]))
             outside = [one.back(face) for one, face in zip(crops, inside)]
             boxes = sets.face_boxes(np.stack(outside))
+            boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)  # of an untrained regressor
         found.append(np.stack(outside).astype(np.float32))
     return np.concatenate(found)
 
@@ -59,7 +61,7 @@ def points(regressor: Embedder, images: Any, *, progress: str = "") -> Array:
 def to_records(options: Any, context: Context) -> tuple[str, dict[str, int]]:
     """Aligns and converts the photographs of `config.data.photographs`.
 
-    WORKDIR/photographs gets the aligned faces with the landmarks of the regressor given
+    WORKDIR/photographs_aligned gets the aligned faces with the landmarks of the regressor given
     as 'landmarks', if there is one, and the records. They are used again if files,
     detector, regressor and layout are the same; otherwise a line says so.
 
@@ -81,7 +83,8 @@ def to_records(options: Any, context: Context) -> tuple[str, dict[str, int]]:
             f"--{key}.detector=FILE (YuNet's .onnx, of the OpenCV model zoo)"
         )
     check_names(f"{key}.layout", [options.layout], LAYOUTS)
-    if not context.workdir or jax.process_count() > 1:
+    remote = "://" in context.workdir
+    if not context.workdir or remote or jax.process_count() > 1:
         raise UserError(
             f"{key} needs a local workdir and one process; otherwise use fr-jax data "
             "align and convert, and config.data.source='records'"
@@ -96,9 +99,13 @@ def to_records(options: Any, context: Context) -> tuple[str, dict[str, int]]:
     }
     if about := _finished(folder, origin, context):
         return about["records"], about["left_out"]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    records, left_out = _convert(options, folder, regressor, context)
+    name = re.sub(r"[^a-z0-9_]", "_", source.resolve().name.lower())
+    name = name if name[:1].isalpha() else f"set_{name}"
+    for left_over in (_ALIGNED, name):  # nothing that a user may have put there
+        shutil.rmtree(folder / left_over, ignore_errors=True)
+    (folder / _ORIGIN).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    records, left_out = _convert(options, folder, name, regressor, context)
     about = {"origin": origin, "records": records, "left_out": left_out}
     part = folder / f"{_ORIGIN}.part"
     part.write_text(json.dumps(about, indent=1))
@@ -125,7 +132,11 @@ def _finished(folder: Path, origin: dict[str, str], context: Context) -> Any:
 
 
 def _convert(
-    options: Any, folder: Path, regressor: Embedder | None, context: Context
+    options: Any,
+    folder: Path,
+    name: str,
+    regressor: Embedder | None,
+    context: Context,
 ) -> tuple[str, dict[str, int]]:
     from data_pipelines.builders import faces  # loads TensorFlow
     from data_pipelines.readers.layouts import open_source
@@ -133,7 +144,7 @@ def _convert(
     from data_pipelines.vision.align_folder import align_folder
 
     hidden = not context.show_progress
-    source, aligned = Path(options.path), folder / "aligned"
+    source, aligned = Path(options.path), folder / _ALIGNED
     rows, skipped = align_folder(
         source,
         aligned,
@@ -142,8 +153,6 @@ def _convert(
         progress=functools.partial(progress_bar, label="aligning", disable=hidden),
     )
     reader = open_source(aligned, options.layout)
-    name = re.sub(r"[^a-z0-9_]", "_", source.resolve().name.lower())
-    name = name if name[:1].isalpha() else f"set_{name}"
     records, bad = faces.build(reader, folder, name, source=str(source))
     left_out = {f"files: {kind}": count for kind, count in skipped.items()}
     left_out["photographs without a face"] = sum(not row["score"] for row in rows)

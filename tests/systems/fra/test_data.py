@@ -140,6 +140,7 @@ def test_a_split_by_tuple_divides_the_list(load):
         ("p0 is the only person", {"sampling": "original", "num_tuples": 1}
          | {"faithful_negatives": True}),
         ("unknown data source 'files'", {"source": "files"}),
+        ("of mobilefacenet no published inputs", {"faithful_inputs": True}),
     ],
 )  # fmt: skip
 def test_unsuitable_options_are_refused(load, match, changes):

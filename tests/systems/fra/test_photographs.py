@@ -105,7 +105,9 @@ def test_photographs_become_records_once(prepare, tmp_path, capsys):
     assert "landmarks landmark_regressor" in (err := capsys.readouterr().err)
     assert err.count("; now of files") == 1
     assert not len(next(iter(RecordSet(other[0]).faces(np.arange(1)))).landmarks68)
-    (tmp_path / "run/photographs/origin.json").write_text(json.dumps({"origin": 3}))
+    (tmp_path / "run/photographs_aligned/origin.json").write_text(
+        json.dumps({"origin": 3})
+    )
     assert prepare()[2] == 6  # damaged: done again
 
 
@@ -116,6 +118,7 @@ def test_photographs_become_records_once(prepare, tmp_path, capsys):
         ("photographs.detector=FILE", {"detector": ""}),
         ("layout 'cmuf'; did you mean 'cmu'", {"layout": "cmuf"}),
         ("need.* a local workdir", {"workdir": ""}),
+        ("need.* a local workdir", {"workdir": "gs://runs/one"}),
     ],
 )
 def test_unsuitable_options_are_refused(prepare, match, changes):
