@@ -21,7 +21,7 @@ from fr_jax.training.data import Context
 
 Array = np.ndarray
 FOLDER = "photographs_aligned"  # in the workdir
-_ALIGNED = "aligned"  # in that folder, beside the records
+_ALIGNED, _RECORDS = "aligned", "records"  # in that folder
 _ORIGIN = "origin.json"
 _CROP = 112  # side of the regressor's crops
 _CHUNK = 256  # images decoded at a time
@@ -61,9 +61,9 @@ def points(regressor: Embedder, images: Any, *, progress: str = "") -> Array:
 def to_records(options: Any, context: Context) -> tuple[str, dict[str, int]]:
     """Aligns and converts the photographs of `config.data.photographs`.
 
-    WORKDIR/photographs_aligned gets the aligned faces with the landmarks of the regressor given
-    as 'landmarks', if there is one, and the records. They are used again if files,
-    detector, regressor and layout are the same; otherwise a line says so.
+    WORKDIR/photographs_aligned gets the aligned faces, with the landmarks of the
+    regressor given as 'landmarks' if there is one, and the records. They are used again
+    if files, detector, regressor and layout are the same; otherwise a line says so.
 
     Returns:
       Path of the records, and numbers of what was left out, by reason.
@@ -99,13 +99,11 @@ def to_records(options: Any, context: Context) -> tuple[str, dict[str, int]]:
     }
     if about := _finished(folder, origin, context):
         return about["records"], about["left_out"]
-    name = re.sub(r"[^a-z0-9_]", "_", source.resolve().name.lower())
-    name = name if name[:1].isalpha() else f"set_{name}"
-    for left_over in (_ALIGNED, name):  # nothing that a user may have put there
+    for left_over in (_ALIGNED, _RECORDS):  # nothing that a user may have put there
         shutil.rmtree(folder / left_over, ignore_errors=True)
     (folder / _ORIGIN).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    records, left_out = _convert(options, folder, name, regressor, context)
+    records, left_out = _convert(options, folder, regressor, context)
     about = {"origin": origin, "records": records, "left_out": left_out}
     part = folder / f"{_ORIGIN}.part"
     part.write_text(json.dumps(about, indent=1))
@@ -132,11 +130,7 @@ def _finished(folder: Path, origin: dict[str, str], context: Context) -> Any:
 
 
 def _convert(
-    options: Any,
-    folder: Path,
-    name: str,
-    regressor: Embedder | None,
-    context: Context,
+    options: Any, folder: Path, regressor: Embedder | None, context: Context
 ) -> tuple[str, dict[str, int]]:
     from data_pipelines.builders import faces  # loads TensorFlow
     from data_pipelines.readers.layouts import open_source
@@ -153,7 +147,9 @@ def _convert(
         progress=functools.partial(progress_bar, label="aligning", disable=hidden),
     )
     reader = open_source(aligned, options.layout)
-    records, bad = faces.build(reader, folder, name, source=str(source))
+    name = re.sub(r"[^a-z0-9_]", "_", source.resolve().name.lower())
+    name = name if name[:1].isalpha() else f"set_{name}"
+    records, bad = faces.build(reader, folder / _RECORDS, name, source=str(source))
     left_out = {f"files: {kind}": count for kind, count in skipped.items()}
     left_out["photographs without a face"] = sum(not row["score"] for row in rows)
     left_out |= {**reader.skipped, "unusable images": len(bad)}
