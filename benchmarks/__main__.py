@@ -2,7 +2,7 @@
 
     python -m benchmarks [training_step] [embedding] [imported] [verification] [data]
         [rendering] [momentum_contrast] [rand_augment] [start] [dr_gan]
-        [face_generator] [ijb] [search]
+        [fra] [face_generator] [ijb] [search]
 
 Needs `pip install '.[bench]'`. Implementations run in turn, each in its own process;
 the result is the median ratio of consecutive runs.
@@ -29,6 +29,7 @@ PARTS = (
     "face_generator",
     "ijb",
     "search",
+    "fra",
 )
 
 

@@ -17,6 +17,17 @@ def random_batch(rows: int, size: int, **classes: int) -> dict[str, np.ndarray]:
     }
 
 
+class _OneBatch:
+    """A stream of one batch of arrays without images."""
+
+    def __init__(self, arrays):
+        self._arrays, self.batch_size = arrays, len(next(iter(arrays.values())))
+
+    def batch_at(self, step: int):
+        del step
+        return self._arrays
+
+
 def stepping(system, arrays, steps: int = 1):
     """Returns a function that runs the loop's steps, and the seconds of compilation."""
     from fr_jax.backend import cpu, sharding
@@ -25,7 +36,9 @@ def stepping(system, arrays, steps: int = 1):
     from fr_jax.training.update import Update
 
     cpu.keep_freed_memory()
-    stream = ArrayStream(arrays, len(arrays["image"]))
+    stream = _OneBatch(arrays)
+    if "image" in arrays:
+        stream = ArrayStream(arrays, len(arrays["image"]))
     update = Update(system, stream, sharding.make_mesh(), 0, {}, Guard())
     loop = update.initial()
     seconds = update.compile(loop)

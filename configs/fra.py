@@ -11,18 +11,19 @@ faces        48 rendered identities, 70 images each, and a recogniser of rendere
     fr-jax train --config=configs/fra.py:faces --workdir=runs/fra \
         --given embedder=runs/recogniser/embedder
 
-cmu          CMU Face Images: 13 persons, 3 for validation, 4 for evaluation; poses
-             left, right, straight, up. The set has no landmarks: put those of a
-             detector of your own as NAME.pts beside the images. Not run here.
-    fr-jax data align $DATA/cmu_faces --detector yunet.onnx --to aligned/cmu
-    fr-jax data convert aligned/cmu --layout cmu --to $RECORDS --name cmu
+cmu          CMU Face Images, from photographs to figures: 13 persons, 3 for validation,
+             4 for evaluation; poses left, right, straight, up. The landmarks are those
+             of a regressor (configs/landmarks.py). 936 steps, set for 15 minutes on 2
+             cores by an estimate of the operations. Not run here.
     fr-jax train --config=configs/fra.py:cmu --workdir=runs/cmu \
-        --config.data.records.path=$RECORDS/cmu --given embedder=EMBEDDER
+        --config.data.photographs.path=$DATA/cmu_faces \
+        --config.data.photographs.detector=face_detection_yunet_2026may.onnx \
+        --given embedder=EMBEDDER --given landmarks=runs/landmarks/embedder_landmarks
 
 paper_kdef_magface
              KDEF with the settings of the published program: 10,000 tuples of few
              donors, a third of them for validation, sessions as identities, shifted
-             landmarks, dropout in validation. Published gain in the accuracy of
+             landmarks, inputs, dropout in validation. Published gain in the accuracy of
              identities: 9.52 points (abstract). Not run here.
 paper_kdef_arcface
              The same for ArcFace; published gain 10.04. Not run here.
@@ -36,7 +37,8 @@ paper_kdef_cosface
 
 68 landmarks are read from NAME.pts (iBUG), NAME.npy or NAME.npz beside NAME.jpg, or
 from the columns x0, y0 to x67, y67 of a labels.csv; align moves those of files with the
-image. Images without are dropped, and counted.
+image. Those of other images are computed by a regressor (--given landmarks=REGRESSOR);
+without one these images are dropped, and counted.
 """
 
 from typing import Any
@@ -64,6 +66,9 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "decoder": "published",  # or sane
                     "dropout": 0.4,  # of the autoencoder
                     "vit_dropout": 0.05,
+                    "width": 1.0,  # of the autoencoder; its code has 512 * width values
+                    "inner_size": 512,  # of embeddings; with the code a square number
+                    "patch": 8,
                     "vit_width": 256,
                     "vit_depth": 4,
                     "positions": None,  # rows of the position table; None: as needed
@@ -95,13 +100,14 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                 },
             },
             "data": {
-                "source": "records",  # or rendered
+                "source": "records",  # or photographs, rendered
                 "batch_size": 256,
                 "sampling": "uniform",  # original: the first tuples, few donors
                 "num_tuples": 10_000,  # in a list (original) or an epoch (uniform)
                 "faithful_negatives": False,
                 "landmark_frame": "aligned",  # loose: landmarks of a wider frame
                 "faithful_landmarks": False,
+                "faithful_inputs": False,  # those of the published program
                 "embeddings": "",  # folder of stored embeddings; empty: the workdir
                 "eigenfaces": 0,  # components; 0: --given embedder=EMBEDDER is needed
                 "split": {
@@ -115,6 +121,11 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "identities": "",  # 'first:last' or '@file'; empty: all
                     "pose_step": 15.0,  # degrees that make one pose
                     "faithful_ids": False,  # a session is an identity
+                },
+                "photographs": {  # aligned and converted to records in the workdir
+                    "path": "",  # folder
+                    "layout": "auto",  # as of fr-jax data convert
+                    "detector": "",  # YuNet .onnx
                 },
                 "rendered": {"num_identities": 48, "size": 48},
                 "evaluation": {  # after training, of held-out identities
@@ -137,25 +148,30 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         system.update(dropout_in_validation=True, plateau_loss="last")
         system.optimizer.plateau.update(patience=30, min_factor=1e-4, stop_after=0)
         data.update(sampling="original", faithful_negatives=True)
-        data.faithful_landmarks = True
+        data.update(faithful_landmarks=True, faithful_inputs=True)
         data.evaluation.update(protocol="original", classifiers=("svm",))
         data.split.kind = "tuple"
         data.records.faithful_ids = True
         train.epochs = 3.0
         train.evaluate_every = 26  # an epoch
     elif variant == "cmu":
-        data.update(batch_size=64, num_tuples=5000)
+        data.update(source="photographs", batch_size=64, num_tuples=5000)
+        data.photographs.layout = "cmu"
         data.split.update(validation_identities=3, held_out=4)
+        train.epochs = 12.0
         train.evaluate_every = 78  # an epoch
     else:
         data.source = "rendered"
         if variant == "smoke":
             data.update(batch_size=32, num_tuples=640, eigenfaces=64)
-            data.rendered.update(num_identities=8, size=32)
-            data.split.update(validation_identities=3, held_out=3)
-            system.network.update(dropout=0.05, vit_width=64, vit_depth=2)
+            data.rendered.update(num_identities=6, size=32)
+            data.split.update(validation_identities=2, held_out=3)
+            system.network.update(width=0.125, inner_size=192, patch=4)
+            # Masks of dropout take most of the compilation.
+            system.network.update(dropout=0.0, vit_dropout=0.0)
+            system.network.update(vit_width=64, vit_depth=1)
             data.evaluation.update(classifiers=("svm",), repeats=2)
             train.epochs = 5.0
-            train.update(log_every=20, evaluate_every=20, save_every=100)
+            train.update(log_every=20, evaluate_every=50, save_every=100)
             train.best_metric = ""
     return config

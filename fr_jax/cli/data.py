@@ -62,6 +62,9 @@ def add_arguments(parser: Any) -> None:
     add("--detector", required=True, metavar="FILE", help=text)
     add("--to", required=True, metavar="DIR", help="new folder for the faces")
     add("--size", type=int, default=112, help="side of the faces in pixels")
+    text = "landmark regressor, WORKDIR/embedder_landmarks: finds the 68 points of "
+    text += "photographs without a file of them, and writes them beside the faces"
+    add("--landmarks", default="", metavar="REGRESSOR", help=text)
     text = "swap red and blue for the detector, as USynthFace did"
     add("--legacy-bgr", action="store_true", help=text)
 
@@ -174,12 +177,23 @@ def _align(arguments: argparse.Namespace) -> None:
 
     target = Path(arguments.to)
     check_writable("--to", target.parent)
+    regressor = None
+    if path := arguments.landmarks:
+        from fr_jax.embedder import load_embedder
+
+        regressor = load_embedder(path)
+        if regressor.network.kind != "landmarks":
+            raise UserError(
+                f"--landmarks {path}: a network of kind {regressor.network.kind!r}, "
+                "not 'landmarks'; fr-jax train --config=landmarks:faces trains one"
+            )
     rows, skipped = align_folder(
         Path(arguments.source),
         target,
         detect.YuNet(arguments.detector),
         size=arguments.size,
         legacy_bgr=arguments.legacy_bgr,
+        landmarks=regressor and regressor.points,
         progress=functools.partial(progress_bar, label="align"),
     )
     doubtful = [row for row in rows if row["note"]]

@@ -111,7 +111,8 @@ def add_arguments(parser: Any) -> None:
     add("--generator", **repeated | {"metavar": "GENERATOR"}, help=text)
     text = "augmenter folder, WORKDIR/embedder_augmenter; may be repeated"
     add("--augmenter", **repeated | {"metavar": "AUGMENTER"}, help=text)
-    text = "with --augmenter: embedder=EMBEDDER, the one that it was trained with"
+    text = "with --augmenter: embedder=EMBEDDER, the one that it was trained with, and "
+    text += "landmarks=REGRESSOR for records without landmarks"
     add("--given", **repeated | {"metavar": "NAME=EMBEDDER"}, help=text)
     repeated["metavar"] = "NAME=PATH[,OPTION=VALUE]..."
     add("--set", **repeated, help="evaluation set; may be repeated; see below")

@@ -46,8 +46,12 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def mean_interval(values: Array) -> Estimate:
+def mean_interval(values: Array, level: float = _LEVEL) -> Estimate:
     """Returns the mean of values [N] with Student's interval; NaN bounds for one value.
+
+    Args:
+      level: of the interval, 0.95 for one mean; 1 - 0.05 / K for the means of K cells
+        that are to be correct together (Bonferroni).
 
     Raises:
       ValueError: for no values.
@@ -59,7 +63,7 @@ def mean_interval(values: Array) -> Estimate:
     if values.size < 2:
         return Estimate(mean, float("nan"), float("nan"))
     error = values.std(ddof=1) / np.sqrt(values.size)
-    half = float(stats.t.ppf(0.5 + _LEVEL / 2, values.size - 1) * error)
+    half = float(stats.t.ppf(0.5 + level / 2, values.size - 1) * error)
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from data_pipelines import index as indexes
 from data_pipelines import records
 from data_pipelines.record_set import RecordSet
 from data_pipelines.vision import align, detect
+from fr_jax import embedder
+from fr_jax.models.preprocess import InputSpec
+from fr_jax.system import Network
 from tests.support.faces import encoded, picture
 from tests.support.recordio import write_pack
 
@@ -268,6 +272,17 @@ def test_align_refuses_existing_target_and_missing_source(
     match = "exists; choose another" if exists else "no such folder"
     words = ("--detector", "any", "--to", tmp_path / target)
     mistake(match, "data", "align", source, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_align_takes_landmarks_of_a_regressor_only(
+    mistake, monkeypatch, identities, tmp_path
+):
+    other = SimpleNamespace(network=Network("iresnet18", {}, {}, InputSpec()))
+    monkeypatch.setattr(embedder, "load_embedder", lambda _: other)
+    words = ("--detector", "any", "--landmarks", "mbf", "--to", tmp_path / "new")
+    match = "--landmarks mbf: a network of kind 'embedding', not 'landmarks'"
+    mistake(match, "data", "align", identities, *words)
     assert not list(tmp_path.iterdir())
 
 

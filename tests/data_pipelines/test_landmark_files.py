@@ -168,3 +168,32 @@ def test_alignment_moves_landmarks_with_the_image(tmp_path):
     moved = landmark_files.read(aligned / "a.pts")
     np.testing.assert_allclose(moved, POINTS, atol=2e-3)
     assert not (aligned / "b.pts").exists()
+
+
+def test_alignment_finds_landmarks_of_photographs_without(tmp_path):
+    """In batches, from crops around the detected box, moved with the image."""
+    photos, aligned = tmp_path / "photos", tmp_path / "aligned"
+    photos.mkdir()
+    for number in range(70):
+        (photos / f"{number}.png").write_bytes(encoded(".png", picture(300, 300)))
+    (photos / "0.bad").write_bytes(encoded(".png", picture(300, 300)))
+    landmark_files.write(photos / "1.pts", 2 * POINTS + np.float32([[30, 10]]))
+    five, batches = 2 * align.template() + (30, 10), []
+
+    def detector(_):
+        return [detect.Detection(np.array([50.5, 40.5, 80, 100]), five, 1.0)]
+
+    def find(crops):
+        batches.append(crops.shape)
+        return np.broadcast_to(np.float32([55.5, 55.5]), (len(crops), 68, 2))
+
+    rows, skipped = align_folder(photos, aligned, detector, landmarks=find)
+    assert len(rows) == 70 and skipped == {"images marked .bad": 1}
+    assert not (aligned / "0.bad.jpg").exists()
+    assert batches == [(64, 112, 112, 3), (5, 112, 112, 3)]
+    centre = (np.array([90.0, 90.0]) - (30, 10)) / 2  # of the box
+    for number in (0, 2, 69):
+        found = landmark_files.read(aligned / f"{number}.pts")
+        np.testing.assert_allclose(found, np.tile(centre, (68, 1)), atol=2e-3)
+    given = landmark_files.read(aligned / "1.pts")
+    np.testing.assert_allclose(given, POINTS, atol=2e-3)

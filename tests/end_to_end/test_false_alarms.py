@@ -14,8 +14,14 @@ GATED = {"system.update.name": "accuracy_gated"}
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("inter_prototype", {}), ("usynthface", {}), ("dr_gan", {}), ("dr_gan", GATED)],
-    ids=["inter_prototype", "usynthface", "dr_gan", "dr_gan gated"],
+    [
+        ("inter_prototype", {}),
+        ("usynthface", {}),
+        ("dr_gan", {}),
+        ("dr_gan", GATED),
+        ("fra", {}),
+    ],
+    ids=["inter_prototype", "usynthface", "dr_gan", "dr_gan gated", "fra"],
 )
 def test_smoke_configuration_raises_no_alarm(tmp_path, name, changes, seed):
     settings = {

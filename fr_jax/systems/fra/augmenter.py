@@ -15,7 +15,8 @@ from fr_jax.backend import cpu
 from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError
 from fr_jax.models.fra import SIZE
-from fr_jax.systems.fra import embeddings
+from fr_jax.systems.fra import stored
+from fr_jax.systems.fra.inputs import as_trained
 
 Array = np.ndarray
 
@@ -47,11 +48,13 @@ class Augmenter:
         self._model: Any = models.create(about.architecture, **about.options)
         self.embedding_size = int(self._model.embedding_size)
         self._batch_size = batch_size
-        jit = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+        often = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+        # Of few rows, for figures.
+        once = functools.partial(jax.jit, compiler_options=cpu.quick_compilation())
         self._outputs = {
-            "generated": jit(self._output("generated")),
-            "reconstruction": jit(self._output("reconstruction")),
-            "attention": jit(self._attention),
+            "generated": often(self._output("generated")),
+            "reconstruction": once(self._output("reconstruction")),
+            "attention": once(self._attention),
         }
 
     def generate(
@@ -160,7 +163,7 @@ def check_embedder(augmenter: Augmenter, embedder: Embedder) -> bool:
       lengths are compared.
     """
     stated = augmenter.network.provenance.get("embedder")
-    given = embeddings.identity(embedder)
+    given = stored.identity(embedder)
     size = embedder.network.options.get("embedding_size")
     if stated is not None and stated != given:
         raise UserError(
@@ -209,7 +212,7 @@ def augment_embeddings(
       UserError: for an augmenter of another embedder, naming both, and maps of another
         form.
     """
-    augmenter = Augmenter(fra)
+    augmenter, embedder = Augmenter(fra), as_trained(embedder, fra.provenance)
     check_embedder(augmenter, embedder)
     maps = np.asarray(landmark_maps)
     _check_maps(maps)

@@ -2,23 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from etils import epath
 
 from fr_jax.backend import sharding
 from fr_jax.embedder import Embedder, load_embedder
-from fr_jax.errors import UserError
+from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.results import finite, print_notes, write
 from fr_jax.faces import sets as face_sets
 from fr_jax.provenance import check_unseen
-from fr_jax.systems.fra import embeddings, faces, nearness
+from fr_jax.system import check_kinds
+from fr_jax.systems.fra import embeddings, faces, nearness, stored
 from fr_jax.systems.fra.augmenter import Augmenter, check_embedder
 from fr_jax.systems.fra.evaluator import AugmenterEvaluator, of_faces
-from fr_jax.systems.fra.faces import Faces
+from fr_jax.systems.fra.faces import EXACT, Faces
+from fr_jax.systems.fra.inputs import as_trained
 from fr_jax.training.data import Context
 
 _RENDERED, _NUM_RENDERED = "rendered", 14
@@ -38,9 +39,10 @@ def evaluate_augmenters(arguments: Any) -> None:
     if len(set(labels)) < len(labels):
         names = ", ".join(labels)
         raise UserError(f"--augmenter: two runs have the same name: {names}")
-    embedder = _given(arguments.given)
+    given = _given(arguments.given)
     augmenters = [load_embedder(path) for path in paths]
-    for path, one in zip(paths, augmenters):
+    embedders = [as_trained(given["embedder"], one.provenance) for one in augmenters]
+    for path, one, embedder in zip(paths, augmenters, embedders):
         if not _checked(path, one, embedder):
             print(
                 f"note: {path} does not state its embedder; that it is the given one "
@@ -50,9 +52,9 @@ def evaluate_augmenters(arguments: Any) -> None:
         raise UserError("--set: an augmenter takes one set at a time")
     text = (arguments.set or [f"unseen={_RENDERED}"])[0]
     _, source, options = sets.split(text, _OPTIONS)
-    context = Context(sharding.make_mesh())
+    context = Context(sharding.make_mesh(), pretrained=given)
     target = epath.Path(arguments.to)
-    for label, path, one in zip(labels, paths, augmenters):
+    for label, path, one, embedder in zip(labels, paths, augmenters, embedders):
         evaluator = _evaluator(path, one, embedder, source, options, context)
         results, notes = finite(evaluator(Trained(one.embed_raw, {"augmenter": one})))
         folder = target if len(labels) == 1 else target / label
@@ -75,16 +77,20 @@ def _text(name: str, results: Mapping[str, float]) -> str:
     return f"{results[name]:8.4f}  ({low:.4f} to {high:.4f})"
 
 
-def _given(texts: list[str]) -> Embedder:
-    """Returns the embedder of --given embedder=EMBEDDER."""
+def _given(texts: list[str]) -> dict[str, Embedder]:
+    """Returns the networks of --given embedder=EMBEDDER, landmarks=REGRESSOR."""
     parts = (text.partition("=") for text in texts)
     given = {name: path for name, _, path in parts}
-    if set(given) != {"embedder"} or not given["embedder"]:
+    if not given.get("embedder"):
         raise UserError(
             "--augmenter needs the face embedder that it was trained with: --given "
             "embedder=EMBEDDER"
         )
-    return load_embedder(given["embedder"])
+    check_names("network of --given", given, ("embedder", "landmarks"))
+    networks = {name: load_embedder(path) for name, path in given.items()}
+    kinds = {"embedder": ["embedding"], "landmarks": ["landmarks"]}
+    check_kinds({name: one.network for name, one in networks.items()}, kinds)
+    return networks
 
 
 def _checked(path: Path, augmenter: Embedder, embedder: Embedder) -> bool:
@@ -116,7 +122,7 @@ def _evaluator(
             f"note: {path.parent / nearness.FILE} is missing; nearness is not compared "
             "with linear maps"
         )
-    elif linear.embedder != (given := embeddings.identity(embedder)):
+    elif linear.embedder != (given := stored.identity(embedder)):
         raise UserError(
             f"{path.parent / nearness.FILE}: linear maps of embeddings of "
             f"{linear.embedder}; the given embedder is {given}"
@@ -162,18 +168,19 @@ def _faces(
     context: Context,
 ) -> Faces:
     if source == _RENDERED:
+        if "landmarks" in context.pretrained:
+            raise UserError(f"--given landmarks=: {EXACT}")
         count = options.get("identities", str(_NUM_RENDERED))
         if not count.isdecimal() or int(count) < 2:
             raise UserError(f"--set: rendered identities={count}: give 2 or more")
         size = embedder.network.input_spec.size
         return faces.rendered(context, int(count), first=_FIRST, size=size)
-    records = SimpleNamespace(
-        path=source,
+    found, dropped = faces.of_records(
+        source,
+        context,
         identities=options.get("identities", ""),
         pose_step=about.get("pose_step", 15.0),
-        faithful_ids=False,
     )
-    found, dropped = faces.of_records(records)
     for reason, count in dropped.items():
         print(f"dropped: {count:,} {reason}")
     return found

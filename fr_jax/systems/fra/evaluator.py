@@ -14,7 +14,14 @@ from fr_jax.embedder import Embedder
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.progress import progress_bar
-from fr_jax.systems.fra import embeddings, evaluation, figures, nearness
+from fr_jax.systems.fra import (
+    embeddings,
+    evaluation,
+    figures,
+    nearness,
+    published,
+    stored,
+)
 from fr_jax.systems.fra.augmenter import Augmenter
 from fr_jax.systems.fra.evaluation import LABELS, OBJECTIVES, Outcomes, Samples
 from fr_jax.systems.fra.faces import Faces
@@ -153,7 +160,7 @@ class AugmenterEvaluator:
             tuples = original(Images(*columns), self.num_tuples)
             if not len(tuples.target):
                 raise UserError("the images give no tuple to evaluate")
-            return [evaluation.original(samples, tuples, generate, kinds=kinds)]
+            return [published.original(samples, tuples, generate, kinds=kinds)]
         seeds = range(self.seed, self.seed + self.repeats)
         bar = progress_bar(
             seeds, "classifiers", disable=not self.show_progress, leave=False
@@ -219,7 +226,7 @@ def of_run(
         return of_faces(faces, embedded, **drawn)
 
     def linear() -> LinearMaps:
-        maps = of_training(stream, train, vectors, embeddings.identity(embedder))
+        maps = of_training(stream, train, vectors, stored.identity(embedder))
         if context.workdir and jax.process_index() == 0:
             maps.save(epath.Path(context.workdir) / nearness.FILE)
         return maps

@@ -1,8 +1,8 @@
 """Labelled faces with 68 landmarks, of which FRA makes tuples: records, rendered."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +11,15 @@ from fr_jax.errors import UserError, check_names, check_range
 from fr_jax.faces import landmark_maps, sets
 from fr_jax.faces.renderer.codes import EXPRESSIONS
 from fr_jax.provenance import RENDERED
+from fr_jax.systems.fra import photographs, stored
 from fr_jax.systems.fra.tuples import Images
 from fr_jax.training import sources
 from fr_jax.training.data import Context
 
 Array = np.ndarray
-# Landmarks of images: uint8 RGB [n, S, S, 3] -> (x, y) in their pixels [n, 68, 2], NaN
-# where no face is found. An embedder of kind 'landmarks' will be one.
-Points = Callable[[Array], Array]
 RENDERED_STEP = 45.0  # degrees that make one pose of rendered faces
-_CHUNK = 256  # images for which landmarks or maps are computed at a time
+EXACT = "rendered faces have exact landmarks; leave it out"
+_CHUNK = 256  # images for which maps are drawn at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +107,7 @@ class Pixels:
 
     def __init__(self, faces: Faces):
         self._faces = faces
+        self.digest = faces.digest
 
     def __len__(self) -> int:
         return len(self._faces)
@@ -154,30 +154,46 @@ def rendered(
     )
 
 
-def of_records(options: Any, points: Points | None = None) -> tuple[Faces, dict]:
-    """Returns the faces of `config.data.records`, and the number of dropped images.
+def of_records(
+    path: str,
+    context: Context,
+    *,
+    identities: str = "",
+    pose_step: float = 15.0,
+    faithful_ids: bool = False,
+) -> tuple[Faces, dict[str, int]]:
+    """Returns the faces of records, and the number of dropped images.
 
-    Dropped are, by reason, images without a label, a yaw, an expression or landmarks.
+    Landmarks of images whose records have none are computed by the regressor given as
+    'landmarks', if there is one, and stored in WORKDIR/landmarks.npz. Dropped are, by
+    reason, images without a label, a yaw, an expression or landmarks.
 
     Args:
-      points: computes the landmarks of images whose records have none.
+      identities, pose_step, faithful_ids: see `config.data.records`.
 
     Raises:
       UserError: if no image is left, with the remedy; DataError for invalid records.
     """
-    check_range("config.data.records.pose_step", options.pose_step, 0.1, 90)
-    records = sources.open_records(options.path, identities=options.identities)
+    check_range("config.data.records.pose_step", pose_step, 0.1, 90)
+    records = sources.open_records(path, identities=identities)
     count = len(records)
     rows = list(records.faces(np.arange(count)))
     landmarks = np.full((count, 68, 2), np.nan, np.float32)
     for number, face in enumerate(rows):
         if len(face.landmarks68) == 68:
             landmarks[number] = face.landmarks68
-    if points is not None:
-        missing = np.flatnonzero(np.isnan(landmarks).any((1, 2)))
-        for start in range(0, len(missing), _CHUNK):
-            part = missing[start : start + _CHUNK]
-            landmarks[part] = points(records.images(part))
+    missing = np.flatnonzero(np.isnan(landmarks).any((1, 2)))
+    regressor = context.pretrained.get("landmarks")
+    if regressor and len(missing):
+        images = records.subset(missing)
+        progress = "landmarks" * context.show_progress
+        compute = functools.partial(
+            photographs.points, regressor, images, progress=progress
+        )
+        folder = context.workdir
+        landmarks[missing] = stored.once(
+            "landmarks", regressor, [images], folder, context, compute
+        )
     yaw, pitch = (np.array([getattr(f, n) for f in rows]) for n in ("yaw", "pitch"))
     expression = np.array([face.expression for face in rows])
     session, label = records.session, records.label
@@ -193,13 +209,13 @@ def of_records(options: Any, points: Points | None = None) -> tuple[Faces, dict]
             dropped[f"images {reason}"] = number
         kept &= ~mask
         if not kept.any():
-            raise UserError(f"{options.path}: no image left: {_REMEDIES[reason]}")
+            raise UserError(f"{path}: no image left: {_REMEDIES[reason]}")
     kept = np.flatnonzero(kept)
     records = records.subset(kept)
-    poses, pose = _poses(yaw[kept], pitch[kept], options.pose_step)
+    poses, pose = _poses(yaw[kept], pitch[kept], pose_step)
     expressions, number = np.unique(expression[kept], return_inverse=True)
     identities, label = records.identities, records.label
-    if options.faithful_ids:
+    if faithful_ids:
         identities, label = _with_session(identities, label, session[kept])
     faces = Faces(
         records.name,
@@ -231,8 +247,10 @@ _REMEDIES = {
         "a --layout with expressions (kdef, cmu, multipie)"
     ),
     "without 68 landmarks": (
-        "none has 68 landmarks; put a file NAME.pts, .npy or .npz beside each image, "
-        "or columns x0, y0 to x67, y67 into a labels.csv, and convert again"
+        "none has 68 landmarks; give a regressor (--given landmarks=REGRESSOR; fr-jax "
+        "train --config=landmarks:faces trains one), or put a file NAME.pts, .npy or "
+        ".npz beside each image, or columns x0, y0 to x67, y67 into a labels.csv, and "
+        "convert again"
     ),
 }
 

@@ -29,7 +29,7 @@ class LinearMaps(NamedTuple):
 
     Attributes:
       poses: names of the target poses [P].
-      embedder: that of the embeddings, as `embeddings.identity` names it.
+      embedder: that of the embeddings, as `stored.identity` names it.
       mean, offset: float32 [P, D].
       slope: float32 [P, D, D].
     """

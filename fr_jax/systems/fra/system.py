@@ -66,6 +66,8 @@ _OPTIMIZER = {
     "mask": optimizers.all_parameters,
 }
 _PLATEAU = {"factor": 0.5, "patience": 5, "cooldown": 0, "stop_after": 15}
+# Of networks given by name; the data use all but 'init'.
+_KINDS = {"init": ["augmenter"], "embedder": ["embedding"], "landmarks": ["landmarks"]}
 # White dots on black, in the box of the landmarks, as `convert` describes it.
 _SPEC = InputSpec(SIZE, "GREY", mean=0.0, scale=255.0, template="landmark_box")
 
@@ -132,14 +134,13 @@ def make(
         evaluations without a lower loss (`plateau.stop_after`; 0: never).
       learning_rate, schedule: of these options, for short.
       num_steps, steps_per_epoch: of the run, if the schedule needs them.
-      pretrained: the network passed to `init` as 'init', an augmenter. 'embedder', the
-        frozen embedder of the data, is not used here.
+      pretrained: the network passed to `init` as 'init', an augmenter.
 
     Raises:
       UserError: for unknown names, numbers out of range, and an augmenter of other
         embeddings or sizes.
     """
-    check_kinds(pretrained, {"init": ["augmenter"], "embedder": ["embedding"]})
+    check_kinds(pretrained, _KINDS)
     check_range("embedding_size", embedding_size, 1)
     check_range("embedding_distance", embedding_distance, 1e-6)
     check_range("embedding_norm", embedding_norm, 1e-6)
@@ -171,7 +172,7 @@ def make(
 
     def init(key, batch, given=None):
         del batch
-        given = check_given(given, ["init", "embedder"])
+        given = check_given(given, _KINDS)
         shapes = models.example_inputs(model, _SPEC)
         inputs = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
         variables = model.init(key, *inputs)

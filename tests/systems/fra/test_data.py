@@ -1,4 +1,4 @@
-"""FRA's data: batches of tuples, splits, what is dropped, stored embeddings."""
+"""FRA's data: batches of tuples, splits, what is dropped, configurations."""
 
 import json
 from types import SimpleNamespace
@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from configs import fra as variants
-from data_pipelines.builders import faces as builder
-from data_pipelines.readers import Face
 from fr_jax.backend import sharding
 from fr_jax.cli import config as configs
 from fr_jax.embedder import Embedder
@@ -18,120 +16,24 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.provenance import inherit
 from fr_jax.system import Network
 from fr_jax.systems import fra
-from fr_jax.systems.fra import data as fra_data
-from fr_jax.systems.fra import eigenfaces, embeddings
+from fr_jax.systems.fra import eigenfaces, embeddings, parts, stored
 from fr_jax.systems.fra.faces import Faces
 from fr_jax.training.batch_checks import check_batch
 from fr_jax.training.data import Context
-from tests.support.faces import encoded, picture
-
-SIZE = 20
-PERSONS, EXPRESSIONS, YAWS = 7, ("happy", "sad"), (-45.0, 0.0, 45.0)
-
-
-def points(number: int) -> np.ndarray:
-    """Returns landmarks by which a picture tells its image."""
-    rng = np.random.default_rng(number)
-    return rng.uniform(4, 16, (68, 2)).astype(np.float32)
-
-
-def some_faces():
-    """Seven persons, two sessions of 2 x 3 images; p5 has one expression and yaw."""
-    number = 0
-    for label in range(PERSONS):
-        for session in range(2):
-            for expression in EXPRESSIONS:
-                for yaw in YAWS:
-                    number += 1
-                    if label == 5 and (expression, yaw) != ("sad", 0):
-                        continue
-                    yield Face(
-                        encoded(".png", picture(SIZE, SIZE, seed=number)),
-                        label,
-                        f"p{label}",
-                        f"p{label}/{number}.png",
-                        yaw=yaw + 2,
-                        pitch=1.5,
-                        expression=expression,
-                        session=session,
-                        landmarks68=points(number),
-                    )
-
-
-def lacking():
-    """The same faces; the first lack something each."""
-    for number, face in enumerate(some_faces()):
-        changes: dict = {
-            0: {"label": -1, "identity": ""},
-            1: {"yaw": np.nan},
-            2: {"expression": ""},
-            3: {"landmarks68": np.zeros((0, 2), np.float32)},
-            4: {"landmarks68": np.full((68, 2), np.nan, np.float32)},
-        }.get(number, {})
-        yield face._replace(**changes)
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    root = tmp_path_factory.mktemp("records")
-    return {
-        name: str(builder.build(faces, root, name, size=SIZE, licence="mine")[0])
-        for name, faces in (("some", some_faces()), ("lacking", lacking()))
-    }
-
-
-class Stub:
-    """An embedder whose embedding of an image is its first five pixels."""
-
-    def __init__(self, weight: float = 1.0, **spec):
-        weights = {"w": np.full(3, weight, np.float32)}
-        self.network = Network("mobilefacenet", {}, weights, InputSpec(**spec))
-        self.weight, self.calls = weight, 0
-        self.provenance, self.digests = {}, None
-
-    def embed_raw(self, images, progress=""):
-        parts = [images[start : start + 7] for start in range(0, len(images), 7)]
-        self.calls += len(images)
-        pixels = np.concatenate(parts)[:, 0, :5, 0]
-        return {"embedding": self.weight * pixels.astype(np.float32)}
-
-
-@pytest.fixture
-def load(records):
-    def loaded(variant="faces", embedder=None, workdir="", **changes):
-        settings = {
-            "source": "records",
-            "records.path": records["some"],
-            "split.validation_identities": 3,
-            "split.held_out": 1,
-            "batch_size": 16,
-            "num_tuples": 64,
-        }
-        settings |= {name.replace("__", "."): x for name, x in changes.items()}
-        overrides = [(f"data.{name}", str(value)) for name, value in settings.items()]
-        config = configs.load(f"fra:{variant}", overrides)
-        context = Context(
-            sharding.make_mesh(),
-            pretrained={"embedder": embedder or Stub()},
-            workdir=str(workdir),
-        )
-        return fra.load(config.data, context)
-
-    return loaded
+from tests.support.faces import picture
+from tests.support.fra import RECORD_SIZE, FivePixels, some_faces
 
 
 def by_embedding(records):
     """Returns (person, expression, yaw, number) of each image by its embedding."""
     del records
-    return {
-        tuple(picture(SIZE, SIZE, seed=int(f.source[3:-4]))[0, :5, 0].tolist()): (
-            f.identity,
-            f.expression,
-            f.yaw,
-            int(f.source[3:-4]),
-        )
-        for f in some_faces()
-    }
+    numbered = {}
+    for face in some_faces():
+        number = int(face.source[3:-4])
+        row = picture(RECORD_SIZE, RECORD_SIZE, seed=number)[0, :5, 0]
+        about = face.identity, face.expression, face.yaw, number
+        numbered[tuple(row.tolist())] = about
+    return numbered
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "original"])
@@ -238,6 +140,7 @@ def test_a_split_by_tuple_divides_the_list(load):
         ("p0 is the only person", {"sampling": "original", "num_tuples": 1}
          | {"faithful_negatives": True}),
         ("unknown data source 'files'", {"source": "files"}),
+        ("of mobilefacenet no published inputs", {"faithful_inputs": True}),
     ],
 )  # fmt: skip
 def test_unsuitable_options_are_refused(load, match, changes):
@@ -262,73 +165,6 @@ def test_sessions_as_identities(load):
     assert len(names) > len(plain.provenance.identities["some"])
 
 
-def test_embeddings_are_stored_and_reused(load, tmp_path, capsys):
-    first = Stub()
-    one = load(embedder=first, workdir=tmp_path)
-    assert first.calls > 0 and (tmp_path / "embeddings.npz").is_file()
-    second = Stub()
-    capsys.readouterr()
-    two = load(embedder=second, workdir=tmp_path)
-    assert second.calls == 0
-    assert "are reused" in capsys.readouterr().err
-    batches = [data.open().train.batch_at(0) for data in (one, two)]
-    assert all((batches[0][name] == batches[1][name]).all() for name in batches[0])
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"embedder": Stub(2.0)}, "by mobilefacenet "),  # of the same width
-        ({"embedder": Stub(size=64)}, '"size": 64'),
-        ({"embedder": Stub(colour="BGR")}, '"colour": "BGR"'),
-        ({"split__held_out": 0}, " images "),
-    ],
-    ids=["weights", "size", "colour", "images"],
-)
-def test_embeddings_of_another_origin_are_computed_again(
-    load, tmp_path, capsys, changes, named
-):
-    changes = dict(changes)
-    load(workdir=tmp_path)
-    before = (tmp_path / "embeddings.npz").read_bytes()
-    capsys.readouterr()
-    embedder = changes.pop("embedder", None) or Stub()
-    data = load(embedder=embedder, workdir=tmp_path, **changes)
-    (line,) = (x for x in capsys.readouterr().err.splitlines() if "embeddings of" in x)
-    assert line.endswith(": computed again")
-    old, new = line.split("; this run needs those of ")
-    assert "mobilefacenet" in old and named in new
-    assert old.partition("embeddings of ")[2] != new.removesuffix(": computed again")
-    assert (tmp_path / "embeddings.npz").read_bytes() != before
-    assert embedder.calls == len(data.open().train._vectors) + len(
-        data.open().validation._vectors
-    )
-
-
-@pytest.mark.parametrize("damage", ["cut", "values", "text"])
-def test_damaged_embeddings_are_computed_again(load, tmp_path, capsys, damage):
-    load(workdir=tmp_path)
-    path = tmp_path / "embeddings.npz"
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "text":
-        path.write_text("hello")
-    else:
-        with np.load(path) as file:
-            arrays = dict(file)
-        arrays["embedding"][0, 0] += 1
-        np.savez(path, **arrays)
-    capsys.readouterr()
-    again = Stub()
-    load(embedder=again, workdir=tmp_path)
-    assert again.calls > 0 and "damaged" in capsys.readouterr().err
-
-
-def test_embeddings_that_are_not_finite_are_an_error(load):
-    with pytest.raises(UserError, match="image 0 of .* not finite; give another"):
-        load(embedder=Stub(np.nan))
-
-
 def test_held_out_persons_are_those_of_no_split(records):
     settings = {
         "data.source": "records",
@@ -338,8 +174,8 @@ def test_held_out_persons_are_those_of_no_split(records):
     }
     config = configs.load("fra:faces", list(settings.items())).data
     context = Context(sharding.make_mesh(), show_progress=False)
-    context = context._replace(pretrained={"embedder": Stub()})
-    faces = fra_data.held_out(config, context)
+    context = context._replace(pretrained={"embedder": FivePixels()})
+    faces = parts.split(config, context).unseen()
     assert len(faces.identities) == 1
     trained = fra.load(config, context).provenance
     assert not set(faces.identities) & set(trained.identities["some"])
@@ -359,13 +195,13 @@ def test_an_augmenter_of_another_embedder_is_no_start(records):
     }
     config = configs.load("fra:faces", list(settings.items())).data
     network = Network("fra", {"embedding_size": 5}, {}, InputSpec(), "augmenter")
-    other = embeddings.identity(Stub(2.0))
-    given = {"embedder": Stub(), "init": Embedder(network, {"embedder": other})}
+    other = stored.identity(FivePixels(2.0))
+    given = {"embedder": FivePixels(), "init": Embedder(network, {"embedder": other})}
     context = Context(sharding.make_mesh(), show_progress=False, pretrained=given)
     with pytest.raises(UserError, match="was trained for embeddings of") as raised:
         fra.load(config, context)
     assert other in str(raised.value)
-    assert embeddings.identity(given["embedder"]) in str(raised.value)
+    assert stored.identity(given["embedder"]) in str(raised.value)
 
 
 # --- rendered identities ------------------------------------------------------------
@@ -429,7 +265,7 @@ def test_every_variant_is_a_valid_configuration(variant):
     config = configs.load(f"fra:{variant}")
     facts = {"embedding_size": 64, "embedding_distance": 1.0, "embedding_norm": 1.0}
     facts |= {"num_steps": 100, "steps_per_epoch": 10.0}
-    facts["pretrained"] = {"embedder": Stub().network}
+    facts["pretrained"] = {"embedder": FivePixels().network}
     system = configs.call("fra", fra.make, config.system, facts)
     assert system.eval_step is not None
     json.dumps(config.to_dict())
