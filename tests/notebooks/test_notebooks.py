@@ -48,7 +48,7 @@ def has_picture(cell) -> bool:
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8
 
 
 @every_notebook
