@@ -48,7 +48,7 @@ def frechet_distance(real: Array, fake: Array) -> float:
     Heusel et al., GANs Trained by a Two Time-Scale Update Rule (NeurIPS 2017): with
     means m, n and covariances S, T (over N - 1) it is
 
-      |m - n|^2 + tr(S + T - 2 (S T)^(1/2))
+      norm(m - n)^2 + tr(S + T - 2 (S T)^(1/2))
 
     in squared units of the features. FID is that of features of the Inception network.
     It is biased upward for few images: only sets of equal numbers are comparable.
