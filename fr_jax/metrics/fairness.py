@@ -141,12 +141,11 @@ def spread(
 ) -> Spread:
     """Returns the spread of FAR and FRR over groups, and measures of both.
 
-    The names are those of the functions of one rate after `far_` and `frr_`, and
-
-    * `fdr`: fairness discrepancy rate, 1 - (a far_difference + (1 - a) frr_difference),
-      1 is best (Pereira and Marcel, TBIOM 2021);
-    * `inequity`: far_ratio^a times frr_ratio^(1 - a), 1 is best;
-    * `garbe`: a far_gini + (1 - a) frr_gini, 0 is best.
+    Names are `far_` or `frr_` and that of a function of this module. Combinations with
+    the weight a of the FAR are `fdr`, 1 - (a far_difference + (1 - a) frr_difference),
+    the fairness discrepancy rate, 1 is best (Pereira and Marcel, TBIOM 2021);
+    `inequity`, far_ratio^a times frr_ratio^(1 - a), 1 is best; `garbe`, a far_gini +
+    (1 - a) frr_gini, 0 is best.
 
     Args:
       groups: rates within each group; those without pairs of a kind have no such rate.

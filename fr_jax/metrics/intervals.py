@@ -168,15 +168,12 @@ class PairStatistics:
     Args:
       scores: cosines [P], for pooled metrics.
       same: bool [P].
-      protocol: which accuracy there is:
-        'insightface': over folds, by 400 squared distances of the other folds, with
-          TAR at a FAR of 1e-3 over folds;
-        'curricularface': the same accuracy;
-        'magface': over folds, by distances [folds, P] of `folds.centred_angles`, which
-          are the same in every resample;
-        'kfold': over folds, candidates are the distances themselves;
-        'paper': the best threshold on the evaluated pairs;
-        'pooled': none.
+      protocol: which accuracy there is. 'insightface': over folds, by 400 squared
+        distances of the other folds, with TAR at a FAR of 1e-3 over folds;
+        'curricularface': the same accuracy; 'magface': over folds, by distances of
+        `folds.centred_angles`, which are the same in every resample; 'kfold': over
+        folds, candidates are the distances themselves; 'paper': the best threshold on
+        the evaluated pairs; 'pooled': none.
       folds: int [P], for protocols over folds.
       distances: [P] squared distances, or [folds, P] for 'magface'.
       fars: FARs of the pooled TAR, as text.

@@ -12,45 +12,16 @@ from typing import Any
 import numpy as np
 
 from fr_jax.metrics import Undefined
-from fr_jax.metrics.classification import wilson_interval
+from fr_jax.metrics.classification import wilson_interval as wilson_interval
 from fr_jax.metrics.counts import AtFar, BestThreshold, SortedPairs, checked
-from fr_jax.metrics.folds import (
-    ACCURACY_THRESHOLDS,
-    FAR_THRESHOLDS,
-    FoldAccuracy,
-    FoldRates,
-    contiguous_folds,
-    fold_accuracy,
-    fold_tar_at_far,
-    stratified_folds,
-)
-
-__all__ = [
-    "ACCURACY_THRESHOLDS",
-    "FARS",
-    "FAR_THRESHOLDS",
-    "P_TARGET",
-    "AtFar",
-    "FoldAccuracy",
-    "FoldRates",
-    "area_under_roc",
-    "best_accuracy",
-    "contiguous_folds",
-    "cosines",
-    "counts_at_far",
-    "det",
-    "equal_error_rate",
-    "few_impostors",
-    "fold_accuracy",
-    "fold_tar_at_far",
-    "l2_normalize",
-    "min_dcf",
-    "roc",
-    "squared_distances",
-    "stratified_folds",
-    "tar_at_far",
-    "wilson_interval",
-]
+from fr_jax.metrics.folds import ACCURACY_THRESHOLDS as ACCURACY_THRESHOLDS
+from fr_jax.metrics.folds import FAR_THRESHOLDS as FAR_THRESHOLDS
+from fr_jax.metrics.folds import FoldAccuracy as FoldAccuracy
+from fr_jax.metrics.folds import FoldRates as FoldRates
+from fr_jax.metrics.folds import contiguous_folds as contiguous_folds
+from fr_jax.metrics.folds import fold_accuracy as fold_accuracy
+from fr_jax.metrics.folds import fold_tar_at_far as fold_tar_at_far
+from fr_jax.metrics.folds import stratified_folds as stratified_folds
 
 Array = np.ndarray
 
