@@ -64,8 +64,9 @@ MODULES = {
     "Metrics": [
         f"fr_jax.metrics.{name}"
         for name in (
-            *("verification", "identification", "templates"),
-            *("generation", "probes", "quality"),
+            *("verification", "folds", "counts", "intervals"),
+            *("identification", "templates", "clustering"),
+            *("quality", "fairness", "generation", "probes"),
             "landmarks",
         )
     ],

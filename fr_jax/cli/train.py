@@ -87,7 +87,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from fr_jax import systems
     from fr_jax.embedder import load_embedder
-    from fr_jax.evaluation.verification import Verification
     from fr_jax.optim.ema import with_ema
     from fr_jax.provenance import inherit
     from fr_jax.training import identity as identities
@@ -181,9 +180,7 @@ def _run(arguments: argparse.Namespace) -> int:
     streams = data.open()
     seen = (stored or identity).provenance.get("identities", {})
     final = [
-        one.mark_seen(seen, provenance.digests)
-        if isinstance(one, Verification)
-        else one
+        one.mark_seen(seen, provenance.digests) if hasattr(one, "mark_seen") else one
         for one in (*streams.final_evaluators, *configured)
     ]
     evaluators: list[Any] = []

@@ -17,8 +17,9 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.identification import Faces
+from fr_jax.evaluation.resampled import bounds
+from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
-from fr_jax.evaluation.templates import bounds, marks_of
 from fr_jax.metrics import clustering, intervals
 from fr_jax.metrics.cluster_statistics import METRICS, RESAMPLED, ClusterStatistics
 from fr_jax.report.runs import EvaluatedSet
@@ -213,9 +214,8 @@ class Clustering:
         digests: np.ndarray | None = None,
     ) -> "Clustering":
         """Returns the set, marked as seen if it has training identities."""
-        names = None if self.names is None else list(self.names)
-        marks = marks_of(self, self.faces.images, trained, digests, names)
-        return dataclasses.replace(self, **marks)
+        shown = marks(self, self.faces.images, trained, digests, self.names)
+        return dataclasses.replace(self, **shown)
 
 
 def linkage(rows: np.ndarray, method: str) -> np.ndarray:

@@ -222,7 +222,8 @@ def _npz(path: Path) -> Columns:
         raise UserError(
             f"{path}: damaged file of embeddings ({error!s:.200})"
         ) from None
-    return _columns(path, names, identities, *(arrays[n] for n in _ARRAYS[2:]), text)
+    embeddings, norms = arrays["embeddings"], arrays["norms"]
+    return _columns(path, names, identities, embeddings, norms, text)
 
 
 def _parquet(path: Path) -> Columns:
@@ -271,8 +272,8 @@ def _columns(path: Path, names, identities, embeddings, norms, text: str) -> Col
     if not isinstance(about, dict):
         raise UserError(f"{path}: 'about' is no JSON object")
     # Copies: views of a file are not aligned.
-    as_float = (np.array(array, np.float32) for array in (embeddings, norms))
-    return Columns(names, identities, *as_float, about)
+    embeddings, norms = (np.array(one, np.float32) for one in (embeddings, norms))
+    return Columns(names, identities, embeddings, norms, about)
 
 
 def _stem(name: str) -> str:

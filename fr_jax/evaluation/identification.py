@@ -16,8 +16,9 @@ import numpy as np
 from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.resampled import bounds
+from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
-from fr_jax.evaluation.templates import bounds, marks_of
 from fr_jax.metrics import Undefined, identification, intervals
 from fr_jax.metrics.templates import over_splits
 from fr_jax.report.runs import Curve, EvaluatedSet
@@ -265,9 +266,8 @@ class Identification:
         digests: np.ndarray | None = None,
     ) -> "Identification":
         """Returns the set, marked as seen if it has training identities."""
-        names = None if self.names is None else list(self.names)
-        marks = marks_of(self, self.faces.images, trained, digests, names)
-        return dataclasses.replace(self, **marks)
+        shown = marks(self, self.faces.images, trained, digests, self.names)
+        return dataclasses.replace(self, **shown)
 
 
 class _Searches:

@@ -70,7 +70,7 @@ def evaluate_and_write(
             sets.append(evaluator)
         options = {}
         if isinstance(evaluator, Verification) or hasattr(evaluator, "stored_set"):
-            options["progress"] = evaluator.name
+            options["progress"] = getattr(evaluator, "name", "")
         results |= evaluator(trained, **options)
         if writes:
             bounds, described = _described(evaluator, resamples, images)

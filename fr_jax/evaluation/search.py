@@ -7,7 +7,7 @@ the device once. Of equal scores the first row of the gallery is the nearer one.
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def top_k(probes: Array, gallery: Array, k: int) -> Neighbours:
     ]
     parts = []
     for block, count in _blocks(probes, min(step, len(gallery))):
-        best = None
+        best: Any = None
         for start, rows in placed:
             best = _nearest(block, rows, start, best, k=k)
         parts.append(tuple(np.asarray(one)[:count] for one in best))
@@ -161,7 +161,7 @@ def approximate(probes: Array, gallery: Array, k: int, *, lists: int = 0) -> Nei
     if not 1 <= k <= len(gallery):
         raise UserError(f"the {k} nearest of a gallery of {len(gallery):,} rows")
     try:
-        import faiss
+        import faiss  # type: ignore[import-not-found]
     except ImportError:
         raise UserError(
             "an approximate search needs faiss: pip install 'fr_jax[faiss]'"

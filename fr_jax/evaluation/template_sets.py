@@ -8,13 +8,13 @@ import numpy as np
 from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.identification import SEARCHES, Gallery, Identification
-from fr_jax.evaluation.templates import (
+from fr_jax.evaluation.template_faces import (
     VARIANTS,
     ListedTemplates,
     Switches,
     TemplateSet,
-    TemplateVerification,
 )
+from fr_jax.evaluation.templates import TemplateVerification
 
 IMAGE_OPTIONS = ("root", "crop", "missing")
 SWITCHES = ("variant", "flip", "norm", "detector", "media")
@@ -45,7 +45,7 @@ def verification(
     Raises:
       UserError: for an option or value; DataError for a damaged or incomplete release.
     """
-    from data_pipelines.protocols import ijb
+    from data_pipelines.protocols import ijb, ijb_protocols
 
     check_names(
         f"option of {name}, protocol=ijb:",
@@ -53,7 +53,7 @@ def verification(
         (*IMAGE_OPTIONS, *SWITCHES),
     )
     faces, kept, full = _ijb_faces(name, path, options, check, stored)
-    first, second, same = ijb.pairs(path, full)
+    first, second, same = ijb_protocols.pairs(path, full)
     dropped = {}
     if options.get("missing") == "drop":
         numbers = np.full(len(full), -1, np.int32)
@@ -89,7 +89,7 @@ def identification(
     `path` is a release of IJB-B or IJB-C with its two galleries, and options are as in
     `verification`, and search=exact|faiss.
     """
-    from data_pipelines.protocols import ijb
+    from data_pipelines.protocols import ijb, ijb_protocols
 
     allowed = (*IMAGE_OPTIONS, *SWITCHES, "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
@@ -97,7 +97,7 @@ def identification(
     numbers = np.full(len(full), -1)
     numbers[kept] = np.arange(len(kept))
     galleries, identity = {}, np.full(len(kept), -1)
-    for key, (gallery, probes, owners) in ijb.searches(path, full).items():
+    for key, (gallery, probes, owners) in ijb_protocols.searches(path, full).items():
         rows = (numbers[part] for part in (gallery, probes))
         galleries[key] = Gallery(*(part[part >= 0] for part in rows))
         identity = owners[kept]

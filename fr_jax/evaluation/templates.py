@@ -1,137 +1,26 @@
-"""An evaluator of pairs of templates, as in IJB-B and IJB-C.
-
-| switch | insightface | MagFace | |
-|---|---|---|---|
-| `flip` | yes | no | add the embedding of the mirrored image |
-| `norm` | yes | yes | keep the length of an image's embedding |
-| `detector` | yes | no | weight an image by the score of the face detector |
-| `media` | mean | unit | scale the mean of a medium to length 1 |
-| `score` | cosine | angle | 1 - angle / pi |
-
-A template is the sum of the means of its media, scaled to length 1. MagFace's mean over
-media has the same direction.
-"""
+"""An evaluator of pairs of templates, as in IJB-B and IJB-C."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
-from absl import logging
 from scipy import sparse
 from scipy.sparse import csgraph
 
 from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.seen import evidence
+from fr_jax.evaluation.resampled import bounds
+from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
+from fr_jax.evaluation.template_faces import TemplateSet
 from fr_jax.metrics import intervals, templates, verification
-from fr_jax.progress import progress_bar
 from fr_jax.report.runs import EvaluatedSet, Scores
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 _MANY = 1_000_000  # pairs, above which there are fewer resamples
 _POOLED = (*(f"tar@far={far}" for far in FARS), "auc", "eer", "min_dcf")
-
-
-class Switches(NamedTuple):
-    """Choices of a template protocol; see the table above."""
-
-    flip: bool = True
-    norm: bool = True
-    detector: bool = True
-    media: str = "mean"
-    score: str = "cosine"
-
-
-VARIANTS = {
-    "insightface": Switches(),
-    "magface": Switches(flip=False, detector=False, media="unit", score="angle"),
-}
-
-
-@dataclasses.dataclass
-class TemplateSet:
-    """Images [N] of media [M] of templates [T].
-
-    Attributes:
-      name: first part of the key of every result.
-      images: slices to uint8 RGB [n, H, W, 3], or rows of a file of embeddings.
-      media: int [N], the medium of each image.
-      template: int [M], the template of each medium, ascending, every one from 0 on.
-      switches: of the protocol.
-      detector: float [N], scores of the face detector; needed by that switch.
-      names: of the images, by which reports tell sets apart.
-    """
-
-    name: str
-    images: Any
-    media: np.ndarray
-    template: np.ndarray
-    switches: Switches = VARIANTS["insightface"]
-    detector: np.ndarray | None = None
-    names: Sequence[str] = ()
-
-    def __post_init__(self):
-        if self.switches.detector and self.detector is None:
-            raise UserError(f"{self.name}: detector=yes needs scores of a detector")
-
-    def embed(self, trained: Trained, progress: str = "") -> np.ndarray:
-        """Returns templates of unit length, float32 [T, D].
-
-        Raises:
-          UserError: for embeddings that are not finite, and templates of length 0.
-        """
-        options = {"flip": self.switches.flip, "name": self.name, "progress": progress}
-        blocks = embedded.blocks(trained, self.images, **options)
-        means, _ = templates.media_means(
-            self._weighted(blocks), self.media, num_media=len(self.template)
-        )
-        unit_media = self.switches.media == "unit"
-        rows = templates.pooled(means, self.template, unit_media=unit_media)
-        embedded.refuse_zeros(rows, f"{self.name}: {{}} templates")
-        return rows
-
-    def _weighted(self, blocks):
-        done = 0
-        for rows in blocks:
-            if not self.switches.norm:
-                rows = verification.l2_normalize(rows)
-            if self.switches.detector and self.detector is not None:
-                rows = rows * self.detector[done : done + len(rows), None]
-            done += len(rows)
-            yield rows
-
-
-@dataclasses.dataclass
-class ListedTemplates:
-    """Templates [T] of listed images, each of which may be in several templates.
-
-    A template is the sum of its images' embeddings of unit length, scaled to length 1.
-
-    Attributes:
-      name: first part of the key of every result.
-      images: [N], see `TemplateSet`.
-      members, template: int [K], an image and its template, ascending, from 0 on.
-      flip: add the embeddings of the mirrored images.
-      names: of the images, by which reports tell sets apart.
-    """
-
-    name: str
-    images: Any
-    members: np.ndarray
-    template: np.ndarray
-    flip: bool = True
-    names: Sequence[str] = ()
-
-    def embed(self, trained: Trained, progress: str = "") -> np.ndarray:
-        """Returns templates of unit length, float32 [T, D]; errors as `TemplateSet`."""
-        options = {"flip": self.flip, "name": self.name, "progress": progress}
-        rows = embedded.unit_rows(trained, self.images, **options)
-        rows = templates.pooled(rows[self.members], self.template)
-        embedded.refuse_zeros(rows, f"{self.name}: {{}} templates")
-        return rows
 
 
 @dataclasses.dataclass
@@ -308,8 +197,8 @@ class TemplateVerification:
         digests: np.ndarray | None = None,
     ) -> "TemplateVerification":
         """Returns the set, marked as seen if it has training images; see `evidence`."""
-        marks = marks_of(self, self.faces.images, trained, digests)
-        return dataclasses.replace(self, **marks)
+        shown = marks(self, self.faces.images, trained, digests)
+        return dataclasses.replace(self, **shown)
 
     def _of_the_set(self) -> dict[str, float]:
         genuine = int(np.sum(self.same))
@@ -321,66 +210,3 @@ class TemplateVerification:
             **{f"dropped_{name}": count for name, count in self.dropped.items()},
         }
         return {name: float(count) for name, count in counts.items()}
-
-
-def bounds(
-    key: str,
-    statistics: Callable[[np.ndarray | None], Mapping[str, float]],
-    weights: Iterator[np.ndarray],
-    resamples: int,
-    identities: int,
-    *,
-    ends: Callable[[str, str], str] = lambda name, end: f"{name}{end}",
-    names: Collection[str] | None = None,
-    progress: str = "",
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Returns 95 % percentile bounds by result key, and notes on undefined resamples.
-
-    Args:
-      key: first part of result keys.
-      weights: `resamples` of them, of that many identities.
-      ends: (name of a metric, '_low' or '_high') -> second part of the key.
-      names: of the metrics that have bounds; default: all.
-    """
-    chosen = [n for n in statistics(None) if names is None or n in names]
-    if not resamples or not chosen:
-        return {}, {}
-    options = {"total": resamples, "disable": not progress, "leave": False}
-    drawn = progress_bar(weights, progress, unit=" resamples", **options)
-    values = {
-        f"{key}/resamples": float(resamples),
-        f"{key}/resampled_identities": float(identities),
-    }
-    notes = {}
-    for name, samples in intervals.samples(statistics, drawn, chosen).items():
-        both = intervals.percentile(samples)
-        low, high = (f"{key}/{ends(name, end)}" for end in ("_low", "_high"))
-        if missing := int(np.sum(np.isnan(samples))):
-            notes[low] = f"undefined in {missing:,} of {resamples:,} resamples"
-        if missing < resamples:
-            values |= {low: both.low, high: both.high}
-    return values, notes
-
-
-def marks_of(
-    one: Any,
-    images: Any,
-    trained: Mapping[str, Collection[str]],
-    digests: np.ndarray | None,
-    identities: list[str] | None = None,
-) -> dict[str, Any]:
-    """Returns `seen`, `evidence` and `unknown` of a set.
-
-    Args:
-      one: an evaluator with `name`, `data_sets` and `digests`.
-      identities: the name of each image's identity, or None.
-    """
-    names = one.data_sets or (one.name,)
-    shown = evidence(names, len(images), identities, one.digests, trained, digests)
-    if shown.seen.any():
-        logging.warning("%s: %s", one.name, shown.reason)
-    return {
-        "seen": bool(shown.seen.any()),
-        "evidence": shown.reason,
-        "unknown": shown.unknown,
-    }

@@ -1,11 +1,10 @@
 """Accuracy of classifiers with 95 % intervals, paired differences, confusion. NumPy."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-from fr_jax.metrics.verification import wilson_interval
 
 Array = np.ndarray
 _LEVEL = 0.95
@@ -33,6 +32,18 @@ def top1(predicted: Array, true: Array) -> Estimate:
         raise ValueError("no rows to compare")
     interval = wilson_interval(int(hits.sum()), hits.size)
     return Estimate(float(hits.mean()), *interval)
+
+
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval of a proportion."""
+    if trials == 0:
+        return 0.0, 1.0
+    z = 1.96
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def mean_interval(values: Array) -> Estimate:

@@ -173,8 +173,8 @@ def adjusted_mutual_information(table: Contingency) -> float:
     """Returns (I - E[I]) / ((H(U) + H(V)) / 2 - E[I]); 1 if identical.
 
     Vinh, Epps, Bailey (JMLR 2010); the expectation over permutations of the labels is
-    summed for each pair of distinct sizes, so its cost does not depend on the number of
-    clusters.
+    summed for each pair of distinct sizes, not for each pair of an identity and a
+    cluster.
     """
     if table.identical:
         return 1.0
@@ -209,8 +209,8 @@ class Measures(NamedTuple):
 def measure(identities: Array, clusters: Array) -> Measures:
     """Returns every measure by name, and the reasons for those that are left out.
 
-    wcp; pairwise_ and bcubed_ precision, recall and f; nmi, ami, ari;
-    hungarian_accuracy; num_identities and num_clusters.
+    `wcp`; `pairwise_precision`, `pairwise_recall`, `pairwise_f`, and those of `bcubed`;
+    `nmi`, `ami`, `ari`; `hungarian_accuracy`; `num_identities` and `num_clusters`.
 
     Raises:
       ValueError, Undefined: see `Contingency`.
@@ -292,33 +292,42 @@ def _expected_information(table: Contingency) -> float:
     firsts = np.unique(table.identity_sizes, return_counts=True)
     seconds, times = np.unique(table.cluster_sizes, return_counts=True)
     for first, repeats in zip(*(column.tolist() for column in firsts)):
-        # A few million terms at once.
-        step = max(1, _TERMS // min(first, int(seconds[-1])))
+        # Bernstein's bound: the tails left out have a probability below exp(-60).
+        mean = first * seconds / table.size
+        tail = 20 + np.sqrt(400 + 120 * mean)
+        lowest = np.maximum(np.floor(mean - tail), first + seconds - table.size)
+        lowest = np.maximum(lowest, 0).astype(np.int64)
+        most = np.minimum(np.ceil(mean + tail), np.minimum(first, seconds))
+        terms = most.astype(np.int64) - lowest + 1
+        step = max(1, _TERMS // int(terms.max()))
         for start in range(0, len(seconds), step):
             part = slice(start, start + step)
-            means = _expected_share(first, seconds[part], table.size)
+            ranges = lowest[part, None], terms[part, None]
+            means = _expected_share(first, seconds[part, None], table.size, *ranges)
             total += repeats * float(np.sum(times[part] * means))
     return total
 
 
-def _expected_share(first: int, seconds: Array, size: int) -> Array:
-    """Returns E[n / N log(N n / (a b))] of a = `first` and each b of `seconds`.
+def _expected_share(
+    first: int, second: Array, size: int, lowest: Array, terms: Array
+) -> Array:
+    """Returns E[n / N log(N n / (a b))] of a = `first` and each b of `second`, [S].
 
     The n samples that a cluster has in common with an identity are hypergeometric.
     Their probabilities come from ratios of successive terms, whose logarithms have
     small sums, unlike log n!.
+
+    Args:
+      second, lowest, terms: int [S, 1]; n goes from `lowest` over so many terms.
     """
-    column = seconds[:, None]
-    lowest = np.maximum(0, first + column - size)
-    most = np.minimum(first, column)
-    n = lowest + np.arange(int((most - lowest).max()) + 1)  # [seconds, terms]
-    valid = n <= most
+    n = lowest + np.arange(int(terms.max()))  # [S, terms]
+    valid = n < lowest + terms
     before = np.where(valid, n - 1, lowest)[:, 1:]
-    ratio = (first - before) * (column - before) / (before + 1)
-    ratio = ratio / (size - first - column + before + 1)
+    ratio = (first - before) * (second - before) / (before + 1)
+    ratio = ratio / (size - first - second + before + 1)
     logs = np.zeros(n.shape)
     np.cumsum(np.log(np.where(valid[:, 1:], ratio, 1)), axis=1, out=logs[:, 1:])
     logs[~valid] = -np.inf
     odds = np.exp(logs - logs.max(axis=1, keepdims=True))
-    share = n / size * np.log(np.maximum(n, 1) * (size / first) / column)
+    share = n / size * np.log(np.maximum(n, 1) * (size / first) / second)
     return np.sum(odds * share, axis=1) / np.sum(odds, axis=1)

@@ -59,9 +59,7 @@ class SortedPairs:
           Undefined: without genuine or without impostor pairs.
         """
         genuine, impostors = (
-            np.arange(len(rows) + 1)
-            if weights is None
-            else np.append(0, np.cumsum(weights[rows], dtype=np.int64))
+            np.arange(len(rows) + 1) if weights is None else _cumulative(weights[rows])
             for rows in (self._genuine, self._impostors)
         )
         return Counts(self, genuine, impostors)
@@ -228,6 +226,13 @@ def lowest_threshold(scores: Array, rate: Any) -> float:
 
 def _descending(scores: Array, rows: Array) -> Array:
     return rows[np.argsort(-scores[rows])]
+
+
+def _cumulative(weights: Array) -> Array:
+    """Returns the sums of the first n weights, int64 [N + 1]."""
+    sums = np.zeros(len(weights) + 1, np.int64)
+    np.cumsum(weights, out=sums[1:])
+    return sums
 
 
 def _wide(counts: Array, bound: int) -> Array:

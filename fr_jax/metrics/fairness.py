@@ -81,8 +81,8 @@ def within_groups(
 
 def difference(rates: Sequence[float]) -> float:
     """Returns max - min."""
-    rates = _several(rates)
-    return float(rates.max() - rates.min())
+    values = _several(rates)
+    return float(values.max() - values.min())
 
 
 def ratio(rates: Sequence[float]) -> float:
@@ -91,10 +91,10 @@ def ratio(rates: Sequence[float]) -> float:
     Raises:
       Undefined: if the lowest rate is 0.
     """
-    rates = _several(rates)
-    if rates.min() == 0:
+    values = _several(rates)
+    if values.min() == 0:
         raise Undefined("the lowest rate of a group is 0")
-    return float(rates.max() / rates.min())
+    return float(values.max() / values.min())
 
 
 def worst_to_geometric_mean(rates: Sequence[float]) -> float:
@@ -103,10 +103,10 @@ def worst_to_geometric_mean(rates: Sequence[float]) -> float:
     Raises:
       Undefined: if a rate is 0.
     """
-    rates = _several(rates)
-    if rates.min() == 0:
+    values = _several(rates)
+    if values.min() == 0:
         raise Undefined("the lowest rate of a group is 0")
-    return float(rates.max() / np.exp(np.mean(np.log(rates))))
+    return float(values.max() / np.exp(np.mean(np.log(values))))
 
 
 def deviation(rates: Sequence[float]) -> float:
@@ -117,17 +117,18 @@ def deviation(rates: Sequence[float]) -> float:
 def gini(rates: Sequence[float]) -> float:
     """Returns the Gini coefficient in [0, 1] with the correction for few groups.
 
-    n / (n - 1) times sum |x - y| / (2 n^2 mean): 0 for equal rates, 1 if one group has
-    all errors (Howard et al., ICPR Workshops 2022, GARBE).
+    n / (n - 1) times the sum of absolute differences of all ordered pairs, over 2 n^2
+    mean: 0 for equal rates, 1 if one group has all errors (Howard et al., ICPR
+    Workshops 2022, GARBE).
 
     Raises:
       Undefined: if all rates are 0.
     """
-    rates = _several(rates)
-    if rates.max() == 0:
+    values = _several(rates)
+    if values.max() == 0:
         raise Undefined("the rates of all groups are 0")
-    total = np.abs(rates[:, None] - rates[None]).sum()
-    return float(total / (2 * len(rates) * (len(rates) - 1) * rates.mean()))
+    total = np.abs(values[:, None] - values[None]).sum()
+    return float(total / (2 * len(values) * (len(values) - 1) * values.mean()))
 
 
 class Spread(NamedTuple):
@@ -140,10 +141,11 @@ def spread(
 ) -> Spread:
     """Returns the spread of FAR and FRR over groups, and measures of both.
 
-    far_ and frr_ difference, ratio, worst_to_geometric_mean, deviation and gini; fdr,
-    the fairness discrepancy rate 1 - (a far_difference + (1 - a) frr_difference), 1 is
-    best (Pereira and Marcel, TBIOM 2021); inequity, far_ratio^a * frr_ratio^(1 - a), 1
-    is best; garbe, a far_gini + (1 - a) frr_gini, 0 is best.
+    Names are `far_` or `frr_` and that of a function of this module. Combinations with
+    the weight a of the FAR are `fdr`, 1 - (a far_difference + (1 - a) frr_difference),
+    the fairness discrepancy rate, 1 is best (Pereira and Marcel, TBIOM 2021);
+    `inequity`, far_ratio^a times frr_ratio^(1 - a), 1 is best; `garbe`, a far_gini +
+    (1 - a) frr_gini, 0 is best.
 
     Args:
       groups: rates within each group; those without pairs of a kind have no such rate.

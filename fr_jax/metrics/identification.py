@@ -180,7 +180,10 @@ def rank_one(
       gallery_features, gallery_labels: [G, F] and [G].
     """
     cosines = l2_normalize(probes) @ l2_normalize(gallery_features).T
-    return np.asarray(gallery_labels)[cosines.argmax(axis=1)] == np.asarray(labels)
+    found = searches(cosines, labels, gallery_labels)
+    hits = np.zeros(len(cosines), bool)
+    hits[found.mated] = found.ranks == 1
+    return hits
 
 
 def by_yaw(hits: Array, yaws: Array) -> dict[int, float]:

@@ -50,7 +50,7 @@ def identity_weights(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Iterator[Array]:
-    """Yields weights int64 [P] of resampled identities.
+    """Yields weights int [P] of resampled identities.
 
     The identities that pairs have are drawn with equal probabilities, as often as there
     are identities.
@@ -76,22 +76,23 @@ def identity_weights(
 
 
 def _identity_weights(first, second, resamples, seed) -> Iterator[Array]:
-    present, codes = np.unique(np.stack([first, second]), return_inverse=True)
-    first, second = codes.reshape(2, -1)
-    impostor = first != second
+    present = np.zeros(max(first.max(), second.max()) + 1, bool)
+    present[first] = present[second] = True
+    number, codes = int(present.sum()), np.cumsum(present) - 1
+    # The second identity of a genuine pair is one that is always drawn once.
+    first, second = codes[first], np.where(first == second, number, codes[second])
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
-        drawn = rng.integers(len(present), size=len(present))
-        times = np.bincount(drawn, minlength=len(present))
-        weights = times[first]
-        weights[impostor] *= times[second[impostor]]
-        yield weights
+        drawn = rng.integers(number, size=number)
+        times = np.bincount(drawn, minlength=number + 1).astype(np.int32)
+        times[-1] = 1
+        yield times[first] * times[second]
 
 
 def pair_weights(
     num_pairs: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[Array]:
-    """Yields weights int64 [P] of resampled pairs."""
+    """Yields weights int [P] of resampled pairs."""
     rng = np.random.default_rng(seed)
     for _ in range(resamples):
         yield np.bincount(rng.integers(num_pairs, size=num_pairs), minlength=num_pairs)
@@ -167,15 +168,12 @@ class PairStatistics:
     Args:
       scores: cosines [P], for pooled metrics.
       same: bool [P].
-      protocol: which accuracy there is:
-        'insightface': over folds, by 400 squared distances of the other folds, with
-          TAR at a FAR of 1e-3 over folds;
-        'curricularface': the same accuracy;
-        'magface': over folds, by distances [folds, P] of `folds.centred_angles`, which
-          are the same in every resample;
-        'kfold': over folds, candidates are the distances themselves;
-        'paper': the best threshold on the evaluated pairs;
-        'pooled': none.
+      protocol: which accuracy there is. 'insightface': over folds, by 400 squared
+        distances of the other folds, with TAR at a FAR of 1e-3 over folds;
+        'curricularface': the same accuracy; 'magface': over folds, by distances of
+        `folds.centred_angles`, which are the same in every resample; 'kfold': over
+        folds, candidates are the distances themselves; 'paper': the best threshold on
+        the evaluated pairs; 'pooled': none.
       folds: int [P], for protocols over folds.
       distances: [P] squared distances, or [folds, P] for 'magface'.
       fars: FARs of the pooled TAR, as text.
@@ -253,8 +251,15 @@ class PairStatistics:
 
         Args:
           weights: int [P], or None for 1.
+
+        Raises:
+          ValueError: for another number of weights.
         """
-        return dict(self._values) if weights is None else self._measure(weights, {})
+        if weights is None:
+            return dict(self._values)
+        if weights.shape != self._same.shape:
+            raise ValueError(f"weights {weights.shape} of {self._same.shape} pairs")
+        return self._measure(weights, {})
 
     def _measure(
         self, weights: Array | None, notes: dict[str, str]

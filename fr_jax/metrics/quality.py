@@ -83,10 +83,12 @@ def error_versus_discard(
         raise ValueError(f"the qualities of {count} pairs are not numbers")
     if sum(one is not None for one in (far, frr, threshold)) != 1:
         raise ValueError("give one of far, frr and threshold")
-    if far is not None:
-        threshold = lowest_threshold(scores[~same], far)
-    elif frr is not None:
-        threshold = highest_threshold(scores[same], frr)
+    if threshold is None:
+        threshold = (
+            highest_threshold(scores[same], frr)
+            if far is None
+            else lowest_threshold(scores[~same], far)
+        )
     if error not in ("frr", "far"):
         raise ValueError(f"error {error!r} is neither 'frr' nor 'far'")
     rows = same if error == "frr" else ~same

@@ -7,50 +7,21 @@ are integers from sorted scores, without a loop over thresholds, and pairs of eq
 scores are accepted together. Protocols over folds are in `folds`.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from fr_jax.metrics import Undefined
+from fr_jax.metrics.classification import wilson_interval as wilson_interval
 from fr_jax.metrics.counts import AtFar, BestThreshold, SortedPairs, checked
-from fr_jax.metrics.folds import (
-    ACCURACY_THRESHOLDS,
-    FAR_THRESHOLDS,
-    FoldAccuracy,
-    FoldRates,
-    contiguous_folds,
-    fold_accuracy,
-    fold_tar_at_far,
-    stratified_folds,
-)
-
-__all__ = [
-    "ACCURACY_THRESHOLDS",
-    "FARS",
-    "FAR_THRESHOLDS",
-    "P_TARGET",
-    "AtFar",
-    "FoldAccuracy",
-    "FoldRates",
-    "area_under_roc",
-    "best_accuracy",
-    "contiguous_folds",
-    "cosines",
-    "counts_at_far",
-    "det",
-    "equal_error_rate",
-    "few_impostors",
-    "fold_accuracy",
-    "fold_tar_at_far",
-    "l2_normalize",
-    "min_dcf",
-    "roc",
-    "squared_distances",
-    "stratified_folds",
-    "tar_at_far",
-    "wilson_interval",
-]
+from fr_jax.metrics.folds import ACCURACY_THRESHOLDS as ACCURACY_THRESHOLDS
+from fr_jax.metrics.folds import FAR_THRESHOLDS as FAR_THRESHOLDS
+from fr_jax.metrics.folds import FoldAccuracy as FoldAccuracy
+from fr_jax.metrics.folds import FoldRates as FoldRates
+from fr_jax.metrics.folds import contiguous_folds as contiguous_folds
+from fr_jax.metrics.folds import fold_accuracy as fold_accuracy
+from fr_jax.metrics.folds import fold_tar_at_far as fold_tar_at_far
+from fr_jax.metrics.folds import stratified_folds as stratified_folds
 
 Array = np.ndarray
 
@@ -181,15 +152,3 @@ def best_accuracy(scores: Array, same: Array) -> tuple[float, float]:
     Optimistic, since the threshold is chosen on the evaluated pairs.
     """
     return BestThreshold(scores, same)()
-
-
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a proportion."""
-    if trials == 0:
-        return 0.0, 1.0
-    z = 1.96
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)

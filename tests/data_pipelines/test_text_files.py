@@ -7,7 +7,14 @@ import pytest
 
 from data_pipelines import DataError
 from data_pipelines import text_files as lists
-from data_pipelines.protocols import identities, ijb, labelled, pairs, templates
+from data_pipelines.protocols import (
+    identities,
+    ijb,
+    ijb_protocols,
+    labelled,
+    pairs,
+    templates,
+)
 from data_pipelines.readers import labelled_folder
 from tests.support.faces import encoded, picture
 
@@ -35,10 +42,12 @@ READERS = {
     "clusters.csv": lambda path: labelled.clusters(path, ["a"]),
     "ijbc_face_tid_mid.txt": lambda path: ijb.load(path.parent, points=False),
     "ijbc_name_5pts_score.txt": lambda path: ijb.load(release(path)),
-    "ijbc_template_pair_label.txt": lambda path: ijb.pairs(
+    "ijbc_template_pair_label.txt": lambda path: ijb_protocols.pairs(
         release(path), np.array([1])
     ),
-    "ijbc_1N_gallery_G1.csv": lambda path: ijb.searches(release(path), np.array([1])),
+    "ijbc_1N_gallery_G1.csv": lambda path: ijb_protocols.searches(
+        release(path), np.array([1])
+    ),
     "Pair_list_F.txt": lambda path: pairs.load(
         path.parent / "Split/FF", root=path.parent
     ),

@@ -155,6 +155,24 @@ def test_intervals_cover_and_shrink_with_the_number_of_identities():
     assert high == pytest.approx(scores.mean() + 1.96 * deviation, abs=0.01)
 
 
+def test_intervals_over_identities_are_wider_where_pairs_depend_on_them():
+    """Ten genuine pairs of each of 60 identities with a score of its own."""
+    rng = np.random.default_rng(0)
+    first = np.tile(np.repeat(np.arange(60), 10), 2)
+    second = np.where(np.arange(1200) < 600, first, (first + 1) % 60)
+    scores = np.where(first == second, rng.normal(size=60)[first], 0)
+    statistics = intervals.PairStatistics(scores, first == second, protocol="pooled")
+    widths = []
+    for weights in (
+        intervals.identity_weights(first, second, 60, 200),
+        intervals.pair_weights(1200, 200),
+    ):
+        low, high = intervals.bootstrap(statistics, weights)["auc"]
+        widths.append(high - low)
+    # The variance of a mean of 60 values, not of 600.
+    assert widths[0] / widths[1] == pytest.approx(10**0.5, rel=0.3)
+
+
 def test_paired_differences_are_those_of_the_same_resamples():
     first, second, same, scores, _ = problem()
     better = scores + np.where(same, 0.3, 0.0)
@@ -178,3 +196,6 @@ def test_wrong_arguments_are_errors():
         intervals.PairStatistics(scores, same)
     with pytest.raises(ValueError, match="1 scores are not finite"):
         intervals.PairStatistics(np.array([0.1, np.nan]), same, protocol="pooled")
+    statistics = intervals.PairStatistics(scores, same, protocol="pooled")
+    with pytest.raises(ValueError, match=r"weights \(3,\) of \(2,\) pairs"):
+        statistics(np.ones(3, int))

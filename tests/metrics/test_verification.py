@@ -127,14 +127,6 @@ def test_contiguous_folds_equal_those_of_scikit_learn():
         assert (verification.contiguous_folds(pairs) == expected).all()
 
 
-def test_wilson_interval():
-    low, high = verification.wilson_interval(90, 100)
-    assert low == pytest.approx(0.8256, abs=1e-3)
-    assert high == pytest.approx(0.9448, abs=1e-3)
-    assert verification.wilson_interval(0, 0) == (0.0, 1.0)
-    assert verification.wilson_interval(10, 10)[1] == pytest.approx(1.0)
-
-
 def test_zero_rows_stay_zero():
     rows = verification.l2_normalize(np.array([[0.0, 0.0], [3.0, 4.0]]))
     assert rows.tolist() == [[0.0, 0.0], [0.6, 0.8]]

@@ -15,7 +15,7 @@ RUN_ORDER = (
     *("getting_started", "your_data", "your_weights", "rendering"),
     *("systems/inter_prototype", "systems/usynthface", "systems/dr_gan"),
     "systems/landmarks",
-    *("evaluation", "results", "extending"),
+    *("evaluation", "metrics", "results", "extending"),
 )
 
 

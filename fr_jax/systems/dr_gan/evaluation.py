@@ -66,7 +66,8 @@ class GeneratorEvaluator:
     def metric_names(self) -> list[str]:
         """Names of the metrics that do not depend on the generator's angles."""
         names = ["identification/rank1", "identification/rank1:turned"]
-        names += ["confidence/spearman", f"rotation/kid:{self.features[0]}"]
+        names += ["confidence/spearman"]
+        names += [f"rotation/{n}:{self.features[0]}" for n in ("kid", "fid")]
         if self.for_poses is not None:
             names += ["rotation/pose_accuracy", "rotation/pose_accuracy_true"]
         if self.recogniser is not None:
@@ -142,10 +143,12 @@ class GeneratorEvaluator:
         """Returns pose accuracy, preserved identity and kernel distance of images.
 
         Faces keep their light if it is a target. rotation/pose_accuracy, also @yaw, and
-        pose_accuracy_true of real images; identity_cosine, also @yaw, _impostor and
+        pose_accuracy_true of real images, pose_error_degrees between the classified and
+        the target pose, also _true; identity_cosine, also @yaw, _impostor and
         identity_auc, and identity_auc_true between the inputs themselves; kid:FEATURES
         between equally many real images per pose and generated images of these poses,
-        its deviation kid_std:, and kid_true: between two halves of the real images.
+        its deviation kid_std:, and kid_true: between two halves of the real images;
+        fid:FEATURES between as many real as generated images, with fid_true:.
         """
         faces, rng = self.faces, np.random.default_rng(0)
         rows = np.sort(rng.permutation(len(faces.label))[: self.num_inputs])
@@ -164,8 +167,17 @@ class GeneratorEvaluator:
 
         if self.for_poses is not None:
             classify = pose_classifier(rotator, self.for_poses)
-            correct = (classify(fake) == target).reshape(rotated.shape[:2])
-            correct_real = classify(real[pose >= 0]) == pose[pose >= 0]
+            classified, of_true = classify(fake), classify(real[pose >= 0])
+            correct = (classified == target).reshape(rotated.shape[:2])
+            correct_real = of_true == pose[pose >= 0]
+            for end, guess, truth in (
+                ("", classified, target),
+                ("_true", of_true, pose[pose >= 0]),
+            ):
+                if rotator.has_angles:
+                    yaws, truth = np.array(rotator.angles)[[guess, truth]]
+                    error = generation.pose_error(yaws, truth)
+                    results[f"rotation/pose_error_degrees{end}"] = error
             results["rotation/pose_accuracy"] = float(correct.mean())
             results["rotation/pose_accuracy_true"] = float(correct_real.mean())
             by_angle("rotation/pose_accuracy", correct)
@@ -190,10 +202,16 @@ class GeneratorEvaluator:
         distance, deviation = generation.kernel_distance(of_real, of_fakes)
         results[f"rotation/kid:{name}"] = distance
         results[f"rotation/kid_std:{name}"] = deviation
+        # The Frechet distance is biased by the number of images, which is made equal.
+        size = min(len(of_real), len(of_fakes))
+        some, others = (rng.permutation(x)[:size] for x in (of_real, of_fakes))
+        results[f"rotation/fid:{name}"] = generation.frechet_distance(some, others)
         first = np.tile(np.arange(count) < count // 2, len(balanced))
         if first.sum() > 1:
             distance, _ = generation.kernel_distance(of_real[first], of_real[~first])
             results[f"rotation/kid_true:{name}"] = distance
+            distance = generation.frechet_distance(of_real[first], of_real[~first])
+            results[f"rotation/fid_true:{name}"] = distance
         return results
 
     def evaluate_confidence(self, rotator: Rotator) -> dict[str, float]:

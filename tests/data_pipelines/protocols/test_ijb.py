@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import DataError
-from data_pipelines.protocols import ijb
+from data_pipelines.protocols import ijb, ijb_protocols
 from data_pipelines.vision import align
 from tests.support import ijb as support
 
@@ -42,9 +42,9 @@ def test_pairs_in_blocks_of_any_size(release, monkeypatch, block, end):
     lines = ["{}\t{} {}".format(*pair) for pair in release.pairs]
     newline = end or "\n"
     path.write_bytes((newline.join(lines) + end).encode())
-    monkeypatch.setattr(ijb, "_BLOCK", block)
+    monkeypatch.setattr(ijb_protocols, "_BLOCK", block)
     ids = np.unique(release.template)
-    first, second, same = ijb.pairs(release.folder, ids)
+    first, second, same = ijb_protocols.pairs(release.folder, ids)
     np.testing.assert_array_equal(ids[first], release.pairs[:, 0])
     np.testing.assert_array_equal(ids[second], release.pairs[:, 1])
     np.testing.assert_array_equal(same, release.pairs[:, 2] == 1)
@@ -52,7 +52,7 @@ def test_pairs_in_blocks_of_any_size(release, monkeypatch, block, end):
 
 def test_galleries_have_their_templates_and_all_probes(release):
     ids = np.unique(release.template)
-    found = ijb.searches(release.folder, ids)
+    found = ijb_protocols.searches(release.folder, ids)
     assert list(found) == ["G1", "G2"]
     for name, subjects in (("G1", {"s0", "s1", "s2"}), ("G2", {"s3", "s4", "s5"})):
         gallery, probes, identity = found[name]
@@ -120,8 +120,8 @@ def test_a_line_in_another_form_is_named(release, list_, line, match):
     ids = np.unique(release.template)
     with pytest.raises(DataError, match=match):
         ijb.load(release.folder)
-        ijb.pairs(release.folder, ids)
-        ijb.searches(release.folder, ids)
+        ijb_protocols.pairs(release.folder, ids)
+        ijb_protocols.searches(release.folder, ids)
 
 
 def test_a_template_of_two_subjects_is_refused(release):
@@ -129,7 +129,7 @@ def test_a_template_of_two_subjects_is_refused(release):
     template = path.read_text().splitlines()[1].split(",")[0]
     edit(path, 2, f"{template},other,a.jpg")
     with pytest.raises(DataError, match=f"line 3: template {template} is of 'other'"):
-        ijb.searches(release.folder, np.unique(release.template))
+        ijb_protocols.searches(release.folder, np.unique(release.template))
 
 
 def test_incomplete_releases_are_named(release, tmp_path):
@@ -143,9 +143,9 @@ def test_incomplete_releases_are_named(release, tmp_path):
     for name in ("template_pair_label.txt", "1N_probe_mixed.csv"):
         (meta / f"ijbc_{name}").unlink()
     with pytest.raises(DataError, match="no such list of template pairs"):
-        ijb.pairs(release.folder, np.array([1]))
+        ijb_protocols.pairs(release.folder, np.array([1]))
     with pytest.raises(DataError, match="no ijbc_1N_probe_mixed.csv"):
-        ijb.searches(release.folder, np.array([1]))
+        ijb_protocols.searches(release.folder, np.array([1]))
     loaded = ijb.load(release.folder)
     with pytest.raises(DataError, match="no such folder; give that of the images"):
         ijb.faces(loaded, tmp_path / "nowhere")

@@ -130,6 +130,7 @@ def test_distances_use_equally_many_images_per_pose(rotator):
     results = evaluator.evaluate_images(rotator)
     assert counts == [2 * 20, 2 * 200]
     assert {"rotation/kid:colours", "rotation/kid_true:colours"} <= results.keys()
+    assert results["rotation/fid:colours"] > results["rotation/fid_true:colours"]
 
 
 def one_hot(images):
