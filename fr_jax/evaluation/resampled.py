@@ -30,16 +30,37 @@ def bounds(
     chosen = [n for n in statistics(None) if names is None or n in names]
     if not resamples or not chosen:
         return {}, {}
-    options = {"total": resamples, "disable": not progress, "leave": False}
-    drawn = progress_bar(weights, progress, unit=" resamples", **options)
+    keys = {
+        name: (f"{key}/{ends(name, '_low')}", f"{key}/{ends(name, '_high')}")
+        for name in chosen
+    }
     values = {
         f"{key}/resamples": float(resamples),
         f"{key}/resampled_identities": float(identities),
     }
-    notes = {}
-    for name, samples in intervals.samples(statistics, drawn, chosen).items():
-        both = intervals.percentile(samples)
-        low, high = (f"{key}/{ends(name, end)}" for end in ("_low", "_high"))
+    found, notes = percentiles(statistics, weights, resamples, keys, progress=progress)
+    return values | found, notes
+
+
+def percentiles(
+    statistics: Callable[[np.ndarray | None], Mapping[str, float]],
+    weights: Iterator[np.ndarray],
+    resamples: int,
+    keys: Mapping[str, tuple[str, str]],
+    *,
+    progress: str = "",
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns 95 % percentile bounds by result key, and notes on undefined resamples.
+
+    Args:
+      weights: `resamples` of them.
+      keys: of both bounds, by the name of a metric.
+    """
+    options = {"total": resamples, "disable": not progress, "leave": False}
+    drawn = progress_bar(weights, progress, unit=" resamples", **options)
+    values, notes = {}, {}
+    for name, samples in intervals.samples(statistics, drawn, list(keys)).items():
+        both, (low, high) = intervals.percentile(samples), keys[name]
         if missing := int(np.sum(np.isnan(samples))):
             notes[low] = f"undefined in {missing:,} of {resamples:,} resamples"
         if missing < resamples:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fr_jax.evaluation.resampled import percentiles
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics import intervals
-from fr_jax.progress import progress_bar
 
 _MANY, _FEWER = 1_000_000, 200  # pairs from which fewer resamples do
 
@@ -95,10 +95,16 @@ def of_results(
     parts = {one.key: one.measured.whole}
     if one.measured.held_out:
         parts[f"{one.name}_heldout"] = one.measured.held_out
-    names = {
-        f"{key}/{name}": (key, name) for key, part in parts.items() for name in part()
+    # Bounds of each metric of each part, by the key of the metric.
+    keys = {
+        f"{key}/{name}": (
+            f"{key}/{one.result_name(name, '_low')}",
+            f"{key}/{one.result_name(name, '_high')}",
+        )
+        for key, part in parts.items()
+        for name in part()
     }
-    if not resamples or not names:
+    if not resamples or not keys:
         return Intervals({}, {})
 
     def measured(weights: np.ndarray | None) -> dict[str, float]:
@@ -109,22 +115,10 @@ def of_results(
         }
 
     unit = resampling(one)
-    options = {"total": resamples, "unit": " resamples"}
-    options |= {"disable": not progress, "leave": False}
-    drawn = progress_bar(weights(one, unit, resamples), progress, **options)
-    samples = intervals.samples(measured, drawn, list(names))
+    drawn = weights(one, unit, resamples)
+    found, notes = percentiles(measured, drawn, resamples, keys, progress=progress)
     values = {
         f"{one.key}/resamples": float(resamples),
         f"{one.key}/resampled_{unit.unit}": float(unit.units),
     }
-    notes = {}
-    for label, drawn_values in samples.items():
-        key, name = names[label]
-        bounds = intervals.percentile(drawn_values)
-        low, high = (f"{key}/{one.result_name(name, end)}" for end in ("_low", "_high"))
-        missing = int(np.sum(np.isnan(drawn_values)))
-        if missing:
-            notes[low] = f"undefined in {missing:,} of {resamples:,} resamples"
-        if missing < resamples:
-            values |= {low: bounds.low, high: bounds.high}
-    return Intervals(values, notes)
+    return Intervals(values | found, notes)

@@ -33,9 +33,9 @@ class Thumbnails:
     def __init__(self, count: int):
         self.side = thumbnail_side(count)
         self._count, self._shown = count, 0
-        columns = _columns(count)
-        size = (math.ceil(count / columns) * self.side, columns * self.side, 3)
-        self.sprite = np.zeros(size, np.uint8)
+        # Square, with empty places at the end: as TensorBoard divides it.
+        size = _columns(count) * self.side
+        self.sprite = np.zeros((size, size, 3), np.uint8)
 
     def of(self, batches: Iterable[Array]) -> Iterator[Array]:
         """Yields batches of uint8 RGB [n, H, W, 3] unchanged, with a look at each."""
