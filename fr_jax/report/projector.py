@@ -33,7 +33,7 @@ class Thumbnails:
     def __init__(self, count: int):
         self.side = thumbnail_side(count)
         self._count, self._shown = count, 0
-        # Square, with empty places at the end: TensorBoard takes as many rows as columns.
+        # Square, with empty places at the end: as TensorBoard divides it.
         size = _columns(count) * self.side
         self.sprite = np.zeros((size, size, 3), np.uint8)
 
