@@ -70,8 +70,8 @@ def run_tflite(folder):
         ("savedmodel", False),
         ("tflite", False),
         ("jax", True),
-        ("savedmodel", True),
-        ("tflite", True),
+        pytest.param("savedmodel", True, marks=pytest.mark.long),
+        pytest.param("tflite", True, marks=pytest.mark.long),
     ],
 )
 def test_exported_program_gives_equal_embeddings_at_any_batch_size(
