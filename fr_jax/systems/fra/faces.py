@@ -214,14 +214,14 @@ def of_records(
     records = records.subset(kept)
     poses, pose = _poses(yaw[kept], pitch[kept], pose_step)
     expressions, number = np.unique(expression[kept], return_inverse=True)
-    identities, label = records.identities, records.label
+    persons, label = records.identities, records.label
     if faithful_ids:
-        identities, label = _with_session(identities, label, session[kept])
+        persons, label = _with_session(persons, label, session[kept])
     faces = Faces(
         records.name,
         records.licence,
         records.size,
-        identities,
+        persons,
         expressions.tolist(),
         poses,
         label,
