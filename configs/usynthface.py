@@ -34,8 +34,8 @@ paper_100k, paper_200k, paper_400k
              92.23, AgeDB-30 71.08, 71.23, 71.62, CFP-FP 78.19, 78.03, 78.56 %. Not run
              here at this scale. Learning rate, stop and the step handed over are
              selected on 200 held-out identities; as published, on the test sets (second
-             command). Published images of 256 pixels are aligned by `fr-jax data align`,
-             as published with --legacy-bgr, and converted:
+             command). Published images of 256 pixels are aligned by `fr-jax data
+             align`, as published with --legacy-bgr, and converted:
     fr-jax generate --generator disco --identities 100000 --to $RECORDS \
         --format records --name disco
     fr-jax train --config=configs/usynthface.py:paper_100k --workdir=runs/100k \
