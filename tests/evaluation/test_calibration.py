@@ -12,8 +12,7 @@ from fr_jax.evaluation import uncertainty
 from fr_jax.evaluation.calibration import calibrate
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.metrics import verification
-from tests.evaluation.test_uncertainty import named_set
-from tests.evaluation.test_verification import PAIRS, embed, make_set
+from tests.support.pairs import PAIRS, embed, make_set, named_set
 
 
 @pytest.fixture(scope="module")

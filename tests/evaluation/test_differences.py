@@ -4,7 +4,7 @@ from fr_jax.evaluation import differences
 from fr_jax.metrics.intervals import Difference
 from fr_jax.report.comparison import Comparison
 from fr_jax.report.runs import Run
-from tests.evaluation.test_verification import make_set
+from tests.support.pairs import make_set
 
 RUNS = [Run(name, {}, {}, {}, {}) for name in ("mbf", "cfp")]
 RISE = {"accuracy": Difference(0.012, 0.004, 0.02), "xnorm": Difference(1, 1, 1)}

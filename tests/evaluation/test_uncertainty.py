@@ -11,21 +11,12 @@ from fr_jax.evaluation import uncertainty
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.protocols import PROTOCOLS
 from fr_jax.metrics import verification
-from tests.evaluation.test_verification import PAIRS, embed, make_set
+from tests.support.pairs import PAIRS, embed, make_set, named_set
 
 
 @pytest.fixture(scope="module")
 def trained():
     return Trained(functools.partial(BatchedEmbed(embed, 64), 3.0), {})
-
-
-def named_set(**options):
-    """Thirty identities; impostor pairs are of different ones."""
-    toy = make_set(**options)
-    person = np.arange(PAIRS) % 30
-    other = np.where(toy.same, person, (person + 7) % 30)
-    names = [f"p{n}" for n in np.stack([person, other], 1).reshape(-1)]
-    return dataclasses.replace(toy, identities=names)
 
 
 def test_units_are_identities_that_agree_with_the_labels():

@@ -5,41 +5,17 @@ import functools
 import json
 import logging
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.errors import UserError
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.verification import PROTOCOLS, Verification
+from fr_jax.evaluation.verification import PROTOCOLS
 from fr_jax.metrics import verification
+from tests.support.pairs import PAIRS, embed, make_set
 
-PAIRS = 200
 PEOPLE = [f"{letter}nn_Lee" for letter in "ABCDEFGHIJ"]
-
-
-def make_set(name="toy", **options):
-    """Images whose first pixel encodes an angle; genuine pairs have similar angles."""
-    rng = np.random.default_rng(0)
-    angle = rng.integers(0, 256, PAIRS)
-    same = np.arange(PAIRS) % 20 < 10
-    other = np.where(
-        same, angle + rng.integers(-25, 26, PAIRS), rng.integers(0, 256, PAIRS)
-    )
-    values = np.stack([angle, other % 256], 1).reshape(-1)
-    images = np.zeros((2 * PAIRS, 4, 4, 3), np.uint8)
-    images[:, 0, 0, 0] = values
-    folds = np.arange(PAIRS) // 20
-    pairs = np.arange(2 * PAIRS).reshape(-1, 2)
-    return Verification(name, images, pairs, same, **{"folds": folds, **options})
-
-
-def embed(state, batch):
-    angle = batch["image"][:, 0, 0, 0].astype(jnp.float32) * (jnp.pi / 256)
-    mirrored = batch["image"][:, 0, 3, 0].astype(jnp.float32) * (jnp.pi / 256)
-    angle = angle + mirrored
-    return {"embedding": state * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)}
 
 
 @pytest.fixture(scope="module")
