@@ -84,7 +84,7 @@ def metrics(runs: Iterable[Run], name: str, *, held_out: bool = False) -> list[s
         for key in (*run.results, *run.notes):
             end = prefix_of(key, name)
             if end is not None and (end == HELD_OUT) == held_out:
-                metric, _ = _split(key[len(name + end) + 1 :])
+                metric = _without_ends(key[len(name + end) + 1 :])
                 found[metric] = None
         if not held_out and name in run.results:  # a key without a metric
             found[""] = None
@@ -167,13 +167,12 @@ def interval(metric: str, low: float, high: float, *, sign: bool = False) -> str
     return f"[{texts[0]}, {texts[1]}]"
 
 
-def _split(metric: str) -> tuple[str, str]:
-    """Returns a metric without '_std', '_low', '_high', and that end."""
+def _without_ends(metric: str) -> str:
+    """Returns a metric without '_std', '_low', '_high', and '_std_low'."""
     base, colon, variant = metric.partition(":")
-    for end in _ENDS:
-        if base.endswith(end):
-            return f"{base.removesuffix(end)}{colon}{variant}", end
-    return metric, ""
+    for end in reversed(_ENDS):
+        base = base.removesuffix(end)
+    return f"{base}{colon}{variant}"
 
 
 def main_metric(names: Sequence[str]) -> str:

@@ -217,6 +217,14 @@ def test_metrics_have_titles(metric, title):
     assert measures.title(metric) == title
 
 
+def test_deviations_and_bounds_are_no_rows_of_their_own():
+    ends = ("", "_std", "_std_low", "_std_high", "_low", "_high")
+    keys = [f"a/accuracy{end}:kfold" for end in ends] + ["a/xnorm", "a_heldout/auc"]
+    run = evaluations.run()._replace(results=dict.fromkeys(keys, 0.5))
+    assert measures.metrics([run], "a") == ["accuracy:kfold", "xnorm"]
+    assert measures.metrics([run], "a", held_out=True) == ["auc"]
+
+
 FACTS = """() => {
   const box = e => e.getBoundingClientRect();
   const inside = e => !e.closest(".scroll");
