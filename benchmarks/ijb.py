@@ -77,7 +77,7 @@ def write(folder: Path, scale: float = 1.0) -> None:
         part = slice(start, start + (1 << 14))
         owners = subject[template[part]]
         noise = rng.standard_normal((len(owners), DIMENSIONS), np.float32)
-        rows[part] = centres[owners] + 3 * noise
+        rows[part] = centres[owners] + 8 * noise
         rows[part] /= np.linalg.norm(rows[part], axis=1, keepdims=True)
     np.savez(
         folder / "faces.npz",

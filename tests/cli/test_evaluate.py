@@ -319,6 +319,7 @@ def test_stored_embeddings_give_the_results_of_their_embedder(
     assert "clusters/bcubed_f_low" in results[0]
 
 
+@pytest.mark.long
 def test_stored_embeddings_of_a_bin(command, mistake, embedder, tmp_path):
     faces = [encoded(image=picture(112, 112, n // 2)) for n in range(16)]
     (tmp_path / "few.bin").write_bytes(pickle.dumps((faces, [True, False] * 4)))

@@ -9,6 +9,8 @@ import pytest
 from data_pipelines import DataError, digests
 from fr_jax.errors import UserError
 from fr_jax.evaluation import sets
+from fr_jax.evaluation.embeddings import Columns, StoredEmbeddings
+from fr_jax.evaluation.evaluator import Trained
 from tests.support.faces import encoded, picture
 
 
@@ -178,3 +180,33 @@ def test_one_training_image_marks_a_set_without_names(folder):
     assert toy.mark_seen(trained, some).key == "test_seen"
     none = toy.mark_seen(trained, some[:0])
     assert (none.key, none.unknown) == ("test", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["toy={}/toy.bin,protocol=kfold", "toy={}/list.txt", "toy={}/list.txt,far=0.2"],
+)
+def test_pairs_find_stored_embeddings_by_name(folder, text):
+    rng = np.random.default_rng(0)
+    names = [f"toy.bin:{n}" if "bin" in text else f"{n}.png" for n in range(40)]
+    rows = rng.normal(size=(40, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    order = rng.permutation(40)
+    columns = Columns(
+        np.array(names)[order],
+        np.full(40, ""),
+        rows[order].astype(np.float32),
+        np.ones(40, np.float32),
+        {"flip": False},
+    )
+    stored = StoredEmbeddings(columns)
+    toy = sets.parse(text.format(folder), stored=stored)
+    results = toy(Trained(stored.embed_raw, {}))
+    cosines = np.sum(rows[::2] * rows[1::2], axis=1)
+    listed = np.argsort([f"{n % 2} {2 * n}.jpg" for n in range(20)])  # as read
+    expected = cosines if "bin" in text else cosines[listed]
+    np.testing.assert_allclose(toy.curve[0], expected, atol=1e-6)
+    assert 0 <= results["toy/accuracy:kfold"] <= 1
+    fewer = StoredEmbeddings(columns._replace(names=np.full(40, "x")))
+    with pytest.raises(DataError, match="40 of 40 images"):
+        sets.parse(text.format(folder), stored=fewer)
