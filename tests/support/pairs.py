@@ -1,4 +1,4 @@
-"""A toy set of pairs, and a function that embeds its images."""
+"""A verification set of pictures whose first pixel is their embedding."""
 
 import dataclasses
 
@@ -26,6 +26,13 @@ def make_set(name="toy", **options):
     return Verification(name, images, pairs, same, **{"folds": folds, **options})
 
 
+def embed(state, batch):
+    angle = batch["image"][:, 0, 0, 0].astype(jnp.float32) * (jnp.pi / 256)
+    mirrored = batch["image"][:, 0, 3, 0].astype(jnp.float32) * (jnp.pi / 256)
+    angle = angle + mirrored
+    return {"embedding": state * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)}
+
+
 def named_set(**options):
     """Thirty identities; impostor pairs are of different ones."""
     toy = make_set(**options)
@@ -33,10 +40,3 @@ def named_set(**options):
     other = np.where(toy.same, person, (person + 7) % 30)
     names = [f"p{n}" for n in np.stack([person, other], 1).reshape(-1)]
     return dataclasses.replace(toy, identities=names)
-
-
-def embed(state, batch):
-    angle = batch["image"][:, 0, 0, 0].astype(jnp.float32) * (jnp.pi / 256)
-    mirrored = batch["image"][:, 0, 3, 0].astype(jnp.float32) * (jnp.pi / 256)
-    angle = angle + mirrored
-    return {"embedding": state * jnp.stack([jnp.cos(angle), jnp.sin(angle)], 1)}
