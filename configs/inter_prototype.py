@@ -5,13 +5,13 @@ smoke        Rendered identities, some with child images, and a tiny network; no
     fr-jax train --config=configs/inter_prototype.py:smoke --workdir=runs/smoke
 
 faces        3,000 rendered identities, 16 images each: a recogniser of rendered faces,
-             which DR-GAN's recipes use. LFW 79.3 +- 1.3 %, CFP-FP 64.0 % in one run of
-             these settings; 44 minutes.
+             which DR-GAN's recipes use. LFW 78.7 +- 1.0 %, CFP-FP 64.1 % in one run of
+             these settings; 33 minutes.
     fr-jax train --config=configs/inter_prototype.py:faces --workdir=runs/recogniser
 
 cfp          CFP, identities 001 to 450; 451 to 500 are held out. CFP has no ages: 50
-             random identities stand in for the child identities. 35 minutes on 2
-             cores; LFW 85.0, held-out CFP-FP 77.7 % (untrained: 65.6, 59.1).
+             random identities stand in for the child identities. 36 minutes on 2
+             cores; LFW 84.6, held-out CFP-FP 77.9 % (untrained: 65.4, 59.0).
     fr-jax data convert $FACES/cfp --layout cfp --to $RECORDS --name cfp
     fr-jax train --config=configs/inter_prototype.py:cfp --workdir=runs/cfp \
         --config.data.records.path=$RECORDS/cfp
