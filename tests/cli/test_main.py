@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 def test_commands_are_those_of_the_package_and_of_systems():
     modules = {name: module for name, (module, *_) in program.commands().items()}
-    assert len(modules) == 12
+    assert len(modules) == 14
     assert modules["rotate"] == "fr_jax.systems.dr_gan.commands"
     assert modules["import"] == "fr_jax.cli.import_"
 

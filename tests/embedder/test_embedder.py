@@ -402,7 +402,7 @@ def test_options_of_every_network_have_checked_types(architecture):
             options[name] = json.loads(json.dumps(value))
         except TypeError:
             continue  # functions
-    assert "width" in options
+    assert "width" in options or architecture == "discofacegan"  # has its own names
     if "dtype" in module.__dataclass_fields__:
         options["dtype"] = "bfloat16"
     check_options(architecture, options)
