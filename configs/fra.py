@@ -165,7 +165,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         if variant == "smoke":
             data.update(batch_size=32, num_tuples=640, eigenfaces=64)
             data.rendered.update(num_identities=6, size=32)
-            data.split.update(validation_identities=2, held_out=2)
+            data.split.update(validation_identities=2, held_out=3)
             system.network.update(width=0.125, inner_size=192, patch=4)
             # Masks of dropout take most of the compilation.
             system.network.update(dropout=0.0, vit_dropout=0.0)

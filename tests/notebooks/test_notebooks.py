@@ -192,6 +192,15 @@ def check_claims(name, output):
         assert errors["generated"] < 0.85 * errors["mean training face"], output
         assert errors["generated"] < 0.7 * errors["input"], output
         assert "order does not matter: True" in output
+    if name == "fra":
+        found = re.findall(r"^([\w ]+): cosine (-?\d\.\d+)$", output, re.M)
+        cosines = {name: float(cosine) for name, cosine in found}
+        assert cosines["generated"] > cosines["input"] + 0.1, output
+        assert cosines["mean difference"] > cosines["generated"] + 0.3, output
+        accuracies = dict(
+            re.findall(r"(\w+): \d+ embeddings, accuracy ([\d.]+)", output)
+        )
+        assert abs(float(accuracies["augmented"]) - float(accuracies["frontal"])) < 10
 
 
 def test_difference_of_outputs():
