@@ -25,7 +25,7 @@ from fr_jax import interrupt
 from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError, check_range
-from fr_jax.faces import discofacegan, generator
+from fr_jax.faces import discofacegan, generated
 from fr_jax.faces import files as face_files
 from fr_jax.models.discofacegan import NUM_CODES, NUM_COEFFICIENTS, NUM_NOISE, SIDE
 from fr_jax.progress import progress_bar
@@ -92,14 +92,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Generates faces if the arguments are valid."""
     _check(arguments)
     embedder = load_embedder(arguments.generator, check=False)
-    generator.check(embedder.network)
+    generated.check(embedder.network)
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
     count = len(_numbers(arguments)) * arguments.images_per_identity
     image = int(face_files.BYTES_PER_PIXEL * _side(arguments) ** 2) + 4000
     check_writable("--to", arguments.to, needed=count * image)
     whole = arguments.frame == "whole" or arguments.detector
-    faces_of = generator.Generator(
+    faces_of = generated.Generator(
         embedder.network,
         size=0 if whole else arguments.size,
         truncation=arguments.truncation,
@@ -306,7 +306,7 @@ def _records(arguments: argparse.Namespace, faces: _Faces, licence: str) -> str:
     target, _ = builder.build(
         itertools.chain([first], rows),
         arguments.to,
-        arguments.name or generator.NAME + suffix,
+        arguments.name or generated.NAME + suffix,
         size=_side(arguments),
         licence=licence,
         source=f"DiscoFaceGAN, seed {arguments.seed}",
