@@ -25,7 +25,7 @@ from fr_jax import interrupt
 from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError, check_range
-from fr_jax.faces import discofacegan
+from fr_jax.faces import discofacegan, generated
 from fr_jax.faces import files as face_files
 from fr_jax.models.discofacegan import NUM_CODES, NUM_COEFFICIENTS, NUM_NOISE, SIDE
 from fr_jax.progress import progress_bar
@@ -92,21 +92,21 @@ def run(arguments: argparse.Namespace) -> None:
     """Generates faces if the arguments are valid."""
     _check(arguments)
     embedder = load_embedder(arguments.generator, check=False)
-    discofacegan.check(embedder.network)
+    generated.check(embedder.network)
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
     count = len(_numbers(arguments)) * arguments.images_per_identity
     image = int(face_files.BYTES_PER_PIXEL * _side(arguments) ** 2) + 4000
     check_writable("--to", arguments.to, needed=count * image)
     whole = arguments.frame == "whole" or arguments.detector
-    generator = discofacegan.Generator(
+    faces_of = generated.Generator(
         embedder.network,
         size=0 if whole else arguments.size,
         truncation=arguments.truncation,
         batch_size=arguments.batch_size or _batch_size(),
         dtype=arguments.dtype,
     )
-    available = generator.identities
+    available = faces_of.identities
     if available and arguments.identities > available:
         raise UserError(
             f"--identities {arguments.identities:,}: the generator has coefficients of "
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> None:
     licence = embedder.provenance.get("licence", "unknown")
     write = _records if arguments.format == "records" else _folder
     with progress_bar(total=count, label="generate", smoothing=0.05) as bar:
-        faces = _Faces(arguments, generator, bar)
+        faces = _Faces(arguments, faces_of, bar)
         target = write(arguments, faces, licence)
         rate = (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
     missed = f", {faces.missed:,} left out without a face" if faces.missed else ""
@@ -306,7 +306,7 @@ def _records(arguments: argparse.Namespace, faces: _Faces, licence: str) -> str:
     target, _ = builder.build(
         itertools.chain([first], rows),
         arguments.to,
-        arguments.name or discofacegan.NAME + suffix,
+        arguments.name or generated.NAME + suffix,
         size=_side(arguments),
         licence=licence,
         source=f"DiscoFaceGAN, seed {arguments.seed}",

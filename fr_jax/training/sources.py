@@ -10,7 +10,7 @@ import numpy as np
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.verification import Verification
-from fr_jax.faces import discofacegan, pairs, sets
+from fr_jax.faces import generated, pairs, sets
 from fr_jax.provenance import RENDERED, Provenance, fingerprint, merged
 from fr_jax.training.data import Context, Stream
 from fr_jax.training.streams import ArrayStream, GeneratedStream, check_fits
@@ -170,7 +170,7 @@ class Generated:
         than the generator has coefficients of.
     """
 
-    name = discofacegan.NAME
+    name = generated.NAME
 
     def __init__(self, options: Any, context: Context):
         embedder = context.pretrained.get("generator")
@@ -181,7 +181,7 @@ class Generated:
             )
         self._options, self._context = options, context
         self._variables = embedder.network.variables
-        self._sampled = discofacegan.Sampled(
+        self._sampled = generated.Sampled(
             embedder.network,
             seed=context.seed,
             factor=options.factor,

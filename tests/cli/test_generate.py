@@ -1,6 +1,7 @@
 """`fr-jax generate`, from the published files to training."""
 
 import csv
+import json
 
 import cv2
 import numpy as np
@@ -172,8 +173,7 @@ def test_from_the_files_to_training(command, published, tmp_path):
         "--config.train.num_steps=50",
     )
     train += ("--config.data.batch_size=8", "--config.evaluation.subset=0")
-    train += ("--config.train.evaluate_every=0", "--config.system.queue.size=64")
-    train += ("--config.system.optimizer.schedule=cosine",)
+    train += ("--config.system.queue.size=64", "--config.train.evaluate_every=25")
     code, _, error = command(
         "train",
         *train,
@@ -181,6 +181,8 @@ def test_from_the_files_to_training(command, published, tmp_path):
         "--config.data.source=records",
         f"--config.data.records.path={tmp_path}/disco",
         "--config.data.records.held_out=0",
+        "--config.data.selection.sets=()",
+        "--config.train.evaluate_every=0",
     )
     assert code == 0, error
     provenance = fr_jax.load_embedder(tmp_path / "records_run/embedder").provenance
@@ -191,9 +193,12 @@ def test_from_the_files_to_training(command, published, tmp_path):
         f"--workdir={tmp_path}/generated_run",
         "--config.data.source=discofacegan",
         "--config.data.discofacegan.num_identities=20",
+        "--config.data.discofacegan.num_unseen=20",
         "--given",
         f"generator={target}",
     )
     assert code == 0, error
     provenance = fr_jax.load_embedder(tmp_path / "generated_run/embedder").provenance
     assert "research only" in provenance["licences"]["network.pkl"]
+    results = json.loads((tmp_path / "generated_run/results.json").read_text())
+    assert 0 <= results["unseen/accuracy"] <= 1

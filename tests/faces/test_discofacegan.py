@@ -13,7 +13,7 @@ from data_pipelines.vision import align
 from fr_jax import models
 from fr_jax.backend import sharding
 from fr_jax.errors import UserError
-from fr_jax.faces import discofacegan
+from fr_jax.faces import discofacegan, generated
 from fr_jax.faces.renderer import camera
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
@@ -162,14 +162,14 @@ def test_alignment_is_that_of_records():
 def test_images_do_not_depend_on_the_batch():
     one = network()
     (draw,) = discofacegan.draws(0, 1, 5)
-    generator = discofacegan.Generator(one, batch_size=2)
-    coefficients = generator.coefficients(draw.codes)
-    drawn = generator.images(coefficients, draw.noise)
+    faces_of = generated.Generator(one, batch_size=2)
+    coefficients = faces_of.coefficients(draw.codes)
+    drawn = faces_of.images(coefficients, draw.noise)
     assert drawn.image.shape == (5, 112, 112, 3) and drawn.image.dtype == np.uint8
     assert drawn.landmarks5.shape == (5, 5, 2)
     assert drawn.image.std() > 5
     halves = [(coefficients[:3], draw.noise[:3]), (coefficients[3:], draw.noise[3:])]
-    parts = [part.image for part in generator.each(halves)]
+    parts = [part.image for part in faces_of.each(halves)]
     np.testing.assert_array_equal(np.concatenate(parts), drawn.image)
 
 
@@ -189,13 +189,13 @@ def test_images_do_not_depend_on_the_batch():
 )
 def test_wrong_lengths_are_refused(call, message):
     with pytest.raises(UserError, match=message):
-        call(discofacegan.Generator(network(), batch_size=2))
+        call(generated.Generator(network(), batch_size=2))
 
 
 def stream(**options):
     """Returns a stream of pairs of a random network."""
     one = network()
-    make = discofacegan.Sampled(one, size=32, seed=3, **options).batches(12, 8, 2)
+    make = generated.Sampled(one, size=32, seed=3, **options).batches(12, 8, 2)
     return GeneratedStream(make, 8, seed=5, variables=one.variables, **options)
 
 
@@ -212,7 +212,7 @@ def test_batches_have_identities_and_new_images():
 
 def test_other_networks_are_refused():
     with pytest.raises(UserError, match="generates no faces from codes"):
-        discofacegan.Sampled(network()._replace(architecture="vgg16"))
+        generated.Sampled(network()._replace(architecture="vgg16"))
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ import pytest
 
 from fr_jax import models
 from fr_jax.convert import discofacegan as converter
+from fr_jax.convert import discofacegan_layout as layout
 from fr_jax.convert.readers import network_pickle, tensor_bundle
 from fr_jax.models import discofacegan
 from tests.support import discofacegan as files
@@ -23,7 +24,7 @@ def _network(options, coefficients=None):
     """Returns module options and variables with the made-up weights."""
     generator = network_pickle.PickledNetwork(_states(options))
     others = [network_pickle.PickledNetwork({"name": name}) for name in ("G", "D")]
-    options, flat, _ = converter._generator((*others, generator))
+    options, flat, _ = layout.generator((*others, generator))
     options["identities"] = 1
     flat["identity_coefficients"] = np.zeros((1, 160), np.float32)
     for factor in ("exp", "gamma", "rot"):
