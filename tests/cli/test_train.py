@@ -132,6 +132,7 @@ def test_nothing_is_prolonged_where_nothing_was_begun(mistake, trained, tmp_path
     assert (trained / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_init_from_starts_with_the_weights_of_an_embedder(command, trained, tmp_path):
     words = (*SAME, "--init-from", trained / "embedder", "--workdir", tmp_path / "w")
     code, _, error = command(*words, "--config.system.optimizer.learning_rate=0.0")

@@ -66,7 +66,8 @@ EMBEDDERS = {
     "name",
     [
         pytest.param(name, marks=pytest.mark.long)
-        if name in ("sphere20a", "arc_mbf_large", "arc_vit_t")
+        if name
+        in ("sphere20a", "arc_mbf_large", "arc_vit_t", "mag_iresnet100", "ip_irse50")
         else name
         for name in EMBEDDERS
     ],

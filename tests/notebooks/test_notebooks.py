@@ -1,7 +1,7 @@
 """Notebooks: stored outputs that are fit to read, and equal to those of a new run.
 
-`make test` runs the quickstart in its own process, with smaller constants; `make
-test-long` executes all as they are, each in a new kernel.
+`make test-long` executes all as they are, each in a new kernel, and the quickstart in
+its own process, with smaller constants.
 """
 
 import itertools
@@ -111,6 +111,7 @@ def test_markdown_of_a_notebook_is_well_formed(path):
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.long
 def test_quickstart_runs(tmp_path, quick_drawing):
     import matplotlib.pyplot as plt
 

@@ -99,6 +99,7 @@ def test_momentum_contrast_is_equal_on_one_and_two_processes(tmp_path):
     assert close(both[0], alone, 1e-3)
 
 
+@pytest.mark.long
 def test_sigterm_to_one_process_saves_the_same_step_on_both(tmp_path):
     pair = start_two(tmp_path, 2000, "--slow", 0.02, "--save-every", 1000)
     deadline = time.monotonic() + 300
@@ -163,6 +164,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.long
 def test_full_disk_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
     finish(start(tmp_path, 10))
     done = subprocess.run(

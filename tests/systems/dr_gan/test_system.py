@@ -136,6 +136,7 @@ def test_auxiliary_images_change_only_the_pose_loss():
     assert value(first["discriminator/identity_loss"]) > 1
 
 
+@pytest.mark.long
 def test_a_run_resumes_within_a_cycle_bit_for_bit(tmp_path, quick_compilation):
     system = with_ema(small.make(update=fixed((1, 3))), 0.9)
 

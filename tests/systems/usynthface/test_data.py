@@ -82,6 +82,7 @@ def run(command, variant, workdir, settings):
 # --- sources ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_rendered_identities_without_labels(command, tmp_path):
     # More pairs than the set has: all are evaluated during training.
     settings = NETWORK | RENDERED | {"evaluation.subset": 600}
