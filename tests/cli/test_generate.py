@@ -13,6 +13,7 @@ from data_pipelines import DataError
 from data_pipelines import index as indexes
 from data_pipelines.readers import labelled_folder
 from data_pipelines.vision import detect
+from fr_jax.embedder.description import check_options
 from tests.support import discofacegan as files
 from tests.support.paths import ROOT
 
@@ -72,18 +73,21 @@ def test_imported_generator_states_its_licence(command, mistake, published, tmp_
     mistake("leave it out with --vae", *words, target, *options, "--licence", "MIT")
 
 
-def test_other_coefficients_are_another_generator(mistake, published, tmp_path):
-    """More identities than any other option of a network may count."""
-    coefficients = np.zeros((70_000, 160), np.float32)
-    np.save(tmp_path / "first.npy", coefficients)
-    np.save(tmp_path / "second.npy", coefficients + 1)
-    _import(published, tmp_path / "disco", identity_coefficients=tmp_path / "first.npy")
-    embedder = fr_jax.load_embedder(tmp_path / "disco", check=False)
-    assert embedder.network.options["identities"] == 70_000
-    words = ("import", published / "network.pkl", "--vae", published / "vae")
-    words += ("--mean-identity", published / "mean.npy", "--to", tmp_path / "disco")
-    second = ("--identity-coefficients", tmp_path / "second.npy")
-    mistake("holds something else", *words, *second)
+def test_other_coefficients_are_another_generator(command, mistake, published, stored):
+    generator, coefficients = stored
+    words = ("import", published / "network.pkl", "--vae", published / "vae", "--to")
+    words += (generator, "--mean-identity", published / "mean.npy")
+    words += ("--identity-coefficients", generator.with_name("six.npy"))
+    assert "already imported" in command(*words)[1]
+    np.save(generator.with_name("other.npy"), coefficients.astype("f4") + 1)
+    mistake("holds something else", *words[:-1], generator.with_name("other.npy"))
+
+
+def test_more_identities_than_other_options_may_count():
+    check_options("discofacegan", {"identities": 70_000})
+    for name, number in (("identities", (1 << 24) + 1), ("fmap_max", 70_000)):
+        with pytest.raises(ValueError, match=f"option {name} is"):
+            check_options("discofacegan", {name: number})
 
 
 def test_folder_of_faces(command, generator, tmp_path):
