@@ -277,7 +277,7 @@ class _Faces:
         arguments, images = self._arguments, len(coefficients)
         fractions = np.linspace(0, 1, images)
         for name in arguments.interpolate:
-            ends = (np.repeat(coefficients[n : n + 1], images, 0) for n in (0, -1))
+            ends = (np.repeat(coefficients[[n]], images, 0) for n in (0, -1))
             factor = _INTERPOLATED[name]
             columns = discofacegan.COEFFICIENTS[factor]
             between = discofacegan.interpolated(*ends, factor, fractions)
