@@ -61,7 +61,7 @@ class LabelledFolder:
     """Writer of <identity>/<image>.jpg and labels.csv, a context manager.
 
     The files are in TARGET.part until they are complete. With the same options writing
-    resumes after the last complete row. After an error a folder without rows is removed.
+    resumes after the last complete row. After an error, one without rows is removed.
 
     Args:
       options: JSON values that must be equal for writing to resume.
