@@ -1,6 +1,6 @@
 """DiscoFaceGAN at full width: images per second against TensorFlow, memory.
 
-Made-up weights; TensorFlow runs the same layers from the same numbers, as one function.
+Random weights; TensorFlow runs the same layers from the same numbers, as one function.
 37 GFLOP an image by phases of upsampling, 56 with plain convolutions.
 """
 
@@ -39,10 +39,10 @@ def _program(upsampling: str = "phases", dtype: str = "float32"):
     model: Any = models.create("discofacegan", upsampling=upsampling, dtype=dtype)
     variables, batch = network()
 
-    def draw(variables, *batch):
-        return discofacegan.pixels(model.apply(variables, *batch, method="draw"))
+    def generate(variables, *batch):
+        return discofacegan.pixels(model.apply(variables, *batch, method="generate"))
 
-    return jax.jit(draw), jax.device_put(variables), batch
+    return jax.jit(generate), jax.device_put(variables), batch
 
 
 def _ours(**options: str):
@@ -73,10 +73,10 @@ def tensorflow():
         return x
 
     @tf.function
-    def draw(coefficients, noise):
+    def generate(coefficients, noise):
         w = mapped(tf.concat([coefficients, noise], 1))
-        alone = tf.concat([coefficients[:, :160], tf.zeros((ROWS, 126))], 1)
-        truncated = w + 0.3 * (params["mean_identity"] - mapped(alone))
+        identity_only = tf.concat([coefficients[:, :160], tf.zeros((ROWS, 126))], 1)
+        truncated = w + 0.3 * (params["mean_identity"] - mapped(identity_only))
         layers = params["synthesis"]
         x = tf.repeat(layers["const"][None], ROWS, axis=0)
         for number in range(discofacegan.LAYERS):
@@ -98,7 +98,7 @@ def tensorflow():
         x = dense(x, layers["rgb"])
         return tf.cast(tf.clip_by_value((x + 1) * 127.5, 0, 255), tf.uint8)
 
-    return lambda: draw(*batch).numpy()
+    return lambda: generate(*batch).numpy()
 
 
 def run(rounds: int) -> dict[str, float]:

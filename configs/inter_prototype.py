@@ -111,6 +111,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "size": 112,
                     "factor": 0,  # of `fr-jax generate`
                     "truncation": 0.7,
+                    "dtype": "float32",  # or bfloat16, of the convolutions
                 },
                 "children": {
                     "age_file": "",

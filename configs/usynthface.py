@@ -146,6 +146,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                     "size": 112,
                     "factor": 0,  # of `fr-jax generate`
                     "truncation": 0.7,
+                    "dtype": "float32",  # or bfloat16, of the convolutions
                 },
                 # Sets whose mean accuracy (on the subset) lowers the rate and stops.
                 "selection": {"kind": "clean", "sets": ("heldout",)},

@@ -1,5 +1,6 @@
 """Folders of aligned faces with a table of their labels, labels.csv."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from data_pipelines.readers import Face
 from data_pipelines.readers.image_folder import FaceFiles
 
 FILE = "labels.csv"
+PROVENANCE = "provenance.json"
+_MAX_PROVENANCE = 1 << 20  # characters
 _NUMBERS = {
     **dict.fromkeys(("age", "yaw", "pitch", "roll", "quality"), float),
     **dict.fromkeys(("light", "session"), int),
@@ -49,6 +52,31 @@ class LabelledFolder(FaceFiles):
         skipped[".csv"] -= 1  # the table itself
         faces.sort(key=lambda face: face.source)
         super().__init__(folder, faces, +skipped)
+
+
+def provenance(folder: Path) -> dict[str, str]:
+    """Returns licence and source in FOLDER/provenance.json; empty without the file.
+
+    `fr-jax generate` writes it.
+
+    Raises:
+      DataError: for a file without them.
+    """
+    file = folder / PROVENANCE
+    if not file.is_file():
+        return {}
+    try:
+        with file.open(encoding="utf-8") as text:
+            noted = json.loads(text.read(_MAX_PROVENANCE))
+        texts = {name: noted[name] for name in ("licence", "source")}
+        if all(isinstance(text, str) for text in texts.values()):
+            return texts
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise DataError(
+        f"{file}: no licence and source; restore the file that fr-jax generate wrote, "
+        "or remove it and give --licence and --source"
+    )
 
 
 def _face(folder: Path, row: dict, where: str) -> Face:

@@ -8,6 +8,7 @@ Example:
 
 import argparse
 import functools
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def add_arguments(parser: Any) -> None:
     add("--name", required=True, help="set name: lower-case letters, digits and _")
     add("--size", type=int, default=112, help="side of the faces in pixels")
     add("--licence", default="", metavar="TEXT", help="stored with the set")
-    text = "origin of the set, stored with it"
+    text = "origin of the set, stored with it; default of both: those that fr-jax "
+    text += "generate noted in SRC"
     add("--source", dest="origin", default="", metavar="TEXT", help=text)
     add("--layout", default="auto", choices=tuple(LAYOUTS), help=_LAYOUT)
     text = "folder that names the identity: 1 is the first below SRC, 2 the second, -1 "
@@ -78,11 +80,13 @@ def run(arguments: argparse.Namespace) -> None:
 def _convert(arguments: argparse.Namespace) -> None:
     """Writes a source of any layout as TFRecords."""
     from data_pipelines import index as indexes
+    from data_pipelines.readers.labelled_folder import provenance
     from data_pipelines.readers.layouts import open_source
 
     source, level = Path(arguments.source), arguments.identity_level
     check_level(level)
     check_writable("--to", arguments.to)
+    noted = provenance(source)
     reader = open_source(source, arguments.layout, flat=arguments.flat, level=level)
     from data_pipelines.builders import faces  # loads TensorFlow
 
@@ -92,8 +96,8 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.to,
             arguments.name,
             size=arguments.size,
-            licence=arguments.licence,
-            source=arguments.origin,
+            licence=arguments.licence or noted.get("licence", ""),
+            source=arguments.origin or noted.get("source", ""),
             max_bad=arguments.max_bad,
         )
         seconds = max(bar.format_dict["elapsed"], 1e-9)
@@ -172,6 +176,7 @@ def _info(arguments: argparse.Namespace) -> None:
 def _align(arguments: argparse.Namespace) -> None:
     """Aligns the faces of a folder; prints the images to check."""
     from data_pipelines.listing import identities
+    from data_pipelines.readers.labelled_folder import PROVENANCE
     from data_pipelines.vision import detect
     from data_pipelines.vision.align_folder import align_folder
 
@@ -196,6 +201,8 @@ def _align(arguments: argparse.Namespace) -> None:
         landmarks=regressor and regressor.points,
         progress=functools.partial(progress_bar, label="align"),
     )
+    if (noted := Path(arguments.source) / PROVENANCE).is_file():
+        shutil.copyfile(noted, target / PROVENANCE)
     doubtful = [row for row in rows if row["note"]]
     several = sum(row["faces"] > 1 for row in rows)
     aligned = sum(bool(row["score"]) for row in rows)

@@ -3,27 +3,31 @@
 By default as USynthFace's training set: seed 42, all images of an identity with one
 code of identity and new codes of expression, lighting and pose. Faces are aligned by
 the landmarks that the pose predicts, or by a detector. labels.csv has codes,
-coefficients and the pose in degrees. An interrupted folder resumes with the same call.
+coefficients and the pose in degrees. An interrupted folder resumes with the same call;
+interrupted records start again, so divide long runs by --shard.
 
 Examples:
     fr-jax generate --generator disco --identities 100000 --images-per-identity 128 \\
         --to $RECORDS --format records --name disco100k
     fr-jax generate --generator disco --identities 10 --images-per-identity 9 \\
-        --yaw=-60:60 --pitch 0 --to turned
+        --yaw=-60:60 --pitch 0 --to rotated
 """
 
 import argparse
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
 from fr_jax import interrupt
 from fr_jax.cli.targets import check_writable
-from fr_jax.embedder import load_embedder
+from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.embedder.description import sha256
 from fr_jax.errors import UserError, check_range
 from fr_jax.faces import discofacegan, generated
 from fr_jax.faces import files as face_files
@@ -36,12 +40,12 @@ _COLUMNS = (
     *(f"coefficient{number}" for number in range(NUM_COEFFICIENTS)),
 )
 _SAME_FILES = (  # options that a resumed folder must have in common
-    *("generator", "identities", "images_per_identity", "seed", "factor", "shard"),
-    *("truncation", "size", "frame", "detector", "yaw", "pitch", "roll"),
-    *("interpolate", "dtype", "as_published"),
+    *("identities", "images_per_identity", "seed", "factor", "shard", "truncation"),
+    *("size", "frame", "yaw", "pitch", "roll", "interpolate", "dtype", "as_published"),
 )
 _ANGLES = ("yaw", "pitch", "roll")
 _INTERPOLATED = {"light": "gamma", "expression": "exp"}
+_NO_FACE = "the detector found no face in any image; nothing was written"
 
 
 def add_arguments(parser: Any) -> None:
@@ -53,7 +57,7 @@ def add_arguments(parser: Any) -> None:
     add("--images-per-identity", type=int, default=128, metavar="K", help="images each")
     text = "new folder; records: new folder DIR/NAME"
     add("--to", required=True, metavar="DIR", help=text)
-    text = "<identity>/*.jpg with labels.csv, or TFRecords"
+    text = "<identity>/*.jpg with labels.csv, or TFRecords, which do not resume"
     add("--format", default="folder", choices=("folder", "records"), help=text)
     add("--name", default="", help="name of the records; default: discofacegan")
     text = "0: the mean identity, 1: no truncation"
@@ -84,43 +88,63 @@ def add_arguments(parser: Any) -> None:
     text = "type of the convolutions; bfloat16 for accelerators"
     types = ("float32", "bfloat16")
     add("--dtype", default="float32", choices=types, help=text)
-    text = "images drawn at once; default: 8 on a CPU, else 128"
+    text = "images generated at once; default: 8 on a CPU, else 128"
     add("--batch-size", type=int, metavar="B", help=text)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Generates faces if the arguments are valid."""
     _check(arguments)
-    embedder = load_embedder(arguments.generator, check=False)
+    embedder = load_embedder(arguments.generator)
     generated.check(embedder.network)
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
-    count = len(_numbers(arguments)) * arguments.images_per_identity
-    image = int(face_files.BYTES_PER_PIXEL * _side(arguments) ** 2) + 4000
-    check_writable("--to", arguments.to, needed=count * image)
+        check_writable("--to", arguments.to)
+    else:
+        check_writable("--to", arguments.to, needed=_needed(arguments))
     whole = arguments.frame == "whole" or arguments.detector
-    faces_of = generated.Generator(
+    generator = generated.Generator(
         embedder.network,
         size=0 if whole else arguments.size,
         truncation=arguments.truncation,
         batch_size=arguments.batch_size or _batch_size(),
         dtype=arguments.dtype,
     )
-    available = faces_of.identities
+    available = generator.identities
     if available and arguments.identities > available:
         raise UserError(
             f"--identities {arguments.identities:,}: the generator has coefficients of "
             f"{available:,} identities in place of their decoder"
         )
-    licence = embedder.provenance.get("licence", "unknown")
     write = _records if arguments.format == "records" else _folder
-    with progress_bar(total=count, label="generate", smoothing=0.05) as bar:
-        faces = _Faces(arguments, faces_of, bar)
-        target = write(arguments, faces, licence)
+    with progress_bar(
+        total=_num_images(arguments), label="generate", smoothing=0.05
+    ) as bar:
+        faces = _Faces(arguments, generator, bar)
+        provenance = _provenance(arguments, embedder)
+        target = write(arguments, faces, provenance)
         rate = (bar.n - bar.initial) / max(bar.format_dict["elapsed"], 1e-9)
     missed = f", {faces.missed:,} left out without a face" if faces.missed else ""
     print(f"{faces.written:,} images to {target}{missed}, {rate:,.1f} images/s")
-    print(f"licence: {licence}")
+    print(f"licence: {provenance['licence']}")
+
+
+def _provenance(arguments: argparse.Namespace, embedder: Embedder) -> dict[str, Any]:
+    """Returns licence, source and settings, which determine the images."""
+    digest = embedder.weights_sha256
+    settings = {name: getattr(arguments, name) for name in _SAME_FILES}
+    settings["generator_sha256"] = digest
+    if arguments.detector:
+        settings["detector_sha256"] = sha256(epath.Path(arguments.detector))
+    texts = [f"{name} {settings[name]}" for name in ("seed", "truncation", "factor")]
+    angles = {name: settings[name] for name in _ANGLES if settings[name]}
+    texts += [f"{name} {low:g} to {high:g}" for name, (low, high) in angles.items()]
+    texts += [f"{name} interpolated" for name in arguments.interpolate]
+    return {
+        "licence": embedder.provenance.get("licence", "unknown"),
+        "source": f"DiscoFaceGAN {digest[:16]}, {', '.join(texts)}",
+        "settings": settings,
+    }
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -135,6 +159,13 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, flag)
         if value is not None:
             check_range(f"--{flag.replace('_', '-')}", value, low, high)
+    for name in arguments.interpolate:
+        number = discofacegan.FACTORS.index((_INTERPOLATED[name],))
+        if arguments.factor not in (0, number) or arguments.images_per_identity < 2:
+            raise UserError(
+                f"--interpolate {name}: the images of an identity have the same "
+                f"{name}; use --factor 0 or {number} and at least 2 images"
+            )
     for name in _ANGLES:
         for value in getattr(arguments, name) or ():
             check_range(f"--{name}", value, -90, 90)
@@ -159,6 +190,16 @@ def _numbers(arguments: argparse.Namespace) -> range:
     return range(*(arguments.identities * n // shards for n in (part, part + 1)))
 
 
+def _num_images(arguments: argparse.Namespace) -> int:
+    return len(_numbers(arguments)) * arguments.images_per_identity
+
+
+def _needed(arguments: argparse.Namespace, done: int = 0) -> int:
+    """Returns the bytes of the images that follow the first `done`, at most."""
+    image = int(face_files.BYTES_PER_PIXEL * _side(arguments) ** 2) + 4000
+    return (_num_images(arguments) - done) * image
+
+
 def _side(arguments: argparse.Namespace) -> int:
     return SIDE if arguments.frame == "whole" else arguments.size
 
@@ -167,6 +208,16 @@ def _batch_size() -> int:
     import jax
 
     return 8 if jax.default_backend() == "cpu" else 128
+
+
+class _Identity(NamedTuple):
+    """Images of an identity, from image `first` on: arrays with a row for each."""
+
+    number: int
+    first: int
+    codes: np.ndarray
+    noise: np.ndarray
+    coefficients: np.ndarray
 
 
 class _Faces:
@@ -187,100 +238,114 @@ class _Faces:
 
     def __call__(self, done: int = 0) -> Iterator[tuple[Any, np.ndarray]]:
         """Yields face and numbers of each image, from image `done` on."""
-        images = self._arguments.images_per_identity
-        skipped, within = divmod(done, images)
-        numbers = _numbers(self._arguments)[skipped:]
-        batches, waiting = itertools.tee(self._batches(numbers))
-        drawn = self._generator.each(
-            (coefficients, noise) for _, coefficients, noise in batches
-        )
         self._bar.n = self._bar.initial = done
-        for number, (codes, coefficients, noise), result in zip(
-            numbers, waiting, drawn
-        ):
-            rows = np.concatenate([codes, noise, coefficients], axis=1)
-            for row in range(within, images):
-                face = self._face(number, row, coefficients[row : row + 1], result)
-                if face is None:
-                    self.missed += 1
-                else:
-                    self.written += 1
-                    yield face, rows[row]
-            self._bar.update(images - within)
-            within = 0
+        identities, labels = itertools.tee(self._identities(done))
+        batches = self._generator.each(
+            (identity.coefficients, identity.noise) for identity in identities
+        )
+        images = itertools.chain.from_iterable(zip(*batch) for batch in batches)
+        rows = ((one, row) for one in labels for row in range(len(one.codes)))
+        for (identity, row), (image, points) in zip(rows, images):
+            face = self._face(identity, row, image, points)
+            if face is None:
+                self.missed += 1
+            else:
+                self.written += 1
+                numbers = identity.codes, identity.noise, identity.coefficients
+                yield face, np.concatenate([array[row] for array in numbers])
+            self._bar.update()
 
-    def _batches(self, numbers: range) -> Iterator[tuple[np.ndarray, ...]]:
-        """Yields codes, coefficients and noise of the images of each identity."""
-        arguments = self._arguments
-        repeated = _numbers(arguments).start if arguments.as_published else 0
-        first = numbers.start - repeated
+    def _identities(self, done: int) -> Iterator[_Identity]:
+        """Yields the identities, from image `done` on."""
+        arguments, images = self._arguments, self._arguments.images_per_identity
+        skipped, first_image = divmod(done, images)
+        numbers = _numbers(arguments)
+        offset = numbers.start if arguments.as_published else 0
+        numbers = numbers[skipped:]
+        first = numbers.start - offset
         options = {"seed": arguments.seed, "factor": arguments.factor}
-        images = arguments.images_per_identity
         draws = discofacegan.draws(first, len(numbers), images, **options)
-        shares = np.linspace(0, 1, images)
         for number, draw in zip(numbers, draws):
-            rows = np.full(images, number - repeated, np.int32)
-            coefficients = self._generator.coefficients(draw.codes, rows)
-            for name in arguments.interpolate:
-                first_row = np.repeat(coefficients[:1], images, axis=0)
-                last_row = np.repeat(coefficients[-1:], images, axis=0)
-                factor = _INTERPOLATED[name]
-                columns = discofacegan.COEFFICIENTS[factor]
-                between = discofacegan.interpolated(first_row, last_row, factor, shares)
-                coefficients[:, columns] = between[:, columns]
-            degrees = {
-                name: np.linspace(*getattr(arguments, name), images)
-                for name in _ANGLES
-                if getattr(arguments, name)
-            }
-            coefficients = discofacegan.with_pose(coefficients, **degrees)
-            yield draw.codes, coefficients, draw.noise
+            coefficients = self._generator.coefficients(draw.codes, draw.identity)
+            arrays = draw.codes, draw.noise, self._controlled(coefficients)
+            rest = (array[first_image:] for array in arrays)
+            yield _Identity(number, first_image, *rest)
+            first_image = 0
+
+    def _controlled(self, coefficients: np.ndarray) -> np.ndarray:
+        """Returns the coefficients of an identity [K, 254] as the options ask."""
+        arguments, images = self._arguments, len(coefficients)
+        fractions = np.linspace(0, 1, images)
+        for name in arguments.interpolate:
+            ends = (np.repeat(coefficients[[n]], images, 0) for n in (0, -1))
+            factor = _INTERPOLATED[name]
+            columns = discofacegan.COEFFICIENTS[factor]
+            between = discofacegan.interpolated(*ends, factor, fractions)
+            coefficients[:, columns] = between[:, columns]
+        degrees = {
+            name: np.linspace(*getattr(arguments, name), images)
+            for name in _ANGLES
+            if getattr(arguments, name)
+        }
+        return discofacegan.with_pose(coefficients, **degrees)
 
     def _face(
-        self, number: int, row: int, coefficients: np.ndarray, drawn: Any
+        self, identity: _Identity, row: int, image: np.ndarray, points: np.ndarray
     ) -> Any | None:
         """Returns a record; None if the detector finds no face."""
         from data_pipelines.readers import Face
 
-        image, points = drawn.image[row], drawn.landmarks5[row]
         if self._detector:
             from data_pipelines.vision import align
 
             faces = self._detector(image)
             if not faces:
                 return None
-            found = max(faces, key=lambda face: face.box[2] * face.box[3]).points
+            detected = max(faces, key=lambda face: face.box[2] * face.box[3]).points
             size = self._arguments.size
-            matrix = align.similarity(found, align.template(size))
-            image = align.crop(image, found, size)
-            points = (found @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
-        pose = {k: float(v[0]) for k, v in discofacegan.angles(coefficients).items()}
-        name = f"{number:06}"
+            matrix = align.similarity(detected, align.template(size))
+            image = align.crop(image, detected, size)
+            points = (detected @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+        pose = discofacegan.angles(identity.coefficients[row : row + 1])
+        name = f"{identity.number:06}"
         return Face(
             face_files.jpeg(image),
-            label=number - _numbers(self._arguments).start,
+            label=identity.number - _numbers(self._arguments).start,
             identity=name,
-            source=f"{name}/{name}_{row + 1:04}.jpg",
+            source=f"{name}/{name}_{identity.first + row + 1:04}.jpg",
             landmarks5=points,
-            **pose,
+            **{axis: float(degrees[0]) for axis, degrees in pose.items()},
         )
 
 
-def _folder(arguments: argparse.Namespace, faces: _Faces, licence: str) -> str:
+def _folder(
+    arguments: argparse.Namespace, faces: _Faces, provenance: dict[str, Any]
+) -> str:
     """Writes <identity>/<image>.jpg and labels.csv; an interrupted run resumes."""
+    from data_pipelines.readers.labelled_folder import PROVENANCE
+
     target = Path(arguments.to)
-    options = {name: getattr(arguments, name) for name in _SAME_FILES}
-    lists = {"LICENCE.txt": licence + "\n"}
-    settings: Any = {"columns": _COLUMNS, "dense": False}
-    with face_files.LabelledFolder(target, options, lists, **settings) as folder:
+    lists = {
+        "LICENCE.txt": provenance["licence"] + "\n",
+        PROVENANCE: json.dumps(provenance, indent=1) + "\n",
+    }
+    folder = face_files.LabelledFolder(
+        target, provenance["settings"], lists, columns=_COLUMNS, dense=False
+    )
+    done = _after(arguments, folder.last)
+    check_writable("--to", target, needed=_needed(arguments, done))
+    faces.written, faces.missed = folder.done, done - folder.done
+    with folder:
         if folder.done:
             print(f"resumed after {folder.done:,} images in {folder.part}")
         text = (
             f"interrupted: complete images are in {folder.part}; the same call resumes"
         )
         with interrupt.explained(text):
-            for face, numbers in faces(_after(arguments, folder.last)):
+            for face, numbers in faces(done):
                 folder.add(face, numbers)
+        if not faces.written:
+            raise UserError(_NO_FACE)
     return str(target)
 
 
@@ -293,7 +358,9 @@ def _after(arguments: argparse.Namespace, file: str) -> int:
     return (identity - first) * arguments.images_per_identity + row
 
 
-def _records(arguments: argparse.Namespace, faces: _Faces, licence: str) -> str:
+def _records(
+    arguments: argparse.Namespace, faces: _Faces, provenance: dict[str, Any]
+) -> str:
     """Writes TFRecords; an interrupted run restarts from the first image."""
     from data_pipelines.builders import faces as builder  # loads TensorFlow
 
@@ -302,14 +369,14 @@ def _records(arguments: argparse.Namespace, faces: _Faces, licence: str) -> str:
     rows = (face for face, _ in faces())
     first = next(rows, None)  # compiles, before files exist
     if first is None:
-        raise UserError("the detector found no face in any image; nothing was written")
+        raise UserError(_NO_FACE)
     target, _ = builder.build(
         itertools.chain([first], rows),
         arguments.to,
         arguments.name or generated.NAME + suffix,
         size=_side(arguments),
-        licence=licence,
-        source=f"DiscoFaceGAN, seed {arguments.seed}",
+        licence=provenance["licence"],
+        source=provenance["source"],
         max_bad=0,
     )
     return str(target)
@@ -323,9 +390,9 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _range(text: str) -> tuple[float, float]:
-    first, _, second = text.partition(":")
+    first, colon, second = text.partition(":")
     try:
-        return float(first), float(second or first)
+        return float(first), float(second if colon else first)
     except ValueError:
         form = "expected DEGREES or FROM:TO, as in --yaw=-60:60"
         raise argparse.ArgumentTypeError(f"{form}, got {text!r}") from None

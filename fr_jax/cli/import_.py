@@ -5,7 +5,8 @@ Pickled code in the file is never executed.
 With --vae, FILE is the pickle of DiscoFaceGAN's generator, and EMBEDDER a generator of
 faces for `fr-jax generate`. DIR has the folders id, exp, gamma and rot, each with a
 checkpoint (.index and .data-00000-of-00001). Mirrors lack the data of id;
---identity-coefficients stands in for it.
+--identity-coefficients replaces this decoder. The licence is that of the published
+files.
 
 Examples:
     fr-jax import mobilefacenet.pt --to mbf --licence "research only"
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vae", metavar="DIR", help=text)
     text = "with --vae: mean of w over identities, text or .npy; default: computed"
     add("--mean-identity", metavar="FILE", help=text)
-    text = "with --vae: .npy [N, 160] in place of the decoder of identities"
+    text = "with --vae: .npy [N, 160] which replaces the decoder of identities"
     add("--identity-coefficients", metavar="FILE", help=text)
     text = "set that the weights were trained on; may be repeated; evaluation marks "
     text += "these sets as seen"
@@ -66,6 +67,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.vae:
         if given := next((name for name in names if options[name]), ""):
             raise UserError(f"--{given} is for embedders, --vae for a face generator")
+        if arguments.licence:
+            raise UserError(
+                "--licence: a generator has the licence of its published files; leave "
+                "it out with --vae"
+            )
         embedder = import_face_generator(
             arguments.file,
             arguments.vae,
@@ -90,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(describe(embedder))
     for doubt in doubts(embedder) if not arguments.vae else ():
         print(f"note: {doubt}", file=sys.stderr)
-    print(f"embedder: {target}")
+    print(f"{'generator' if arguments.vae else 'embedder'}: {target}")
 
 
 def _is_stored(embedder: Embedder, target: Path) -> bool:

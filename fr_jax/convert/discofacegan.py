@@ -45,7 +45,8 @@ class FaceGenerator(NamedTuple):
     """The network, with what was found out about its files.
 
     Attributes:
-      sha256: digests of the files by name.
+      sha256: digests of the files by role: 'generator', 'decoder_<factor>',
+        'mean_identity', 'identity_coefficients'.
       notes: sentences on files that are not the published ones.
     """
 
@@ -74,7 +75,7 @@ def read(
       UserError: for missing, damaged and other files; nothing in them is run.
     """
     data = _mapped(path)
-    digests = {path.name: hashlib.sha256(data).hexdigest()}
+    digests = {"generator": hashlib.sha256(data).hexdigest()}
     try:
         options, flat, notes = layout.generator(network_pickle.read(path, data))
     except Refusal as refusal:
@@ -88,6 +89,9 @@ def read(
                 f"{list(rows.shape)}"
             )
         flat["identity_coefficients"] = rows
+        digests["identity_coefficients"] = hashlib.sha256(
+            identity_coefficients.read_bytes()
+        ).hexdigest()
         options["identities"] = len(rows)
     for factor, *_ in discofacegan.CODES:
         if factor == "id" and identity_coefficients:
@@ -100,12 +104,12 @@ def read(
         flat |= _decoder(factor, tensors, prefix)
         data_file = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
         digest = hashlib.sha256(data_file.read_bytes()).hexdigest()
-        digests[f"{factor}/{data_file.name}"] = digest
+        digests[f"decoder_{factor}"] = digest
         if not _published(factor, data_file, digest):
             notes += (f"{data_file} is not the published decoder of {factor}",)
     if mean_identity:
         flat["mean_identity"] = _mean(mean_identity, options["dlatent_size"])
-        digests[mean_identity.name] = hashlib.sha256(
+        digests["mean_identity"] = hashlib.sha256(
             mean_identity.read_bytes()
         ).hexdigest()
     else:

@@ -44,6 +44,7 @@ _FIELDS = {
     "provenance": dict,
     "weights_sha256": str,
 }
+_MAX_IDENTITIES = 1 << 24  # of stored coefficients
 # Options that count blocks, and sides of images.
 _BLOCKS, _SIDES = ("depth", "stage_sizes", "vit_depth"), ("decoder_seed", "size")
 
@@ -236,8 +237,12 @@ def _fits(value: Any, hint: Any, name: str) -> bool:
     if hint is bool:
         return type(value) is bool
     if hint is int:
-        most = {True: _MAX_LAYERS}.get(name in _BLOCKS, _MAX_INT)
-        return _number(value, 0, MAX_SIDE if name in _SIDES else most, int)
+        limits = {
+            **dict.fromkeys(_BLOCKS, _MAX_LAYERS),
+            **dict.fromkeys(_SIDES, MAX_SIDE),
+            "identities": _MAX_IDENTITIES,
+        }
+        return _number(value, 0, limits.get(name, _MAX_INT), int)
     if hint is float:
         return _number(value, 0, _MAX_FLOAT)
     if hint in (str, jnp.dtype):

@@ -53,6 +53,7 @@ class Embedder:
       digests: of the pixels of training images, uint64 [N], ascending, N at most a
         million; None if unknown. See `fr_jax.provenance`.
       calibration: the threshold of `fr-jax evaluate --calibrate`, or None.
+      weights_sha256: digest of the stored weights; '' unless loaded from a folder.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Embedder:
         self.provenance = provenance or {}
         self.digests = digests
         self.calibration: Calibration | None = None
+        self.weights_sha256 = ""
         if batch_size is None:  # a CPU is fastest if a batch fits into its caches
             batch_size = 8 if jax.default_backend() == "cpu" else 256
         self.batch_size = batch_size
@@ -322,7 +324,7 @@ def import_face_generator(
     source = discofacegan.read(*paths, **dict(zip(names, optional)))
     provenance = {
         "file": os.path.basename(path),
-        "sha256": source.sha256[os.path.basename(path)],
+        "sha256": source.sha256["generator"],
         "files": source.sha256,
         "format": "network-pickle",
         "repository": "microsoft/DiscoFaceGAN",
@@ -358,6 +360,7 @@ def load_embedder(
         expected = saved.canary.pop(canary.OUTPUT)
         known = {"batch_size": batch_size, "digests": saved.digests}
         embedder = Embedder(saved.network, saved.provenance, **known)
+        embedder.weights_sha256 = saved.weights_sha256
         embedder.calibration = _calibration(folder, saved.weights_sha256)
         outputs = embedder._canary(saved.canary)[canary.OUTPUT] if check else expected
     except UserError as error:

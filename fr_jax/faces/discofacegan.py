@@ -45,10 +45,12 @@ class Draw(NamedTuple):
     Attributes:
       codes: z float64 [K, 179].
       noise: float64 [K, 32], equal rows.
+      identity: int32 [K], its number, the row of stored identity coefficients.
     """
 
     codes: np.ndarray
     noise: np.ndarray
+    identity: np.ndarray
 
 
 def draws(
@@ -70,8 +72,9 @@ def draws(
         noise = random.standard_normal((1, NUM_NOISE))
         fresh = random.standard_normal((images, VARIED))
         if number >= first:
-            codes = np.repeat(shared, images, axis=0)
-            yield Draw(vary(codes, fresh, factor), np.repeat(noise, images, axis=0))
+            codes, noise = (np.repeat(x, images, axis=0) for x in (shared, noise))
+            identity = np.full(images, number, np.int32)
+            yield Draw(vary(codes, fresh, factor), noise, identity)
 
 
 def vary(codes: Any, fresh: Any, factor: int) -> Any:
@@ -108,19 +111,19 @@ def with_pose(coefficients: np.ndarray, **degrees: Any) -> np.ndarray:
 
 
 def interpolated(
-    first: np.ndarray, last: np.ndarray, factor: str, shares: Any
+    first: np.ndarray, last: np.ndarray, factor: str, fractions: Any
 ) -> np.ndarray:
     """Returns `first` with a factor moved towards that of `last`.
 
     Args:
       first, last: coefficients [B, 254].
       factor: 'exp' or 'gamma' (lighting); see `COEFFICIENTS`.
-      shares: [B], 0 for the first, 1 for the last.
+      fractions: [B], 0 for the first, 1 for the last.
     """
     columns = COEFFICIENTS[factor]
     changed = np.array(first)
-    part = np.asarray(shares)[:, None]
-    changed[:, columns] += part * (last[:, columns] - first[:, columns])
+    fractions = np.asarray(fractions)[:, None]
+    changed[:, columns] += fractions * (last[:, columns] - first[:, columns])
     return changed
 
 
@@ -130,8 +133,8 @@ def landmarks(coefficients: Array) -> Array:
     They follow from the pose alone: positions of a mean face, since the camera of the
     training images is fixed.
     """
-    turn = _rotation(coefficients[:, COEFFICIENTS["rot"]])
-    points = jnp.einsum("bij,pj->bpi", turn, _POINTS, precision="highest")
+    rotation = _rotation(coefficients[:, COEFFICIENTS["rot"]])
+    points = jnp.einsum("bij,pj->bpi", rotation, _POINTS, precision="highest")
     plane = _FOCAL * points[..., :2] / (_DISTANCE - points[..., 2:])
     x, y = SIDE / 2 + plane[..., 0], SIDE / 2 - plane[..., 1]
     return jnp.stack([x, y], axis=-1)
@@ -172,7 +175,6 @@ def align(images: Array, points: Array, size: int = 112) -> tuple[Array, Array]:
             return map_coordinates(channel, source, order=1, mode="constant")
 
         face = jax.vmap(sample, in_axes=2, out_axes=2)(image.astype(jnp.float32))
-        moved = camera.to_pixels(frame, points)
-        return jnp.round(face).astype(jnp.uint8), moved
+        return jnp.round(face).astype(jnp.uint8), camera.to_pixels(frame, points)
 
     return jax.vmap(one)(images, points)

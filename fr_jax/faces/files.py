@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from fr_jax.faces import sets, video
 from fr_jax.faces.renderer import codes as named
 
 _QUALITY = 95
+_OPTIONS = "options.json"  # of an unfinished folder
 BYTES_PER_PIXEL = 0.75  # upper estimate for a JPEG of this quality
 _BOX = ("x", "y", "w", "h")
 _FIVE = ("lx", "ly", "rx", "ry", "nx", "ny", "mlx", "mly", "mrx", "mry")
@@ -59,10 +61,10 @@ class LabelledFolder:
     """Writer of <identity>/<image>.jpg and labels.csv, a context manager.
 
     The files are in TARGET.part until they are complete. With the same options writing
-    resumes after the last complete row.
+    resumes after the last complete row. After an error, one without rows is removed.
 
     Args:
-      options: must be equal for writing to resume.
+      options: JSON values that must be equal for writing to resume.
       lists: texts of further files by name.
       columns: names of further numbers of a row; by default the renderer's codes.
       dense: rows have 68 landmarks and a box.
@@ -70,6 +72,9 @@ class LabelledFolder:
     Attributes:
       done: number of rows written by an earlier run.
       last: file of the last of them; '' for none.
+
+    Raises:
+      UserError: if TARGET.part has rows of other options, or files of another origin.
     """
 
     def __init__(
@@ -82,32 +87,48 @@ class LabelledFolder:
         dense: bool = True,
     ):
         self._target, self._lists, self._dense = target, lists, dense
+        self._columns = columns
         self.part = target.with_name(target.name + ".part")
-        self._options = self.part / "options.json"
-        self.done, self.last = 0, ""
-        settings = json.dumps(options)
-        table = self.part / "labels.csv"
-        if self._options.is_file() and self._options.read_text() == settings:
-            whole, newline, _ = table.read_bytes().rpartition(b"\n")
-            table.write_bytes(whole + newline)
-            self.done = whole.count(b"\n")
+        self._settings = json.dumps(options)
+        self._table = self.part / "labels.csv"
+        self.done, self.last, self._end = 0, "", 0
+        if self.part.exists() and not (self.part.is_dir() and _is_empty(self.part)):
+            stored = _stored(self.part)
+            self.done, self.last, self._end = _complete_rows(self._table)
             if self.done:
-                self.last = whole.rpartition(b"\n")[2].partition(b",")[0].decode()
+                _check_equal(self.part, stored, json.loads(self._settings))
+
+    def __enter__(self) -> "LabelledFolder":
+        if self.done:
+            os.truncate(self._table, self._end)
         else:
             shutil.rmtree(self.part, ignore_errors=True)
             self.part.mkdir(parents=True)
-            points = (*_BOX, *_FIVE, *_SIXTY_EIGHT) if dense else _FIVE
-            header = (*_LABELS, *points, *columns)
-            table.write_text(",".join(header) + "\n")
-            self._options.write_text(settings)
-        self._file = table.open("a", newline="")
+            (self.part / _OPTIONS).write_text(self._settings)
+            points = (*_BOX, *_FIVE, *_SIXTY_EIGHT) if self._dense else _FIVE
+            header = (*_LABELS, *points, *self._columns)
+            self._table.write_text(",".join(header) + "\n")
+        self._file = self._table.open("a", newline="")
         self._rows = csv.writer(self._file, lineterminator="\n")
+        self._has_rows = bool(self.done)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        self._file.close()
+        if kind is None:
+            for name, text in self._lists.items():
+                (self.part / name).write_text(text)
+            self.part.rename(self._target)
+            (self._target / _OPTIONS).unlink()
+        elif not self._has_rows:
+            shutil.rmtree(self.part)
 
     def add(self, face: Any, numbers: Iterable[float]) -> None:
         """Writes an image, then its row, which ends with `numbers`."""
         path = self.part / face.source
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(face.image)
+        self._has_rows = True
         points = face.landmarks5.ravel()
         if self._dense:
             points = (*face.box, *points, *face.landmarks68.ravel())
@@ -121,16 +142,53 @@ class LabelledFolder:
             ]
         )
 
-    def __enter__(self) -> "LabelledFolder":
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self._file.close()
-        if kind is None:
-            for name, text in self._lists.items():
-                (self.part / name).write_text(text)
-            self._options.unlink()
-            self.part.rename(self._target)
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+def _stored(part: Path) -> dict[str, Any]:
+    """Returns the options of an unfinished folder; UserError for other files."""
+    try:
+        stored = json.loads((part / _OPTIONS).read_text())
+    except (OSError, ValueError):
+        stored = None
+    if not isinstance(stored, dict):
+        raise UserError(
+            f"{part} exists and is no unfinished folder of this command; choose "
+            "another --to or remove it"
+        )
+    return stored
+
+
+def _check_equal(part: Path, stored: dict[str, Any], options: dict[str, Any]) -> None:
+    """Raises a UserError that names the options of an unfinished folder that differ."""
+    texts = [
+        f"{name} is {options.get(name)!r:.60}, there {stored.get(name)!r:.60}"
+        for name in dict.fromkeys((*options, *stored))
+        if options.get(name) != stored.get(name)
+    ]
+    if texts:
+        raise UserError(
+            f"{part} has images with other options: {'; '.join(texts)}. Repeat these "
+            "to resume, choose another --to, or remove the folder"
+        )
+
+
+def _complete_rows(table: Path) -> tuple[int, str, int]:
+    """Returns the number of complete rows, the last one's file, the length up to it.
+
+    The table may be larger than the memory.
+    """
+    count, last, end = -1, b"", 0  # without the header
+    if table.is_file():
+        with table.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    count, last, end = count + 1, line, end + len(line)
+    if count < 1:
+        return 0, "", 0
+    return count, last.partition(b",")[0].decode(), end
 
 
 def numbers(codes: named.Codes) -> tuple[float, ...]:

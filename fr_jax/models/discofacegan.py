@@ -4,8 +4,8 @@ Deng et al., Disentangled and Controllable Face Image Generation via 3D
 Imitative-Contrastive Learning (CVPR 2020, arXiv 2004.11660); inference only. Decoders
 of four variational autoencoders map codes z to coefficients of a 3D face model, a
 mapping network maps these and noise to w, and the synthesis network of StyleGAN (Karras
-et al., CVPR 2019, section 2) draws the image. Constant factors of the published weights
-(equalised learning rates) are part of the kernels here.
+et al., CVPR 2019, section 2) generates the image. Constant factors of the published
+weights (equalised learning rates) are part of the kernels here.
 """
 
 import math
@@ -49,7 +49,7 @@ class DiscoFaceGAN(nn.Module):
         channels.
       dlatent_size: length of w.
       mapping_fmaps: features of the hidden layers of the mapping network.
-      identities: number of stored identity coefficients, which take the place of the
+      identities: number of stored identity coefficients, which replace the
         decoder of identities; 0: the decoder.
       upsampling: 'plain' (nearest neighbour, then a 3x3 convolution) or 'phases' (four
         2x2 convolutions of the small map, the same result with 4 instead of 9 products
@@ -91,7 +91,7 @@ class DiscoFaceGAN(nn.Module):
           noise: [B, 32], standard normal.
           identity: as in `coefficients`.
         """
-        return self.draw(self.coefficients(codes, identity), noise)
+        return self.generate(self.coefficients(codes, identity), noise)
 
     def coefficients(self, codes: Array, identity: Array | None = None) -> Array:
         """Returns the coefficients [B, 254] of the 3D face model.
@@ -110,7 +110,9 @@ class DiscoFaceGAN(nn.Module):
                 parts[name] = self.identity_coefficients[rows]
         return jnp.concatenate([parts[name] for name in COEFFICIENTS], axis=1)
 
-    def draw(self, coefficients: Array, noise: Array, truncation: float = 0.7) -> Array:
+    def generate(
+        self, coefficients: Array, noise: Array, truncation: float = 0.7
+    ) -> Array:
         """Returns images float32 [B, 256, 256, 3] of coefficients [B, 254]."""
         return self.synthesis(self.styles(coefficients, noise, truncation))
 
@@ -130,11 +132,13 @@ class DiscoFaceGAN(nn.Module):
           truncation: 1 for none, 0 for the mean identity.
         """
         w = self.map(coefficients, noise)
-        known = COEFFICIENTS["id"]
-        alone = jnp.zeros_like(coefficients).at[:, known].set(coefficients[:, known])
-        of_identity = self.map(alone, jnp.zeros_like(noise))
-        moved = w + (1 - truncation) * (self.mean_identity[None] - of_identity)
-        parts = [moved] * TRUNCATED_LAYERS + [w] * (LAYERS - TRUNCATED_LAYERS)
+        columns = COEFFICIENTS["id"]
+        identity_only = (
+            jnp.zeros_like(coefficients).at[:, columns].set(coefficients[:, columns])
+        )
+        of_identity = self.map(identity_only, jnp.zeros_like(noise))
+        truncated = w + (1 - truncation) * (self.mean_identity[None] - of_identity)
+        parts = [truncated] * TRUNCATED_LAYERS + [w] * (LAYERS - TRUNCATED_LAYERS)
         return jnp.stack(parts, axis=1)
 
     def example_inputs(self, rows: int) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from fr_jax.backend import sharding
-from fr_jax.errors import UserError, check_range
+from fr_jax.errors import UserError, check_names, check_range
 from fr_jax.evaluation.verification import Verification
 from fr_jax.faces import generated, pairs, sets
 from fr_jax.provenance import RENDERED, Provenance, fingerprint, merged
@@ -160,7 +160,7 @@ def unseen_pairs(options: Any, context: Context) -> Callable[[], Verification]:
 
 
 class Generated:
-    """Identities of DiscoFaceGAN, whose images are drawn on the device.
+    """Identities of DiscoFaceGAN, whose images are generated on the device.
 
     Args:
       options: `config.data.discofacegan`.
@@ -181,21 +181,24 @@ class Generated:
             )
         self._options, self._context = options, context
         self._variables = embedder.network.variables
+        types = ("float32", "bfloat16")
+        check_names("config.data.discofacegan.dtype", [options.dtype], types)
         self._sampled = generated.Sampled(
             embedder.network,
             seed=context.seed,
             factor=options.factor,
             truncation=options.truncation,
             size=options.size,
+            dtype=options.dtype,
             mesh=context.mesh,
         )
         check_range(
             "config.data.discofacegan.num_identities", options.num_identities, 1
         )
-        wanted = options.num_identities + options.num_unseen
-        if 0 < self._sampled.identities < wanted:
+        num_required = options.num_identities + options.num_unseen
+        if 0 < self._sampled.identities < num_required:
             raise UserError(
-                f"config.data.discofacegan: {wanted:,} identities, "
+                f"config.data.discofacegan: {num_required:,} identities, "
                 f"{options.num_unseen:,} of them unseen; the generator has "
                 f"coefficients of {self._sampled.identities:,}"
             )
@@ -234,7 +237,7 @@ class Generated:
         first = self._options.num_identities
         label = numbered.identities - sets.FIRST_UNSEEN + first
         size = 8 * self._context.mesh.shape["data"]
-        draw = jax.jit(self._sampled.images)
+        images = jax.jit(self._sampled.images)
         parts = []
         label = label.astype(np.uint32)
         for start in range(0, len(label), size):
@@ -242,7 +245,7 @@ class Generated:
             rows = [
                 np.pad(a, (0, size - len(a)), "edge").astype(np.uint32) for a in rows
             ]
-            parts.append(sharding.to_host(draw(self._variables, *rows)))
+            parts.append(sharding.to_host(images(self._variables, *rows)))
         names = _names(self._context.seed, label.tolist())
         return [
             Verification(

@@ -25,20 +25,16 @@ _OPTIONS = {"fmap_base": 128, "fmap_max": 2, "dlatent_size": 4, "mapping_fmaps":
 
 
 @functools.cache
-def network():
+def network(identities=0):
     """Returns a network of random weights."""
-    options = _OPTIONS
+    options = _OPTIONS | {"identities": identities}
     model = models.create("discofacegan", **options)
-    variables = jax.jit(model.init)(jax.random.key(0), *map(_zeros, (179, 32)))
-    leaves, tree = jax.tree.flatten(variables)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *model.example_inputs(1))
+    leaves, tree = jax.tree.flatten(shapes)
     random = np.random.default_rng(0)
     leaves = [0.3 * random.standard_normal(x.shape).astype("f4") for x in leaves]
     variables = jax.tree.unflatten(tree, leaves)
     return Network("discofacegan", options, variables, InputSpec(256), "generator")
-
-
-def _zeros(length):
-    return np.zeros((1, length), np.float32)
 
 
 @pytest.mark.skipif(not PARITY.exists(), reason=f"needs real data: {PARITY}")
@@ -111,9 +107,9 @@ def test_angles_have_the_signs_of_the_renderer(name, axis):
     """The nose moves, or the eyes turn, in the direction of a rendered face's."""
     degrees = {"yaw": [-20, 20], "pitch": [-20, 20], "roll": [-20, 20]}[name]
     coefficients = np.zeros((2, 254), np.float32)
-    turned = discofacegan.with_pose(coefficients, **{name: degrees})
-    np.testing.assert_allclose(discofacegan.angles(turned)[name], degrees, rtol=1e-6)
-    points = np.asarray(discofacegan.landmarks(turned))
+    rotated = discofacegan.with_pose(coefficients, **{name: degrees})
+    np.testing.assert_allclose(discofacegan.angles(rotated)[name], degrees, rtol=1e-6)
+    points = np.asarray(discofacegan.landmarks(rotated))
     nose = points[:, 2] - points[:, :2].mean(axis=1)
     slope = points[:, 1] - points[:, 0]
     for row, degree in enumerate(degrees):
@@ -137,11 +133,11 @@ def test_angles_have_the_signs_of_the_renderer(name, axis):
 def test_interpolation_moves_one_factor():
     random = np.random.default_rng(0)
     first, last = random.standard_normal((2, 3, 254))
-    moved = discofacegan.interpolated(first, last, "gamma", [0, 0.5, 1])
+    between = discofacegan.interpolated(first, last, "gamma", [0, 0.5, 1])
     middle = (first[1, 227:] + last[1, 227:]) / 2
-    np.testing.assert_allclose(moved[1, 227:], middle)
-    np.testing.assert_allclose(moved[[0, 2], 227:], [first[0, 227:], last[2, 227:]])
-    np.testing.assert_array_equal(moved[:, :227], first[:, :227])
+    np.testing.assert_allclose(between[1, 227:], middle)
+    np.testing.assert_allclose(between[[0, 2], 227:], [first[0, 227:], last[2, 227:]])
+    np.testing.assert_array_equal(between[:, :227], first[:, :227])
 
 
 def test_alignment_is_that_of_records():
@@ -162,15 +158,67 @@ def test_alignment_is_that_of_records():
 def test_images_do_not_depend_on_the_batch():
     one = network()
     (draw,) = discofacegan.draws(0, 1, 5)
-    faces_of = generated.Generator(one, batch_size=2)
-    coefficients = faces_of.coefficients(draw.codes)
-    drawn = faces_of.images(coefficients, draw.noise)
-    assert drawn.image.shape == (5, 112, 112, 3) and drawn.image.dtype == np.uint8
-    assert drawn.landmarks5.shape == (5, 5, 2)
-    assert drawn.image.std() > 5
-    halves = [(coefficients[:3], draw.noise[:3]), (coefficients[3:], draw.noise[3:])]
-    parts = [part.image for part in faces_of.each(halves)]
-    np.testing.assert_array_equal(np.concatenate(parts), drawn.image)
+    generator = generated.Generator(one, batch_size=2)
+    coefficients = generator.coefficients(draw.codes)
+    whole = generator.images(coefficients, draw.noise)
+    assert whole.image.shape == (5, 112, 112, 3) and whole.image.dtype == np.uint8
+    assert whole.landmarks5.shape == (5, 5, 2)
+    assert whole.image.std() > 5
+    counts, pairs = [1, 1, 3], []
+    for start, count in zip(np.cumsum([0, *counts]), counts):
+        rows = slice(start, start + count)
+        pairs.append((coefficients[rows], draw.noise[rows]))
+    parts = [part.image for part in generator.each(pairs)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.image)
+    assert list(map(len, parts)) == [2, 2, 1]  # rows of several pairs share a batch
+
+
+def test_batches_are_fetched_one_by_one(monkeypatch):
+    """At most two batches exist, however many images an identity has."""
+    events = []
+    log = events.append
+    generator = generated.Generator(network(), batch_size=2)
+    empty = np.zeros((2, 32, 32, 3)), np.zeros((2, 5, 2))
+    monkeypatch.setattr(generator, "_generate", lambda *_: log("start") or empty)
+    for _ in generator.each([(np.zeros((8, 254)), np.zeros((8, 32)))]):
+        log("use")
+    assert events == ["start", *["start", "use"] * 3, "use"]
+
+
+def test_stored_identities_are_told_apart():
+    one = network(identities=3)
+    stored = one.variables["params"]["identity_coefficients"]
+    generator = generated.Generator(one, batch_size=2)
+    for number, draw in enumerate(discofacegan.draws(0, 3, 2)):
+        coefficients = generator.coefficients(draw.codes, draw.identity)
+        np.testing.assert_array_equal(coefficients[:, :160], stored[[number] * 2])
+    for identity, message in (
+        (None, "give their numbers"),
+        ([0, 3], "identity 3: the generator has coefficients of 3"),
+        ([-1, 0], "identity -1"),
+        ([0], r"identity is \[2\], got \[1\]"),
+    ):
+        with pytest.raises(UserError, match=message):
+            generator.coefficients(draw.codes, identity)
+    sampled = generated.Sampled(one, size=32)
+    sampled.batches(num_identities=3, batch_size=2, images_per_identity=1)
+    with pytest.raises(UserError, match="4 identities: the generator has .* of 3"):
+        sampled.batches(num_identities=4, batch_size=2, images_per_identity=1)
+
+
+@pytest.mark.long
+def test_chunks_equal_one_batch(monkeypatch):
+    """Also with stored identities, and a last chunk that is not full."""
+    one = network(identities=5)
+    sampled = generated.Sampled(one, size=32, mesh=sharding.make_mesh())
+    rows = np.arange(5, dtype=np.uint32), np.arange(5, dtype=np.uint32)
+    whole = jax.jit(sampled.images)(one.variables, *rows)
+    monkeypatch.setattr(generated, "CHUNK", 2)
+    other = generated.Sampled(one, size=32, mesh=sharding.make_mesh())
+    chunks = jax.jit(other.images)(one.variables, *rows)
+    assert whole.shape == (5, 32, 32, 3)
+    assert len(np.unique(np.asarray(whole).reshape(5, -1), axis=0)) == 5
+    assert np.abs(np.asarray(whole).astype(int) - np.asarray(chunks)).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -184,6 +232,14 @@ def test_images_do_not_depend_on_the_batch():
         (
             lambda g: g.images(np.zeros((2, 254)), np.zeros((2, 3))),
             r"noise are \[N, 32\]",
+        ),
+        (
+            lambda g: g.images(np.zeros((2, 254)), np.zeros((3, 32))),
+            "2 rows of coefficients, 3 of noise",
+        ),
+        (
+            lambda g: g.images(np.zeros((0, 254)), np.zeros((0, 32))),
+            "no coefficients",
         ),
     ],
 )
@@ -211,12 +267,12 @@ def test_batches_have_identities_and_new_images():
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(UserError, match="generates no faces from codes"):
+    with pytest.raises(UserError, match="expected a DiscoFaceGAN generator, got vgg16"):
         generated.Sampled(network()._replace(architecture="vgg16"))
 
 
 @pytest.mark.long
-def test_eight_devices_draw_the_same_batch():
+def test_eight_devices_generate_the_same_batch():
     one = stream(mesh=sharding.make_mesh()).batch_at(0)
     eight = on_eight_devices("tests.faces.test_discofacegan")
     np.testing.assert_array_equal(one["label"], eight["label"])

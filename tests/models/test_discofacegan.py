@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _network(options, coefficients=None):
-    """Returns module options and variables with the made-up weights."""
+    """Returns module options and variables with random weights."""
     generator = network_pickle.PickledNetwork(_states(options))
     others = [network_pickle.PickledNetwork({"name": name}) for name in ("G", "D")]
     options, flat, _ = layout.generator((*others, generator))
@@ -88,20 +88,20 @@ def test_golden_images(tiny, golden, upsampling):
     model = models.create("discofacegan", **tiny[0], upsampling=upsampling)
 
     @jax.jit
-    def draw(variables, coefficients, noise, truncation=0.7):
+    def generate(variables, coefficients, noise, truncation=0.7):
         return model.apply(
             variables,
             coefficients,
             noise,
             truncation,
-            method="draw",
+            method="generate",
             capture_intermediates=lambda module, _: isinstance(
                 module, discofacegan.Layer
             ),
         )
 
     parts = golden["coeff"][:, :254], golden["coeff"][:, 254:]
-    image, kept = draw(tiny[1], *parts)
+    image, kept = generate(tiny[1], *parts)
     np.testing.assert_allclose(image, golden["image"], atol=1e-3)
     digests = []
     for number in range(14):
@@ -111,9 +111,9 @@ def test_golden_images(tiny, golden, upsampling):
     levels = np.asarray(discofacegan.pixels(image)).astype(int)
     difference = np.abs(levels - golden["image_u8"])
     assert difference.max() <= 1 and np.mean(difference > 0) < 0.005
-    swapped = draw(tiny[1], *(part[[1, 1]] for part in parts))[0]
+    swapped = generate(tiny[1], *(part[[1, 1]] for part in parts))[0]
     np.testing.assert_allclose(swapped[0], image[1], atol=1e-3)
-    whole = draw(tiny[1], *parts, 1.0)[0]
+    whole = generate(tiny[1], *parts, 1.0)[0]
     expected = golden["image_psi1_every4"]
     np.testing.assert_allclose(whole[:, ::4, ::4], expected, atol=1e-3)
 
@@ -122,7 +122,7 @@ def test_golden_images(tiny, golden, upsampling):
 def test_bfloat16_is_near(tiny, golden):
     model = models.create("discofacegan", **tiny[0], dtype="bfloat16")
     parts = golden["coeff"][:, :254], golden["coeff"][:, 254:]
-    image = jax.jit(lambda *a: model.apply(*a, method="draw"))(tiny[1], *parts)
+    image = jax.jit(lambda *a: model.apply(*a, method="generate"))(tiny[1], *parts)
     assert image.dtype == jnp.float32
     rms = float(jnp.sqrt(jnp.mean(jnp.square(image - golden["image"]))))
     assert 0 < rms < 0.15 * golden["image"].std()
@@ -196,7 +196,9 @@ def test_full_width():
     expected = [-0.344363, 1.6906111, -0.05182573]
     np.testing.assert_allclose(styles[0, 0, :3], expected, atol=2e-5)
     images = [
-        np.asarray(jax.jit(lambda *a, m=model: m.apply(*a, method="draw"))(*arguments))
+        np.asarray(
+            jax.jit(lambda *a, m=model: m.apply(*a, method="generate"))(*arguments)
+        )
         for form in ("plain", "phases")
         for model in [models.create("discofacegan", **network[0], upsampling=form)]
         for arguments in [(network[1], *parts)]

@@ -1,4 +1,4 @@
-"""Files of DiscoFaceGAN with made-up weights, written as its program writes them."""
+"""Files of DiscoFaceGAN with random weights, written as its program writes them."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ _SIZES["rot"] = (3, 32, 3)
 
 
 def value(component: str, name: str, shape: Sequence[int]) -> np.ndarray:
-    """Returns the made-up value of a variable, seeded by its name."""
+    """Returns the random value of a variable, seeded by its name."""
     if name == "lod":
         return np.float32(0)
     if component == "mapping":
@@ -136,7 +136,7 @@ def write_generator(path: Path, options: Mapping[str, int] = TINY, **changes) ->
 
 
 def decoder(factor: str) -> dict[str, np.ndarray]:
-    """Returns made-up tensors of a decoder, with others as in a checkpoint."""
+    """Returns random tensors of a decoder, with others as in a checkpoint."""
     first, hidden, last = _SIZES[factor]
     widths = {"fc0": (first, hidden), "fc1": (hidden,) * 2, "fc2": (hidden,) * 2}
     widths["x_hat"] = hidden, last
@@ -199,7 +199,7 @@ def write_bundle(
 
 
 def write_vae(folder: Path, factors: Sequence[str] = tuple(_SIZES)) -> Path:
-    """Writes made-up decoders; returns the folder."""
+    """Writes random decoders; returns the folder."""
     for factor in factors:
         write_bundle(folder / factor, decoder(factor))
     return folder

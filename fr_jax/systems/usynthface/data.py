@@ -107,7 +107,7 @@ def _rendered(config: Any, context: Context) -> TrainingData:
 
 
 def _discofacegan(config: Any, context: Context) -> TrainingData:
-    """Two new images of DiscoFaceGAN for every pair, drawn on the device."""
+    """Two new images of DiscoFaceGAN for every pair, generated on the device."""
     _check_generated(config)
     faces = sources.Generated(config.discofacegan, context)
 
@@ -123,7 +123,7 @@ def _check_generated(config: Any) -> None:
     if config.pairing != "disco" or config.augment == "host":
         raise UserError(
             "generated pairs are two new images of an identity (pairing 'disco'), "
-            "drawn and augmented on the device"
+            "generated and augmented on the device"
         )
 
 
@@ -270,6 +270,6 @@ def _place(config: Any) -> str:
     """Returns 'host', 'device' or 'none'; 'auto' is the one not running the network."""
     if config.augment != "auto":
         return config.augment
-    drawn = config.source in ("generated", "discofacegan")
-    on_host = jax.default_backend() == "cpu" and not drawn
+    on_device = config.source in ("generated", "discofacegan")
+    on_host = jax.default_backend() == "cpu" and not on_device
     return "host" if on_host else "device"
