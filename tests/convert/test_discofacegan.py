@@ -183,7 +183,7 @@ _WRONG = {
     "number": (
         _changed(
             "synthesis",
-            lambda a: a.__setitem__(17, ("4x4/Const/StyleMod/weight", np.float32(1))),
+            lambda a: a.__setitem__(18, ("4x4/Const/StyleMod/weight", np.float32(1))),
         ),
         r"4x4/Const/StyleMod/weight has shape \(\), not \(16, 16\)",
     ),
@@ -204,7 +204,7 @@ _WRONG = {
         "missing lod",
     ),
     "without an unused layer": (
-        _changed("synthesis", lambda arrays: arrays.remove(arrays[20])),
+        _changed("synthesis", lambda arrays: arrays.pop(25)),
         "missing ToRGB_lod6",
     ),
     "nested name": (_nested_name, "3 networks: 'G', 'D', list"),
@@ -244,7 +244,9 @@ def test_other_pickles_are_refused(case, folder, tmp_path, capfd):
     assert "run" not in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["\ud800", "\n" * (1 << 21)])
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\n" * (1 << 21)], ids=["surrogate", "long"]
+)
 def test_any_source_text_is_only_noted(text, folder, tmp_path):
     state = files.state(files.TINY)
     state["components"]["synthesis"].__dict__["build_module_src"] = text
@@ -363,28 +365,38 @@ def _header(text):
     return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
 
 
-_START = "{'descr': '<f4', 'fortran_order': False, 'shape': "
-
-
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("a.npy", b"", "is empty"),
-        ("a.npy", b"PK\3\4 and more", "no .npy file"),
-        ("a.npy", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        ("a.npy", _header(_START + "(1 << 40,)}"), "no array that can be read"),
-        ("a.npy", _header(_START + "(100000, 160)}"), "no array that can be read"),
-        ("a.npy", _header("(" * 5000), "no array that can be read"),
-        ("a.npy", _header(_START.replace("<f4", "|O") + "(1,)}"), "no array that can"),
-        ("a.npy", _header(_START.replace("<f4", "|S1") + "(1,)}") + b"1", "of |S1"),
-        ("a.txt", b"1 2\n3\n", "the number of columns changed"),
-        ("a.txt", b"\xff\xfe", "can't decode"),
-        ("a.txt", b"# no numbers\n", r"16 numbers.*got \[0\]"),
-        ("a.txt", b"1 " * (3 << 20), "6,291,456 bytes of text; save it as .npy"),
-        ("a.txt.gz", gzip.compress(b"1\n" * 16), "can't decode"),
-    ],
+_START, _OBJECTS, _BYTES = (
+    f"{{'descr': '{kind}', 'fortran_order': False, 'shape': "
+    for kind in ("<f4", "|O", "|S1")
 )
-def test_damaged_arrays_are_refused(name, content, message, folder, tmp_path):
+_ARRAYS = {
+    "empty": ("a.npy", b"", "is empty"),
+    "zip": ("a.npy", b"PK\3\4 and more", "no .npy file"),
+    "Git LFS": (
+        "a.npy",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "LFS pointer",
+    ),
+    "long": (
+        "a.npy",
+        _header(_START + "(1099511627776,)}"),
+        "no array that can be read",
+    ),
+    "cut": ("a.npy", _header(_START + "(100000, 160)}"), "no array that can be read"),
+    "nested": ("a.npy", _header("(" * 5000), "no array that can be read"),
+    "objects": ("a.npy", _header(_OBJECTS + "(1,)}"), "no array that can be read"),
+    "bytes": ("a.npy", _header(_BYTES + "(1,)}") + b"1", "an array of .S1, not of"),
+    "ragged": ("a.txt", b"1 2\n3\n", "the number of columns changed"),
+    "binary": ("a.txt", b"\xff\xfe", "can't decode"),
+    "comment": ("a.txt", b"# no numbers\n", r"16 numbers.*got \[0\]"),
+    "large": ("a.txt", b"1 " * (3 << 20), "6,291,456 bytes of text; save it as .npy"),
+    "compressed": ("a.txt.gz", gzip.compress(b"1\n" * 16), "can't decode"),
+}
+
+
+@pytest.mark.parametrize("case", _ARRAYS)
+def test_damaged_arrays_are_refused(case, folder, tmp_path):
+    name, content, message = _ARRAYS[case]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
         _read(folder, mean_identity=tmp_path / name)
@@ -416,7 +428,7 @@ def test_tensors_that_share_bytes_are_refused(tmp_path):
         tensor_bundle.read(prefix)
 
 
-@pytest.mark.parametrize("blocks", ["a0b", "aab", "ba", "abb"])
+@pytest.mark.parametrize("blocks", ["a0b", "aab", "aba"])
 def test_blocks_are_read_once(blocks, tmp_path):
     prefix = files.write_bundle(tmp_path, files.decoder("rot"), blocks=blocks)
     message = "without records" if "0" in blocks else "blocks overlap"

@@ -206,8 +206,9 @@ def write_bundle(
         records.append((name.encode(), numbers + checksum))
     content, handles = b"", {}
     half = len(records) // 2
-    for kind, part in {"a": records[:half], "b": records[half:], "0": []}.items():
-        block = _block(part)
+    parts = {"a": records[:half], "b": records[half:], "0": []}
+    for kind in dict.fromkeys(blocks):
+        block = _block(parts[kind])
         handles[kind] = _varint(len(content)) + _varint(len(block))
         content += _sealed(block)
     places = [(b"%d" % number, handles[kind]) for number, kind in enumerate(blocks)]
