@@ -125,9 +125,9 @@ def _published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _options(static_kwargs: Iterable[Any]) -> dict[str, int]:
+def _options(static_kwargs: Iterable[Any]) -> dict[str, Any]:
     """Returns the options in the arguments of several networks, which must agree."""
-    options: dict[str, int] = {}
+    options: dict[str, Any] = {}
     for arguments in static_kwargs:
         for name, value in _stated(arguments).items():
             if options.setdefault(name, value) != value:

@@ -60,11 +60,11 @@ def read(prefix: Path, names: Collection[str] | None = None) -> dict[str, np.nda
     data_path = data_file(prefix)
     data = _content(data_path, _MAX_DATA)
     before = 0
-    for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
-        if entry.offset < before:
-            text = f"byte {entry.offset:,}: {shown(name)} overlaps another tensor"
+    for at, length, name in sorted((e.offset, e.size, n) for n, e in entries.items()):
+        if at < before:
+            text = f"byte {at:,}: {shown(name)} overlaps another tensor"
             raise Refusal(f"{data_path.name}: {text}")
-        before = entry.offset + entry.size
+        before = at + length
     tensors = {}
     for name, entry in entries.items():
         if names is not None and name not in names:
