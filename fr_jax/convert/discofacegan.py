@@ -5,6 +5,7 @@ with the mean of w over identities.
 """
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, open_memmap
 
 from fr_jax import models
 from fr_jax.convert import discofacegan_layout as layout
@@ -37,7 +39,7 @@ _DECODERS = {
 # Of the decoder of identities: size and Git blob, since its SHA-256 is not known.
 _IDENTITY_SIZE = 16_950_168
 _IDENTITY_BLOB = "ed75555787bed5a9b9f5a59ceb0a2cd5a3cf7052"
-_MAX_MEAN, _MAX_COEFFICIENTS = 4 << 20, 1 << 30
+_MAX_TEXT, _MAX_ARRAY = 4 << 20, 1 << 30  # bytes of a text file and of a .npy
 _MEAN_DRAWS = 50_000
 
 
@@ -67,51 +69,47 @@ def read(
     Args:
       path: pickle of (G, D, Gs); Gs is used.
       vae: folder with id, exp, gamma and rot, each with a TensorFlow checkpoint.
-      mean_identity: text or .npy, [D] or equal rows [14, D]; by default computed from
-        50,000 draws, as published.
+      mean_identity: text (up to 4 MiB) or .npy, [D] or equal rows [14, D]; by default
+        computed from 50,000 draws, as published.
       identity_coefficients: .npy [N, 160], in place of the decoder of identities.
 
     Raises:
       UserError: for missing, damaged and other files; nothing in them is run.
     """
-    data = _mapped(path)
-    digests = {"generator": hashlib.sha256(data).hexdigest()}
+    _check_file(path, network_pickle.MAX_BYTES)
+    data = np.memmap(path, np.uint8, "r").data
     try:
         options, flat, notes = layout.generator(network_pickle.read(path, data))
     except Refusal as refusal:
         at = "" if refusal.offset is None else f"byte {refusal.offset:,}: "
         raise UserError(f"{path}: {at}{refusal}; {refusal.remedy}") from None
+    digests = {"generator": hashlib.sha256(data).hexdigest()}
     if identity_coefficients:
-        rows = _array(identity_coefficients, _MAX_COEFFICIENTS)
+        rows = _array(identity_coefficients)
         if rows.ndim != 2 or rows.shape[1] != 160 or not len(rows):
             raise UserError(
                 f"{identity_coefficients}: identity coefficients are [N, 160], got "
                 f"{list(rows.shape)}"
             )
         flat["identity_coefficients"] = rows
-        digests["identity_coefficients"] = hashlib.sha256(
-            identity_coefficients.read_bytes()
-        ).hexdigest()
+        digests["identity_coefficients"] = _sha256(identity_coefficients)
         options["identities"] = len(rows)
     for factor, *_ in discofacegan.CODES:
         if factor == "id" and identity_coefficients:
             continue
         prefix = _checkpoint(vae, factor)
         try:
-            tensors = tensor_bundle.read(prefix)
+            tensors = tensor_bundle.read(prefix, _decoder_names(factor).values())
         except Refusal as refusal:
             raise UserError(f"{prefix.parent}: {refusal}; {refusal.remedy}") from None
         flat |= _decoder(factor, tensors, prefix)
-        data_file = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
-        digest = hashlib.sha256(data_file.read_bytes()).hexdigest()
-        digests[f"decoder_{factor}"] = digest
+        data_file = tensor_bundle.data_file(prefix)
+        digest = digests[f"decoder_{factor}"] = _sha256(data_file)
         if not _published(factor, data_file, digest):
             notes += (f"{data_file} is not the published decoder of {factor}",)
     if mean_identity:
         flat["mean_identity"] = _mean(mean_identity, options["dlatent_size"])
-        digests["mean_identity"] = hashlib.sha256(
-            mean_identity.read_bytes()
-        ).hexdigest()
+        digests["mean_identity"] = _sha256(mean_identity)
     else:
         flat["mean_identity"] = np.zeros(options["dlatent_size"], np.float32)
     variables = _checked(path, options, flat)
@@ -136,12 +134,13 @@ def mean_of_identities(
     coefficients are used in turn.
     """
     model: Any = models.create(ARCHITECTURE, **options)
-    known = discofacegan.COEFFICIENTS["id"]
+    columns = discofacegan.COEFFICIENTS["id"]
 
     def total(bound, codes, noise, rows):
         coefficients = bound.coefficients(codes, rows)
-        alone = jnp.zeros_like(coefficients).at[:, known].set(coefficients[:, known])
-        return jnp.sum(bound.map(alone, noise), axis=0)
+        identity_only = jnp.zeros_like(coefficients)
+        identity_only = identity_only.at[:, columns].set(coefficients[:, columns])
+        return jnp.sum(bound.map(identity_only, noise), axis=0)
 
     total = jax.jit(nn.apply(total, model))
     normal = np.random.RandomState(1).standard_normal((draws, 179 + 32))
@@ -158,13 +157,21 @@ def _decoder(
 ) -> dict[str, np.ndarray]:
     """Returns the variables of a decoder by path."""
     flat = {}
-    for layer in ("fc0", "fc1", "fc2", "x_hat"):
-        for leaf in ("kernel", "bias"):
-            name = f"{factor}/stage1/decoder/{layer}/{leaf}"
-            if name not in tensors:
-                raise UserError(f"{prefix}: no tensor {name}; is it another decoder?")
-            flat[f"decoders_{factor}/{layer}/{leaf}"] = tensors[name]
+    for path, name in _decoder_names(factor).items():
+        if name not in tensors:
+            raise UserError(f"{prefix}: no tensor {name}; is it another decoder?")
+        flat[path] = np.asarray(tensors[name], np.float32)
     return flat
+
+
+def _decoder_names(factor: str) -> dict[str, str]:
+    """Returns the names of a decoder's tensors by path in the variables."""
+    layers = ("fc0", "fc1", "fc2", "x_hat")
+    leaves = [f"{layer}/{leaf}" for layer in layers for leaf in ("kernel", "bias")]
+    return {
+        f"decoders_{factor}/{leaf}": f"{factor}/stage1/decoder/{leaf}"
+        for leaf in leaves
+    }
 
 
 def _checkpoint(vae: Path, factor: str) -> Path:
@@ -192,6 +199,8 @@ def _checkpoint(vae: Path, factor: str) -> Path:
 def _published(factor: str, path: Path, digest: str) -> bool:
     if factor != "id":
         return digest == _DECODERS[factor]
+    if path.stat().st_size != _IDENTITY_SIZE:
+        return False
     content = path.read_bytes()
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
     return blob.hexdigest() == _IDENTITY_BLOB
@@ -199,7 +208,7 @@ def _published(factor: str, path: Path, digest: str) -> bool:
 
 def _mean(path: Path, length: int) -> np.ndarray:
     """Returns the mean identity, float32 [D]."""
-    mean = _array(path, _MAX_MEAN)
+    mean = _array(path)
     if mean.ndim == 2 and len(mean) and (mean == mean[0]).all():
         mean = mean[0]
     if mean.shape != (length,):
@@ -210,33 +219,50 @@ def _mean(path: Path, length: int) -> np.ndarray:
     return mean
 
 
-def _array(path: Path, limit: int) -> np.ndarray:
+def _array(path: Path) -> np.ndarray:
     """Returns the finite float32 array in a .npy or text file."""
+    start = _check_file(path, _MAX_ARRAY)
     try:
-        if path.stat().st_size > limit:
-            raise ValueError(f"{path.stat().st_size:,} bytes; up to {limit:,} are read")
-        load = np.load if path.suffix == ".npy" else np.loadtxt
-        array = np.asarray(load(path), np.float32)
+        with warnings.catch_warnings(action="ignore"):
+            array = _npy(path) if start.startswith(MAGIC_PREFIX) else _numbers(path)
+            array = np.array(array, np.float32)
         if not np.isfinite(array).all():
             raise ValueError("numbers that are not finite")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path}: {reason:.200}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split()):.200}") from None
     return array
+
+
+def _npy(path: Path) -> np.ndarray:
+    """Returns the memory-mapped array of a .npy file, which holds all its values."""
+    try:
+        array = open_memmap(path, mode="r")
+    except Exception as error:  # includes TokenError and MemoryError of Python's parser
+        raise ValueError(f"no array that can be read: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}, not of numbers")
+    return array
+
+
+def _numbers(path: Path) -> np.ndarray:
+    """Returns the numbers in a text file."""
+    if path.suffix == ".npy":
+        raise ValueError("no .npy file; save it with np.save")
+    if (length := path.stat().st_size) > _MAX_TEXT:
+        raise ValueError(f"{length:,} bytes of text; save it as .npy with np.save")
+    # Of a path, loadtxt would decompress .gz, .bz2 and .xz without bounds.
+    with path.open(encoding="utf-8") as file:
+        return np.loadtxt(file)
 
 
 def _checked(path: Path, options: Mapping[str, Any], flat: Mapping[str, Any]) -> Any:
     """Returns the variables as a tree; UserError for arrays of other shapes."""
-    model = models.create(ARCHITECTURE, **options)
-    abstract: Any = jax.eval_shape(
-        model.init, jax.random.key(0), *model.example_inputs(1)
-    )
-    shapes = flax.traverse_util.flatten_dict(abstract["params"], sep="/")
+    shapes = layout.shapes(**options)
     problems = []
-    for name, leaf in shapes.items():
+    for name, shape in shapes.items():
         array = flat[name]
-        if array.shape != leaf.shape:
-            problems.append(f"{name} has shape {array.shape}, not {leaf.shape}")
+        if array.shape != shape:
+            problems.append(f"{name} has shape {array.shape}, not {shape}")
         elif not np.isfinite(array).all():
             problems.append(f"{name} has non-finite values")
     if problems:
@@ -245,14 +271,25 @@ def _checked(path: Path, options: Mapping[str, Any], flat: Mapping[str, Any]) ->
     return {"params": flax.traverse_util.unflatten_dict(ordered, sep="/")}
 
 
-def _mapped(path: Path) -> memoryview:
+def _check_file(path: Path, limit: int) -> bytes:
+    """Returns the first bytes of a file; UserError for a damaged or larger one."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    with path.open("rb") as file:
-        start = file.read(200)
-    if reason := network_pickle.looks_downloaded(start):
+    try:
         size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(200)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if reason := network_pickle.looks_downloaded(start):
         raise UserError(f"{path}: {reason} ({size:,} bytes); fetch the file again")
     if not start:
         raise UserError(f"{path}: the file is empty; fetch it again")
-    return np.memmap(path, np.uint8, "r").data
+    if size > limit:
+        raise UserError(f"{path}: {size:,} bytes; up to {limit:,} are read")
+    return start
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,13 +4,17 @@ Karras et al. scale weights at run time (equalised learning rate); here the fact
 multiplied into the arrays.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.traverse_util
+import jax
 import numpy as np
 
+from fr_jax import models
 from fr_jax.convert.readers.network_pickle import PickledNetwork, arrays_of
 from fr_jax.convert.readers.refusal import Refusal, shown
 from fr_jax.models import discofacegan
@@ -31,17 +35,19 @@ _OPTIONS = {  # name: range
 }
 # SHA-256 of the source text in the published file.
 _SOURCE = "88b4f34bf21d4d2a5d17b6dd460d3acc84c5874b8981eb79faa567c48e08e330"
+_MAX_SOURCE = 1 << 20  # characters of it that are searched
 _SHOWN = 6  # problems that an error lists
+_PUBLISHED = "give the published network"
 
 
 def generator(
     networks: tuple[PickledNetwork, ...],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], tuple[str, ...]]:
     """Returns options, variables by path and notes of Gs."""
-    names = [str(one.state.get("name")) for one in networks]
+    names = [one.state.get("name") for one in networks[:3]]
     if len(networks) != 3 or names[2] != "Gs":
         raise Refusal(
-            f"holds networks {shown(', '.join(names))}",
+            f"holds {len(networks):,} networks: {', '.join(map(shown, names))}",
             remedy="give the file with G, D and Gs, of which Gs is used",
         )
     state = networks[2].state
@@ -57,41 +63,82 @@ def generator(
         if not isinstance(part, PickledNetwork):
             raise Refusal(f"Gs has no component {name!r}")
         parts[name] = part
-    options = dict.fromkeys(_OPTIONS, 0)
-    for one in (networks[2], *parts.values()):
-        options |= _options(one.state.get("static_kwargs"))
+    options = _options(
+        [one.state.get("static_kwargs") for one in (networks[2], *parts.values())]
+    )
     synthesis, mapping = (arrays_of(part) for part in parts.values())
-    _check_names(synthesis, {**_LAYERS, **_LAST}.values(), _UNUSED)
+    _check_names(synthesis, (*_LAYERS.values(), *_LAST.values(), *_UNUSED))
     _check_names(mapping, _MAPPING.values())
     if synthesis["lod"].shape or synthesis["lod"] != 0:
         raise Refusal(
             f"lod of the synthesis network is {synthesis['lod'].ravel()[:1]}, not 0",
             remedy="give a snapshot from after the growing of its resolution",
         )
-    try:
-        flat = {
-            **{path: _leaf(path, synthesis[name]) for path, name in _LAYERS.items()},
-            **{path: _last(synthesis[name]) for path, name in _LAST.items()},
-            **{path: _mapped_leaf(mapping[name]) for path, name in _MAPPING.items()},
-        }
-    except (ValueError, IndexError):
-        raise Refusal("an array with another number of axes") from None
+    # Before the arrays are scaled: many names may share a large array of the file.
+    _check_shapes(synthesis | mapping, shapes(**options))
+    flat = {
+        **{path: _leaf(path, synthesis[name]) for path, name in _LAYERS.items()},
+        **{path: _last(synthesis[name]) for path, name in _LAST.items()},
+        **{path: _mapped_leaf(mapping[name]) for path, name in _MAPPING.items()},
+    }
     return options, flat, _source_notes(parts["synthesis"].state)
 
 
-def _check_names(
-    arrays: Mapping[str, np.ndarray], needed: Iterable[str], unused: Iterable[str] = ()
-) -> None:
+@functools.lru_cache(maxsize=8)
+def shapes(**options: Any) -> Mapping[str, tuple[int, ...]]:
+    """Returns the shapes of the network's variables by path."""
+    model: Any = models.create("discofacegan", **options)
+    inputs = model.example_inputs(1)
+    abstract: Any = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    leaves = flax.traverse_util.flatten_dict(abstract["params"], sep="/")
+    return {path: leaf.shape for path, leaf in leaves.items()}
+
+
+def _check_names(arrays: Mapping[str, np.ndarray], needed: Iterable[str]) -> None:
     needed = set(needed)
     problems = [f"missing {name}" for name in sorted(needed - arrays.keys())]
-    extra = sorted(arrays.keys() - needed - set(unused))
+    extra = sorted(arrays.keys() - needed)
     problems += [f"unexpected {shown(name)}" for name in extra]
     if problems:
-        raise Refusal(listed(problems), remedy="give the published network")
+        raise Refusal(listed(problems), remedy=_PUBLISHED)
 
 
-def _options(arguments: Any) -> dict[str, Any]:
-    """Returns the options in static_kwargs."""
+def _check_shapes(
+    arrays: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    problems = []
+    for path, name in {**_LAYERS, **_LAST, **_MAPPING}.items():
+        found, shape = arrays[name].shape, _published_shape(path, expected[path])
+        if found != shape:
+            problems.append(f"{name} has shape {found}, not {shape}")
+    if problems:
+        raise Refusal(listed(problems), remedy=_PUBLISHED)
+
+
+def _published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape in the pickle of a variable of this shape in Flax."""
+    if path.endswith(("/noise", "rgb/kernel")):
+        return 1, 1, *shape
+    if path.endswith("/const"):
+        height, width, features = shape
+        return 1, features, height, width
+    return shape
+
+
+def _options(static_kwargs: Iterable[Any]) -> dict[str, Any]:
+    """Returns the options in the arguments of several networks, which must agree."""
+    options: dict[str, Any] = {}
+    for arguments in static_kwargs:
+        for name, value in _stated(arguments).items():
+            if options.setdefault(name, value) != value:
+                text = f"{name} = {options[name]} and {value}"
+                raise Refusal(text, remedy=_PUBLISHED)
+    defaults = discofacegan.DiscoFaceGAN()
+    return {name: options.get(name, getattr(defaults, name)) for name in _OPTIONS}
+
+
+def _stated(arguments: Any) -> dict[str, int]:
+    """Returns the options among the arguments of a network."""
     if not isinstance(arguments, dict):
         raise Refusal("a network without arguments", remedy="fetch it again")
     options = {}
@@ -100,7 +147,7 @@ def _options(arguments: Any) -> dict[str, Any]:
             text = f"the argument {shown(name)} = {shown(value)}"
             raise Refusal(text, remedy="only the published layers are supported")
         if value != _FIXED.get(name, value):
-            text = f"{name} = {value}, not {_FIXED[name]}"
+            text = f"{name} = {shown(value)}, not {_FIXED[name]}"
             raise Refusal(text, remedy="only the published layers are supported")
         if name in _OPTIONS:
             low, high = _OPTIONS[name]
@@ -108,8 +155,7 @@ def _options(arguments: Any) -> dict[str, Any]:
                 text = f"{name} = {shown(value)}"
                 raise Refusal(text, remedy=f"{low} to {high:,} are supported")
             options[name] = value
-    defaults = discofacegan.DiscoFaceGAN()
-    return {name: options.get(name, getattr(defaults, name)) for name in _OPTIONS}
+    return options
 
 
 def _scopes() -> Iterator[tuple[str, str]]:
@@ -187,14 +233,12 @@ def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
 def _source_notes(state: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns a note if the network's source text is not the published one."""
     text = state.get("build_module_src")
-    text = (
-        text.removeprefix("\ufeff").replace("\r\n", "\n")
-        if isinstance(text, str)
-        else ""
-    )
-    published = (text, text.rstrip("\n"), text.rstrip("\n") + "\n")
-    if _SOURCE in [hashlib.sha256(one.encode()).hexdigest() for one in published]:
-        return ()
+    text = text[:_MAX_SOURCE] if isinstance(text, str) else ""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    for one in (text, text.rstrip("\n"), text.rstrip("\n") + "\n"):
+        raw = one.encode(errors="surrogatepass")
+        if hashlib.sha256(raw).hexdigest() == _SOURCE:
+            return ()
     notes = "the source text in the file is not the published one"
     lines = [line.strip() for line in text.splitlines()]
     if "x = pixel_norm(x)" in lines:

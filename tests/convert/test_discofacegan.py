@@ -1,5 +1,7 @@
 """The published files of DiscoFaceGAN: pickle, checkpoints, mean identity."""
 
+import gzip
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from fr_jax import models
 from fr_jax.convert import discofacegan
-from fr_jax.convert.readers import network_pickle, tensor_bundle
+from fr_jax.convert.readers import network_pickle, read_weights, tensor_bundle
 from fr_jax.convert.readers.refusal import Refusal
 from fr_jax.errors import UserError
 from tests.support import discofacegan as files
@@ -114,6 +116,30 @@ def _double(path):
     files.write_pickle(path, (files.network(name="Gs", variables=variables),))
 
 
+def _variables(*pairs):
+    """Returns a writer of a network Gs with these variables."""
+
+    def write(path):
+        files.write_pickle(path, (files.network(name="Gs", variables=list(pairs)),))
+
+    return write
+
+
+def _nested_name(path):
+    """Of 2^40 lists in 40 objects."""
+    name = []
+    for _ in range(40):
+        name = [name, name]
+    files.write_generator(path, name=name)
+
+
+def _other_widths(path):
+    """The last component states another width than Gs."""
+    state = files.state(files.TINY)
+    state["components"]["mapping"].__dict__["static_kwargs"] = {"fmap_max": 4}
+    files.write_state(path, state)
+
+
 def _changed(part, change):
     """Returns a writer of a generator with changed variables of a component."""
 
@@ -121,8 +147,7 @@ def _changed(part, change):
         state = files.state(files.TINY)
         arrays = state["components"][part].__dict__["variables"]
         change(arrays)
-        others = [files.network(name=name) for name in ("G", "D")]
-        files.write_pickle(path, (*others, files.network(**state)))
+        files.write_state(path, state)
 
     return write
 
@@ -149,12 +174,41 @@ _WRONG = {
     ),
     "misshapen variable": (
         _changed("mapping", lambda a: a.__setitem__(1, ("Dense0/bias", a[0][1]))),
-        r"mapping/dense0/bias has shape \(286, 16\), not \(16,\)",
+        r"Dense0/bias has shape \(286, 16\), not \(16,\)",
     ),
     "axes": (
         _changed("synthesis", lambda a: a.__setitem__(1, ("noise0", np.float32(1)))),
-        "another number of axes",
+        r"noise0 has shape \(\), not \(1, 1, 4, 4\)",
     ),
+    "number": (
+        _changed(
+            "synthesis",
+            lambda a: a.__setitem__(18, ("4x4/Const/StyleMod/weight", np.float32(1))),
+        ),
+        r"4x4/Const/StyleMod/weight has shape \(\), not \(16, 16\)",
+    ),
+    "65 axes": (
+        _variables(("a", files.StatedArray((1,) * 65, bytes(4)))),
+        "an array of 65 dimensions",
+    ),
+    "axis of length 0": (
+        _variables(("a", files.StatedArray((3, 3, 0, 8)))),
+        "an array of 0 bytes with another shape",
+    ),
+    "repeated variable": (
+        _changed("mapping", lambda arrays: arrays.append(arrays[3])),
+        "several variables are named 'Dense1/bias'",
+    ),
+    "without lod": (
+        _changed("synthesis", lambda arrays: arrays.pop(0)),
+        "missing lod",
+    ),
+    "without an unused layer": (
+        _changed("synthesis", lambda arrays: arrays.pop(25)),
+        "missing ToRGB_lod6",
+    ),
+    "nested name": (_nested_name, "3 networks: 'G', 'D', list"),
+    "components of different widths": (_other_widths, "fmap_max = 8 and 4"),
     "growing": (
         _changed("synthesis", lambda a: a.__setitem__(0, ("lod", np.float32(0.5)))),
         "lod of the synthesis network is .*0.5.*, not 0",
@@ -190,6 +244,50 @@ def test_other_pickles_are_refused(case, folder, tmp_path, capfd):
     assert "run" not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\n" * (1 << 21)], ids=["surrogate", "long"]
+)
+def test_any_source_text_is_only_noted(text, folder, tmp_path):
+    state = files.state(files.TINY)
+    state["components"]["synthesis"].__dict__["build_module_src"] = text
+    path = files.write_state(tmp_path / "g.pkl", state)
+    imported = discofacegan.read(
+        path, folder / "vae", mean_identity=folder / "mean.txt"
+    )
+    assert "the source text in the file is not the published one" in imported.notes
+
+
+def test_defaults_do_not_replace_stated_widths(folder, tmp_path):
+    """The components of this file state none of the widths, Gs all."""
+    state = files.state(files.TINY)
+    for part in state["components"].values():
+        part.__dict__["static_kwargs"] = {"resolution": 256}
+    path = files.write_state(tmp_path / "g.pkl", state)
+    imported = discofacegan.read(
+        path, folder / "vae", mean_identity=folder / "mean.txt"
+    )
+    assert imported.network.options == files.TINY
+
+
+def test_large_files_are_refused_before_they_are_read(folder, tmp_path):
+    path = tmp_path / "g.pkl"
+    with path.open("wb") as file:
+        file.write(b"\x80\x04")
+        file.truncate(3 << 30)  # without blocks on the disk
+    with pytest.raises(UserError, match=r"3,221,225,472 bytes; up to"):
+        discofacegan.read(path, folder / "vae")
+    prefix = files.write_bundle(tmp_path, files.decoder("rot"))
+    with tensor_bundle.data_file(prefix).open("r+b") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(Refusal, match="3,221,225,472 bytes"):
+        tensor_bundle.read(prefix)
+
+
+def test_import_without_decoders_names_the_option(folder):
+    with pytest.raises(UserError, match="needs --vae DIR"):
+        read_weights(folder / _GENERATOR)
+
+
 def test_cut_pickles_are_refused(folder, tmp_path):
     content = (folder / _GENERATOR).read_bytes()
     path = tmp_path / "cut.pkl"
@@ -213,10 +311,13 @@ def test_missing_decoders_are_named(folder, tmp_path):
         discofacegan.read(folder / _GENERATOR, tmp_path / "vae")
 
 
-def test_identity_coefficients_stand_in_for_the_decoder(folder, tmp_path):
+def test_identity_coefficients_replace_the_decoder(folder, tmp_path):
     rows = np.random.default_rng(0).standard_normal((5, 160)).astype("f4")
     np.save(tmp_path / "rows.npy", rows)
-    network = _read(folder, identity_coefficients=tmp_path / "rows.npy").network
+    imported = _read(folder, identity_coefficients=tmp_path / "rows.npy")
+    digest = hashlib.sha256((tmp_path / "rows.npy").read_bytes()).hexdigest()
+    assert imported.sha256["identity_coefficients"] == digest
+    network = imported.network
     assert network.options["identities"] == 5
     model = models.create("discofacegan", **network.options)
     codes = np.zeros((2, 179), "f4")
@@ -260,6 +361,49 @@ def test_other_mean_identities_are_refused(rows, folder, tmp_path):
         _read(folder, mean_identity=tmp_path / "mean.txt")
 
 
+def _header(text):
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode()
+
+
+_START, _OBJECTS, _BYTES = (
+    f"{{'descr': '{kind}', 'fortran_order': False, 'shape': "
+    for kind in ("<f4", "|O", "|S1")
+)
+_ARRAYS = {
+    "empty": ("a.npy", b"", "is empty"),
+    "zip": ("a.npy", b"PK\3\4 and more", "no .npy file"),
+    "Git LFS": (
+        "a.npy",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        "LFS pointer",
+    ),
+    "long": (
+        "a.npy",
+        _header(_START + "(1099511627776,)}"),
+        "no array that can be read",
+    ),
+    "cut": ("a.npy", _header(_START + "(100000, 160)}"), "no array that can be read"),
+    "nested": ("a.npy", _header("(" * 5000), "no array that can be read"),
+    "objects": ("a.npy", _header(_OBJECTS + "(1,)}"), "no array that can be read"),
+    "bytes": ("a.npy", _header(_BYTES + "(1,)}") + b"1", "an array of .S1, not of"),
+    "ragged": ("a.txt", b"1 2\n3\n", "the number of columns changed"),
+    "binary": ("a.txt", b"\xff\xfe", "can't decode"),
+    "comment": ("a.txt", b"# no numbers\n", r"16 numbers.*got \[0\]"),
+    "large": ("a.txt", b"1 " * (3 << 20), "6,291,456 bytes of text; save it as .npy"),
+    "compressed": ("a.txt.gz", gzip.compress(b"1\n" * 16), "can't decode"),
+}
+
+
+@pytest.mark.parametrize("case", _ARRAYS)
+def test_damaged_arrays_are_refused(case, folder, tmp_path):
+    name, content, message = _ARRAYS[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        _read(folder, mean_identity=tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: ")
+    assert str(error.value).isprintable()
+
+
 def test_checkpoints_have_the_tensors_that_were_written(tmp_path):
     tensors = files.decoder("gamma")
     for permuted in (False, True):
@@ -271,6 +415,40 @@ def test_checkpoints_have_the_tensors_that_were_written(tmp_path):
         for name, tensor in tensors.items():
             np.testing.assert_array_equal(read[name], tensor)
             assert read[name].dtype == tensor.dtype
+        assert tensor_bundle.read(prefix, ["gamma/global_step", "other"]) == {
+            "gamma/global_step": 395
+        }
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path):
+    tensors = {
+        "a": np.ones(9, "f4"),
+        "b": np.zeros((0, 5), "f4"),
+        "c": np.ones(9, "f4"),
+    }
+    for permuted in (False, True):
+        prefix = files.write_bundle(tmp_path, tensors, permuted=permuted)
+        assert tensor_bundle.read(prefix)["b"].shape == (0, 5)
+    prefix = files.write_bundle(tmp_path, tensors, shared=True)
+    with pytest.raises(Refusal, match="byte 0: 'c' overlaps another tensor"):
+        tensor_bundle.read(prefix)
+
+
+@pytest.mark.parametrize("blocks", ["a0b", "aab", "aba"])
+def test_blocks_are_read_once(blocks, tmp_path):
+    prefix = files.write_bundle(tmp_path, files.decoder("rot"), blocks=blocks)
+    message = "without records" if "0" in blocks else "blocks overlap"
+    with pytest.raises(Refusal, match=message):
+        tensor_bundle.read(prefix)
+
+
+def test_values_may_begin_as_a_web_page_does(tmp_path):
+    first = np.frombuffer(b"<<<<", "f4")
+    prefix = files.write_bundle(tmp_path, {"a": first})
+    np.testing.assert_array_equal(tensor_bundle.read(prefix)["a"], first)
+    tensor_bundle.data_file(prefix).write_text(" <!DOCTYPE html><html>")
+    with pytest.raises(Refusal, match="is a web page"):
+        tensor_bundle.read(prefix)
 
 
 def test_keys_out_of_order_are_refused(tmp_path):

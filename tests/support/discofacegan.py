@@ -109,6 +109,22 @@ def network(**fields: Any) -> _Network:
     return one
 
 
+class StatedArray:
+    """Pickled as an array with this shape and these bytes, whether they agree or not.
+
+    Args:
+      shape: of the array.
+      raw: its float32 values.
+    """
+
+    def __init__(self, shape: tuple[int, ...], raw: bytes = b""):
+        self._state = 1, shape, np.dtype("<f4"), False, raw
+
+    def __reduce__(self):
+        make, arguments, _ = np.zeros(1).__reduce__()
+        return make, arguments, self._state
+
+
 def write_pickle(path: Path, content: Any) -> Path:
     """Writes networks as their library does, whose module exists while writing."""
     names = ("dnnlib", "dnnlib.tflib", "dnnlib.tflib.network")
@@ -131,8 +147,13 @@ def write_pickle(path: Path, content: Any) -> Path:
 
 def write_generator(path: Path, options: Mapping[str, int] = TINY, **changes) -> Path:
     """Writes a pickle of (G, D, Gs); `changes` replace entries of Gs's state."""
+    return write_state(path, state(options, **changes))
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> Path:
+    """Writes a pickle of (G, D, Gs) with this state of Gs."""
     others = [network(name=name, version=3) for name in ("G", "D")]
-    return write_pickle(path, (*others, network(**state(options, **changes))))
+    return write_pickle(path, (*others, network(**state)))
 
 
 def decoder(factor: str) -> dict[str, np.ndarray]:
@@ -156,12 +177,16 @@ def write_bundle(
     *,
     order: Sequence[str] | None = None,
     permuted: bool = False,
+    shared: bool = False,
+    blocks: str = "ab",
 ) -> Path:
     """Writes a checkpoint of TensorFlow 1; returns its prefix.
 
     Args:
       order: of the keys in the index; by default ascending, as the format demands.
       permuted: store the values in descending order of their names.
+      shared: store equal values once.
+      blocks: of the index: a and b have half of the records each, 0 has none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = folder / CHECKPOINT
@@ -169,8 +194,8 @@ def write_bundle(
     data, places = b"", {}
     for name in sorted(arrays, reverse=permuted):
         raw = arrays[name].tobytes()
-        places[name] = len(data), raw
-        data += raw
+        places[name] = data.find(raw) if shared and raw in data else len(data), raw
+        data += raw if places[name][0] == len(data) else b""
     records = [(b"", _message((1, 1), (3, b"\x08\x01")))]
     for name in order or sorted(arrays):
         offset, raw = places[name]
@@ -179,12 +204,14 @@ def write_bundle(
         numbers = _message((1, kind), (2, shape), (4, offset), (5, len(raw)))
         checksum = struct.pack("<BI", 6 << 3 | 5, masked(raw))
         records.append((name.encode(), numbers + checksum))
-    content = b""
-    places = []
-    for part in (records[: len(records) // 2], records[len(records) // 2 :]):
-        block = _block(part)
-        places.append((part[-1][0], _varint(len(content)) + _varint(len(block))))
+    content, handles = b"", {}
+    half = len(records) // 2
+    parts = {"a": records[:half], "b": records[half:], "0": []}
+    for kind in dict.fromkeys(blocks):
+        block = _block(parts[kind])
+        handles[kind] = _varint(len(content)) + _varint(len(block))
         content += _sealed(block)
+    places = [(b"%d" % number, handles[kind]) for number, kind in enumerate(blocks)]
     meta = _block([])
     handles = [len(content), len(meta)]
     content += _sealed(meta)

@@ -14,7 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fr_jax.convert.readers import npz, onnx, safetensors, torch_files
+from fr_jax.convert.readers import (
+    network_pickle,
+    npz,
+    onnx,
+    safetensors,
+    torch_files,
+)
 from fr_jax.convert.readers.refusal import RESAVE, Refusal, shown
 from fr_jax.convert.readers.state_dicts import state_dicts
 from fr_jax.convert.readers.tensors import Stored, arrays
@@ -104,6 +110,9 @@ def _parts(path: Path, data: memoryview) -> tuple[str, Parts, onnx.Graph | None]
     start = bytes(data[:64])
     if start.startswith((b"PK\3\4", b"PK\5\6")):
         return *_zip_parts(path, data), None
+    if network_pickle.is_network_pickle(start):
+        remedy = "DiscoFaceGAN's generator needs --vae DIR, the folder of its decoders"
+        raise Refusal("a pickle of networks of dnnlib", 0, remedy)
     if start.startswith(b"\x80"):
         if torch_files.MAGIC.to_bytes(10, "little") not in start:
             raise Refusal("a pickle that torch.save did not write", 0, RESAVE)

@@ -4,6 +4,7 @@ A file holds (G, D, Gs), objects whose state has the source text of the network.
 library runs that text when it unpickles them; here it stays text.
 """
 
+import math
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 
 from fr_jax.convert.readers.refusal import DAMAGED, Refusal, shown
 
-_MAX_BYTES = 2 << 30  # the published file has 0.3 GB
+MAX_BYTES = 2 << 30  # the published file has 0.3 GB
 _FLOAT = np.dtype("<f4")
+_MAX_DIMENSIONS = 4
 _LFS = b"version https://git-lfs"
+_PAGES = b"<!doctype", b"<html", b"<?xml"
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
 
 
@@ -50,7 +53,8 @@ def looks_downloaded(start: bytes) -> str:
     """Returns what a failed download is, as text; '' for other files."""
     if start.startswith(_LFS):
         return "is a Git LFS pointer, not the file itself"
-    if start.lstrip()[:1] == b"<":
+    # More than "<", with which the values of a binary file may begin.
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES):
         return "is a web page"
     return ""
 
@@ -65,8 +69,8 @@ def read(path: Path, data: memoryview) -> tuple[PickledNetwork, ...]:
     """
     from data_pipelines.safe_pickle import Unpickler, UnsafePickle
 
-    if len(data) > _MAX_BYTES:
-        limit = f"up to {_MAX_BYTES >> 30} GiB are read"
+    if len(data) > MAX_BYTES:
+        limit = f"up to {MAX_BYTES >> 30} GiB are read"
         raise Refusal(f"{len(data):,} bytes", remedy=limit)
     reader = Unpickler(data, _find, build=_build, keep_bytes=True)
     trusted = "its source may be hostile: fetch it from its authors"
@@ -134,8 +138,10 @@ def _build(target: Any, state: Any) -> None:
         case _Type(), (3, "<", None, None, None, -1, -1, 0):
             target.order = "<"
         case _Array(), (1, tuple(shape), _Type(order="<"), bool(fortran), bytes(raw)):
-            sizes = all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
-            if not sizes or np.prod(shape, dtype=object) * 4 != len(raw):
+            if len(shape) > _MAX_DIMENSIONS:
+                raise Refusal(f"an array of {len(shape):,} dimensions")
+            sizes = all(type(n) is int and 0 < n < 1 << 31 for n in shape)
+            if not sizes or math.prod(shape) * 4 != len(raw):
                 raise Refusal(f"an array of {len(raw):,} bytes with another shape")
             values = np.frombuffer(raw, _FLOAT)
             target.values = values.reshape(shape, order="F" if fortran else "C")
@@ -149,13 +155,16 @@ def arrays_of(network: PickledNetwork) -> dict[str, np.ndarray]:
     variables = network.state.get("variables")
     if type(variables) is not list:
         raise Refusal("a network without variables")
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for pair in variables:
         match pair:
             case (str(name), _Array(values=np.ndarray() as array)):
-                arrays[name] = array
+                pass
             case (str(name), np.float32() as number):
-                arrays[name] = np.array(number)
+                array = np.array(number)
             case _:
                 raise Refusal("a variable without a name or an array")
+        if name in arrays:
+            raise Refusal(f"several variables are named {shown(name)}")
+        arrays[name] = array
     return arrays

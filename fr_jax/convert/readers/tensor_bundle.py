@@ -7,7 +7,7 @@ tensorflow/core/lib/io/format.h)
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ from fr_jax.convert.readers.tensors import MAX_DIMENSIONS, MAX_NAME, size
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
-_MAX_INDEX, _MAX_DATA = 64 << 20, 4 << 30
+_TRAILER = 5  # bytes after a block: kind of compression and checksum
+_MAX_INDEX, _MAX_DATA = 4 << 20, 64 << 20  # the published files have 2 kB and 17 MB
 _MAX_TENSORS = 100_000
 _TYPES = {1: np.dtype("<f4"), 3: np.dtype("<i4")}
 
@@ -39,18 +40,35 @@ class Entry(NamedTuple):
     checksum: int
 
 
-def read(prefix: Path) -> dict[str, np.ndarray]:
-    """Returns all tensors of a checkpoint PREFIX.index, PREFIX.data-00000-of-00001.
+def data_file(prefix: Path) -> Path:
+    """Returns the file with the values of a checkpoint."""
+    return prefix.with_name(f"{prefix.name}.data-00000-of-00001")
+
+
+def read(prefix: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Returns tensors of a checkpoint PREFIX.index, PREFIX.data-00000-of-00001.
+
+    Args:
+      names: tensors to read, of which missing ones are left out; by default, all.
 
     Raises:
-      Refusal: for missing or damaged files, several shards, and tensors that are
-        neither float32 nor int32. Its text begins with the name of the file.
+      Refusal: for missing or damaged files, several shards, tensors that share bytes,
+        and tensors that are neither float32 nor int32. Its text begins with the name of
+        the file.
     """
     entries = index(prefix)
-    data_path = prefix.with_name(f"{prefix.name}.data-00000-of-00001")
+    data_path = data_file(prefix)
     data = _content(data_path, _MAX_DATA)
+    before = 0
+    for at, length, name in sorted((e.offset, e.size, n) for n, e in entries.items()):
+        if at < before:
+            text = f"byte {at:,}: {shown(name)} overlaps another tensor"
+            raise Refusal(f"{data_path.name}: {text}")
+        before = at + length
     tensors = {}
     for name, entry in entries.items():
+        if names is not None and name not in names:
+            continue
         if (end := entry.offset + entry.size) > len(data):
             text = f"{shown(name)} ends at byte {end:,} of {len(data):,}"
             raise Refusal(f"{data_path.name}: {text}")
@@ -81,7 +99,10 @@ def _content(path: Path, limit: int) -> bytes:
         raise Refusal(
             f"{path.name}: {length:,} bytes", remedy=f"up to {limit:,} are read"
         )
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Refusal(f"{path.name}: {error.strerror}", remedy="allow access") from None
     if reason := looks_downloaded(data[:200]):
         raise Refusal(
             f"{path.name}: {reason} ({length:,} bytes)", remedy="fetch it again"
@@ -97,11 +118,14 @@ def _entries(data: bytes) -> dict[str, Entry]:
         footer.varint()
     where = footer.varint(), footer.varint()
     entries: dict[str, Entry] = {}
-    has_header, before = False, None
+    has_header, before, block_end = False, None, 0
     for _, handle, at in _records(data, *where):
         cursor = _Cursor(handle, 0, len(handle), at)
-        block = cursor.varint(), cursor.varint()
-        for key, value, at in _records(data, *block):
+        start, length = cursor.varint(), cursor.varint()
+        if start < block_end:
+            raise Refusal("blocks overlap or are out of order", at)
+        block_end = start + length + _TRAILER
+        for key, value, at in _records(data, start, length):
             if before is not None and key <= before:
                 raise Refusal(f"the key {shown(key)} is out of order", at)
             before = key
@@ -132,7 +156,7 @@ def _records(
 ) -> Iterator[tuple[bytes, bytes, int]]:
     """Yields key, value and position of each record of a block; checks its CRC."""
     end = start + length
-    if end + 5 > len(data) - _FOOTER:
+    if end + _TRAILER > len(data) - _FOOTER:
         raise Refusal(f"a block of {length:,} bytes is cut short", start)
     kind, stored = data[end], struct.unpack("<I", data[end + 1 : end + 5])[0]
     if _masked(google_crc32c.value(data[start : end + 1])) != stored:
@@ -145,6 +169,8 @@ def _records(
     if 4 * (restarts + 1) > length:
         raise Refusal(f"a block with {restarts:,} restarts", end - 4)
     cursor = _Cursor(data, start, end - 4 * (restarts + 1))
+    if cursor.at == cursor.end:
+        raise Refusal("a block without records", start)
     key = b""
     while cursor.at < cursor.end:
         at = cursor.at
@@ -187,7 +213,9 @@ def _entry(value: bytes, at: int) -> Entry:
     if len(shape) > MAX_DIMENSIONS or not all(isinstance(n, int) for n in shape):
         raise Refusal("a tensor with a damaged shape", at)
     dtype = _TYPES[kind]
-    if size(tuple(shape), dtype.itemsize) != length:
+    # An axis of length 0 counts as 1, so that it does not hide the length of others.
+    largest = size(tuple(max(n, 1) for n in shape), dtype.itemsize)
+    if largest > _MAX_DATA or size(tuple(shape), dtype.itemsize) != length:
         raise Refusal(f"{length:,} bytes for a tensor of shape {tuple(shape)}", at)
     return Entry(dtype, tuple(shape), offset, length, checksum)
 
