@@ -40,6 +40,7 @@ class Pairs(NamedTuple):
         image is an error.
       notes: what was skipped, left out or found under another name.
       records: the name of the records from which the pairs were drawn, or ''.
+      names: of the images in the list, or None for images without names.
     """
 
     images: EncodedImages | RecordSet | np.ndarray
@@ -51,6 +52,7 @@ class Pairs(NamedTuple):
     dropped: int | None = None
     notes: tuple[str, ...] = ()
     records: str = ""
+    names: list[str] | None = None
 
 
 class _Files(NamedTuple):
@@ -299,7 +301,15 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     else:
         identities = [pair_identities.identity(name) for name in names]
     return Pairs(
-        images, pairs, same, folds, identities, named.skipped, dropped, tuple(notes)
+        images,
+        pairs,
+        same,
+        folds,
+        identities,
+        named.skipped,
+        dropped,
+        tuple(notes),
+        names=names,
     )
 
 
