@@ -217,7 +217,9 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     if len(runs) > 1:
         if shown := of_both_kinds(curves):
             figures.roc(shown, target / "figures/roc.png")
-        for one in evaluations[0].sets:
+        pairs = {one.name: one for one in evaluations[0].sets}
+        for stored in runs[0].sets:
+            one = pairs.get(stored.name, stored)
             compared[one.name] = compare(runs, one.name, resamples=arguments.resamples)
             for line in differences.lines(one, runs, compared[one.name]):
                 print(line)

@@ -15,7 +15,7 @@ from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.template_faces import TemplateSet
-from fr_jax.metrics import intervals, templates, verification
+from fr_jax.metrics import Undefined, intervals, templates, verification
 from fr_jax.report.runs import EvaluatedSet, Scores
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
@@ -31,7 +31,8 @@ class TemplateVerification:
       faces: images and templates.
       first, second: int [P], numbers of templates.
       same: bool [P], True for genuine pairs.
-      dropped: images and pairs left out since images are missing, part of the results.
+      dropped: images, templates and pairs left out since images are missing, by name,
+        part of the results.
       data_sets: names under which the set may be known; default: that of `faces`.
       digests: returns the digests of the images' pixels, uint64 [N], or None.
       ids: int [T], published numbers of the templates; default: 0 on.
@@ -129,8 +130,12 @@ class TemplateVerification:
         )
         self.notes = {f"{self.key}/{n}": why for n, why in statistics.notes.items()}
         values, self._statistics = statistics(), statistics
-        if values:
+        names = [f"{self.key}/tar@far={far}:insightface" for far in FARS]
+        try:
             nearest = templates.tar_at_nearest_far(scores, self.same, FARS)
+        except Undefined as error:
+            self.notes |= dict.fromkeys(names, str(error))
+        else:
             values |= {f"tar@far={f}:insightface": x for f, x in zip(FARS, nearest)}
         values |= self._of_the_set()
         return {f"{self.key}/{name}": value for name, value in values.items()}

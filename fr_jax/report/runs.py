@@ -84,6 +84,8 @@ class EvaluatedSet(NamedTuple):
         phrase; '' for unseen sets.
       seen_folds: the folds with these identities; all others are held out.
       unknown: whether nothing shows that identities were trained on or not.
+      columns: of searches, those of `search_statistics.Searches` by name and the number
+        of the `gallery`; of clustered faces `identity` and `cluster`; else empty.
     """
 
     name: str
@@ -94,6 +96,7 @@ class EvaluatedSet(NamedTuple):
     seen: str = ""
     seen_folds: tuple[int, ...] = ()
     unknown: bool = False
+    columns: Mapping[str, Array] = {}
 
 
 class Run(NamedTuple):
@@ -126,6 +129,13 @@ def fault(one: EvaluatedSet) -> str:
             return f"curve {name!r} has {shapes[0]} and {shapes[1]} values"
         if not (np.isfinite(curve.x).all() and np.isfinite(curve.y).all()):
             return f"curve {name!r} has values that are not finite"
+    if len({np.shape(values) for values in one.columns.values()}) > 1:
+        return "columns of different lengths"
+    for name, values in one.columns.items():
+        if np.ndim(values) != 1 or not len(values):
+            return f"column {name!r} has the shape {np.shape(values)}"
+        if np.asarray(values).dtype.kind == "i" and np.min(values) < 0:
+            return f"negative numbers in column {name!r}"
     if (scores := one.scores) is None:
         return ""
     count = len(scores.values)
