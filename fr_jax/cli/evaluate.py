@@ -128,7 +128,8 @@ def add_arguments(parser: Any) -> None:
     add("--resamples", type=int, metavar="N", help=text)
     text = "with --generator: embedder that measures how well identity is preserved"
     add("--recogniser", metavar="EMBEDDER", help=text)
-    text = "with --generator: embedder for the kernel inception distance"
+    text = "with --generator: embedder for the kernel inception and Frechet distances; "
+    text += "default: that of --recogniser, else histograms of gradients"
     add("--features", metavar="EMBEDDER", help=text)
     text = "with --generator and a set of records: its identities A to B train the "
     text += "classifier that measures the pose accuracy; default: not measured"

@@ -179,7 +179,7 @@ class Clustering:
         """Returns bounds of the last evaluation's metrics; see `bounds`.
 
         Identities are resampled, clusters stay as they are. AMI and Hungarian accuracy
-        have no bounds: a resample would take seconds.
+        have no bounds, and notes say so: a resample would take seconds.
 
         Args:
           resamples: default: 1,000, or 200 for more than 100,000 faces.
@@ -190,7 +190,7 @@ class Clustering:
             resamples = 200 if many else intervals.RESAMPLES
         if self._statistics is None:
             return {}, {}
-        return bounds(
+        values, notes = bounds(
             self.key,
             self._statistics,
             intervals.identity_draws(self.identity, resamples),
@@ -200,6 +200,11 @@ class Clustering:
             names=RESAMPLED,
             progress=progress,
         )
+        for name in self._statistics() if values else ():
+            if name in METRICS and name not in RESAMPLED:
+                key = f"{self.key}/{name}_low{self._suffix}"
+                notes[key] = "no interval: too slow to be computed for every resample"
+        return values, notes
 
     def stored_set(self) -> EvaluatedSet:
         """Returns the last evaluation as reports show it."""

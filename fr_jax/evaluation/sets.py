@@ -15,6 +15,7 @@ from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.protocols import PROTOCOLS
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics.verification import FARS
+from fr_jax.report.runs import MAX_NAME
 
 OPTIONS = (
     *("root", "protocol", "lag_mode", "missing", "identities", "far"),
@@ -39,7 +40,8 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
     A comma that no `WORD=` follows is part of a path, as is one in an existing path.
 
     Raises:
-      UserError: for another form, or an option that is not in `options`.
+      UserError: for another form, a name of more than 200 characters, or an option that
+        is not in `options`.
     """
     name, equals, rest = text.partition("=")
     path, *parts = re.split(r",(?=\w+=)", rest)
@@ -49,6 +51,11 @@ def split(text: str, options: tuple[str, ...]) -> tuple[str, str, dict[str, str]
         forms = "".join(f"[,{option}=...]" for option in options)
         raise UserError(f"--set {text}: expected NAME=PATH{forms}, as in lfw=lfw.bin")
     chosen = {key: value for key, _, value in (part.partition("=") for part in parts)}
+    if len(name) > MAX_NAME:
+        raise UserError(
+            f"--set {name[:40]}...: a name of {len(name)} characters; use up to "
+            f"{MAX_NAME}"
+        )
     check_names(f"option in --set {text}:", chosen, options)
     return name, path, chosen
 

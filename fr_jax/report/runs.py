@@ -10,7 +10,7 @@ import numpy as np
 
 Array = np.ndarray
 MAX_PAIRS = 1 << 28
-_MAX_NAME = 200
+MAX_NAME = 200
 _MAX_THUMBNAILS, _SIDES = 256, (16, 256)  # pixels
 
 
@@ -121,8 +121,8 @@ class Run(NamedTuple):
 
 def fault(one: EvaluatedSet) -> str:
     """Returns what is wrong with the arrays of a set, or ''."""
-    if not 0 < len(one.name) <= _MAX_NAME:
-        return f"a name of {len(one.name)} characters; up to {_MAX_NAME} are stored"
+    if not 0 < len(one.name) <= MAX_NAME:
+        return f"a name of {len(one.name)} characters; up to {MAX_NAME} are stored"
     for name, curve in one.curves.items():
         shapes = np.shape(curve.x), np.shape(curve.y)
         if shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]:
