@@ -30,6 +30,10 @@ Options of verification pairs:
     identities=FILE of other sets: the identity of each image, one a line, or `path
                     identity` lines of a list, or the list of the same pairs (LFW's for
                     lfw.bin); intervals are then over identities
+    quality=Q       norm (length of the embedding), or a file of lines `name quality`;
+                    the error rate without the pairs of the lowest quality
+    groups=FILE     lines `name group`; error rates within groups, and their spread; the
+                    name is that of an image in the list, or of an identity
     missing=M       pairs whose images are missing: error (default), or drop, which
                     leaves them out and writes their number to the results
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
