@@ -3,8 +3,8 @@
 In each split, every probe template is compared with every gallery template: 1:1
 verification (TAR at FAR, AUC, EER, minDCF), and 1:N identification: closed-set by rank,
 and open-set by TPIR at FPIR where some probes have no identity of the gallery. All have
-intervals, over identities. Embeddings of a template are
-averaged. A generator has a second result, with features weighted by confidence.
+intervals, over identities. Embeddings of a template are averaged. A generator has a
+second result, with features weighted by confidence.
 
 IJB-B and IJB-C are sets of `fr-jax evaluate`, with protocol=ijb and identification.
 
@@ -23,7 +23,7 @@ import numpy as np
 from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import load_embedder
 from fr_jax.embedder.inputs import UNALIGNED, batched
-from fr_jax.errors import check_range
+from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation import embeddings
 from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.results import print_notes, write
@@ -73,7 +73,10 @@ def run(arguments: argparse.Namespace) -> None:
         parts = [
             _scored(split, features, confidence, number) for split in splits.values()
         ]
-        values, reasons = _measured(parts, aggregation, arguments.resamples)
+        try:
+            values, reasons = _measured(parts, aggregation, arguments.resamples)
+        except ValueError as error:  # scores that are not finite
+            raise UserError(f"{arguments.table}: {error}") from None
         results |= values
         notes |= reasons
     for name, value in results.items():
