@@ -131,7 +131,7 @@ def clustering(
         method=one_of(name, "method", options.get("method", "average"), METHODS),
         threshold=_cosine(name, options.get("threshold")),
         clusters=assigned,
-        source=options.get("clusters", ""),
+        source=Path(options.get("clusters", "")).name,
         names=one.identities,
         data_sets=one.data_sets,
         digests=one.digests,

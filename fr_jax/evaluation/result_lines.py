@@ -33,6 +33,8 @@ def of_metric(
         clusters = results[f"{name}/num_clusters{suffix}"]
         identities = results.get(f"{name}/num_identities", math.nan)
         return [f"{text}   {clusters:,.0f} clusters of {identities:,.0f} identities"]
+    if metric.endswith(("_low", "_high")):
+        return []
     base, at, group = metric.partition("@group=")
     if at and base.startswith("frr@far="):
         far = f"far{base[3:]}{at}{group}"

@@ -77,7 +77,7 @@ def test_clusters_of_another_program(stored, tmp_path):
     assert results["mine/num_clusters"] == 6
     assert results["mine/wcp"] == 16 / 20
     assert results["mine/pairwise_recall"] == 0.5
-    assert evaluator.protocol_switches()["clusters"] == str(path)
+    assert evaluator.protocol_switches()["clusters"] == path.name
     path.write_text("file,cluster\n" + "\n".join(lines[1:]))
     with pytest.raises(DataError, match="1 of 20 images have no cluster, such as 'p0"):
         evaluated(stored, f",clusters={path}")
