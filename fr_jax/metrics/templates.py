@@ -171,7 +171,8 @@ class NearestFar:
         scores, same = counts.checked(scores, same)
         self._fars = [float(far) for far in fars]
         order = np.argsort(-scores)
-        self._ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        self._ends = ends.astype(np.int32)
         self._order = order.astype(np.int32)
         self._same = same[order]
         for kind, some in (("genuine", same.any()), ("impostor", not same.all())):
