@@ -185,22 +185,42 @@ class NearestFar:
         Args:
           weights: int [P], how often each pair is repeated; None: once.
         """
-        times = 1 if weights is None else weights[self._order]
-        genuine = np.cumsum(self._same * times)[self._ends]
-        impostors = np.cumsum(~self._same * times)[self._ends]
-        for kind, accepted in (("genuine", genuine), ("impostor", impostors)):
-            if not accepted[-1]:
+        # Only pairs of high scores matter for low FARs; all if these are not enough.
+        count = len(self._order)
+        some = min(count, int(2 * max(self._fars) * count) + 1)
+        return self._of_first(some, weights) or self._of_first(count, weights) or []
+
+    def _of_first(self, count: int, weights: Array | None) -> list[float] | None:
+        """Returns the TARs, None if the first `count` pairs do not determine them."""
+        whole = count == len(self._order)
+        last = int(np.searchsorted(self._ends, count))
+        ends, same = self._ends[:last], self._same[:count]
+        times = np.int64(1) if weights is None else weights[self._order[:count]]
+        genuine = np.cumsum(same * times)[ends]
+        impostors = np.cumsum(~same * times)[ends]
+        if weights is None:
+            totals = int(np.sum(self._same)), int(np.sum(~self._same))
+        else:
+            of_genuine = int(np.sum(weights[self._order[self._same]]))
+            totals = of_genuine, int(np.sum(weights)) - of_genuine
+        for kind, total in zip(("genuine", "impostor"), totals):
+            if not total:
                 raise Undefined(f"no {kind} pairs")
         if weights is not None:  # scores of no pair are no points
             moved = np.diff(genuine, prepend=0) + np.diff(impostors, prepend=0) > 0
             genuine, impostors = genuine[moved], impostors[moved]
+        if not len(genuine):
+            return None
         # Points on a line are left out before (0, 0) is added.
         bends = (np.diff(impostors, 2) != 0) | (np.diff(genuine, 2) != 0)
-        ends = np.ones(min(len(genuine), 2), bool)
-        kept = np.flatnonzero(np.concatenate([ends[:1], bends, ends[1:]]))
-        far = np.append(0, impostors[kept])[::-1] / impostors[-1]
-        tar = np.append(0, genuine[kept])[::-1] / genuine[-1]
-        return [float(tar[np.argmin(np.abs(far - x))]) for x in self._fars]
+        outer = np.append(True, whole)[: min(len(genuine), 2)]
+        kept = np.flatnonzero(np.concatenate([outer[:1], bends, outer[1:]]))
+        far = np.append(0, impostors[kept])[::-1] / totals[1]
+        tar = np.append(0, genuine[kept])[::-1] / totals[0]
+        best = [int(np.argmin(np.abs(far - x))) for x in self._fars]
+        if not whole and max(far[best]) == far[0]:  # others may be as near
+            return None
+        return [float(tar[one]) for one in best]
 
 
 _SCORES = 8 << 20  # cosines computed at once
