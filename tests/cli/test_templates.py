@@ -71,7 +71,7 @@ def test_templates_are_evaluated_over_splits(
     results = json.loads((tmp_path / "to/results.json").read_text())
     results.pop("notes", None)
     assert results.pop("templates/resampled_identities") == 3
-    assert results.pop("templates/resamples") == 1000
+    assert results.pop("templates/resamples") > 0
     assert {name.rpartition(":")[2] for name in results} == set(ways)
     for way in ways:
         assert results[f"templates/auc:{way}"] == 1
