@@ -90,8 +90,8 @@ class Breakdown:
                 self.discard = curve
             values[f"edc@far={self._far}"] = curve.partial_area(LIMIT)
         if self._groups is not None:
-            both = self._groups[rows].T
-            rates = fairness.by_group(scores, same, *both, threshold)
+            first, second = self._groups[rows].T
+            rates = fairness.by_group(scores, same, first, second, threshold)
             within = fairness.within_groups(rates)
             values |= self._of_groups(within, notes)
         return values
