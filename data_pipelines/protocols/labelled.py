@@ -12,6 +12,7 @@ from data_pipelines import text_files as lists
 from data_pipelines.images import EncodedImages
 from data_pipelines.names import written
 from data_pipelines.protocols import lookup
+from data_pipelines.protocols.pairs import refuse
 from data_pipelines.record_set import RecordSet
 
 _COLUMNS = ("file", "identity")
@@ -26,6 +27,7 @@ class Labelled(NamedTuple):
       images: slices to uint8 RGB [n, H, W, 3]; None if only the names were asked for.
       notes: what was left out.
       records: the name of the records, or ''.
+      dropped: number of missing images that were left out.
     """
 
     names: list[str]
@@ -33,6 +35,7 @@ class Labelled(NamedTuple):
     images: Any
     notes: tuple[str, ...] = ()
     records: str = ""
+    dropped: int = 0
 
 
 def load(
@@ -40,7 +43,7 @@ def load(
     *,
     root: str | Path = "",
     identities: str = "",
-    missing: str = "error",
+    missing: str = "",
     check: Callable[..., None] | None = None,
     images: bool = True,
 ) -> Labelled:
@@ -51,18 +54,21 @@ def load(
         `file` and `identity`.
       root: folder of the files of a table.
       identities: of records, 'first:last' or '@file'; '' for all.
-      missing: 'error', or 'drop' to leave out missing files of a table.
+      missing: 'error' (default), or 'drop' to leave out missing files of a table.
       check: called with (sources, number -> name) of all images before they are used;
         see `aligned.check`.
       images: False to return names only, for stored embeddings.
 
     Raises:
-      DataError: for a missing or damaged source, one without identities, and missing
-        files.
+      DataError: for a missing or damaged source, one without identities, missing files,
+        and options that are of no use for this kind of source.
     """
     path = Path(path)
-    if missing not in ("error", "drop"):
+    if missing not in ("", "error", "drop"):
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
+    if path.is_dir():
+        # Of a folder, embeddings of images may be missing, though no images are.
+        refuse(path, "a folder", root=root, missing=missing if images else "")
     if path.is_dir() and _is_records(path):
         if not images:
             raise DataError(
@@ -170,12 +176,14 @@ def _of_table(
             f"{len(names) - len(kept):,} of {len(names):,} images are not below "
             f"{root}, such as {first!r:.200}"
         )
-        if missing == "error" or not kept:
+        if missing != "drop" or not kept:
             raise DataError(f"{path}: {text}; give their folder as root=DIR")
         notes.append(f"dropped missing images: {text}")
     paths = [file for file in found if file]
     names, owners = ([column[n] for n in kept] for column in (names, owners))
-    return Labelled(names, owners, _opened(paths, check), tuple(notes))
+    dropped = len(found) - len(kept)
+    faces = _opened(paths, check)
+    return Labelled(names, owners, faces, tuple(notes), dropped=dropped)
 
 
 def _opened(paths: list[Path], check: Callable | None) -> EncodedImages:

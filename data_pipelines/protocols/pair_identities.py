@@ -78,15 +78,7 @@ def of_names(path: str | Path, names: Sequence[str]) -> list[str]:
       DataError: for a missing file, a line in another form, and an image without an
         identity.
     """
-    identities: dict[str, str] = {}
-    for number, line in enumerate(lists.lines(path, _WHAT), 1):
-        separator = next((one for one in "\t," if one in line), None)
-        parts = [part.strip() for part in line.strip().rsplit(separator, 1)]
-        if len(parts) != 2 or not all(parts):
-            raise DataError(
-                f"{path}: line {number}: {line!r:.80} is not 'path identity'"
-            )
-        identities[parts[0]] = parts[1]
+    identities = named_values(path, _WHAT, "path identity")
     missing = [name for name in names if name not in identities]
     if missing:
         raise DataError(
@@ -94,6 +86,26 @@ def of_names(path: str | Path, names: Sequence[str]) -> list[str]:
             f"as {missing[0]!r:.200}"
         )
     return [identities[name] for name in names]
+
+
+def named_values(path: str | Path, what: str, form: str) -> dict[str, str]:
+    """Returns the values in the lines `name value` of a file, by name.
+
+    Args:
+      what: the file is, for errors.
+      form: of its lines, for errors.
+
+    Raises:
+      DataError: for a missing file, and a line in another form.
+    """
+    values: dict[str, str] = {}
+    for number, line in enumerate(lists.lines(path, what), 1):
+        separator = next((one for one in "\t," if one in line), None)
+        parts = [part.strip() for part in line.strip().rsplit(separator, 1)]
+        if len(parts) != 2 or not all(parts):
+            raise DataError(f"{path}: line {number}: {line!r:.80} is not '{form}'")
+        values[parts[0]] = parts[1]
+    return values
 
 
 def contradictions(

@@ -40,6 +40,7 @@ class Pairs(NamedTuple):
         image is an error.
       notes: what was skipped, left out or found under another name.
       records: the name of the records from which the pairs were drawn, or ''.
+      names: of the images in the list, or None for images without names.
     """
 
     images: EncodedImages | RecordSet | np.ndarray
@@ -51,6 +52,7 @@ class Pairs(NamedTuple):
     dropped: int | None = None
     notes: tuple[str, ...] = ()
     records: str = ""
+    names: list[str] | None = None
 
 
 class _Files(NamedTuple):
@@ -67,8 +69,8 @@ def load(
     path: str | Path,
     *,
     root: str | Path = "",
-    lag_mode: str = "drop",
-    missing: str = "error",
+    lag_mode: str = "",
+    missing: str = "",
     identities: str = "",
     check: Callable[..., None] | None = None,
     find: Callable[[Sequence[str]], np.ndarray] | None = None,
@@ -80,8 +82,9 @@ def load(
         protocol, `Protocol/Split/FP`; or a folder of records, whose pairs are drawn by
         `record_pairs.draw`.
       root: folder of the images, except for .bin and records.
-      lag_mode: treatment of corrupt lines; see `pair_lists.read_list`.
-      missing: 'error', or 'drop' to leave out pairs whose images are missing.
+      lag_mode: treatment of corrupt lines of a list, 'drop' by default; see
+        `pair_lists.read_list`.
+      missing: 'error' (default), or 'drop' to leave out pairs whose images are missing.
       identities: of records, 'first:last' or '@file', '' for all; of other sets, a file
         that names the identity of each image, see `pair_identities`.
       check: called with (sources, number -> name) of all images before they are used;
@@ -90,13 +93,19 @@ def load(
         then not opened. Names are those of the list, and of a .bin FILE:NUMBER.
 
     Raises:
-      DataError: for a missing or damaged file, naming it, and for missing images.
+      DataError: for a missing or damaged file, naming it, for missing images, and for
+        options that are of no use for this kind of set.
     """
     path = Path(path)
-    if missing not in ("error", "drop"):
+    if missing not in ("", "error", "drop"):
         raise DataError(f"missing={missing}: use 'error' or 'drop'")
     if path.is_dir() and not root and not find:
+        refuse(path, "a folder without root=DIR", lag_mode=lag_mode, missing=missing)
         return _of_records(path, identities, check)
+    if path.is_dir():
+        refuse(path, "a folder", lag_mode=lag_mode)
+    if path.suffix == ".bin":
+        refuse(path, "a .bin set", root=root, lag_mode=lag_mode)
     if identities and not Path(identities).is_file():
         raise DataError(
             f"identities={identities}: no such file; a range A:B needs records, and no "
@@ -112,7 +121,7 @@ def load(
             check(images, name)
         pairs = np.arange(2 * len(same)).reshape(-1, 2)
         folds = pair_lists.contiguous(len(same))
-        dropped = None if missing == "error" else 0
+        dropped = 0 if missing == "drop" else None
         named = None
         if identities:
             named = pair_identities.of_images(identities, same)
@@ -134,8 +143,15 @@ def load(
     files = _Files(Path(root), missing, identities, check, find)
     if not find and not files.root.is_dir():
         raise DataError(f"root={root}: no such folder")
-    named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode)
+    named = _cfp(path) if path.is_dir() else pair_lists.read(path, lag_mode or "drop")
     return _assemble(path, files, named)
+
+
+def refuse(path: Path, what: str, **options: str | Path) -> None:
+    """Raises a DataError if one of these options is given: it would be ignored."""
+    for option, value in options.items():
+        if value:
+            raise DataError(f"{path}: {option}={value} is of no use for {what}")
 
 
 def _of_records(path: Path, identities: str, check: Callable | None) -> Pairs:
@@ -276,7 +292,7 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
             f"such as {first!r:.200}"
         )
         some = bool(np.any(complete))
-        if files.missing == "error" or not some:
+        if files.missing != "drop" or not some:
             remedy = _remedy(None if files.find else root, first, some)
             raise DataError(f"{path}: {text}{remedy}")
         notes.append(f"dropped the pairs of missing images: {text}")
@@ -299,7 +315,15 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
     else:
         identities = [pair_identities.identity(name) for name in names]
     return Pairs(
-        images, pairs, same, folds, identities, named.skipped, dropped, tuple(notes)
+        images,
+        pairs,
+        same,
+        folds,
+        identities,
+        named.skipped,
+        dropped,
+        tuple(notes),
+        names=names,
     )
 
 

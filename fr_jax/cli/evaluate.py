@@ -30,6 +30,10 @@ Options of verification pairs:
     identities=FILE of other sets: the identity of each image, one a line, or `path
                     identity` lines of a list, or the list of the same pairs (LFW's for
                     lfw.bin); intervals are then over identities
+    quality=Q       norm (length of the embedding), or a file of lines `name quality`;
+                    the error rate without the pairs of the lowest quality
+    groups=FILE     lines `name group`; error rates within groups, and their spread; the
+                    name is that of an image in the list, or of an identity
     missing=M       pairs whose images are missing: error (default), or drop, which
                     leaves them out and writes their number to the results
     lag_mode=M      truncated lines of a list, as in that of the LAG data set: drop
@@ -128,7 +132,8 @@ def add_arguments(parser: Any) -> None:
     add("--resamples", type=int, metavar="N", help=text)
     text = "with --generator: embedder that measures how well identity is preserved"
     add("--recogniser", metavar="EMBEDDER", help=text)
-    text = "with --generator: embedder for the kernel inception distance"
+    text = "with --generator: embedder for the kernel inception and Frechet distances; "
+    text += "default: that of --recogniser, else histograms of gradients"
     add("--features", metavar="EMBEDDER", help=text)
     text = "with --generator and a set of records: its identities A to B train the "
     text += "classifier that measures the pose accuracy; default: not measured"
@@ -217,7 +222,9 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     if len(runs) > 1:
         if shown := of_both_kinds(curves):
             figures.roc(shown, target / "figures/roc.png")
-        for one in evaluations[0].sets:
+        pairs = {one.name: one for one in evaluations[0].sets}
+        for stored in runs[0].sets:
+            one = pairs.get(stored.name, stored)
             compared[one.name] = compare(runs, one.name, resamples=arguments.resamples)
             for line in differences.lines(one, runs, compared[one.name]):
                 print(line)

@@ -43,7 +43,8 @@ class Clustering:
       clusters: int [N], clusters of another program, or None.
       source: its name, for `switches`.
       names: the identity of each image, or None.
-      data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
+      data_sets, digests, dropped, seen, evidence, unknown: as in
+        `TemplateVerification`.
       assigned: int [N], the clusters of the last evaluation.
       notes: reasons for metrics that the last evaluation could not define.
 
@@ -60,6 +61,7 @@ class Clustering:
     names: Sequence[str] | None = None
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seen: bool = False
     evidence: str = ""
     unknown: bool = False
@@ -102,6 +104,7 @@ class Clustering:
         switches: dict[str, Any] = {
             "protocol": "clustering",
             "resampled": "identities",
+            **{f"dropped_{name}": count for name, count in self.dropped.items()},
         }
         if self.clusters is not None:
             return switches | {"clusters": self.source}
@@ -125,7 +128,8 @@ class Clustering:
             "num_clusters",
         ]
         names = [f"{name}{self._suffix}" for name in names]
-        return [f"{self.key}/{name}" for name in (*names, *_COUNTS)]
+        names += [*_COUNTS, *(f"dropped_{name}" for name in self.dropped)]
+        return [f"{self.key}/{name}" for name in names]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns BCubed, pairwise and other metrics of the clusters."""
@@ -143,6 +147,7 @@ class Clustering:
         values = {f"{name}{self._suffix}": value for name, value in values.items()}
         values["num_identities"] = identities
         values["images"] = float(len(self.identity))
+        values |= {f"dropped_{name}": float(n) for name, n in self.dropped.items()}
         self.notes = {
             f"{self.key}/{name}{self._suffix}": why
             for name, why in statistics.notes.items()
@@ -174,7 +179,7 @@ class Clustering:
         """Returns bounds of the last evaluation's metrics; see `bounds`.
 
         Identities are resampled, clusters stay as they are. AMI and Hungarian accuracy
-        have no bounds: a resample would take seconds.
+        have no bounds, and notes say so: a resample would take seconds.
 
         Args:
           resamples: default: 1,000, or 200 for more than 100,000 faces.
@@ -185,7 +190,7 @@ class Clustering:
             resamples = 200 if many else intervals.RESAMPLES
         if self._statistics is None:
             return {}, {}
-        return bounds(
+        values, notes = bounds(
             self.key,
             self._statistics,
             intervals.identity_draws(self.identity, resamples),
@@ -195,6 +200,11 @@ class Clustering:
             names=RESAMPLED,
             progress=progress,
         )
+        for name in self._statistics() if values else ():
+            if name in METRICS and name not in RESAMPLED:
+                key = f"{self.key}/{name}_low{self._suffix}"
+                notes[key] = "no interval: too slow to be computed for every resample"
+        return values, notes
 
     def stored_set(self) -> EvaluatedSet:
         """Returns the last evaluation as reports show it."""
@@ -206,6 +216,9 @@ class Clustering:
             self.protocol_switches(),
             seen=self.evidence,
             unknown=self.unknown,
+            columns={}
+            if self.assigned is None
+            else {"identity": self.identity, "cluster": self.assigned},
         )
 
     def mark_seen(

@@ -109,6 +109,17 @@ class StoredEmbeddings:
                 self._by_stem[stem] = -1 if stem in self._by_stem else row
         return np.array([self._row(name) for name in names], np.int64)
 
+    def present(self, names: Sequence[str]) -> Array:
+        """Returns the numbers of the names that have a row, int64 [n].
+
+        Raises:
+          UserError: if none has one.
+        """
+        kept = np.flatnonzero(self.find(names) >= 0)
+        if not len(kept):
+            self.select(names)  # raises
+        return kept
+
     def _row(self, name: str) -> int:
         folder, _, last = name.rpartition("/")
         for form in (name, f"{folder}_{last}" if folder else name):

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from fr_jax.evaluation import protocols, uncertainty
+from fr_jax.evaluation import breakdown, protocols, uncertainty
 from fr_jax.evaluation.hardest import hardest
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.verification import Verification
-from fr_jax.report.runs import EvaluatedSet, Scores
+from fr_jax.report.runs import Curve, EvaluatedSet, Scores
 
 
 def evaluated(
@@ -51,6 +51,7 @@ def evaluated(
         set_digest(_image_digests(one), one.pairs, one.same, one.folds),
         protocol_switches(one) | resampled,
         scores,
+        _curves(one),
         seen=one.evidence if one.seen else "",
         seen_folds=tuple(sorted(one.seen)) if held_out else (),
         unknown=one.unknown,
@@ -73,7 +74,26 @@ def protocol_switches(one: Verification) -> dict[str, Any]:
         "images": len(one.images),
         "dropped_pairs": one.dropped or 0,
     }
+    if one.quality is not None or one.groups is not None:
+        threshold = f"of FAR {one.breakdown_far} on all pairs"
+        chosen["threshold_of_errors"] = threshold
+    if one.quality is not None:
+        chosen["edc"] = (
+            "FRR, the pairs with the lower quality of two images discarded first; mean "
+            f"over discarded shares 0 to {breakdown.LIMIT:g}"
+        )
     return {**chosen, **counts, **one.source}
+
+
+def _curves(one: Verification) -> dict[str, Curve]:
+    """Returns error versus discard at 201 shares of 0 to 0.5, if it was measured."""
+    measured = one.measured
+    if measured is None or not measured.breakdown or not measured.breakdown.discard:
+        return {}
+    shares = np.linspace(0, 0.5, 201)
+    rates = np.array([measured.breakdown.discard.rate_at(x) for x in shares])
+    labels = "share of genuine pairs discarded", f"FRR at FAR {one.breakdown_far}"
+    return {"Error versus discard": Curve(shares, rates, *labels)}
 
 
 def _image_digests(one: Verification) -> Any:

@@ -19,16 +19,21 @@ from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
-from fr_jax.metrics import Undefined, identification, intervals
-from fr_jax.metrics.templates import over_splits
+from fr_jax.metrics import identification, intervals
+from fr_jax.metrics.search_statistics import (
+    FPIRS,
+    NAMES,
+    RECALL,
+    Searches,
+    SearchStatistics,
+)
+from fr_jax.report.measures import with_end
 from fr_jax.report.runs import Curve, EvaluatedSet
 
-RANKS = (1, 5, 10)
-FPIRS = ("1e-1", "1e-2", "1e-3")
 SEARCHES = ("exact", "faiss")
 _CURVE = 100  # ranks of the CMC
 _LISTED = 100  # neighbours of an approximate search
-_NAMES = (*(f"rank{k}" for k in RANKS), *(f"tpir@fpir={far}" for far in FPIRS))
+_SAMPLE = 200  # probes on which its recall is measured
 _COUNTS = ("mated_searches", "nonmated_searches", "gallery_identities")
 
 
@@ -83,7 +88,8 @@ class Identification:
         neighbours that an approximate search finds count as missed.
       options: choices of the set, part of `switches`.
       names: the identity of each image, or None.
-      data_sets, digests, seen, evidence, unknown: as in `TemplateVerification`.
+      data_sets, digests, dropped, seen, evidence, unknown: as in
+        `TemplateVerification`.
       cmc: identification rate at ranks 1 to 100 [ranks], by gallery, of the last
         evaluation.
       notes: reasons for metrics that the last evaluation could not define.
@@ -100,6 +106,7 @@ class Identification:
     names: Sequence[str] | None = None
     data_sets: tuple[str, ...] = ()
     digests: Callable[[], np.ndarray] | None = None
+    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seen: bool = False
     evidence: str = ""
     unknown: bool = False
@@ -109,8 +116,8 @@ class Identification:
     notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
     )
-    _measured: list["_Searches"] = dataclasses.field(
-        default_factory=list, init=False, compare=False
+    _measured: dict[str, Searches] = dataclasses.field(
+        default_factory=dict, init=False, compare=False
     )
 
     def __post_init__(self):
@@ -148,6 +155,7 @@ class Identification:
             "ties": "identities with equal scores count as higher",
             "fpirs": list(FPIRS),
             "resampled": "identities of probes",
+            **{f"dropped_{name}": count for name, count in self.dropped.items()},
             "tpir": "mate at rank 1 and score at or above the threshold; the lowest "
             "one with at most FPIR * non-mated searches at or above",
             "galleries": {
@@ -159,62 +167,55 @@ class Identification:
     @property
     def metric_names(self) -> list[str]:
         several = len(self.galleries) > 1
-        names = [f"{n}{end}" for n in _NAMES for end in ["", "_std"][: 1 + several]]
-        names += [*_COUNTS, *["neighbour_recall"] * (self.search == "faiss")]
+        names = [f"{n}{end}" for n in NAMES for end in ["", "_std"][: 1 + several]]
+        names += [*_COUNTS, *[RECALL] * (self.search == "faiss")]
+        names += [f"dropped_{name}" for name in self.dropped]
         if several:
-            names += [f"{n}:{gallery}" for gallery in self.galleries for n in _NAMES]
+            names += [f"{n}:{gallery}" for gallery in self.galleries for n in NAMES]
         return [f"{self.key}/{name}" for name in names]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
         """Returns ranks, TPIR at FPIRs and the numbers of searches."""
         rows = self.faces.embed(trained, progress)
-        measured, notes, values = [], {}, {}
+        measured: dict[str, Searches] = {}
         self.cmc = {}
         for name, (gallery, probes) in self.galleries.items():
             labels = self.identity[probes], self.identity[gallery]
-            found, recall = self._search(rows[probes], rows[gallery], *labels)
-            measured.append(_Searches(found, labels[0]))
-            if recall is not None:
-                lowest = min(recall, values.get("neighbour_recall", 1.0))
-                values["neighbour_recall"] = lowest
-            ranks = found.rank[found.rank > 0]
+            measured[name] = self._search(rows[probes], rows[gallery], *labels)
+            ranks = measured[name].rank[measured[name].rank > 0]
             if len(ranks):
                 self.cmc[name] = identification.cmc(ranks, _CURVE)
-        by_gallery = {
-            name: one.measure(None, notes)
-            for name, one in zip(self.galleries, measured)
-        }
-        self._measured = measured
-        values |= _means(list(by_gallery.values()))
-        if len(by_gallery) > 1:
-            values |= {
-                f"{name}:{gallery}": value
-                for gallery, of_one in by_gallery.items()
-                for name, value in of_one.items()
-            }
-        mated = [int(np.sum(one.found.rank > 0)) for one in measured]
+        statistics = SearchStatistics(measured)
+        self._measured, values = measured, statistics()
+        mated = [int(np.sum(one.rank > 0)) for one in measured.values()]
         values["mated_searches"] = float(sum(mated))
         searched = sum(len(probes) for _, probes in self.galleries.values())
         values["nonmated_searches"] = float(searched - sum(mated))
         values["gallery_identities"] = float(
             sum(len(set(self.identity[g].tolist())) for g, _ in self.galleries.values())
         )
-        self.notes = {f"{self.key}/{name}": why for name, why in notes.items()}
+        values |= {f"dropped_{name}": float(n) for name, n in self.dropped.items()}
+        self.notes = {
+            f"{self.key}/{name}": why for name, why in statistics.notes.items()
+        }
         return {f"{self.key}/{name}": value for name, value in values.items()}
 
-    def _search(self, probes, gallery, probe_labels, gallery_labels):
-        """Returns the mates, and the recall of an approximate search or None."""
+    def _search(self, probes, gallery, probe_labels, gallery_labels) -> Searches:
         if self.search == "exact":
-            return search.mates(probes, probe_labels, gallery, gallery_labels), None
+            found = search.mates(probes, probe_labels, gallery, gallery_labels)
+            return Searches(probe_labels, *found)
         k = min(_LISTED, len(gallery))
         near = search.approximate(probes, gallery, k)
         found = search.mates_of(near, probe_labels, gallery_labels)
-        return found, search.recall(near, probes, gallery, 200)
+        recall = np.full(len(probes), np.nan)
+        sampled, shares = search.recalls(near, probes, gallery, _SAMPLE)
+        recall[sampled] = shares
+        return Searches(probe_labels, *found, recall)
 
     def intervals(
         self, resamples: int | None = None, *, progress: str = ""
     ) -> tuple[dict[str, float], dict[str, str]]:
-        """Returns bounds of the last evaluation's means over galleries; see `bounds`.
+        """Returns bounds of the last evaluation's metrics; see `bounds`.
 
         The identities of probes are resampled, galleries are not.
 
@@ -225,17 +226,12 @@ class Identification:
         resamples = intervals.RESAMPLES if resamples is None else resamples
         if not self._measured:
             return {}, {}
-        identity = np.concatenate([one.identity for one in self._measured])
-
-        def statistics(times: np.ndarray | None) -> dict[str, float]:
-            means = _means([one.measure(times, {}) for one in self._measured])
-            return {name: means[name] for name in _NAMES if name in means}
-
+        statistics = SearchStatistics(self._measured)
+        identity = statistics.identity
         weights = intervals.identity_draws(identity, resamples)
         count = len(np.unique(identity))
-        return bounds(
-            self.key, statistics, weights, resamples, count, progress=progress
-        )
+        options = {"ends": with_end, "progress": progress}
+        return bounds(self.key, statistics, weights, resamples, count, **options)
 
     def stored_set(self) -> EvaluatedSet:
         """Returns the last evaluation as reports show it, with the CMC."""
@@ -258,6 +254,7 @@ class Identification:
             curves=curves,
             seen=self.evidence,
             unknown=self.unknown,
+            columns=_columns(self._measured),
         )
 
     def mark_seen(
@@ -270,47 +267,12 @@ class Identification:
         return dataclasses.replace(self, **shown)
 
 
-class _Searches:
-    """The results of the searches in a gallery, measured under any weights."""
-
-    def __init__(self, found: search.Mates, identity: np.ndarray):
-        self.found, self.identity = found, np.asarray(identity)
-        self._mated = found.rank > 0
-
-    def measure(
-        self, times: np.ndarray | None, notes: dict[str, str]
-    ) -> dict[str, float]:
-        """Returns the metrics that are defined, and adds the reasons for others.
-
-        Args:
-          times: how often each identity was drawn, int; None: once.
-        """
-        rank, score, best = self.found
-        mated = np.flatnonzero(self._mated)
-        others = np.flatnonzero(~self._mated)
-        if times is not None:
-            drawn = times[self.identity]
-            mated = np.repeat(mated, drawn[mated])
-            others = np.repeat(others, drawn[others])
-        values: dict[str, float] = {}
-        for k in RANKS:
-            try:
-                values[f"rank{k}"] = identification.rank_k(rank[mated], k)
-            except Undefined as error:
-                notes[f"rank{k}"] = str(error)
-        for far in FPIRS:
-            try:
-                values[f"tpir@fpir={far}"] = identification.tpir_at_fpir(
-                    rank[mated], score[mated], best[others], far
-                ).tpir
-            except Undefined as error:
-                notes[f"tpir@fpir={far}"] = str(error)
-        return values
-
-
-def _means(by_gallery: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns means of metrics that all galleries have; of several with `_std`."""
-    means = over_splits(by_gallery)
-    if len(by_gallery) > 1:
-        return means
-    return {name: means[name] for name in by_gallery[0]}
+def _columns(measured: Mapping[str, Searches]) -> dict[str, np.ndarray]:
+    """Returns the searches of all galleries, see `EvaluatedSet.columns`."""
+    if not measured:
+        return {}
+    parts = [one._asdict() for one in measured.values()]
+    names = [name for name, values in parts[0].items() if values is not None]
+    columns = {name: np.concatenate([one[name] for one in parts]) for name in names}
+    sizes = [len(one["identity"]) for one in parts]
+    return columns | {"gallery": np.repeat(np.arange(len(parts)), sizes)}

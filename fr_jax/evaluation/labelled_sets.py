@@ -25,6 +25,7 @@ class _Set(NamedTuple):
     identity: np.ndarray  # int [N], in sorted order of names
     data_sets: tuple[str, ...]
     digests: Callable[[], np.ndarray] | None
+    dropped: dict[str, int]  # missing images, by 'images'; {} if none could be
 
 
 def identification(
@@ -92,6 +93,7 @@ def identification(
         names=one.identities,
         data_sets=one.data_sets,
         digests=one.digests,
+        dropped=one.dropped,
     )
 
 
@@ -119,7 +121,7 @@ def clustering(
     one = _load(name, path, options, check, stored)
     assigned = None
     if "clusters" in options:
-        for option in ("method", "threshold"):
+        for option in ("method", "threshold", "flip"):
             if option in options:
                 raise UserError(f"{name}: {option}= is of no use with clusters=FILE")
         assigned = labelled.clusters(options["clusters"], one.names)
@@ -129,10 +131,11 @@ def clustering(
         method=one_of(name, "method", options.get("method", "average"), METHODS),
         threshold=_cosine(name, options.get("threshold")),
         clusters=assigned,
-        source=options.get("clusters", ""),
+        source=Path(options.get("clusters", "")).name,
         names=one.identities,
         data_sets=one.data_sets,
         digests=one.digests,
+        dropped=one.dropped,
     )
 
 
@@ -161,7 +164,7 @@ def _load(
     flip = yes(name, "flip", options.get("flip", "yes"))
     if stored is not None and stored.flip is not None and "flip" not in options:
         flip = stored.flip
-    of_images, records = None, ""
+    of_images, records, dropped = None, "", 0
     if Path(path).suffix in embeddings.SUFFIXES and not Path(path).is_dir():
         names, owners, images = _of_file(name, path, options, stored)
     else:
@@ -174,10 +177,11 @@ def _load(
         for note in loaded.notes:
             print(f"{name}: {note}", file=sys.stderr)
         names, owners, images = loaded.names, loaded.identities, loaded.images
-        records = loaded.records
+        records, dropped = loaded.records, loaded.dropped
         if stored is not None:
             if options.get("missing") == "drop":
-                kept = np.flatnonzero(stored.find(names) >= 0)
+                kept = stored.present(names)
+                dropped = len(names) - len(kept)
                 names, owners = ([c[n] for n in kept] for c in (names, owners))
             images = stored.select(names)
         else:
@@ -190,6 +194,7 @@ def _load(
         identity,
         (name, records or Path(path).stem),
         of_images,
+        {"images": dropped} if options.get("missing") == "drop" else {},
     )
 
 

@@ -33,6 +33,16 @@ def of_metric(
         clusters = results[f"{name}/num_clusters{suffix}"]
         identities = results.get(f"{name}/num_identities", math.nan)
         return [f"{text}   {clusters:,.0f} clusters of {identities:,.0f} identities"]
+    if metric.endswith(("_low", "_high")):
+        return []
+    base, at, group = metric.partition("@group=")
+    if at and base.startswith("frr@far="):
+        far = f"far{base[3:]}{at}{group}"
+        labels = {metric: "FRR", far: "FAR"}
+        return [_line(f"{name}, {group}", suffix, labels, results, of=name)]
+    if metric.startswith("edc@far="):
+        labels = {metric: "FRR over 0 to 20 % discarded:"}
+        return [_line(name, suffix, labels, results)]
     return []
 
 
@@ -46,11 +56,22 @@ def _templates(name: str, results: Mapping[str, float]) -> str:
 
 
 def _line(
-    name: str, suffix: str, labels: Mapping[str, str], results: Mapping[str, float]
+    name: str,
+    suffix: str,
+    labels: Mapping[str, str],
+    results: Mapping[str, float],
+    *,
+    of: str = "",
 ) -> str:
+    """Returns the results of a set as text.
+
+    Args:
+      of: first part of the result keys, if it is not `name`.
+    """
+    keys = {key: f"{of or name}/{key}{suffix}" for key in labels}
     texts = [
-        f"{label} {100 * results[f'{name}/{key}{suffix}']:6.2f} %"
+        f"{label} {100 * results[keys[key]]:6.2f} %"
         for key, label in labels.items()
-        if f"{name}/{key}{suffix}" in results
+        if keys[key] in results
     ]
     return f"{name + suffix:<24} {'   '.join(texts)}"

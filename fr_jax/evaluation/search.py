@@ -148,7 +148,7 @@ def approximate(probes: Array, gallery: Array, k: int, *, lists: int = 0) -> Nei
     """Returns k near gallery rows of each probe by an inverted file of faiss.
 
     For galleries of millions of rows: it searches a sixteenth of the lists, and may
-    miss neighbours; measure how many with `recall`. Rows that were not found are -1.
+    miss neighbours; measure how many with `recalls`. Rows that were not found are -1.
 
     Args:
       probes, gallery, k: as in `top_k`.
@@ -205,8 +205,10 @@ def mates_of(
     return Mates(rank, score, neighbours.scores[:, 0])
 
 
-def recall(neighbours: Neighbours, probes: Array, gallery: Array, sample: int) -> float:
-    """Returns the share of true neighbours in an approximate result.
+def recalls(
+    neighbours: Neighbours, probes: Array, gallery: Array, sample: int
+) -> tuple[Array, Array]:
+    """Returns probes, int [n], and the shares of their true neighbours found, [n].
 
     Args:
       neighbours: of `probes`, from `approximate`.
@@ -216,7 +218,7 @@ def recall(neighbours: Neighbours, probes: Array, gallery: Array, sample: int) -
     k = neighbours.rows.shape[1]
     exact = top_k(probes[chosen], gallery, k).rows
     found = [np.isin(a, b) for a, b in zip(exact, neighbours.rows[chosen])]
-    return float(np.mean(found))
+    return chosen, np.mean(found, axis=1)
 
 
 def components(rows: Array, threshold: float) -> Array:

@@ -23,6 +23,7 @@ from etils import epath
 from fr_jax.convert.readers.refusal import Refusal
 from fr_jax.errors import UserError
 from fr_jax.evaluation.stored_files import (
+    COLUMN,
     FORMAT,
     read_description,
     read_results,
@@ -144,6 +145,9 @@ def _arrays(one: EvaluatedSet) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for number, curve in enumerate(one.curves.values()):
         arrays[f"curve{number}"] = np.stack([curve.x, curve.y]).astype(np.float64)
+    for name, values in one.columns.items():
+        whole = np.asarray(values).dtype.kind in "iu"
+        arrays[COLUMN + name] = np.asarray(values, np.int64 if whole else np.float64)
     if one.scores is None:
         return arrays or {"empty": np.zeros(0)}
     scores = one.scores

@@ -18,6 +18,7 @@ from fr_jax.embedder.description import read_json
 from fr_jax.report.runs import Array, Curve, EvaluatedSet, Hardest, Scores, fault
 
 FORMAT = 1
+COLUMN = "column_"  # before the name of a column
 _INTEGERS = {"folds": 1, "pairs": 2, "identities": 1, "rows": 1}  # with dimensions
 _TEXTS = {"digest": str, "protocol": dict, "seen": str, "seen_folds": list}
 _TEXTS |= {"unknown": bool, "curves": dict, "file": str, "sha256": str}
@@ -104,10 +105,23 @@ def read_set(path: epath.Path, name: str, text: Mapping[str, Any]) -> EvaluatedS
         text["seen"],
         tuple(text["seen_folds"]),
         text["unknown"],
+        _columns(arrays),
     )
     if reason := fault(read):
         raise ValueError(reason)
     return read
+
+
+def _columns(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    columns = {
+        name.removeprefix(COLUMN): values
+        for name, values in arrays.items()
+        if name.startswith(COLUMN)
+    }
+    for name, values in columns.items():
+        if values.dtype.kind not in "if":
+            raise ValueError(f"column {name!r} is {values.dtype}")
+    return columns
 
 
 def _scores(arrays: Mapping[str, Array]) -> Scores | None:

@@ -52,18 +52,14 @@ def verification(
         options,
         (*IMAGE_OPTIONS, *SWITCHES),
     )
-    faces, kept, full = _ijb_faces(name, path, options, check, stored)
+    faces, kept, full, dropped = _ijb_faces(name, path, options, check, stored)
     first, second, same = ijb_protocols.pairs(path, full)
-    dropped = {}
-    if options.get("missing") == "drop":
+    if dropped:
         numbers = np.full(len(full), -1, np.int32)
         numbers[kept] = np.arange(len(kept))
         first, second = numbers[first], numbers[second]
         complete = (first >= 0) & (second >= 0)
-        dropped = {
-            "pairs": int(np.sum(~complete)),
-            "templates": len(full) - len(kept),
-        }
+        dropped["pairs"] = int(np.sum(~complete))
         first, second, same = (one[complete] for one in (first, second, same))
     return TemplateVerification(
         faces,
@@ -93,7 +89,7 @@ def identification(
 
     allowed = (*IMAGE_OPTIONS, *SWITCHES, "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
-    faces, kept, full = _ijb_faces(name, path, options, check, stored)
+    faces, kept, full, dropped = _ijb_faces(name, path, options, check, stored)
     numbers = np.full(len(full), -1)
     numbers[kept] = np.arange(len(kept))
     galleries, identity = {}, np.full(len(kept), -1)
@@ -108,6 +104,7 @@ def identification(
         search=search_of(name, options),
         options=faces.switches._asdict(),
         data_sets=(name, ijb.meta(path)[1]),
+        dropped=dropped,
     )
 
 
@@ -186,8 +183,11 @@ def _ijb_faces(
     options: Mapping[str, str],
     check: Callable[..., None] | None,
     stored: StoredEmbeddings | None,
-) -> tuple[TemplateSet, np.ndarray, np.ndarray]:
-    """Returns the faces, the templates that have any, and the numbers of all."""
+) -> tuple[TemplateSet, np.ndarray, np.ndarray, dict[str, int]]:
+    """Returns the faces, the templates that have any, and the numbers of all.
+
+    And the numbers of images and templates left out; {} without missing=drop.
+    """
     from data_pipelines.protocols import ijb
 
     switches = _switches(name, options, stored)
@@ -208,9 +208,14 @@ def _ijb_faces(
                 raise UserError(f"{name}: {option}= is of no use with --embeddings")
         kept = np.arange(len(loaded.names))
         if options.get("missing") == "drop":
-            kept = np.flatnonzero(stored.find(loaded.names) >= 0)
+            kept = stored.present(loaded.names)
         images = stored.select([loaded.names[number] for number in kept])
+    dropped = {}
+    if options.get("missing") == "drop":
+        dropped["images"] = len(loaded.names) - len(kept)
     loaded, templates = ijb.without(loaded, kept)
+    if dropped:
+        dropped["templates"] = len(full) - len(templates)
     faces = TemplateSet(
         name,
         images,
@@ -220,7 +225,7 @@ def _ijb_faces(
         loaded.detector,
         loaded.names,
     )
-    return faces, templates, full
+    return faces, templates, full, dropped
 
 
 def _switches(

@@ -15,7 +15,8 @@ from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.template_faces import TemplateSet
-from fr_jax.metrics import intervals, templates, verification
+from fr_jax.metrics import Undefined, intervals, templates, verification
+from fr_jax.report.measures import with_end
 from fr_jax.report.runs import EvaluatedSet, Scores
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
@@ -31,7 +32,8 @@ class TemplateVerification:
       faces: images and templates.
       first, second: int [P], numbers of templates.
       same: bool [P], True for genuine pairs.
-      dropped: images and pairs left out since images are missing, part of the results.
+      dropped: images, templates and pairs left out since images are missing, by name,
+        part of the results.
       data_sets: names under which the set may be known; default: that of `faces`.
       digests: returns the digests of the images' pixels, uint64 [N], or None.
       ids: int [T], published numbers of the templates; default: 0 on.
@@ -60,7 +62,7 @@ class TemplateVerification:
     notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
     )
-    _statistics: intervals.PairStatistics | None = dataclasses.field(
+    _statistics: "_Statistics | None" = dataclasses.field(
         default=None, init=False, compare=False
     )
 
@@ -124,14 +126,9 @@ class TemplateVerification:
             cosines = np.clip(scores.astype(np.float64), -1, 1)
             scores = 1 - np.arccos(cosines) / np.pi
         self.curve = scores, self.same
-        statistics = intervals.PairStatistics(
-            scores, self.same, protocol="pooled", fars=FARS
-        )
+        statistics = _Statistics(scores, self.same)
         self.notes = {f"{self.key}/{n}": why for n, why in statistics.notes.items()}
         values, self._statistics = statistics(), statistics
-        if values:
-            nearest = templates.tar_at_nearest_far(scores, self.same, FARS)
-            values |= {f"tar@far={f}:insightface": x for f, x in zip(FARS, nearest)}
         values |= self._of_the_set()
         return {f"{self.key}/{name}": value for name, value in values.items()}
 
@@ -154,9 +151,8 @@ class TemplateVerification:
         pairs = identity[self.first], identity[self.second]
         weights = intervals.identity_weights(*pairs, int(identity.max()) + 1, resamples)
         count = len(np.unique(np.concatenate([np.unique(one) for one in pairs])))
-        return bounds(
-            self.key, self._statistics, weights, resamples, count, progress=progress
-        )
+        options = {"ends": with_end, "progress": progress}
+        return bounds(self.key, self._statistics, weights, resamples, count, **options)
 
     def stored_set(self) -> EvaluatedSet:
         """Returns the last evaluation as reports show it."""
@@ -210,3 +206,30 @@ class TemplateVerification:
             **{f"dropped_{name}": count for name, count in self.dropped.items()},
         }
         return {name: float(count) for name, count in counts.items()}
+
+
+class _Statistics:
+    """Every metric of the pairs, under any weights of them.
+
+    Attributes:
+      notes: reasons for metrics that are undefined.
+    """
+
+    def __init__(self, scores: np.ndarray, same: np.ndarray):
+        options: dict[str, Any] = {"protocol": "pooled", "fars": FARS}
+        self._pooled = intervals.PairStatistics(scores, same, **options)
+        self.notes = dict(self._pooled.notes)
+        self._nearest: templates.NearestFar | None = None
+        try:
+            self._nearest = templates.NearestFar(scores, same, FARS)
+        except Undefined as error:
+            names = (f"tar@far={far}:insightface" for far in FARS)
+            self.notes |= dict.fromkeys(names, str(error))
+
+    def __call__(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Returns the metrics that are defined, by name."""
+        values = self._pooled(weights)
+        if self._nearest and values:
+            nearest = self._nearest(weights)
+            values |= {f"tar@far={f}:insightface": x for f, x in zip(FARS, nearest)}
+        return values

@@ -1,6 +1,6 @@
 """Bootstrap intervals of the results of a verification set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -92,25 +92,27 @@ def of_results(
         raise ValueError(f"{one.name} was not evaluated yet")
     if resamples is None:
         resamples = number_of_resamples(len(one.same))
-    parts = {one.key: one.measured.whole}
+    parts: list[tuple[str, Callable]] = [(one.key, one.measured.whole)]
+    if one.measured.breakdown:
+        parts.append((one.key, one.measured.breakdown))
     if one.measured.held_out:
-        parts[f"{one.name}_heldout"] = one.measured.held_out
+        parts.append((f"{one.name}_heldout", one.measured.held_out))
     # Bounds of each metric of each part, by the key of the metric.
     keys = {
         f"{key}/{name}": (
             f"{key}/{one.result_name(name, '_low')}",
             f"{key}/{one.result_name(name, '_high')}",
         )
-        for key, part in parts.items()
+        for key, part in parts
         for name in part()
     }
-    if not resamples or not keys:
+    if not resamples or not (keys or one.measured.norms is not None):
         return Intervals({}, {})
 
     def measured(weights: np.ndarray | None) -> dict[str, float]:
         return {
             f"{key}/{name}": value
-            for key, part in parts.items()
+            for key, part in parts
             for name, value in part(weights).items()
         }
 
@@ -121,4 +123,26 @@ def of_results(
         f"{one.key}/resamples": float(resamples),
         f"{one.key}/resampled_{unit.unit}": float(unit.units),
     }
+    if one.measured.norms is not None:
+        found |= _of_norms(one, one.measured.norms, unit, resamples)
     return Intervals(values | found, notes)
+
+
+def _of_norms(
+    one: Verification, norms: np.ndarray, unit: Resampling, resamples: int
+) -> dict[str, float]:
+    """Returns bounds of the mean length of embeddings.
+
+    Its units are identities, which are drawn with all their images, else images.
+    """
+    codes = np.arange(len(norms)) if unit.codes is None else unit.codes
+    sums, counts = np.bincount(codes, norms), np.bincount(codes)
+    samples = np.array(
+        [
+            sums @ times / (counts @ times)
+            for times in intervals.identity_draws(codes, resamples)
+        ]
+    )
+    bounds = intervals.percentile(samples)
+    names = (one.result_name("xnorm", end) for end in ("_low", "_high"))
+    return {f"{one.key}/{name}": x for name, x in zip(names, bounds)}

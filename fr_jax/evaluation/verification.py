@@ -8,7 +8,8 @@ import numpy as np
 from absl import logging
 
 from fr_jax.errors import UserError
-from fr_jax.evaluation import protocols
+from fr_jax.evaluation import breakdown, protocols
+from fr_jax.evaluation.breakdown import Breakdown, Groups
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.protocols import FOLDS, POOLED, PROTOCOLS
 from fr_jax.evaluation.seen import evidence
@@ -25,12 +26,16 @@ class Measured(NamedTuple):
       distances: [P] that the protocol compares, or None.
       whole: metrics of all pairs.
       held_out: of the folds without training identities, if some have them.
+      breakdown: of all pairs by quality or group, or None.
+      norms: mean length of the raw embeddings of each image [N], or None.
     """
 
     scores: np.ndarray
     distances: np.ndarray | None
     whole: PairStatistics
     held_out: PairStatistics | None
+    breakdown: Breakdown | None = None
+    norms: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -57,6 +62,9 @@ class Verification:
       unknown: True if `mark_seen` could not tell whether identities were trained on.
       fars: FARs of the TAR over all pairs, as in the keys of results.
       source: where the set comes from, JSON values by name, for reports.
+      quality: of each image, float [N], higher is better, for error versus discard;
+        'norm': the length of its embedding; or None.
+      groups: of the images, for errors within each group; or None.
       evidence: of `seen`, as a phrase.
       measured: scores and metrics of the last evaluation.
 
@@ -83,6 +91,8 @@ class Verification:
     unknown: bool = False
     fars: tuple[str, ...] = FARS
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quality: np.ndarray | str | None = None
+    groups: Groups | None = None
     evidence: str = ""
     measured: Measured | None = dataclasses.field(
         default=None, init=False, compare=False
@@ -141,8 +151,20 @@ class Verification:
         if self._held_out().any():
             held_out = (*names, "impostor_pairs")
             keys += [f"{self.name}_heldout/{self.result_name(n)}" for n in held_out]
-        xnorm = f"{self.key}/{self.result_name('xnorm')}"
-        return [*keys, xnorm, *self._of_the_set()]
+        names = ["xnorm", *self._breakdown_names()]
+        keys += [f"{self.key}/{self.result_name(name)}" for name in names]
+        return [*keys, *self._of_the_set()]
+
+    def _breakdown_names(self) -> list[str]:
+        groups = self.groups.names if self.groups else ()
+        return breakdown.metric_names(
+            self.breakdown_far, self.quality is not None, groups
+        )
+
+    @property
+    def breakdown_far(self) -> str:
+        """The FAR at whose threshold errors are broken down: the lowest of `fars`."""
+        return min(self.fars, key=float)
 
     def result_name(self, name: str, end: str = "") -> str:
         """Returns the second part of a result key.
@@ -159,6 +181,8 @@ class Verification:
     def notes(self) -> dict[str, str]:
         """The reason why a metric is undefined, by its key."""
         reasons = protocols.undefined(self.protocol, self._metrics(), self.same)
+        if self.measured and self.measured.breakdown:
+            reasons |= self.measured.breakdown.notes
         return {f"{self.key}/{self.result_name(n)}": why for n, why in reasons.items()}
 
     def _metrics(self) -> tuple[str, ...]:
@@ -174,6 +198,13 @@ class Verification:
         if stratified := self.stratified_folds():
             name = self.result_name("stratified_folds")
             results[f"{self.key}/{name}"] = float(stratified)
+        if self.groups:
+            of_pairs = self.groups.codes[self.pairs]
+            names = self.groups.names
+            for name, x in breakdown.pairs_of_groups(
+                self.same, of_pairs, names
+            ).items():
+                results[f"{self.key}/{name}"] = float(x)
         return results
 
     def stratified_folds(self) -> int:
@@ -210,11 +241,31 @@ class Verification:
             impostors = np.sum(~self.same & held_out[self._fold_numbers()])
             values = rest() | {"impostor_pairs": float(impostors)}
             results |= self._keyed(f"{self.name}_heldout", values)
+        norms, by_image = None, self._breakdown(faces, scores)
+        if by_image:
+            results |= self._keyed(self.key, by_image())
         if len(views) == 1 + flip:
-            norms = [np.linalg.norm(view, axis=-1) for view in views]
+            norms = np.mean([np.linalg.norm(view, axis=-1) for view in views], axis=0)
             results |= self._keyed(self.key, {"xnorm": float(np.mean(norms))})
-        self.measured = Measured(scores, options.get("distances"), whole, rest)
+        distances = options.get("distances")
+        self.measured = Measured(scores, distances, whole, rest, by_image, norms)
         return results | self._of_the_set()
+
+    def _breakdown(self, faces: np.ndarray, scores: np.ndarray) -> Breakdown | None:
+        """Returns errors by quality and group, None if the set has neither."""
+        if self.quality is None and self.groups is None:
+            return None
+        values = self.quality
+        if isinstance(values, str):
+            values = np.linalg.norm(faces, axis=-1)
+        return Breakdown(
+            scores,
+            self.same,
+            self.breakdown_far,
+            None if values is None else values[self.pairs],
+            self.groups.codes[self.pairs] if self.groups else None,
+            self.groups.names if self.groups else (),
+        )
 
     def _keyed(self, key: str, values: Mapping[str, float]) -> dict[str, float]:
         return {f"{key}/{self.result_name(name)}": x for name, x in values.items()}
@@ -279,6 +330,13 @@ class Verification:
             same=self.same[rows],
             folds=None if official is None else official[rows],
             identities=self.identities and [self.identities[n] for n in needed],
+            quality=(
+                self.quality[needed]
+                if isinstance(self.quality, np.ndarray)
+                else self.quality
+            ),
+            groups=self.groups
+            and self.groups._replace(codes=self.groups.codes[needed]),
             digests=None,
         )
 

@@ -72,15 +72,16 @@ def error_versus_discard(
       frr: sets the highest threshold that keeps this FRR.
 
     Raises:
-      ValueError: for other shapes, qualities that are NaN, and several thresholds.
+      ValueError: for other shapes, qualities that are not finite, and several
+        thresholds.
       Undefined: without the pairs that count or set the threshold.
     """
     scores, same = checked(scores, same)
     quality = np.minimum(quality_first, quality_second)
     if quality.shape != scores.shape:
         raise ValueError(f"{quality.shape} qualities for {scores.shape} scores")
-    if count := int(np.sum(np.isnan(quality))):
-        raise ValueError(f"the qualities of {count} pairs are not numbers")
+    if count := int(np.sum(~np.isfinite(quality))):
+        raise ValueError(f"the qualities of {count} pairs are not finite numbers")
     if sum(one is not None for one in (far, frr, threshold)) != 1:
         raise ValueError("give one of far, frr and threshold")
     if threshold is None:

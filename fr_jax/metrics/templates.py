@@ -2,18 +2,17 @@
 
 Klare et al., Pushing the Frontiers of Unconstrained Face Detection and Recognition
 (CVPR 2015): verification by TAR at FAR, closed-set identification by rank, over splits.
-A template is one image or several; a pair of templates is scored in two ways.
+A template is one image or several; a pair of templates is scored in two ways. Rates
+over splits are in `template_splits`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fr_jax.metrics import Undefined, identification, verification
+from fr_jax.metrics import Undefined, counts, verification
 
 Array = np.ndarray
-RANKS = (1, 5)
-FPIRS = ("1e-1", "1e-2")
 
 
 def averaged(features: Array, templates: Array) -> tuple[Array, Array]:
@@ -36,42 +35,6 @@ def fused(features: Array, confidence: Array, templates: Array) -> tuple[Array, 
     """
     numbers, sums = _sums(features * confidence[:, None], templates)
     return numbers, verification.l2_normalize(sums)
-
-
-def verify(scores: Array, same: Array) -> dict[str, float]:
-    """Returns the exact tar@far=1e-2 and tar@far=1e-3 of pairs of templates.
-
-    Args:
-      scores, same: float and bool, of equal shape.
-    """
-    scores, same = np.ravel(scores), np.ravel(same)
-    return {
-        f"tar@far={name}": verification.tar_at_far(scores, same, float(name))[0]
-        for name in verification.FARS
-    }
-
-
-def identify(scores: Array, probes: Array, gallery: Array) -> dict[str, float]:
-    """Returns rank1 and rank5 of mated probes, and TPIR at FPIR if others are not.
-
-    An identity's score is that of its best template; ties count as errors.
-
-    Args:
-      scores: [P, G].
-      probes, gallery: the identity of each template [P], [G].
-
-    Raises:
-      ValueError: if no probe has an identity of the gallery.
-    """
-    found = identification.searches(scores, probes, gallery)
-    if not found.mated.any():
-        raise ValueError("no probe has an identity of the gallery")
-    rates = {f"rank{k}": identification.rank_k(found.ranks, k) for k in RANKS}
-    if len(found.best):
-        for fpir in FPIRS:
-            at = identification.tpir_at_fpir(*found[1:], fpir)
-            rates[f"tpir@fpir={fpir}"] = at.tpir
-    return rates
 
 
 def over_splits(splits: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -194,18 +157,70 @@ def tar_at_nearest_far(
     Raises:
       Undefined: without genuine or without impostor pairs.
     """
-    far, tar = verification.roc(scores, same)
-    genuine = int(np.sum(same))
-    impostors = len(same) - genuine
-    if not genuine or not impostors:
-        raise Undefined(f"no {'impostor' if genuine else 'genuine'} pairs")
-    # Counts: differences of rates are rounded. (0, 0) is added to the thinned ROC.
-    counts = np.rint(far[1:] * impostors), np.rint(tar[1:] * genuine)
-    bends = (np.diff(counts[0], 2) != 0) | (np.diff(counts[1], 2) != 0)
-    ends = np.ones(min(len(far) - 1, 2), bool)
-    bends = np.concatenate([ends[:1], bends, ends[1:]])
-    kept = np.append(0, 1 + np.flatnonzero(bends))[::-1]
-    return [float(tar[kept[np.argmin(np.abs(far[kept] - float(x)))]]) for x in fars]
+    return NearestFar(scores, same, fars)()
+
+
+class NearestFar:
+    """`tar_at_nearest_far` of pairs that are sorted once, under any weights.
+
+    Raises:
+      Undefined: without genuine or without impostor pairs.
+    """
+
+    def __init__(self, scores: Array, same: Array, fars: Sequence[float | str]):
+        scores, same = counts.checked(scores, same)
+        self._fars = [float(far) for far in fars]
+        order = np.argsort(-scores)
+        ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+        self._ends = ends.astype(np.int32)
+        self._order = order.astype(np.int32)
+        self._same = same[order]
+        for kind, some in (("genuine", same.any()), ("impostor", not same.all())):
+            if not some:
+                raise Undefined(f"no {kind} pairs")
+
+    def __call__(self, weights: Array | None = None) -> list[float]:
+        """Returns the TARs.
+
+        Args:
+          weights: int [P], how often each pair is repeated; None: once.
+        """
+        # Only pairs of high scores matter for low FARs; all if these are not enough.
+        count = len(self._order)
+        some = min(count, int(2 * max(self._fars) * count) + 1)
+        return self._of_first(some, weights) or self._of_first(count, weights) or []
+
+    def _of_first(self, count: int, weights: Array | None) -> list[float] | None:
+        """Returns the TARs, None if the first `count` pairs do not determine them."""
+        whole = count == len(self._order)
+        last = int(np.searchsorted(self._ends, count))
+        ends, same = self._ends[:last], self._same[:count]
+        times = np.int64(1) if weights is None else weights[self._order[:count]]
+        genuine = np.cumsum(same * times)[ends]
+        impostors = np.cumsum(~same * times)[ends]
+        if weights is None:
+            totals = int(np.sum(self._same)), int(np.sum(~self._same))
+        else:
+            of_genuine = int(np.sum(weights[self._order[self._same]]))
+            totals = of_genuine, int(np.sum(weights)) - of_genuine
+        for kind, total in zip(("genuine", "impostor"), totals):
+            if not total:
+                raise Undefined(f"no {kind} pairs")
+        if weights is not None:  # scores of no pair are no points
+            moved = np.diff(genuine, prepend=0) + np.diff(impostors, prepend=0) > 0
+            genuine, impostors = genuine[moved], impostors[moved]
+        if not len(genuine):
+            return None
+        # Points on a line are left out before (0, 0) is added.
+        bends = (np.diff(impostors, 2) != 0) | (np.diff(genuine, 2) != 0)
+        outer = np.append(True, whole)[: min(len(genuine), 2)]
+        kept = np.flatnonzero(np.concatenate([outer[:1], bends, outer[1:]]))
+        far = np.append(0, impostors[kept])[::-1] / totals[1]
+        tar = np.append(0, genuine[kept])[::-1] / totals[0]
+        best = [int(np.argmin(np.abs(far - x))) for x in self._fars]
+        if not whole and max(far[best]) == far[0]:  # others may be as near
+            return None
+        return [float(tar[one]) for one in best]
 
 
 _SCORES = 8 << 20  # cosines computed at once

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fr_jax.metrics import Undefined
-from fr_jax.metrics.classification import wilson_interval as wilson_interval
 from fr_jax.metrics.counts import AtFar, BestThreshold, SortedPairs, checked
 from fr_jax.metrics.folds import ACCURACY_THRESHOLDS as ACCURACY_THRESHOLDS
 from fr_jax.metrics.folds import FAR_THRESHOLDS as FAR_THRESHOLDS

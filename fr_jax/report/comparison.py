@@ -8,10 +8,12 @@ import numpy as np
 
 from fr_jax.metrics import intervals
 from fr_jax.metrics.intervals import Difference, Interval
+from fr_jax.report import columns
 from fr_jax.report.measures import IMPOSTORS
 from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
 
 _MANY = 1_000_000  # pairs; of more, fewer resamples do
+_MANY_ROWS = 100_000  # searches or clustered faces
 _RESAMPLES, _FEWER = 1000, 200
 _FAR = re.compile(r"tar@far=([\d.e+-]+)(:\w+)?")
 
@@ -69,7 +71,7 @@ def compare(
       resamples: default: 1,000, or 200 of more than a million pairs.
     """
     entries = [one_set(run, name) for run in runs]
-    stored = {n: one for n, one in enumerate(entries) if one and one.scores}
+    stored = {n: one for n, one in enumerate(entries) if one and _is_stored(one)}
     reasons: dict[int, list[str]] = {}
     for number in range(1, len(runs)):
         pair = (runs[0], entries[0]), (runs[number], entries[number])
@@ -112,7 +114,7 @@ def compare(
     }
     resampled = ""
     if whole or held_out:
-        resampled = _weights(next(iter(alike.values())).scores, resamples)[1]
+        resampled = _resampled(next(iter(alike.values())), resamples)
     return Comparison(
         whole, reasons, remarks, folds, own, held_out, differences, resampled
     )
@@ -124,14 +126,20 @@ def resample(
     reported: Array | None,
     resamples: int | None = None,
 ) -> Resampled:
-    """Returns the metrics of a set's pairs, by result key, and of their resamples.
+    """Returns the metrics of a set's rows, by result key, and of their resamples.
+
+    Rows are pairs, searches or clustered faces.
 
     Args:
       fars: FARs of the TAR, as text.
       reported: bool [folds], the folds to measure, at thresholds chosen on all other
         folds; None: all pairs.
     """
-    assert entry.scores is not None
+    if entry.scores is None:
+        statistics, identity = columns.statistics(entry)
+        draws = intervals.identity_draws(identity, _number(len(identity), resamples))
+        values = statistics(None)
+        return Resampled(values, intervals.samples(statistics, draws, list(values)))
     statistics = _statistics(entry, fars, reported)
     weights, _ = _weights(entry.scores, resamples)
     values = statistics(None)
@@ -220,20 +228,48 @@ def _not_alike(name: str, *pair: tuple[Run, EvaluatedSet | None]) -> str:
     for run, entry in pair:
         if entry is None and not any(_is_of(key, name) for key in run.results):
             return f"{run.name} was not evaluated on this set"
-        if entry is None or entry.scores is None:
+        if entry is None or not _is_stored(entry):
             return f"no scores of {run.name} are stored"
     both = " and ".join(run.name for run, _ in pair)
     one, other = (entry for _, entry in pair)
-    assert one and other and one.scores and other.scores
+    assert one and other
     if not one.digest or one.digest != other.digest:
         return f"{both} were evaluated on different images or pairs"
     protocols = [str(entry.protocol.get("protocol")) for entry in (one, other)]
     if protocols[0] != protocols[1]:
         return f"{both} were evaluated by protocols {' and '.join(protocols)}"
-    fields = ((s.same, s.folds) for s in (one.scores, other.scores))
+    fields = (_labels(entry) for entry in (one, other))
     if not all(_equal(*values) for values in zip(*fields)):
         return f"{both} were evaluated with different labels or folds"
     return ""
+
+
+def _is_stored(entry: EvaluatedSet) -> bool:
+    """Returns True if a set has scores of pairs, searches or clusters."""
+    return entry.scores is not None or bool(entry.columns)
+
+
+def _labels(entry: EvaluatedSet) -> tuple[Array | None, ...]:
+    """Returns the labels of a set's rows, and their folds or galleries."""
+    if entry.scores is not None:
+        return entry.scores.same, entry.scores.folds
+    return entry.columns.get("identity"), entry.columns.get("gallery")
+
+
+def _resampled(entry: EvaluatedSet, resamples: int | None) -> str:
+    """Returns what resamples are over, as text."""
+    if entry.scores is not None:
+        return _weights(entry.scores, resamples)[1]
+    identity = entry.columns["identity"]
+    resamples = _number(len(identity), resamples)
+    return f"{resamples:,} resamples of {len(np.unique(identity)):,} identities"
+
+
+def _number(rows: int, resamples: int | None) -> int:
+    """Returns the number of resamples of searches or clustered faces."""
+    if resamples is not None:
+        return resamples
+    return _FEWER if rows > _MANY_ROWS else _RESAMPLES
 
 
 def _equal(one: Array | None, other: Array | None) -> bool:

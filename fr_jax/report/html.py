@@ -146,12 +146,16 @@ def _of_set(one: _Section, *, images: bool) -> Html:
     if about := tables.facts(entries):
         parts.append(element("p", about, class_="grey"))
     names = measures.metrics(runs, one.name)
-    rows = [
-        [measures.title(metric), *tables.row(runs, one.name, metric, one.compared)]
-        for metric in names
-    ]
     seen = {name for name, entry in entries.items() if tables.is_seen(entry)}
-    parts.append(tables.of_metrics(runs, rows, seen))
+    for heading, of_groups in (("", False), ("Groups", True)):
+        rows = [
+            [measures.title(metric), *tables.row(runs, one.name, metric, one.compared)]
+            for metric in names
+            if (measures.GROUP in metric) == of_groups
+        ]
+        if rows:
+            parts += [element("h3", heading)] if heading else []
+            parts.append(tables.of_metrics(runs, rows, seen))
     parts += tables.footnotes(runs, one.name, names)
     parts += tables.remarks(runs, entries, one.compared)
     parts += _held_out(one)

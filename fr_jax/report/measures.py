@@ -8,6 +8,7 @@ from fr_jax.metrics.verification import few_impostors
 from fr_jax.report.runs import Run
 
 SEEN, HELD_OUT = "_seen", "_heldout"
+GROUP = "@group="  # before the name of a group
 IMPOSTORS = "impostor_pairs"
 _ENDS = ("_std", "_low", "_high")
 _TITLES = {
@@ -30,11 +31,19 @@ _TITLES = {
     "ami": "AMI",
     "ari": "ARI",
     "wcp": "WCP",
+    "tar": "TAR",
+    "far": "FAR",
+    "frr": "FRR",
+    "tpir": "TPIR",
+    "fnir": "FNIR",
+    "edc": "Error versus discard, partial area",
+    "fdr": "Fairness discrepancy rate",
+    "garbe": "GARBE",
 }
 # Names that begin so are shares, shown in per cent.
 _SHARES = re.compile(
-    r"accuracy|tar@|eer|rank[-_]?\d|cmc|tpir|fnir|frr|far$|fnmr|fmr|nme|failure_rate"
-    r"|missed|hungarian"
+    r"accuracy|tar@|eer|rank[-_]?\d|cmc|tpir|fnir|fnmr|fmr|nme|failure_rate|missed"
+    r"|hungarian|edc@|(far|frr)(@|$|_difference|_deviation)"
 )
 
 
@@ -133,14 +142,26 @@ def note(run: Run, name: str, metric: str) -> str:
 def title(metric: str) -> str:
     """Returns the title of a metric: 'TAR at FAR 1e-3 (insightface)'."""
     base, _, variant = metric.partition(":")
+    base, _, group = base.partition(GROUP)
     if match := re.fullmatch(r"rank[-_@]?(\d+)", base):
         shown = f"Rank {match[1]}"
-    elif match := re.fullmatch(r"(tar|tpir|fnir|frr)@(far|fpir)=([\d.e+-]+)(.*)", base):
-        shown = f"{match[1].upper()} at {match[2].upper()} {match[3]}{match[4]}"
+    elif match := re.fullmatch(r"(\w+)@(far|fpir)=([\d.e+-]+)(.*)", base):
+        shown = f"{_named(match[1])} at {match[2].upper()} {match[3]}{match[4]}"
     else:
-        shown = base.replace("_", " ").replace("bcubed", "BCubed")
-        shown = _TITLES.get(base, shown[:1].upper() + shown[1:])
+        shown = _named(base)
+    shown += f", {group}" if group else ""
     return f"{shown} ({variant})" if variant else shown
+
+
+def _named(base: str) -> str:
+    """Returns the title of a metric without its parameters."""
+    if base in _TITLES:
+        return _TITLES[base]
+    kind, _, measure = base.partition("_")
+    if measure and kind in ("far", "frr"):
+        return f"{kind.upper()}, {measure.replace('_', ' ')}"
+    shown = base.replace("_", " ").replace("bcubed", "BCubed")
+    return shown[:1].upper() + shown[1:]
 
 
 def number(metric: str, value: float, *, sign: bool = False) -> str:

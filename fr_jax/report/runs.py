@@ -10,7 +10,7 @@ import numpy as np
 
 Array = np.ndarray
 MAX_PAIRS = 1 << 28
-_MAX_NAME = 200
+MAX_NAME = 200
 _MAX_THUMBNAILS, _SIDES = 256, (16, 256)  # pixels
 
 
@@ -84,6 +84,8 @@ class EvaluatedSet(NamedTuple):
         phrase; '' for unseen sets.
       seen_folds: the folds with these identities; all others are held out.
       unknown: whether nothing shows that identities were trained on or not.
+      columns: of searches, those of `search_statistics.Searches` by name and the number
+        of the `gallery`; of clustered faces `identity` and `cluster`; else empty.
     """
 
     name: str
@@ -94,6 +96,7 @@ class EvaluatedSet(NamedTuple):
     seen: str = ""
     seen_folds: tuple[int, ...] = ()
     unknown: bool = False
+    columns: Mapping[str, Array] = {}
 
 
 class Run(NamedTuple):
@@ -118,14 +121,21 @@ class Run(NamedTuple):
 
 def fault(one: EvaluatedSet) -> str:
     """Returns what is wrong with the arrays of a set, or ''."""
-    if not 0 < len(one.name) <= _MAX_NAME:
-        return f"a name of {len(one.name)} characters; up to {_MAX_NAME} are stored"
+    if not 0 < len(one.name) <= MAX_NAME:
+        return f"a name of {len(one.name)} characters; up to {MAX_NAME} are stored"
     for name, curve in one.curves.items():
         shapes = np.shape(curve.x), np.shape(curve.y)
         if shapes[0] != shapes[1] or len(shapes[0]) != 1 or not shapes[0][0]:
             return f"curve {name!r} has {shapes[0]} and {shapes[1]} values"
         if not (np.isfinite(curve.x).all() and np.isfinite(curve.y).all()):
             return f"curve {name!r} has values that are not finite"
+    if len({np.shape(values) for values in one.columns.values()}) > 1:
+        return "columns of different lengths"
+    for name, values in one.columns.items():
+        if np.ndim(values) != 1 or not len(values):
+            return f"column {name!r} has the shape {np.shape(values)}"
+        if np.asarray(values).dtype.kind == "i" and np.min(values) < 0:
+            return f"negative numbers in column {name!r}"
     if (scores := one.scores) is None:
         return ""
     count = len(scores.values)

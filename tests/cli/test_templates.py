@@ -69,8 +69,13 @@ def test_templates_are_evaluated_over_splits(
     assert code == 0, error
     assert "2 splits, 12 images" in out
     results = json.loads((tmp_path / "to/results.json").read_text())
+    results.pop("notes", None)
+    assert results.pop("templates/resampled_identities") == 3
+    assert results.pop("templates/resamples") > 0
     assert {name.rpartition(":")[2] for name in results} == set(ways)
     for way in ways:
+        assert results[f"templates/auc:{way}"] == 1
+        assert results[f"templates/auc_low:{way}"] == 1
         assert results[f"templates/rank1:{way}"] == 1
         assert results[f"templates/tar@far=1e-3:{way}"] == 1
         assert results[f"templates/rank5_std:{way}"] == 0
@@ -89,6 +94,7 @@ def test_stored_embeddings_give_the_same_rates(command, embedder, faces, tmp_pat
         code, _, error = command("templates", table, *words, "--to", to)
         assert code == 0, error
         results.append(json.loads((to / "results.json").read_text()))
+    assert results[0].pop("notes") == results[1].pop("notes")
     assert results[0] == pytest.approx(results[1], abs=1e-6)
 
 

@@ -55,6 +55,7 @@ def test_identities_are_found_where_they_are_apart(stored, method):
     assert values["mine/bcubed_f_low:best"] == 1
     assert values["mine/resampled_identities"] == 5
     assert "mine/ami_low:best" not in values
+    assert evaluator.intervals(20)[1]["mine/ami_low:best"].startswith("no interval")
 
 
 def test_single_linkage_by_blocks_is_that_of_the_tree(stored):
@@ -76,12 +77,13 @@ def test_clusters_of_another_program(stored, tmp_path):
     assert results["mine/num_clusters"] == 6
     assert results["mine/wcp"] == 16 / 20
     assert results["mine/pairwise_recall"] == 0.5
-    assert evaluator.protocol_switches()["clusters"] == str(path)
+    assert evaluator.protocol_switches()["clusters"] == path.name
     path.write_text("file,cluster\n" + "\n".join(lines[1:]))
     with pytest.raises(DataError, match="1 of 20 images have no cluster, such as 'p0"):
         evaluated(stored, f",clusters={path}")
-    with pytest.raises(UserError, match="threshold= is of no use with clusters=FILE"):
-        evaluated(stored, f",clusters={path},threshold=0.3")
+    for option in ("threshold=0.3", "flip=no"):
+        with pytest.raises(UserError, match="= is of no use with clusters=FILE"):
+            evaluated(stored, f",clusters={path},{option}")
 
 
 @pytest.mark.parametrize(

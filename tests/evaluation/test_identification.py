@@ -5,9 +5,13 @@ import pytest
 
 from data_pipelines import DataError
 from fr_jax.errors import UserError
+from fr_jax.evaluation import results as results_module
 from fr_jax.evaluation import sets
+from fr_jax.evaluation import stored as stored_files
 from fr_jax.evaluation.embeddings import Columns, StoredEmbeddings
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.report import comparison
+from fr_jax.report.runs import Run
 from tests.support import ijb as support
 
 
@@ -92,6 +96,10 @@ def test_rates_are_those_of_plain_searches(stored, enrolled, galleries):
     assert results["mine/mated_searches"] == len(probes)
     values, _ = evaluator.intervals(30)
     assert values["mine/rank1_low"] <= results["mine/rank1"]
+    bounded = {f"{name}_low" for name in rates[0]}
+    if galleries == 2:
+        bounded |= {f"{name}_low:G2" for name in rates[0]} | {"rank1_std_low"}
+    assert {f"mine/{name}" for name in bounded} <= values.keys()
     assert values["mine/resampled_identities"] == 8
     if galleries == 1:
         assert "mine/tpir@fpir=1e-1" not in results
@@ -149,9 +157,59 @@ def test_labels_from_a_table_or_a_folder_find_stored_embeddings(stored, tmp_path
         values.append(evaluator(trained(stored)))
     assert values[0] == values[1]
     assert values[0]["mine/mated_searches"] == 4
+    (tmp_path / "some.csv").write_text("\n".join([*lines, "z/1.jpg,z"]))
+    for protocol in ("identification", "clustering"):
+        text = f"mine={tmp_path}/some.csv,protocol={protocol},missing=drop"
+        evaluator = sets.parse(text, stored=stored)
+        results = evaluator(trained(stored))
+        assert results["mine/dropped_images"] == 1
+        assert results.keys() | evaluator.notes.keys() == set(evaluator.metric_names)
     (tmp_path / "some.csv").write_text("file,identity\nz/1.jpg,z\n")
-    with pytest.raises(UserError, match="1 of 1 images of the set have no embedding"):
-        sets.parse(f"mine={tmp_path}/some.csv,protocol=clustering", stored=stored)
+    for option in ("", ",missing=drop"):
+        text = f"mine={tmp_path}/some.csv,protocol=clustering{option}"
+        with pytest.raises(UserError, match="1 of 1 images of the set have no embed"):
+            sets.parse(text, stored=stored)
+
+
+def test_undefined_rates_of_a_gallery_are_noted(stored):
+    text = "mine=faces.npz,protocol=identification,galleries=2"
+    evaluator = sets.parse(text, stored=stored)
+    gallery, probes = evaluator.galleries["G2"]
+    mated = probes[np.isin(evaluator.identity[probes], evaluator.identity[gallery])]
+    evaluator.galleries["G2"] = evaluator.galleries["G2"]._replace(probes=mated)
+    results = evaluator(trained(stored))
+    assert "mine/tpir@fpir=1e-1:G1" in results
+    assert evaluator.notes["mine/tpir@fpir=1e-1:G2"] == "no non-mated searches"
+    assert evaluator.notes["mine/tpir@fpir=1e-1"] == "G2: no non-mated searches"
+
+
+@pytest.mark.parametrize("protocol", ["identification,galleries=2", "clustering"])
+def test_two_embedders_are_compared_on_the_same_draws(stored, tmp_path, protocol):
+    rng = np.random.default_rng(5)
+    rows = stored.columns.embeddings + rng.normal(0, 0.3, (25, 6))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    columns = stored.columns._replace(embeddings=rows.astype(np.float32))
+    runs, evaluators = [], []
+    for name, one in (("a", stored), ("b", StoredEmbeddings(columns, "faces.npz"))):
+        evaluator = sets.parse(f"mine=faces.npz,protocol={protocol}", stored=one)
+        results = evaluator(trained(one))
+        run = Run(name, results, {}, {}, {}, (evaluator.stored_set(),))
+        results_module.write(tmp_path / name / "results.json", results)
+        stored_files.save(tmp_path / name, run)
+        runs.append(stored_files.load(tmp_path / name))
+        evaluators.append(evaluator)
+    compared = comparison.compare(runs, "mine", resamples=25)
+    assert not compared.reasons
+    assert compared.resampled == "25 resamples of 8 identities"
+    differences = compared.whole[1]
+    key = "bcubed_f:best" if protocol == "clustering" else "rank1:G2"
+    values = [run.results[f"mine/{key}"] for run in runs]
+    assert differences[key].difference == values[1] - values[0]
+    assert differences[key].low <= differences[key].difference <= differences[key].high
+    bounds = [one.intervals(25)[0] for one in evaluators]
+    assert bounds[0]["mine/resampled_identities"] == 8
+    same = comparison.compare([runs[0], runs[0]._replace(name="c")], "mine")
+    assert set(same.whole[1].values()) == {(0, 0, 0)}
 
 
 @pytest.mark.parametrize(

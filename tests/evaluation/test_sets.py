@@ -62,7 +62,7 @@ def test_identities_of_a_file_and_rates_are_options(folder, tmp_path):
     assert toy.identities == names
     assert toy.fars == ("0.1", "1e-4")
     assert toy.source["file"] == "toy.bin"
-    assert toy.source["identities"].endswith("names.txt")
+    assert toy.source["identities"] == "names.txt"
     lines = [f"{n}.jpg {name[0]}" for n, name in enumerate(names)]
     (tmp_path / "list.txt").write_text("\n".join(lines))
     text = f"toy={folder}/list.txt,root={folder},identities={tmp_path}/list.txt"
@@ -103,6 +103,10 @@ def test_number_of_truncated_lines_is_printed(folder, tmp_path, capsys):
         ("lfw={}/list.txt", "give their folder"),
         ("lfw={}/list.txt,root={}/..", "40 of 40 images, in 20 of 20 pairs, are not"),
         ("lfw={}/list.txt,root={},missing=skip", "missing=skip: use 'error' or 'drop'"),
+        ("lfw={}/toy.bin,root={}", "root=.* is of no use for a .bin set"),
+        ("lfw={}/toy.bin,lag_mode=drop", "lag_mode=drop is of no use for a .bin set"),
+        ("lfw={},missing=drop", "missing=drop is of no use for a folder"),
+        ("l" * 201 + "=x.bin", "a name of 201 characters; use up to 200"),
         ("lfw={},root={}", "is a folder, but none of CFP's protocol"),
     ],
 )

@@ -88,6 +88,10 @@ def test_intervals_are_over_the_identities_that_genuine_pairs_connect(release):
     assert values["ijbc/resampled_identities"] == 6
     low, high = values["ijbc/auc_low"], values["ijbc/auc_high"]
     assert low < results["ijbc/auc"] <= high
+    low, high = (
+        values[f"ijbc/tar@far=1e-2{end}:insightface"] for end in ("_low", "_high")
+    )
+    assert low <= results["ijbc/tar@far=1e-2:insightface"] <= high
     assert not notes
     stored_set = evaluator.stored_set()
     np.testing.assert_array_equal(stored_set.scores.identities, codes)
@@ -113,6 +117,7 @@ def test_a_file_of_some_images_drops_templates_and_pairs(release):
     lost = np.any(release.pairs[:, :2] == release.template[0], axis=1)
     assert results["ijbc/dropped_pairs"] == lost.sum()
     assert results["ijbc/dropped_templates"] == 1
+    assert results["ijbc/dropped_images"] == gone.sum()
     whole = sets.parse(text, stored=stored)
     whole(trained(stored))
     np.testing.assert_allclose(evaluator.curve[0], whole.curve[0][~lost], atol=1e-6)
@@ -129,6 +134,7 @@ def test_metrics_without_impostors_are_absent_with_the_reason(release, tmp_path)
     assert "ijbc/auc" not in results
     assert results["ijbc/impostor_pairs"] == 0
     assert "no impostor pairs" in evaluator.notes["ijbc/auc"]
+    assert "no impostor" in evaluator.notes["ijbc/tar@far=1e-4:insightface"]
     assert evaluator.intervals() == ({}, {})
 
 

@@ -10,7 +10,7 @@ from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.evaluation import uncertainty
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.protocols import PROTOCOLS
-from fr_jax.metrics import verification
+from fr_jax.metrics import intervals, verification
 from tests.support.pairs import PAIRS, embed, make_set, named_set
 
 
@@ -59,7 +59,7 @@ def test_every_metric_of_pairs_has_an_interval(trained, protocol):
     toy = named_set(protocol=protocol).mark_seen({"t": [f"p{n}" for n in range(3)]})
     results = toy(trained)
     found = uncertainty.of_results(toy, 20)
-    no_pairs = [n for n in results if "xnorm" not in n and "_pairs" not in n]
+    no_pairs = [n for n in results if "_pairs" not in n]
     expected = {
         f"{start}{end}{colon}{variant}"
         for name in no_pairs
@@ -70,6 +70,21 @@ def test_every_metric_of_pairs_has_an_interval(trained, protocol):
     of_unit = {n for n in found.values if "resample" in n}
     assert found.values.keys() - of_unit == expected
     assert len(of_unit) == 2 and not found.notes
+
+
+def test_mean_length_is_resampled_over_identities_with_all_their_images(trained):
+    toy = named_set()
+    toy(trained)
+    norms = np.arange(2.0 * PAIRS)
+    toy.measured = toy.measured._replace(norms=norms)
+    found = uncertainty.of_results(toy, 40).values
+    codes = uncertainty.resampling(toy).codes
+    means = [
+        np.average(norms, weights=times[codes])
+        for times in intervals.identity_draws(codes, 40)
+    ]
+    bounds = found["toy/xnorm_low"], found["toy/xnorm_high"]
+    assert bounds == pytest.approx(np.percentile(means, [2.5, 97.5]))
 
 
 def test_metrics_that_some_resamples_lack_are_noted(trained):

@@ -79,6 +79,6 @@ def test_bad_arguments_are_errors():
     with pytest.raises(Undefined, match="no genuine pairs"):
         none = np.zeros(len(same), bool)
         quality.error_versus_discard(scores, none, first, second, far=0.1)
-    given[3][0] = np.nan
-    with pytest.raises(ValueError, match="qualities of 1 pairs are not numbers"):
+    given[3][0] = -np.inf
+    with pytest.raises(ValueError, match="qualities of 1 pairs are not finite"):
         quality.error_versus_discard(*given, far=0.1)

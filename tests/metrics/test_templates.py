@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fr_jax.metrics import templates
+from fr_jax.metrics import identification, templates, verification
+from fr_jax.metrics.template_splits import Split, SplitStatistics
 
 
 def cosine(a, b):
@@ -24,37 +25,50 @@ def test_averaged_and_fused_scores_of_a_pair_of_templates():
     assert vectors[0] @ vectors[1] == pytest.approx(cosine(*sums))
 
 
-def test_ranks_of_identities():
-    gallery = np.array(["a", "b", "b", "c", "d", "e", "f", "g"])
-    probes = np.array(["b", "a", "absent", "g"])
-    scores = np.zeros((4, 8))
-    scores[0, 2] = scores[1, 1] = scores[1, 2] = 1.0  # b's second template; b, not a
-    scores[1, 0] = 0.5
-    scores[3] = [0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]  # six others before g
-    rates = templates.identify(scores, probes, gallery)
-    assert rates == pytest.approx(
-        {
-            "rank1": 1 / 3,
-            "rank5": 2 / 3,
-            "tpir@fpir=1e-1": 1 / 3,
-            "tpir@fpir=1e-2": 1 / 3,
-        }
-    )
-    rates = templates.identify(scores[:2], probes[:2], gallery)
-    assert rates == {"rank1": 0.5, "rank5": 1}
-    flat = np.zeros((1, 8))  # ties count as errors
-    assert templates.identify(flat, probes[:1], gallery)["rank5"] == 0
-    with pytest.raises(ValueError, match="no probe has an identity of the gallery"):
-        templates.identify(scores[2:3], probes[2:3], gallery)
+def test_rates_over_splits_under_draws_are_those_of_repeated_templates():
+    """A probe of an identity that is drawn n times is there n times."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probes, gallery = rng.integers(0, 5, 12), rng.permutation(4)
+        scores = np.round(rng.normal(size=(12, 4)), 1)
+        scores += probes[:, None] == gallery
+        draws = rng.integers(0, 3, 5)
+        actual = SplitStatistics([Split(scores, probes, gallery)])(draws)
+        same = probes[:, None] == gallery
+        times = np.where(
+            same, draws[probes][:, None], np.outer(draws[probes], draws[gallery])
+        )
+        rows = np.repeat(np.arange(48), times.ravel())
+        pairs = scores.ravel()[rows], same.ravel()[rows]
+        if 0 < pairs[1].sum() < len(rows):
+            auc = verification.area_under_roc(*pairs)
+            assert actual["auc"] == auc
+            assert actual["tar@far=1e-2"] == verification.tar_at_far(*pairs, "1e-2")[0]
+        else:
+            assert "auc" not in actual
+        repeated = np.repeat(np.arange(12), draws[probes])
+        found = identification.searches(scores[repeated], probes[repeated], gallery)
+        if len(found.ranks):
+            assert actual["rank1"] == identification.rank_k(found.ranks, 1)
+        if len(found.ranks) and len(found.best):
+            at = identification.tpir_at_fpir(*found[1:], "1e-1")
+            assert actual["tpir@fpir=1e-1"] == at.tpir
+    alone = SplitStatistics([Split(scores, np.full(12, 9), gallery)])
+    assert alone() == {}
+    assert alone.notes["rank1"] == "no mated searches"
+    assert alone.notes["auc"] == "no genuine pairs"
 
 
-def test_rates_of_pairs():
-    scores = np.append(np.linspace(1, 2, 100), np.linspace(0, 1.5, 1000))
-    rates = templates.verify(scores, np.arange(1100) < 100)
-    assert rates == {
-        "tar@far=1e-2": pytest.approx(np.mean(scores[:100] > scores[-11])),
-        "tar@far=1e-3": pytest.approx(np.mean(scores[:100] > scores[-2])),
-    }
+def test_nearest_far_under_weights_is_that_of_repeated_pairs():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        same = np.append([True, False], rng.random(28) < 0.5)
+        scores = np.round(rng.normal(same, 1), 1)
+        weights = np.append([1, 1], rng.integers(0, 3, 28))
+        rows = np.repeat(np.arange(30), weights)
+        fars = ("0.3", "0.1", "1e-2")[rng.integers(3) :]
+        expected = templates.tar_at_nearest_far(scores[rows], same[rows], fars)
+        assert templates.NearestFar(scores, same, fars)(weights) == expected
 
 
 def test_mean_and_deviation_over_splits():

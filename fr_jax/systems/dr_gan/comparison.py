@@ -13,6 +13,7 @@ from fr_jax.evaluation import sets
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.results import finite, print_notes, write
 from fr_jax.report import rotation
+from fr_jax.report.measures import with_end
 from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -48,6 +49,7 @@ def evaluate_generators(arguments: Any) -> None:
     recogniser, features = None, evaluation.GRADIENTS
     if arguments.recogniser:
         recogniser = _raw(arguments.recogniser)
+        features = Path(arguments.recogniser).resolve().name, recogniser
     if arguments.features:
         features = Path(arguments.features).resolve().name, _raw(arguments.features)
     target, evaluators = epath.Path(arguments.to), {}
@@ -64,6 +66,8 @@ def evaluate_generators(arguments: Any) -> None:
             *posed, recogniser=recogniser, features=features, seen=seen
         )
         results, notes = finite(evaluator(Trained(_no_embedding, networks)))
+        reason = "no interval: faces and generated images are not resampled"
+        notes |= {with_end(name, "_low"): reason for name in results}
         folder = target if len(labels) == 1 else target / label
         write(folder / "results.json", results, notes)
         for name, value in results.items():

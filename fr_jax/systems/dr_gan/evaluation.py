@@ -42,7 +42,8 @@ class GeneratorEvaluator:
       recogniser: uint8 images of the generator's input size -> embeddings, of a
         separately trained recogniser.
       features: a name, and images -> features, for the distance between image sets;
-        distances of different features are not comparable.
+        distances of different features are not comparable. The command's default is
+        the recogniser; without one, gradients.
       seen: identities of the training set, labelled as the discriminator's classes.
       num_inputs: maximum number of faces to rotate.
 
