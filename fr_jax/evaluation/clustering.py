@@ -181,8 +181,7 @@ class Clustering:
           progress: label of a progress bar; '': none.
         """
         if resamples is None:
-            many = len(self.identity) > _MANY
-            resamples = 200 if many else intervals.RESAMPLES
+            resamples = intervals.number_of_resamples(len(self.identity), _MANY)
         if self._statistics is None:
             return {}, {}
         return bounds(

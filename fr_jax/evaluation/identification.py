@@ -21,6 +21,7 @@ from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.metrics import Undefined, identification, intervals
 from fr_jax.metrics.templates import over_splits
+from fr_jax.report.measures import NONMATED
 from fr_jax.report.runs import Curve, EvaluatedSet
 
 RANKS = (1, 5, 10)
@@ -28,8 +29,9 @@ FPIRS = ("1e-1", "1e-2", "1e-3")
 SEARCHES = ("exact", "faiss")
 _CURVE = 100  # ranks of the CMC
 _LISTED = 100  # neighbours of an approximate search
+_RECALL = f"recall@{_LISTED}"  # of these neighbours
 _NAMES = (*(f"rank{k}" for k in RANKS), *(f"tpir@fpir={far}" for far in FPIRS))
-_COUNTS = ("mated_searches", "nonmated_searches", "gallery_identities")
+_COUNTS = ("mated_searches", NONMATED, "gallery_identities")
 
 
 class Gallery(NamedTuple):
@@ -140,12 +142,13 @@ class Identification:
 
     def protocol_switches(self) -> dict[str, Any]:
         """Returns every choice of the evaluation, JSON values by name."""
+        listed = "" if self.search == "exact" else f"of the {_LISTED} neighbours, "
         return {
             "protocol": "identification",
             **self.options,
             "search": self.search,
             "scores": "cosine, of an identity that of its best row",
-            "ties": "identities with equal scores count as higher",
+            "ties": f"{listed}identities with equal scores count as higher",
             "fpirs": list(FPIRS),
             "resampled": "identities of probes",
             "tpir": "mate at rank 1 and score at or above the threshold; the lowest "
@@ -160,9 +163,10 @@ class Identification:
     def metric_names(self) -> list[str]:
         several = len(self.galleries) > 1
         names = [f"{n}{end}" for n in _NAMES for end in ["", "_std"][: 1 + several]]
-        names += [*_COUNTS, *["neighbour_recall"] * (self.search == "faiss")]
+        names += [*_COUNTS, *[_RECALL] * (self.search == "faiss")]
         if several:
-            names += [f"{n}:{gallery}" for gallery in self.galleries for n in _NAMES]
+            each = (*_NAMES, NONMATED)
+            names += [f"{n}:{gallery}" for gallery in self.galleries for n in each]
         return [f"{self.key}/{name}" for name in names]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
@@ -175,8 +179,7 @@ class Identification:
             found, recall = self._search(rows[probes], rows[gallery], *labels)
             measured.append(_Searches(found, labels[0]))
             if recall is not None:
-                lowest = min(recall, values.get("neighbour_recall", 1.0))
-                values["neighbour_recall"] = lowest
+                values[_RECALL] = min(recall, values.get(_RECALL, 1.0))
             ranks = found.rank[found.rank > 0]
             if len(ranks):
                 self.cmc[name] = identification.cmc(ranks, _CURVE)
@@ -192,10 +195,12 @@ class Identification:
                 for gallery, of_one in by_gallery.items()
                 for name, value in of_one.items()
             }
-        mated = [int(np.sum(one.found.rank > 0)) for one in measured]
-        values["mated_searches"] = float(sum(mated))
+        nonmated = [float(np.sum(one.found.rank == 0)) for one in measured]
+        if len(by_gallery) > 1:
+            values |= {f"{NONMATED}:{g}": n for g, n in zip(by_gallery, nonmated)}
         searched = sum(len(probes) for _, probes in self.galleries.values())
-        values["nonmated_searches"] = float(searched - sum(mated))
+        values["mated_searches"] = searched - sum(nonmated)
+        values[NONMATED] = sum(nonmated)
         values["gallery_identities"] = float(
             sum(len(set(self.identity[g].tolist())) for g, _ in self.galleries.values())
         )

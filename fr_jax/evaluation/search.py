@@ -181,27 +181,27 @@ def approximate(probes: Array, gallery: Array, k: int, *, lists: int = 0) -> Nei
 def mates_of(
     neighbours: Neighbours, probe_labels: Array, gallery_labels: Array
 ) -> Mates:
-    """Returns `mates` of listed neighbours; a mate that is not listed is last.
+    """Returns `mates` of listed neighbours; a mate that is not listed is missed.
 
-    Its rank is one below all identities of the gallery, its score -inf. Equal scores
-    are in the order of the list.
+    Its rank is the largest int64, so a miss whatever the size of the gallery, and its
+    score -inf. Listed identities with an equal score count as higher.
 
     Args:
       neighbours: rows [P, k]; -1 for none.
       probe_labels, gallery_labels: int [P] and [G].
     """
-    identities = np.unique(gallery_labels)
-    mated = np.isin(probe_labels, identities)
+    mated = np.isin(probe_labels, gallery_labels)
     listed = neighbours.rows >= 0
     labels = np.where(listed, np.asarray(gallery_labels)[neighbours.rows], -1)
     own = listed & (labels == np.asarray(probe_labels)[:, None])
     found = own.any(axis=1)
     place = np.argmax(own, axis=1)
-    rank = np.where(mated, len(identities) + 1, 0)
+    at_place = np.take_along_axis(neighbours.scores, place[:, None], axis=1)
+    rank = np.where(mated, np.iinfo(np.int64).max, 0)
+    reach = listed & (neighbours.scores >= at_place)
     for row in np.flatnonzero(found):
-        rank[row] = 1 + len(np.unique(labels[row, : place[row]]))
-    at_place = np.take_along_axis(neighbours.scores, place[:, None], axis=1)[:, 0]
-    score = np.where(found, at_place, -np.inf).astype(np.float32)
+        rank[row] = len(np.unique(labels[row, reach[row]]))
+    score = np.where(found, at_place[:, 0], -np.inf).astype(np.float32)
     return Mates(rank, score, neighbours.scores[:, 0])
 
 

@@ -84,11 +84,22 @@ def test_listed_neighbours_give_the_mates_that_they_have():
     few = search.mates_of(first, probe_labels, labels)
     missed = exact.rank > 1
     assert missed.any()
-    assert (few.rank[missed] == 6).all()  # one below the five identities
+    # No hit at any rank, though the gallery has only five identities.
+    assert (few.rank[missed] == np.iinfo(np.int64).max).all()
     assert (few.score[missed] == -np.inf).all()
     assert search.recall(first, probes, gallery, 4) == 1
     wrong = first._replace(rows=(first.rows + np.array([[0], [1], [0], [1]])) % 9)
     assert search.recall(wrong, probes, gallery, 4) == 0.5
+
+
+def test_listed_identities_of_an_equal_score_count_as_higher():
+    probes, gallery = rows(40, seed=8), rows(12, seed=9)
+    labels = np.arange(12) % 5
+    probe_labels = np.arange(40) % 6  # identity 5 is in no gallery
+    exact = search.mates(probes, probe_labels, gallery, labels)
+    every = search.mates_of(search.top_k(probes, gallery, 12), probe_labels, labels)
+    np.testing.assert_array_equal(every.rank, exact.rank)
+    assert (exact.rank > 1).any() and (exact.rank == 0).any()
 
 
 def test_faiss_finds_most_neighbours():
