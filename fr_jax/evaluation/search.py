@@ -22,6 +22,9 @@ Array = np.ndarray
 BUDGET = 256 << 20  # bytes of a block of scores
 _PROBES = 1024  # rows of a block, at most: more are no faster
 _LINKS = 1 << 22  # of rows in one cluster, held at once
+TOLERANCE = (
+    1e-6  # of cosines of float32 rows: equal ones are joined at a threshold of 1
+)
 
 
 class Neighbours(NamedTuple):
@@ -222,8 +225,8 @@ def recall(neighbours: Neighbours, probes: Array, gallery: Array, sample: int) -
 def components(rows: Array, threshold: float) -> Array:
     """Returns the cluster of each row, int64 [N], numbered from 0 by first row.
 
-    Rows are in one cluster if a chain of pairs with cosines of at least `threshold`
-    connects them: single linkage, exactly.
+    Rows are in one cluster if a chain of pairs with cosines of at least `threshold`,
+    less `TOLERANCE`, connects them: single linkage, exactly.
 
     Raises:
       UserError: for rows that are not of unit length.
@@ -232,7 +235,7 @@ def components(rows: Array, threshold: float) -> Array:
     labels, done = np.arange(len(rows)), 0
     placed = jnp.asarray(rows)
     for block, count in _blocks(rows, len(rows)):
-        near = np.asarray(_near(block, placed, threshold))[:count]
+        near = np.asarray(_near(block, placed, threshold - TOLERANCE))[:count]
         ends = np.cumsum(near.sum(axis=1))
         cuts = np.searchsorted(ends, np.arange(_LINKS, ends[-1], _LINKS))
         # Links join the clusters so far, so that few are held at once.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fr_jax.metrics import Undefined, identification, verification
+from fr_jax.metrics import identification, verification
 
 Array = np.ndarray
 RANKS = (1, 5)
@@ -197,8 +197,6 @@ def tar_at_nearest_far(
     far, tar = verification.roc(scores, same)
     genuine = int(np.sum(same))
     impostors = len(same) - genuine
-    if not genuine or not impostors:
-        raise Undefined(f"no {'impostor' if genuine else 'genuine'} pairs")
     # Counts: differences of rates are rounded. (0, 0) is added to the thinned ROC.
     counts = np.rint(far[1:] * impostors), np.rint(tar[1:] * genuine)
     bends = (np.diff(counts[0], 2) != 0) | (np.diff(counts[1], 2) != 0)
