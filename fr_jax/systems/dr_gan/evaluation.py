@@ -100,8 +100,9 @@ class GeneratorEvaluator:
         """Returns rank-1 identification, and accuracies of linear probes of features.
 
         identification/rank1 over all probes, and rank1@yaw=A for |yaw| = A;
-        rank1:frontalised of probes rotated to frontal and encoded again, against the same
-        gallery; both by the recogniser, rank1:recogniser and :recogniser_frontalised.
+        rank1:frontalised of probes rotated to frontal and encoded again, against the
+        same gallery; both by the recogniser, rank1:recogniser and
+        :recogniser_frontalised.
         leakage/pose and /identity with /pose_chance, of images with known yaw.
         """
         faces, embed = self.faces, self.recogniser
