@@ -22,9 +22,7 @@ Array = np.ndarray
 BUDGET = 256 << 20  # bytes of a block of scores
 _PROBES = 1024  # rows of a block, at most: more are no faster
 _LINKS = 1 << 22  # of rows in one cluster, held at once
-TOLERANCE = (
-    1e-6  # of cosines of float32 rows: equal ones are joined at a threshold of 1
-)
+TOLERANCE = 1e-6  # of float32 cosines, so that equal rows are joined at 1
 
 
 class Neighbours(NamedTuple):
