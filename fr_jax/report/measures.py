@@ -36,7 +36,7 @@ _TITLES = {
 # Names that begin so are shares, shown in per cent.
 _SHARES = re.compile(
     r"accuracy|tar@|eer|rank[-_]?\d|cmc|tpir|fnir|frr|far$|fnmr|fmr|nme|failure_rate"
-    r"|missed|hungarian"
+    r"|missed|hungarian|recall@"
 )
 
 
