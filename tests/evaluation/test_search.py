@@ -58,8 +58,9 @@ def test_ranks_and_scores_of_mates_are_those_of_plain_loops(blocks, single):
 def test_components_are_chains_of_near_rows(blocks, monkeypatch, threshold, links):
     monkeypatch.setattr(search, "_LINKS", links)
     # Eight dimensions: neighbours differ in one sign and have the cosine 3/4 or less.
-    some = rows(60, 8, seed=6) / np.float32(np.sqrt(2))
-    near = some @ some.T >= threshold
+    signs = rows(60, 8, seed=6)
+    some = signs / np.float32(np.sqrt(2))
+    near = signs @ signs.T / 2 >= threshold  # exact, unlike some @ some.T
     labels = np.arange(len(some))
     while True:  # spread the lowest label of each chain
         lower = np.where(near, labels[None], len(some)).min(axis=1)
