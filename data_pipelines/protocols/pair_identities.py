@@ -22,15 +22,23 @@ from data_pipelines.protocols import pair_lists
 _WHAT = "file of identities"
 
 
-def identity(name: str) -> str:
-    """Returns the identity in a name of FG-NET or AgeDB, else the first folder.
+def in_names(names: Sequence[str]) -> list[str]:
+    """Returns the identity in the name of each image of a list.
 
-    Of an image without a folder it is the name before a final number, as in
-    Ann_Lee_0001.jpg of CALFW and CPLFW.
+    It is the first folder where the images have several, else the identity in a name
+    of FG-NET or AgeDB. Of an image without a folder it is the name before a final
+    number, as in Ann_Lee_0001.jpg of CALFW and CPLFW.
     """
+    several = len({name.partition("/")[0] for name in names if "/" in name}) > 1
+    return [_identity(name, several) for name in names]
+
+
+def _identity(name: str, of_folder: bool) -> str:
+    folder, slash, _ = name.partition("/")
+    if slash and of_folder:
+        return folder
     if parts := identity_and_age(name):
         return parts[0]
-    folder, slash, _ = name.partition("/")
     numbered = re.fullmatch(r"(.+)_\d+", Path(name).stem)
     return numbered[1] if numbered and not slash else folder
 
@@ -68,7 +76,7 @@ def of_images(path: str | Path, same: np.ndarray) -> list[str]:
             "images, one a line, or the list of the same pairs"
         )
     both = zip(named.first, named.second)
-    return [identity(name) for pair in both for name in pair]
+    return in_names([name for pair in both for name in pair])
 
 
 def of_names(path: str | Path, names: Sequence[str]) -> list[str]:

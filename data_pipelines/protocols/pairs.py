@@ -313,7 +313,7 @@ def _assemble(path: Path, files: _Files, named: NamedPairs) -> Pairs:
         identities = pair_identities.of_names(files.identities, names)
         pair_identities.check(files.identities, identities, pairs, same)
     else:
-        identities = [pair_identities.identity(name) for name in names]
+        identities = pair_identities.in_names(names)
     return Pairs(
         images,
         pairs,

@@ -22,7 +22,7 @@ from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation.results import stored_results
 from fr_jax.metrics.verification import cosines
 
-_THRESHOLD = "/cosine_threshold"  # key of protocols that add mirrored embeddings
+_THRESHOLD = "/cosine_threshold"  # key of protocol insightface, which sums flips
 _PROFILE = 0.08  # misfit of the five points above which a face is taken for a profile
 
 

@@ -97,7 +97,7 @@ from fr_jax.embedder import calibration, load_embedder
 from fr_jax.embedder.inputs import UNALIGNED
 from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation import differences, embeddings, sets
-from fr_jax.evaluation.calibration import calibrate
+from fr_jax.evaluation.calibration import calibrate, check_impostors
 from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.results import evaluate_and_write, of_both_kinds
 from fr_jax.evaluation.verification import Verification
@@ -199,8 +199,10 @@ def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     names = [evaluator.name for evaluator in evaluators]
     if len(set(names)) < len(names):
         raise UserError(f"--set: two sets have one name, in {', '.join(names)}")
-    if arguments.calibrate is not None and not isinstance(evaluators[0], Verification):
-        raise UserError("--calibrate needs a set of verification pairs")
+    if arguments.calibrate is not None:
+        if not isinstance(evaluators[0], Verification):
+            raise UserError("--calibrate needs a set of verification pairs")
+        check_impostors(evaluators[0], arguments.calibrate)
     for one in evaluators:
         print(f"{one.name}: {one.summary}")
     target = epath.Path(arguments.to)

@@ -13,6 +13,7 @@ from etils import epath
 
 from fr_jax.embedder.description import DESCRIPTION, read_json
 from fr_jax.errors import UserError
+from fr_jax.metrics.verification import few_impostors
 
 FILE, FORMAT = "calibration.json", 1
 _MAX_COUNT = 1 << 40  # pairs
@@ -51,7 +52,7 @@ class Calibration(NamedTuple):
     @property
     def reliable(self) -> bool:
         """False for fewer than 10 / FAR impostor pairs."""
-        return self.far * self.impostor_pairs >= 10 - 1e-9
+        return not few_impostors(self.far, self.impostor_pairs)
 
     def describe(self) -> str:
         """Returns the threshold, its interval and origin as a phrase."""

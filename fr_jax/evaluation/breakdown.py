@@ -91,7 +91,7 @@ class Breakdown:
             values[f"edc@far={self._far}"] = curve.partial_area(LIMIT)
         if self._groups is not None:
             first, second = self._groups[rows].T
-            rates = fairness.by_group(scores, same, first, second, threshold)
+            rates = fairness.group_rates(scores, same, first, second, threshold)
             within = fairness.within_groups(rates)
             values |= self._of_groups(within, notes)
         return values

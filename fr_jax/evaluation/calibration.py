@@ -10,7 +10,7 @@ from fr_jax.evaluation import uncertainty
 from fr_jax.evaluation.protocols import PROTOCOLS
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics import intervals
-from fr_jax.metrics.counts import exact
+from fr_jax.metrics.counts import cumulative, exact, first_rejected
 
 Array = np.ndarray
 
@@ -34,20 +34,12 @@ def calibrate(
       UserError: for fewer than 1 / FAR impostor pairs, and another FAR.
       ValueError: before an evaluation.
     """
-    if not 0 < far < 1:
-        raise UserError(f"a FAR of {far} is not between 0 and 1")
+    impostors = check_impostors(one, far)
     if one.measured is None:
         raise ValueError(f"{one.name} was not evaluated yet")
     scores, same = one.measured.scores, one.same
-    impostors = int(np.sum(~same))
-    if impostors * exact(far) < 1:
-        needed = math.ceil(1 / exact(far))
-        raise UserError(
-            f"{one.name}: {impostors:,} impostor pairs; a FAR of {far:g} needs at "
-            f"least {needed:,}, better {10 * needed:,}"
-        )
     if resamples is None:
-        resamples = uncertainty.number_of_resamples(len(same))
+        resamples = intervals.number_of_resamples(len(same))
     search = _Search(scores, same, far)
     threshold = search(None)
     unit = uncertainty.resampling(one)
@@ -71,6 +63,24 @@ def calibrate(
     )
 
 
+def check_impostors(one: Verification, far: float) -> int:
+    """Returns the number of impostor pairs of a set, which needs no evaluation.
+
+    Raises:
+      UserError: for fewer than 1 / FAR, and a FAR outside (0, 1).
+    """
+    if not 0 < far < 1:
+        raise UserError(f"a FAR of {far} is not between 0 and 1")
+    impostors = int(np.sum(~one.same))
+    if impostors * exact(far) < 1:
+        needed = math.ceil(1 / exact(far))
+        raise UserError(
+            f"{one.name}: {impostors:,} impostor pairs; a FAR of {far:g} needs at "
+            f"least {needed:,}, better {10 * needed:,}"
+        )
+    return impostors
+
+
 class _Search:
     """The threshold of a FAR under any weights of the pairs; NaN without impostors."""
 
@@ -81,12 +91,10 @@ class _Search:
 
     def __call__(self, weights: Array | None) -> float:
         rows = self._rows
-        accepted = np.arange(len(rows)) + 1
+        first = np.arange(len(rows) + 1)
         if weights is not None:
-            accepted = np.cumsum(weights[rows])
-        total = int(accepted[-1])
-        if not total:
+            first = cumulative(weights[rows])
+        if not first[-1]:
             return float("nan")
-        allowed = math.floor(self._far * total)
-        rejected = self._scores[np.searchsorted(accepted, allowed, side="right")]
+        rejected = self._scores[first_rejected(first, self._far)]
         return float(np.nextafter(rejected, np.inf))

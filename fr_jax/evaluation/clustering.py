@@ -26,7 +26,8 @@ from fr_jax.report.runs import EvaluatedSet
 
 METHODS = ("average", "single")
 THRESHOLDS = np.linspace(0, 1, 101)  # that are tried for the best one
-_TREE = 12_000  # faces whose pairs of distances fit into memory
+_TREE = 12_000  # faces whose pairs of distances fit into memory: 0.6 GB, and a copy
+_BLOCK = 256  # faces whose distances are computed at once
 _MANY = 100_000  # faces, above which there are fewer resamples
 _COUNTS = ("num_identities", "images")
 
@@ -186,8 +187,7 @@ class Clustering:
           progress: label of a progress bar; '': none.
         """
         if resamples is None:
-            many = len(self.identity) > _MANY
-            resamples = 200 if many else intervals.RESAMPLES
+            resamples = intervals.number_of_resamples(len(self.identity), _MANY)
         if self._statistics is None:
             return {}, {}
         values, notes = bounds(
@@ -239,13 +239,19 @@ def linkage(rows: np.ndarray, method: str) -> np.ndarray:
       method: 'average' or 'single'.
     """
     rows = np.asarray(rows, np.float64)
-    upper = np.triu_indices(len(rows), 1)
-    distances = np.clip(1 - (rows @ rows.T)[upper], 0, 2)
+    count, end = len(rows), 0
+    # The form of scipy's pdist, without the square matrix.
+    distances = np.empty(count * (count - 1) // 2)
+    for start in range(0, count - 1, _BLOCK):
+        block = rows[start : start + _BLOCK] @ rows[start:].T
+        for number, cosines in enumerate(block, 1):
+            begin, end = end, end + len(cosines) - number
+            distances[begin:end] = cosines[number:]
+    np.clip(np.subtract(1, distances, out=distances), 0, 2, out=distances)
     return hierarchy.linkage(distances, method)
 
 
 def cut(tree: np.ndarray, threshold: float) -> np.ndarray:
     """Returns the cluster of each row: joined at cosines of at least `threshold`."""
-    # Rounding must not separate what is joined at the threshold itself.
-    distance = 1 - threshold + 1e-12
+    distance = 1 - threshold + search.TOLERANCE
     return hierarchy.fcluster(tree, distance, criterion="distance") - 1

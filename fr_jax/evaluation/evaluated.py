@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 
 from fr_jax.evaluation import breakdown, protocols, uncertainty
+from fr_jax.evaluation.embeddings import Rows
 from fr_jax.evaluation.hardest import hardest
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.verification import Verification
-from fr_jax.report.runs import Curve, EvaluatedSet, Scores
+from fr_jax.metrics import intervals
+from fr_jax.report.runs import (
+    IMAGE_DIGESTS,
+    NAMES,
+    PIXELS,
+    Curve,
+    EvaluatedSet,
+    Scores,
+)
 
 
 def evaluated(
@@ -19,7 +28,7 @@ def evaluated(
 
     Args:
       images: add thumbnails of the hardest pairs.
-      resamples: of its intervals; default: see `uncertainty.number_of_resamples`.
+      resamples: of its intervals; default: see `intervals.number_of_resamples`.
 
     Raises:
       ValueError: before an evaluation.
@@ -28,7 +37,7 @@ def evaluated(
         raise ValueError(f"{one.name} was not evaluated yet")
     measured, unit = one.measured, uncertainty.resampling(one)
     if resamples is None:
-        resamples = uncertainty.number_of_resamples(len(one.same))
+        resamples = intervals.number_of_resamples(len(one.same))
     shown = None
     if images:
         shown = hardest(one.images, one.pairs, measured.scores, one.same)
@@ -82,7 +91,9 @@ def protocol_switches(one: Verification) -> dict[str, Any]:
             "FRR, the pairs with the lower quality of two images discarded first; mean "
             f"over discarded shares 0 to {breakdown.LIMIT:g}"
         )
-    return {**chosen, **counts, **one.source}
+    stored = isinstance(one.images, Rows)
+    known_by = {IMAGE_DIGESTS: NAMES if stored else PIXELS}
+    return {**chosen, **known_by, **counts, **one.source}
 
 
 def _curves(one: Verification) -> dict[str, Curve]:

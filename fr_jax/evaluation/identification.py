@@ -27,14 +27,14 @@ from fr_jax.metrics.search_statistics import (
     Searches,
     SearchStatistics,
 )
-from fr_jax.report.measures import with_end
+from fr_jax.report.measures import NONMATED, with_end
 from fr_jax.report.runs import Curve, EvaluatedSet
 
 SEARCHES = ("exact", "faiss")
 _CURVE = 100  # ranks of the CMC
 _LISTED = 100  # neighbours of an approximate search
 _SAMPLE = 200  # probes on which its recall is measured
-_COUNTS = ("mated_searches", "nonmated_searches", "gallery_identities")
+_COUNTS = ("mated_searches", NONMATED, "gallery_identities")
 
 
 class Gallery(NamedTuple):
@@ -147,12 +147,13 @@ class Identification:
 
     def protocol_switches(self) -> dict[str, Any]:
         """Returns every choice of the evaluation, JSON values by name."""
+        listed = "" if self.search == "exact" else f"of the {_LISTED} neighbours, "
         return {
             "protocol": "identification",
             **self.options,
             "search": self.search,
             "scores": "cosine, of an identity that of its best row",
-            "ties": "identities with equal scores count as higher",
+            "ties": f"{listed}identities with equal scores count as higher",
             "fpirs": list(FPIRS),
             "resampled": "identities of probes",
             **{f"dropped_{name}": count for name, count in self.dropped.items()},
@@ -171,7 +172,8 @@ class Identification:
         names += [*_COUNTS, *[RECALL] * (self.search == "faiss")]
         names += [f"dropped_{name}" for name in self.dropped]
         if several:
-            names += [f"{n}:{gallery}" for gallery in self.galleries for n in NAMES]
+            each = (*NAMES, NONMATED)
+            names += [f"{n}:{gallery}" for gallery in self.galleries for n in each]
         return [f"{self.key}/{name}" for name in names]
 
     def __call__(self, trained: Trained, *, progress: str = "") -> dict[str, float]:
@@ -187,10 +189,14 @@ class Identification:
                 self.cmc[name] = identification.cmc(ranks, _CURVE)
         statistics = SearchStatistics(measured)
         self._measured, values = measured, statistics()
-        mated = [int(np.sum(one.rank > 0)) for one in measured.values()]
-        values["mated_searches"] = float(sum(mated))
+        nonmated = {
+            name: float(np.sum(one.rank == 0)) for name, one in measured.items()
+        }
+        if len(nonmated) > 1:
+            values |= {f"{NONMATED}:{name}": n for name, n in nonmated.items()}
         searched = sum(len(probes) for _, probes in self.galleries.values())
-        values["nonmated_searches"] = float(searched - sum(mated))
+        values["mated_searches"] = searched - sum(nonmated.values())
+        values[NONMATED] = sum(nonmated.values())
         values["gallery_identities"] = float(
             sum(len(set(self.identity[g].tolist())) for g, _ in self.galleries.values())
         )

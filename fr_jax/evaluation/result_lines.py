@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from fr_jax.metrics.verification import few_impostors
+from fr_jax.report.measures import is_few
 
-_TEMPLATES = ("1e-3", "1e-4", "1e-5")
+_TEMPLATES = {f"tar@far={far}": f"TAR@FAR={far}" for far in ("1e-3", "1e-4", "1e-5")}
 _SEARCHES = {
     "rank1": "rank-1",
     "rank5": "rank-5",
@@ -25,7 +25,7 @@ def of_metric(
       metric, suffix: of one of them; the suffix begins with a colon.
     """
     if metric == "templates" and not suffix:
-        return [_templates(name, results)]
+        return [_line(name, "", _TEMPLATES, results)]
     if metric == "mated_searches" and not suffix:
         return [_line(name, "", _SEARCHES, results)]
     if metric == "num_clusters":
@@ -46,15 +46,6 @@ def of_metric(
     return []
 
 
-def _templates(name: str, results: Mapping[str, float]) -> str:
-    labels = {}
-    for far in _TEMPLATES:
-        impostors = results.get(f"{name}/impostor_pairs", math.inf)
-        mark = "*" if few_impostors(float(far), impostors) else ""
-        labels[f"tar@far={far}"] = f"TAR@FAR={far}{mark}"
-    return _line(name, "", labels, results)
-
-
 def _line(
     name: str,
     suffix: str,
@@ -70,7 +61,8 @@ def _line(
     """
     keys = {key: f"{of or name}/{key}{suffix}" for key in labels}
     texts = [
-        f"{label} {100 * results[keys[key]]:6.2f} %"
+        f"{label}{'*' if is_few(key, results, f'{of or name}/') else ''} "
+        f"{100 * results[keys[key]]:6.2f} %"
         for key, label in labels.items()
         if keys[key] in results
     ]

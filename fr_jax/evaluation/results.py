@@ -54,7 +54,7 @@ def evaluate_and_write(
       embedders: by name; 'embedding' gives the embeddings of verification sets, and
         may be `StoredEmbeddings`.
       name: of the embedder in reports; default: that of the folder.
-      resamples: of the intervals; default: see `uncertainty.number_of_resamples`.
+      resamples: of the intervals; default: see `intervals.number_of_resamples`.
       images: store thumbnails of the hardest pairs.
     """
     first = embedders.get("embedding") or next(iter(embedders.values()))
@@ -209,10 +209,11 @@ def summary(results: Mapping[str, float]) -> str:
 def table(results: Mapping[str, float]) -> str:
     """Returns the accuracies, TARs and landmark errors in results as lines of text.
 
-    A TAR with fewer than 10 / FAR impostor pairs has an asterisk; folds that are not
-    those of the protocol, and pairs left out, are in brackets.
+    A TAR with fewer than 10 / FAR impostor pairs, or a TPIR with fewer than 10 / FPIR
+    non-mated searches, has an asterisk; folds that are not those of the protocol, and
+    pairs left out, are in brackets.
     """
-    lines, footnote = [], []
+    lines = []
     for key, value in results.items():
         name, _, metric = key.partition("/")
         metric, colon, variant = metric.partition(":")
@@ -236,11 +237,15 @@ def table(results: Mapping[str, float]) -> str:
             impostors = results.get(f"{name}/impostor_pairs", math.inf)
             if few_impostors(float(far), impostors):
                 text += "*"
-                footnote = ["* fewer than 10/FAR impostor pairs"]
         if remarks:
             text += f"   ({', '.join(remarks)})"
         lines.append(text)
-    return "\n".join(lines + footnote)
+    footnotes = [
+        f"* fewer than 10/{rate} {what}"
+        for rate, what in (("FAR", "impostor pairs"), ("FPIR", "non-mated searches"))
+        if any(f"@{rate}=" in line and "*" in line for line in lines)
+    ]
+    return "\n".join(lines + footnotes)
 
 
 def _fars(name: str, suffix: str, results: Mapping[str, float]) -> list[str]:

@@ -22,6 +22,7 @@ Array = np.ndarray
 BUDGET = 256 << 20  # bytes of a block of scores
 _PROBES = 1024  # rows of a block, at most: more are no faster
 _LINKS = 1 << 22  # of rows in one cluster, held at once
+TOLERANCE = 1e-6  # of float32 cosines, so that equal rows are joined at 1
 
 
 class Neighbours(NamedTuple):
@@ -181,27 +182,27 @@ def approximate(probes: Array, gallery: Array, k: int, *, lists: int = 0) -> Nei
 def mates_of(
     neighbours: Neighbours, probe_labels: Array, gallery_labels: Array
 ) -> Mates:
-    """Returns `mates` of listed neighbours; a mate that is not listed is last.
+    """Returns `mates` of listed neighbours; a mate that is not listed is missed.
 
-    Its rank is one below all identities of the gallery, its score -inf. Equal scores
-    are in the order of the list.
+    Its rank is the largest int64, so a miss whatever the size of the gallery, and its
+    score -inf. Listed identities with an equal score count as higher.
 
     Args:
       neighbours: rows [P, k]; -1 for none.
       probe_labels, gallery_labels: int [P] and [G].
     """
-    identities = np.unique(gallery_labels)
-    mated = np.isin(probe_labels, identities)
+    mated = np.isin(probe_labels, gallery_labels)
     listed = neighbours.rows >= 0
     labels = np.where(listed, np.asarray(gallery_labels)[neighbours.rows], -1)
     own = listed & (labels == np.asarray(probe_labels)[:, None])
     found = own.any(axis=1)
     place = np.argmax(own, axis=1)
-    rank = np.where(mated, len(identities) + 1, 0)
+    at_place = np.take_along_axis(neighbours.scores, place[:, None], axis=1)
+    rank = np.where(mated, np.iinfo(np.int64).max, 0)
+    reach = listed & (neighbours.scores >= at_place)
     for row in np.flatnonzero(found):
-        rank[row] = 1 + len(np.unique(labels[row, : place[row]]))
-    at_place = np.take_along_axis(neighbours.scores, place[:, None], axis=1)[:, 0]
-    score = np.where(found, at_place, -np.inf).astype(np.float32)
+        rank[row] = len(np.unique(labels[row, reach[row]]))
+    score = np.where(found, at_place[:, 0], -np.inf).astype(np.float32)
     return Mates(rank, score, neighbours.scores[:, 0])
 
 
@@ -224,8 +225,8 @@ def recalls(
 def components(rows: Array, threshold: float) -> Array:
     """Returns the cluster of each row, int64 [N], numbered from 0 by first row.
 
-    Rows are in one cluster if a chain of pairs with cosines of at least `threshold`
-    connects them: single linkage, exactly.
+    Rows are in one cluster if a chain of pairs with cosines of at least `threshold`,
+    less `TOLERANCE`, connects them: single linkage, exactly.
 
     Raises:
       UserError: for rows that are not of unit length.
@@ -234,7 +235,7 @@ def components(rows: Array, threshold: float) -> Array:
     labels, done = np.arange(len(rows)), 0
     placed = jnp.asarray(rows)
     for block, count in _blocks(rows, len(rows)):
-        near = np.asarray(_near(block, placed, threshold))[:count]
+        near = np.asarray(_near(block, placed, threshold - TOLERANCE))[:count]
         ends = np.cumsum(near.sum(axis=1))
         cuts = np.searchsorted(ends, np.arange(_LINKS, ends[-1], _LINKS))
         # Links join the clusters so far, so that few are held at once.

@@ -15,6 +15,7 @@ from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.protocols import PROTOCOLS
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics.verification import FARS
+from fr_jax.report.measures import RATE
 from fr_jax.report.runs import MAX_NAME
 
 OPTIONS = (
@@ -162,9 +163,7 @@ def _fars(text: str, rates: str) -> tuple[str, ...]:
     """Returns the rates of A+B+..., as they are written."""
     fars = tuple(dict.fromkeys(rates.split("+")))
     for far in fars:
-        # As in keys of results, so no signs, blanks or fractions.
-        number = re.fullmatch(r"(\d+(\.\d+)?|\.\d+)(e-?\d{1,2})?", far)
-        if not number or not 0 < float(far) < 1:
+        if not re.fullmatch(RATE, far) or not 0 < float(far) < 1:
             raise UserError(
                 f"--set {text}: far={rates}: {far!r} is no rate between 0 and 1; "
                 "use far=1e-3, or several as far=1e-3+1e-4"

@@ -20,7 +20,6 @@ from fr_jax.report.measures import with_end
 from fr_jax.report.runs import EvaluatedSet, Scores
 
 FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
-_MANY = 1_000_000  # pairs, above which there are fewer resamples
 _POOLED = (*(f"tar@far={far}" for far in FARS), "auc", "eer", "min_dcf")
 
 
@@ -144,7 +143,7 @@ class TemplateVerification:
           progress: label of a progress bar; '': none.
         """
         if resamples is None:
-            resamples = 200 if len(self.same) > _MANY else intervals.RESAMPLES
+            resamples = intervals.number_of_resamples(len(self.same))
         if self._statistics is None or not self._statistics():
             return {}, {}
         identity = self.identities()

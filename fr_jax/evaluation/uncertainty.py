@@ -9,8 +9,6 @@ from fr_jax.evaluation.resampled import percentiles
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics import intervals
 
-_MANY, _FEWER = 1_000_000, 200  # pairs from which fewer resamples do
-
 
 class Resampling(NamedTuple):
     """What a bootstrap draws.
@@ -67,11 +65,6 @@ def weights(
     return intervals.identity_weights(first, second, number, resamples, seed)
 
 
-def number_of_resamples(num_pairs: int) -> int:
-    """Returns 1,000, or 200 for more than a million pairs."""
-    return intervals.RESAMPLES if num_pairs <= _MANY else _FEWER
-
-
 def of_results(
     one: Verification, resamples: int | None = None, *, progress: str = ""
 ) -> Intervals:
@@ -82,7 +75,7 @@ def of_results(
     say how they were found.
 
     Args:
-      resamples: default: see `number_of_resamples`; 0: no intervals.
+      resamples: default: see `intervals.number_of_resamples`; 0: no intervals.
       progress: label of a progress bar; '': none.
 
     Raises:
@@ -91,7 +84,7 @@ def of_results(
     if one.measured is None:
         raise ValueError(f"{one.name} was not evaluated yet")
     if resamples is None:
-        resamples = number_of_resamples(len(one.same))
+        resamples = intervals.number_of_resamples(len(one.same))
     parts: list[tuple[str, Callable]] = [(one.key, one.measured.whole)]
     if one.measured.breakdown:
         parts.append((one.key, one.measured.breakdown))

@@ -2,7 +2,8 @@
 
 As in verification, an identity that is drawn n times has its pairs n times, and a pair
 of images of identities drawn n and m times counts n * m times: copies of an identity
-are not compared with each other.
+are not compared with each other. `wcp` and `nmi` are not of pairs: an image of an
+identity that is drawn n times counts n times, and its copies are of one identity.
 """
 
 import numpy as np
@@ -76,7 +77,7 @@ class ClusterStatistics:
         largest = np.zeros(len(clusters), np.int64)
         np.maximum.at(largest, table.columns, cells)
         values["wcp"] = int(largest.sum()) / total
-        values["nmi"] = self._nmi(cells / total, clusters / total, drawn / total)
+        values["nmi"] = self._nmi(cells, clusters, drawn)
         missed, apart = genuine - joined, impostor - wrong
         chance = genuine * (missed + apart) + (joined + wrong) * (wrong + apart)
         values["ari"] = 1.0
@@ -85,12 +86,13 @@ class ClusterStatistics:
         return values
 
     def _nmi(self, cells: Array, clusters: Array, drawn: Array) -> float:
-        """Returns mutual information over the mean of both entropies, from shares."""
-        kept = cells > 0
+        """Returns mutual information over the mean of both entropies."""
+        kept, total = cells > 0, cells.sum()
         table = self._table
-        expected = (clusters[table.columns] * drawn[table.rows])[kept]
-        mutual = float(np.sum(cells[kept] * np.log(cells[kept] / expected)))
-        mean = (_entropy(clusters) + _entropy(drawn)) / 2
+        expected = clusters[table.columns] / total * drawn[table.rows]
+        cells, expected = cells[kept], expected[kept]
+        mutual = float(np.sum(cells / total * np.log(cells / expected)))
+        mean = (clustering.entropy(clusters) + clustering.entropy(drawn)) / 2
         return mutual / mean if mean > 0 else 1.0
 
     def _by_cluster(self, cells: Array) -> Array:
@@ -98,8 +100,3 @@ class ClusterStatistics:
         sums = np.zeros(len(self._table.cluster_sizes), np.int64)
         np.add.at(sums, self._table.columns, cells)
         return sums
-
-
-def _entropy(shares: Array) -> float:
-    shares = shares[shares > 0]
-    return float(-np.sum(shares * np.log(shares)))

@@ -165,7 +165,7 @@ def normalized_mutual_information(table: Contingency) -> float:
     """Returns 2 I(U; V) / (H(U) + H(V)) in [0, 1]; 1 if identical."""
     if table.identical:
         return 1.0
-    mean = (_entropy(table.identity_sizes) + _entropy(table.cluster_sizes)) / 2
+    mean = (entropy(table.identity_sizes) + entropy(table.cluster_sizes)) / 2
     return _mutual_information(table) / mean
 
 
@@ -178,7 +178,7 @@ def adjusted_mutual_information(table: Contingency) -> float:
     """
     if table.identical:
         return 1.0
-    mean = (_entropy(table.identity_sizes) + _entropy(table.cluster_sizes)) / 2
+    mean = (entropy(table.identity_sizes) + entropy(table.cluster_sizes)) / 2
     expected = _expected_information(table)
     return (_mutual_information(table) - expected) / (mean - expected)
 
@@ -275,8 +275,9 @@ def _sum_of_ratios(numerators: Array, denominators: Array) -> Fraction:
     return Fraction(total, common)
 
 
-def _entropy(sizes: Array) -> float:
-    shares = sizes / sizes.sum()
+def entropy(sizes: Array) -> float:
+    """Returns the entropy of parts of these sizes, in nats; empty parts count as 0."""
+    shares = sizes[sizes > 0] / sizes.sum()
     return float(-np.sum(shares * np.log(shares)))
 
 

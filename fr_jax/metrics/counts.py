@@ -59,7 +59,7 @@ class SortedPairs:
           Undefined: without genuine or without impostor pairs.
         """
         genuine, impostors = (
-            np.arange(len(rows) + 1) if weights is None else _cumulative(weights[rows])
+            np.arange(len(rows) + 1) if weights is None else cumulative(weights[rows])
             for rows in (self._genuine, self._impostors)
         )
         return Counts(self, genuine, impostors)
@@ -90,9 +90,7 @@ class Counts:
     def at_far(self, far: Any) -> AtFar:
         """Returns the accepted pairs at a FAR, see `verification.counts_at_far`."""
         pairs, impostors = self._pairs, self._first_impostors
-        allowed = math.floor(exact(far) * self.num_impostors)
-        # The first impostor pair in descending order that must be rejected.
-        first = int(np.searchsorted(impostors, allowed, side="right")) - 1
+        first = first_rejected(impostors, far)
         if first == len(pairs.negated):
             return AtFar(1.0, 1.0, -math.inf, self.num_genuine, self.num_impostors)
         rejected = pairs.negated[first]
@@ -224,12 +222,23 @@ def lowest_threshold(scores: Array, rate: Any) -> float:
     return float(np.nextafter(np.partition(scores, place)[place], np.inf))
 
 
+def first_rejected(first: Array, rate: Any) -> int:
+    """Returns the first of pairs in descending order that a rate does not allow.
+
+    Args:
+      first: sums of the weights of the first n pairs, int [N + 1], see `cumulative`.
+      rate: share of all of them that may be accepted; N if all may be.
+    """
+    allowed = math.floor(exact(rate) * int(first[-1]))
+    return int(np.searchsorted(first, allowed, side="right")) - 1
+
+
 def _descending(scores: Array, rows: Array) -> Array:
     return rows[np.argsort(-scores[rows])]
 
 
-def _cumulative(weights: Array) -> Array:
-    """Returns the sums of the first n weights, int64 [N + 1]."""
+def cumulative(weights: Array) -> Array:
+    """Returns the sums of the first n weights [N], int64 [N + 1]."""
     sums = np.zeros(len(weights) + 1, np.int64)
     np.cumsum(weights, out=sums[1:])
     return sums

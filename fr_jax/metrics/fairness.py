@@ -35,7 +35,7 @@ class GroupRates(NamedTuple):
         return self.accepted / self.impostors if self.impostors else None
 
 
-def by_group(
+def group_rates(
     scores: Array, same: Array, first: Array, second: Array, threshold: float
 ) -> dict[tuple[Hashable, Hashable], GroupRates]:
     """Returns the rates of every pair of groups, in the order of their names.
@@ -136,9 +136,7 @@ class Spread(NamedTuple):
     notes: dict[str, str]  # reasons for measures that are not in `values`
 
 
-def spread(
-    groups: Mapping[Hashable, GroupRates], *, share_of_far: float = 0.5
-) -> Spread:
+def spread(groups: Mapping[Hashable, GroupRates], *, far_weight: float = 0.5) -> Spread:
     """Returns the spread of FAR and FRR over groups, and measures of both.
 
     Names are `far_` or `frr_` and that of a function of this module. Combinations with
@@ -149,7 +147,7 @@ def spread(
 
     Args:
       groups: rates within each group; those without pairs of a kind have no such rate.
-      share_of_far: a, the weight of the FAR.
+      far_weight: a, the weight of the FAR.
     """
     values: dict[str, float] = {}
     notes: dict[str, str] = {}
@@ -162,11 +160,11 @@ def spread(
                 values[name] = measure(defined)
             except Undefined as error:
                 notes[name] = str(error)
-    share = share_of_far
+    weight = far_weight
     for name, part, combine in (
-        ("fdr", "difference", lambda far, frr: 1 - (share * far + (1 - share) * frr)),
-        ("inequity", "ratio", lambda far, frr: far**share * frr ** (1 - share)),
-        ("garbe", "gini", lambda far, frr: share * far + (1 - share) * frr),
+        ("fdr", "difference", lambda far, frr: 1 - (weight * far + (1 - weight) * frr)),
+        ("inequity", "ratio", lambda far, frr: far**weight * frr ** (1 - weight)),
+        ("garbe", "gini", lambda far, frr: weight * far + (1 - weight) * frr),
     ):
         parts = f"far_{part}", f"frr_{part}"
         if lacking := [one for one in parts if one in notes]:

@@ -36,11 +36,16 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Metric of the first embedder less that of the second, with its interval."""
+    """Metric of an embedder less that of the first one, with its interval."""
 
     difference: float
     low: float
     high: float
+
+
+def number_of_resamples(count: int, many: int = 1_000_000) -> int:
+    """Returns the default number of resamples: 1,000, of more than `many` pairs 200."""
+    return RESAMPLES if count <= many else 200
 
 
 def identity_weights(
@@ -131,32 +136,6 @@ def bootstrap(
     """Returns the interval of every metric that the unweighted pairs have."""
     drawn = samples(statistics, weights, list(statistics(None)))
     return {name: percentile(values, level) for name, values in drawn.items()}
-
-
-def paired(
-    first: Statistics,
-    second: Statistics,
-    weights: Iterable[Array],
-    level: float = LEVEL,
-) -> dict[str, Difference]:
-    """Returns first - second of every metric of both, on the same resamples.
-
-    The statistics must be of the same pairs in the same order.
-    """
-    of_first, of_second = first(None), second(None)
-    names = [name for name in of_first if name in of_second]
-
-    def both(one: Array | None) -> dict[str, float]:
-        a, b = first(one), second(one)
-        return {name: a[name] - b[name] for name in names if name in a and name in b}
-
-    drawn = samples(both, weights, names)
-    return {
-        name: Difference(
-            of_first[name] - of_second[name], *percentile(drawn[name], level)
-        )
-        for name in names
-    }
 
 
 class PairStatistics:

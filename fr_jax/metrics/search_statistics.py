@@ -16,7 +16,7 @@ Array = np.ndarray
 RANKS = (1, 5, 10)
 FPIRS = ("1e-1", "1e-2", "1e-3")
 NAMES = (*(f"rank{k}" for k in RANKS), *(f"tpir@fpir={far}" for far in FPIRS))
-RECALL = "neighbour_recall"
+RECALL = "recall@100"  # of the neighbours of an approximate search
 
 
 class Searches(NamedTuple):

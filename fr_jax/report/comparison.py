@@ -9,13 +9,26 @@ import numpy as np
 from fr_jax.metrics import intervals
 from fr_jax.metrics.intervals import Difference, Interval
 from fr_jax.report import columns
-from fr_jax.report.measures import IMPOSTORS
-from fr_jax.report.runs import Array, EvaluatedSet, Run, Scores
+from fr_jax.report.measures import IMPOSTORS, RATE
+from fr_jax.report.runs import (
+    IMAGE_DIGESTS,
+    PIXELS,
+    Array,
+    EvaluatedSet,
+    Run,
+    Scores,
+)
 
-_MANY = 1_000_000  # pairs; of more, fewer resamples do
 _MANY_ROWS = 100_000  # searches or clustered faces
-_RESAMPLES, _FEWER = 1000, 200
-_FAR = re.compile(r"tar@far=([\d.e+-]+)(:\w+)?")
+# Of `protocol` of a set: what does not change the metrics of equal pairs.
+_INCIDENTAL = (
+    IMAGE_DIGESTS,
+    *("file", "root", "missing", "lag_mode", "identities", "fars"),
+    *("resampled", "resampled_units", "resamples", "interval", "why_pairs"),
+    *("images", "pairs", "genuine_pairs", "impostor_pairs", "templates"),
+    *("dropped_images", "dropped_pairs", "dropped_templates"),
+)
+_FAR = re.compile(rf"tar@far=({RATE})(:\w+)?")
 
 
 class Resampled(NamedTuple):
@@ -63,9 +76,9 @@ def compare(
 ) -> Comparison:
     """Returns the differences of the later runs from the first, on one set.
 
-    All runs have the same resamples: of identities where the set names them, else of
-    pairs. A run that has seen the set has no difference over all pairs; over the folds
-    that no run has seen, where the protocol has folds, it has.
+    All runs have the same resamples: of identities, as the first run that has them
+    names them, else of pairs. A run that has seen the set has no difference over all
+    pairs; over the folds that no run has seen, where the protocol has folds, it has.
 
     Args:
       resamples: default: 1,000, or 200 of more than a million pairs.
@@ -96,8 +109,13 @@ def compare(
     fars = fars_of(runs, name)
     paired = [number for number in alike if number and number not in reasons]
     whole = {}
+    scores = [one.scores for one in alike.values() if one.scores]
+    named = (one for one in scores if one.identities is not None)
+    units = next(named, scores[0] if scores else None)
     if paired:
-        drawn = {n: resample(alike[n], fars, None, resamples) for n in (0, *paired)}
+        drawn = {
+            n: resample(alike[n], fars, None, units, resamples) for n in (0, *paired)
+        }
         whole = {n: difference(drawn[0], drawn[n]) for n in paired}
     held_out, own = {}, frozenset()
     if folds is not None:
@@ -105,7 +123,8 @@ def compare(
         own = frozenset(n for n, mask in masks.items() if _equal(mask, folds))
         if len(alike) > 1:
             held_out = {
-                n: resample(one, fars, folds, resamples) for n, one in alike.items()
+                n: resample(one, fars, folds, units, resamples)
+                for n, one in alike.items()
             }
     differences = {
         number: difference(held_out[0], one)
@@ -114,7 +133,7 @@ def compare(
     }
     resampled = ""
     if whole or held_out:
-        resampled = _resampled(next(iter(alike.values())), resamples)
+        resampled = _resampled(next(iter(alike.values())), units, resamples)
     return Comparison(
         whole, reasons, remarks, folds, own, held_out, differences, resampled
     )
@@ -124,6 +143,7 @@ def resample(
     entry: EvaluatedSet,
     fars: Sequence[str],
     reported: Array | None,
+    units: Scores | None,
     resamples: int | None = None,
 ) -> Resampled:
     """Returns the metrics of a set's rows, by result key, and of their resamples.
@@ -134,6 +154,7 @@ def resample(
       fars: FARs of the TAR, as text.
       reported: bool [folds], the folds to measure, at thresholds chosen on all other
         folds; None: all pairs.
+      units: the same pairs, whose identities are drawn, else pairs.
     """
     if entry.scores is None:
         statistics, identity = columns.statistics(entry)
@@ -141,7 +162,7 @@ def resample(
         values = statistics(None)
         return Resampled(values, intervals.samples(statistics, draws, list(values)))
     statistics = _statistics(entry, fars, reported)
-    weights, _ = _weights(entry.scores, resamples)
+    weights, _ = _weights(units, resamples)
     values = statistics(None)
     drawn = intervals.samples(statistics, weights, list(values))
     protocol = str(entry.protocol.get("protocol"))
@@ -160,7 +181,7 @@ def resample(
 def difference(first: Resampled, second: Resampled) -> dict[str, Difference]:
     """Returns second - first of every metric of both, with its interval.
 
-    As `intervals.paired`, of resamples that are drawn already. Thresholds have none:
+    Both must have been measured on the same resamples. Thresholds have no difference:
     the scales of two embedders differ.
     """
     return {
@@ -233,11 +254,28 @@ def _not_alike(name: str, *pair: tuple[Run, EvaluatedSet | None]) -> str:
     both = " and ".join(run.name for run, _ in pair)
     one, other = (entry for _, entry in pair)
     assert one and other
+    kinds = [entry.protocol.get(IMAGE_DIGESTS, PIXELS) for entry in (one, other)]
+    if kinds[0] != kinds[1]:
+        return (
+            f"the images of {both} cannot be compared: they are known by {kinds[0]} "
+            f"and by {kinds[1]}"
+        )
     if not one.digest or one.digest != other.digest:
         return f"{both} were evaluated on different images or pairs"
     protocols = [str(entry.protocol.get("protocol")) for entry in (one, other)]
     if protocols[0] != protocols[1]:
         return f"{both} were evaluated by protocols {' and '.join(protocols)}"
+    switches = [
+        {name: x for name, x in entry.protocol.items() if name not in _INCIDENTAL}
+        for entry in (one, other)
+    ]
+    differing = [
+        f"{name} {' and '.join(str(part.get(name)) for part in switches)}"
+        for name in {**switches[0], **switches[1]}
+        if switches[0].get(name) != switches[1].get(name)
+    ]
+    if differing:
+        return f"{both} were evaluated with different switches: {', '.join(differing)}"
     fields = (_labels(entry) for entry in (one, other))
     if not all(_equal(*values) for values in zip(*fields)):
         return f"{both} were evaluated with different labels or folds"
@@ -256,10 +294,10 @@ def _labels(entry: EvaluatedSet) -> tuple[Array | None, ...]:
     return entry.columns.get("identity"), entry.columns.get("gallery")
 
 
-def _resampled(entry: EvaluatedSet, resamples: int | None) -> str:
+def _resampled(entry: EvaluatedSet, units: Scores | None, resamples: int | None) -> str:
     """Returns what resamples are over, as text."""
     if entry.scores is not None:
-        return _weights(entry.scores, resamples)[1]
+        return _weights(units, resamples)[1]
     identity = entry.columns["identity"]
     resamples = _number(len(identity), resamples)
     return f"{resamples:,} resamples of {len(np.unique(identity)):,} identities"
@@ -269,7 +307,7 @@ def _number(rows: int, resamples: int | None) -> int:
     """Returns the number of resamples of searches or clustered faces."""
     if resamples is not None:
         return resamples
-    return _FEWER if rows > _MANY_ROWS else _RESAMPLES
+    return intervals.number_of_resamples(rows, _MANY_ROWS)
 
 
 def _equal(one: Array | None, other: Array | None) -> bool:
@@ -307,7 +345,7 @@ def _weights(
     assert scores is not None
     count = len(scores.values)
     if resamples is None:
-        resamples = _FEWER if count > _MANY else _RESAMPLES
+        resamples = intervals.number_of_resamples(count)
     if scores.identities is None or scores.pairs is None:
         text = f"{resamples:,} resamples of {count:,} pairs"
         return intervals.pair_weights(count, resamples), text

@@ -27,8 +27,8 @@ _JPEG = 85  # quality of thumbnails
 _ABOUT = (
     "TAR at FAR x: share of genuine pairs accepted at the lowest threshold that "
     "accepts at most the share x of impostor pairs; ties are accepted together.",
-    "† fewer than 10 / FAR impostor pairs: the value is unreliable. ROC curves are "
-    "pale there.",
+    "† fewer than 10 / FAR impostor pairs, or 10 / FPIR non-mated searches: the value "
+    "is unreliable. ROC curves are pale there.",
     "EER: error rate where the convex hull of the ROC curve meets FAR = FRR. minDCF: "
     "lowest detection cost, with a prior of 0.01 for genuine pairs and unit costs.",
     "Brackets: 95 % intervals by bootstrap, percentiles. ±: standard deviation over "

@@ -1,7 +1,7 @@
 """Metrics of results.json as titles and texts of a report."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fr_jax.metrics.verification import few_impostors
@@ -9,7 +9,9 @@ from fr_jax.report.runs import Run
 
 SEEN, HELD_OUT = "_seen", "_heldout"
 GROUP = "@group="  # before the name of a group
-IMPOSTORS = "impostor_pairs"
+IMPOSTORS, NONMATED = "impostor_pairs", "nonmated_searches"
+# Of a FAR or FPIR in the keys of results: no signs, blanks or fractions.
+RATE = r"(?:\d+(?:\.\d+)?|\.\d+)(?:e-?\d{1,2})?"
 _ENDS = ("_std", "_low", "_high")
 _TITLES = {
     "accuracy": "Accuracy",
@@ -43,7 +45,7 @@ _TITLES = {
 # Names that begin so are shares, shown in per cent.
 _SHARES = re.compile(
     r"accuracy|tar@|eer|rank[-_]?\d|cmc|tpir|fnir|fnmr|fmr|nme|failure_rate|missed"
-    r"|hungarian|edc@|(far|frr)(@|$|_difference|_deviation)"
+    r"|hungarian|recall@|edc@|(far|frr)(@|$|_difference|_deviation)"
 )
 
 
@@ -54,7 +56,8 @@ class Value(NamedTuple):
       low, high: the interval, or None.
       std: the deviation over folds, or None.
       seen: whether the set has training identities.
-      few: whether a TAR has fewer than 10 / FAR impostor pairs.
+      few: whether a TAR has fewer than 10 / FAR impostor pairs, or a TPIR fewer than
+        10 / FPIR non-mated searches.
     """
 
     value: float
@@ -113,7 +116,7 @@ def value(
         if key not in run.results:
             continue
         std, low, high = (run.results.get(with_end(key, one)) for one in _ENDS)
-        few = is_few(metric, run.results.get(f"{name}{end}/{IMPOSTORS}"))
+        few = is_few(metric, run.results, f"{name}{end}/")
         return Value(run.results[key], low, high, std, end == SEEN, few)
     return None
 
@@ -125,12 +128,23 @@ def with_end(key: str, end: str) -> str:
     return f"{start}{slash}{base}{end}{colon}{variant}"
 
 
-def is_few(metric: str, impostors: float | None) -> bool:
-    """Returns True for a TAR at a FAR of fewer than ten impostor pairs."""
-    match = re.fullmatch(r"tar@far=(\d+(?:\.\d+)?(?:e-?\d+)?)(?::\w+)?", metric)
-    if match is None or impostors is None:
+def is_few(metric: str, results: Mapping[str, float], start: str = "") -> bool:
+    """Returns True for a TAR or TPIR at a rate of fewer than ten pairs or searches.
+
+    Of several galleries, the one with the fewest non-mated searches counts.
+
+    Args:
+      results: with the numbers of impostor pairs or non-mated searches.
+      start: of the keys of the set.
+    """
+    match = re.fullmatch(rf"(tar@far|tpir@fpir)=({RATE})(:.+)?", metric)
+    if match is None:
         return False
-    return bool(few_impostors(float(match[1]), impostors))
+    kind, rate, gallery = match.groups()
+    name = f"{NONMATED}{gallery or ''}" if kind == "tpir@fpir" else IMPOSTORS
+    name = start + name
+    counts = [n for k, n in results.items() if k == name or k.startswith(f"{name}:")]
+    return bool(counts) and bool(few_impostors(float(rate), min(counts)))
 
 
 def note(run: Run, name: str, metric: str) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 Array = np.ndarray
 MAX_PAIRS = 1 << 28
 MAX_NAME = 200
+# What the digest of a set knows images by, a switch of protocols of pairs.
+IMAGE_DIGESTS, PIXELS, NAMES = "image_digests", "pixels", "names"
 _MAX_THUMBNAILS, _SIDES = 256, (16, 256)  # pixels
 
 

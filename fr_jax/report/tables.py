@@ -77,8 +77,7 @@ def held_out_row(
         if value is None and one is not None and metric in one.values:
             std = one.values.get(measures.with_end(metric, "_std"))
             ends = one.interval(metric) if metric in one.samples else (None, None)
-            impostors = one.values[measures.IMPOSTORS]
-            few = measures.is_few(metric, impostors)
+            few = measures.is_few(metric, one.values)
             value = Value(one.values[metric], *ends, std, False, few)
         if (
             value is not None

@@ -78,6 +78,8 @@ def det(runs: Sequence[Scores]) -> bytes:
             kept = _thinned(x - y)
             axes.plot(x[kept], y[kept], **_style(number))
             lowest = min(lowest, *least)
+        # Of a small set without errors, far enough above the lowest rate.
+        corner = max(corner, 4 * lowest)
         highest = next((rate for rate in _HIGHEST if rate >= corner), _HIGHEST[-1])
         limits = float(ndtri(max(lowest, 1e-7))), float(ndtri(highest))
         shown = [rate for rate in _RATES if lowest <= rate <= highest]

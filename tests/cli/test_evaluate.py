@@ -166,6 +166,7 @@ def test_several_embedders_are_compared(
         ("--embedder {e} --set a={s} --calibrate 2", "--calibrate is 2; use a rate"),
         ("--embedder {e} --set a={s} --set b={s} --calibrate 0.1", "pairs of one set"),
         ("--embedder {w} --set a={s} --calibrate 0.1", "is a weight file: fr-jax imp"),
+        ("--embedder {e} --set a={s} --calibrate 0.01", "needs at least 100, better"),
         ("--generator {e} --calibrate 0.1", "--calibrate needs --embedder"),
         ("--embedder {e} --set a={s},far=0.1+x", "'x' is no rate between 0 and 1"),
         ("--embedder {e} --set a={s},identities=no.txt", "no.txt: no such file"),

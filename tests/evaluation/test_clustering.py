@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.cluster import hierarchy
 
 from data_pipelines import DataError
 from fr_jax.errors import UserError
-from fr_jax.evaluation import clustering, sets
+from fr_jax.evaluation import clustering, search, sets
 from fr_jax.evaluation.embeddings import Columns, StoredEmbeddings
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.metrics.cluster_statistics import RESAMPLED, ClusterStatistics
@@ -56,6 +57,27 @@ def test_identities_are_found_where_they_are_apart(stored, method):
     assert values["mine/resampled_identities"] == 5
     assert "mine/ami_low:best" not in values
     assert evaluator.intervals(20)[1]["mine/ami_low:best"].startswith("no interval")
+
+
+@pytest.mark.parametrize("method", ["average", "single"])
+def test_the_tree_is_that_of_all_distances(method, monkeypatch):
+    monkeypatch.setattr(clustering, "_BLOCK", 4)
+    rows = np.random.default_rng(0).normal(size=(21, 6))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = hierarchy.linkage(rows, method, "cosine")
+    np.testing.assert_allclose(clustering.linkage(rows, method), expected, atol=1e-12)
+
+
+def test_equal_float32_rows_are_joined_at_a_threshold_of_one():
+    rows = np.random.default_rng(0).normal(size=(40, 512))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows = np.repeat(rows, 2, axis=0)
+    expected = np.repeat(np.arange(40), 2)
+    np.testing.assert_array_equal(search.components(rows, 1.0), expected)
+    for method in clustering.METHODS:
+        found = clustering.cut(clustering.linkage(rows, method), 1.0)
+        assert len(set(found)) == 40
+        np.testing.assert_array_equal(found[::2], found[1::2])
 
 
 def test_single_linkage_by_blocks_is_that_of_the_tree(stored):

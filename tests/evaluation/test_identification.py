@@ -106,6 +106,8 @@ def test_rates_are_those_of_plain_searches(stored, enrolled, galleries):
         assert "no non-mated" in evaluator.notes["mine/tpir@fpir=1e-1"]
     else:
         assert results["mine/nonmated_searches"] == len(probes)
+        parts = [results[f"mine/nonmated_searches:{name}"] for name in ("G1", "G2")]
+        assert sum(parts) == len(probes)
         assert set(results) == set(evaluator.metric_names)
         assert list(evaluator.stored_set().curves) == ["CMC G1", "CMC G2"]
 

@@ -58,8 +58,9 @@ def test_ranks_and_scores_of_mates_are_those_of_plain_loops(blocks, single):
 def test_components_are_chains_of_near_rows(blocks, monkeypatch, threshold, links):
     monkeypatch.setattr(search, "_LINKS", links)
     # Eight dimensions: neighbours differ in one sign and have the cosine 3/4 or less.
-    some = rows(60, 8, seed=6) / np.float32(np.sqrt(2))
-    near = some @ some.T >= threshold
+    signs = rows(60, 8, seed=6)
+    some = signs / np.float32(np.sqrt(2))
+    near = signs @ signs.T / 2 >= threshold  # exact, unlike some @ some.T
     labels = np.arange(len(some))
     while True:  # spread the lowest label of each chain
         lower = np.where(near, labels[None], len(some)).min(axis=1)
@@ -84,11 +85,22 @@ def test_listed_neighbours_give_the_mates_that_they_have():
     few = search.mates_of(first, probe_labels, labels)
     missed = exact.rank > 1
     assert missed.any()
-    assert (few.rank[missed] == 6).all()  # one below the five identities
+    # No hit at any rank, though the gallery has only five identities.
+    assert (few.rank[missed] == np.iinfo(np.int64).max).all()
     assert (few.score[missed] == -np.inf).all()
     assert search.recalls(first, probes, gallery, 4)[1].mean() == 1
     wrong = first._replace(rows=(first.rows + np.array([[0], [1], [0], [1]])) % 9)
     assert search.recalls(wrong, probes, gallery, 4)[1].mean() == 0.5
+
+
+def test_listed_identities_of_an_equal_score_count_as_higher():
+    probes, gallery = rows(40, seed=8), rows(12, seed=9)
+    labels = np.arange(12) % 5
+    probe_labels = np.arange(40) % 6  # identity 5 is in no gallery
+    exact = search.mates(probes, probe_labels, gallery, labels)
+    every = search.mates_of(search.top_k(probes, gallery, 12), probe_labels, labels)
+    np.testing.assert_array_equal(every.rank, exact.rank)
+    assert (exact.rank > 1).any() and (exact.rank == 0).any()
 
 
 def test_faiss_finds_most_neighbours():

@@ -99,9 +99,3 @@ def test_metrics_that_some_resamples_lack_are_noted(trained):
     assert 2 <= missing <= 40  # e^-2 of them have no genuine pair
     assert "toy/auc_low:paper" in found.values
     assert uncertainty.of_results(toy, 0) == ({}, {})
-
-
-def test_many_pairs_have_fewer_resamples(monkeypatch):
-    monkeypatch.undo()
-    assert uncertainty.number_of_resamples(1_000_000) == 1000
-    assert uncertainty.number_of_resamples(1_000_001) == 200

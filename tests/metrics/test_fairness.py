@@ -13,7 +13,7 @@ def test_rates_of_groups_and_between_them():
     scores, same = np.round(rng.random(200), 1), rng.random(200) < 0.4
     first = np.array(["b", "a", "c"])[rng.integers(0, 3, 200)]
     second = np.where(same, first, np.array(["a", "b"])[rng.integers(0, 2, 200)])
-    rates = fairness.by_group(scores, same, first, second, 0.5)
+    rates = fairness.group_rates(scores, same, first, second, 0.5)
     for (a, b), value in rates.items():
         rows = [
             (s >= 0.5, g)
@@ -57,7 +57,7 @@ def test_spread_combines_both_errors_and_notes_what_is_undefined():
         "a": fairness.GroupRates(100, 1000, 10, 1),
         "b": fairness.GroupRates(100, 1000, 40, 4),
     }
-    values, notes = fairness.spread(groups, share_of_far=0.75)
+    values, notes = fairness.spread(groups, far_weight=0.75)
     assert values["fdr"] == pytest.approx(1 - (0.75 * 0.003 + 0.25 * 0.3))
     assert values["inequity"] == pytest.approx(4)
     assert values["garbe"] == pytest.approx(0.6)

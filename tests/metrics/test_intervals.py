@@ -173,19 +173,10 @@ def test_intervals_over_identities_are_wider_where_pairs_depend_on_them():
     assert widths[0] / widths[1] == pytest.approx(10**0.5, rel=0.3)
 
 
-def test_paired_differences_are_those_of_the_same_resamples():
-    first, second, same, scores, _ = problem()
-    better = scores + np.where(same, 0.3, 0.0)
-    weights = list(intervals.identity_weights(first, second, 15, 100))
-    a, b = (
-        intervals.PairStatistics(x, same, protocol="pooled") for x in (better, scores)
-    )
-    differences = intervals.paired(a, b, weights)
-    drawn = [a(w)["auc"] - b(w)["auc"] for w in weights]
-    expected = (a()["auc"] - b()["auc"], *np.percentile(drawn, [2.5, 97.5]))
-    assert differences["auc"] == expected
-    assert differences["auc"].low > 0
-    assert set(intervals.paired(a, a, weights)["eer"]) == {0.0}
+def test_many_pairs_have_fewer_resamples(monkeypatch):
+    monkeypatch.undo()  # of the fewer resamples of tests
+    assert intervals.number_of_resamples(1_000_000) == 1000
+    assert intervals.number_of_resamples(1_000_001) == 200
 
 
 def test_wrong_arguments_are_errors():

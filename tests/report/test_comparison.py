@@ -1,9 +1,10 @@
-"""Paired differences: equal to those of `intervals`, or refused with a reason."""
+"""Paired differences: those of the same resamples, or refused with a reason."""
 
 import numpy as np
 import pytest
 
 from fr_jax.metrics import intervals
+from fr_jax.metrics.intervals import Difference
 from fr_jax.report import comparison
 from tests.support import evaluations
 
@@ -25,6 +26,17 @@ def weights(one, resamples):
     return intervals.identity_weights(first, second, 48, resamples)
 
 
+def paired(first, second, drawn):
+    """Differences of two statistics by a plain loop over weights."""
+    rows = [(first(w), second(w)) for w in drawn]
+    expected = {}
+    for name, value in first(None).items():
+        samples = [a[name] - b[name] for a, b in rows if name in a and name in b]
+        ends = np.percentile(samples, [2.5, 97.5])
+        expected[name] = Difference(value - second(None)[name], *ends)
+    return expected
+
+
 def close(actual, expected):
     assert expected
     for name, difference in expected.items():
@@ -41,9 +53,7 @@ def test_differences_are_those_of_paired_resamples():
     assert compared.resampled == "20 resamples of 12 identities"
     one, other, last = (run.sets[0] for run in (first, second, third))
     for number, later in ((1, other), (2, last)):
-        expected = intervals.paired(
-            statistics(later), statistics(one), weights(one, 20)
-        )
+        expected = paired(statistics(later), statistics(one), weights(one, 20))
         close(compared.whole[number], expected)
         assert expected["accuracy"].difference > 0
 
@@ -55,8 +65,23 @@ def test_pairs_are_resampled_where_identities_are_unknown():
     compared = comparison.compare(runs, "faces", resamples=20)
     assert compared.resampled == "20 resamples of 200 pairs"
     drawn = intervals.pair_weights(200, 20)
-    expected = intervals.paired(statistics(other), statistics(one), drawn)
+    expected = paired(statistics(other), statistics(one), drawn)
     close(compared.whole[1], expected)
+
+
+@pytest.mark.parametrize("without", [0, 1], ids=["first", "second"])
+def test_both_runs_have_the_resamples_of_the_one_that_names_identities(without):
+    sets = [evaluations.evaluated_set(noise=noise) for noise in (1.0, 0.5)]
+    bare = sets[without].scores._replace(identities=None)
+    given = list(sets)
+    given[without] = sets[without]._replace(scores=bare)
+    runs = [evaluations.run(name, given[n]) for n, name in enumerate(("a", "b"))]
+    compared = comparison.compare(runs, "faces", resamples=20)
+    assert compared.resampled == "20 resamples of 12 identities"
+    one, other = sets
+    close(
+        compared.whole[1], paired(statistics(other), statistics(one), weights(one, 20))
+    )
 
 
 def test_a_run_that_has_seen_folds_is_compared_on_the_others():
@@ -74,7 +99,7 @@ def test_a_run_that_has_seen_folds_is_compared_on_the_others():
     assert compared.own == {2}
     mask, one = compared.folds, first.sets[0]
     for number, run in ((1, second), (2, third)):
-        expected = intervals.paired(
+        expected = paired(
             statistics(run.sets[0], mask), statistics(one, mask), weights(one, 20)
         )
         close(compared.held_out_differences[number], expected)
@@ -85,6 +110,16 @@ def other(name="faces", **fields):
     return evaluations.run("second", evaluations.evaluated_set(name, **fields))
 
 
+SWITCHED = evaluations.PROTOCOL | {"flip_sum": False, "media": "unit"}
+OF_NAMES = evaluations.PROTOCOL | {"image_digests": "names"}
+
+
+def test_switches_of_the_data_do_not_matter():
+    data = {"file": "b.txt", "missing": "drop", "image_digests": "pixels"}
+    runs = [evaluations.run("first"), other(protocol=evaluations.PROTOCOL | data)]
+    assert comparison.compare(runs, "faces", resamples=5).whole
+
+
 @pytest.mark.parametrize(
     ("second", "reason"),
     [
@@ -93,6 +128,8 @@ def other(name="faces", **fields):
         (other(digest="9"), "different images or pairs"),
         (other(digest=""), "different images or pairs"),
         (other(protocol={"protocol": "kfold"}), "protocols insightface and kfold"),
+        (other(protocol=SWITCHED), "switches: flip_sum True and False, media None and"),
+        (other(protocol=OF_NAMES), "known by pixels and by names"),
         (other(num_pairs=100), "different labels or folds"),
         (other(seen="one image"), "second was trained on identities of the set (one"),
     ],

@@ -1,10 +1,13 @@
 """A report as a file: complete, escaped, reproducible, whole in a real browser."""
 
+import contextlib
+import io
 import shutil
 from html import parser as html_parser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fr_jax.errors import UserError
 from fr_jax.report import html, markup, measures, vector
@@ -16,6 +19,11 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
+GALLERIES = {
+    "nonmated_searches": 200,
+    "nonmated_searches:a b": 60,
+    "nonmated_searches:G2": 140,
+}
 CMC = Curve(np.arange(1.0, 6), np.linspace(0.5, 0.9, 5), "rank", "hit rate")
 NAMES = ("published", "a_rather_long-name/of.a.run_with_many_words_in_it_and_no_space")
 
@@ -177,6 +185,44 @@ def test_sets_with_one_kind_of_pairs_have_no_curves(kind, tmp_path):
     text = Parsed(tmp_path / "report.html").text
     assert "Undefined for first: x (EER)" in text
     assert "ROC" not in text.rpartition("Terms")[0]
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 5, 100])
+def test_axes_of_a_small_separated_set_run_upwards(pairs, monkeypatch):
+    drawn = []
+
+    @contextlib.contextmanager
+    def figure(height=0.0):
+        drawn.append(Figure().subplots())
+        yield drawn[-1], io.BytesIO()
+
+    monkeypatch.setattr(vector, "_figure", figure)
+    same = np.repeat([True, False], pairs)
+    vector.det([Scores(np.where(same, 0.9, 0.1), same)])
+    low, high = drawn[0].get_xlim()
+    assert low < high
+    assert drawn[0].get_ylim() == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("metric", "counts", "few"),
+    [
+        ("tar@far=1e-2", {"impostor_pairs": 999}, True),
+        ("tar@far=1e-2:kfold", {"impostor_pairs": 1000}, False),
+        ("tar@far=.01", {"impostor_pairs": 999}, True),
+        ("tar@far=.01", {"nonmated_searches": 9}, False),
+        ("tpir@fpir=1e-1", {"nonmated_searches": 99}, True),
+        ("tpir@fpir=1e-1", {"nonmated_searches": 100, "impostor_pairs": 1}, False),
+        ("tpir@fpir=1e-1", GALLERIES, True),
+        ("tpir@fpir=1e-1:a b", GALLERIES, True),
+        ("tpir@fpir=1e-1:G2", GALLERIES, False),
+        ("rank1", {"nonmated_searches": 1}, False),
+        ("tar@far=1e-2", {}, False),
+    ],
+)
+def test_rates_of_too_few_pairs_or_searches_are_marked(metric, counts, few):
+    results = {f"x/{name}": float(count) for name, count in counts.items()}
+    assert measures.is_few(metric, results, "x/") == few
 
 
 def test_thinned_curves_keep_their_ends_and_a_point_in_every_part():

@@ -27,7 +27,7 @@ from fr_jax.systems.dr_gan.rotator import Rotator
 Array = np.ndarray
 MAX_FUSED = 6  # images of an identity
 _COSINE_SCALE = 30.0  # of cosine logits, as in `presets.authors_2018`
-_BY_RECOGNISER = ("recogniser", "recogniser_turned")
+_BY_RECOGNISER = ("recogniser", "recogniser_frontalised")
 Embed = Callable[[Array], Array]
 GRADIENTS: tuple[str, Embed] = ("gradients", probes.gradient_histograms)
 
@@ -66,11 +66,11 @@ class GeneratorEvaluator:
     @property
     def metric_names(self) -> list[str]:
         """Names of the metrics that do not depend on the generator's angles."""
-        names = ["identification/rank1", "identification/rank1:turned"]
+        names = ["identification/rank1", "identification/rank1:frontalised"]
         names += ["confidence/spearman"]
         names += [f"rotation/{n}:{self.features[0]}" for n in ("kid", "fid")]
         if self.for_poses is not None:
-            names += ["rotation/pose_accuracy", "rotation/pose_accuracy_true"]
+            names += ["rotation/pose_accuracy", "rotation/pose_accuracy_real"]
         if self.recogniser is not None:
             names += [f"identification/rank1:{n}" for n in _BY_RECOGNISER]
             names += [f"rotation/identity_{n}" for n in ("cosine", "cosine_impostor")]
@@ -101,8 +101,9 @@ class GeneratorEvaluator:
         """Returns rank-1 identification, and accuracies of linear probes of features.
 
         identification/rank1 over all probes, and rank1@yaw=A for |yaw| = A;
-        rank1:turned of probes rotated to frontal and encoded again, against the same
-        gallery; both by the recogniser, rank1:recogniser and :recogniser_turned.
+        rank1:frontalised of probes rotated to frontal and encoded again, against the
+        same gallery; both by the recogniser, rank1:recogniser and
+        :recogniser_frontalised.
         leakage/pose and /identity with /pose_chance, of images with known yaw.
         """
         faces, embed = self.faces, self.recogniser
@@ -115,13 +116,16 @@ class GeneratorEvaluator:
         rotated = rotator.rotate_features(features[probe_rows], [frontal], lights)[:, 0]
         pairs = {
             "": (features[probe_rows], features[gallery_rows]),
-            ":turned": (rotator.encode(rotated, crop=False)[0], features[gallery_rows]),
+            ":frontalised": (
+                rotator.encode(rotated, crop=False)[0],
+                features[gallery_rows],
+            ),
         }
         if embed is not None:
             of_gallery = embed(rotator.crop(faces.images[gallery_rows]))
             of_probes = embed(rotator.crop(faces.images[probe_rows]))
             pairs[":recogniser"] = of_probes, of_gallery
-            pairs[":recogniser_turned"] = embed(rotated), of_gallery
+            pairs[":recogniser_frontalised"] = embed(rotated), of_gallery
         results = {}
         for name, (queries, gallery) in pairs.items():
             hits = identification.rank_one(
@@ -144,12 +148,12 @@ class GeneratorEvaluator:
         """Returns pose accuracy, preserved identity and kernel distance of images.
 
         Faces keep their light if it is a target. rotation/pose_accuracy, also @yaw, and
-        pose_accuracy_true of real images, pose_error_degrees between the classified and
-        the target pose, also _true; identity_cosine, also @yaw, _impostor and
-        identity_auc, and identity_auc_true between the inputs themselves; kid:FEATURES
+        pose_accuracy_real of real images, pose_error_degrees between the classified and
+        the target pose, also _real; identity_cosine, also @yaw, _impostor and
+        identity_auc, and identity_auc_real between the inputs themselves; kid:FEATURES
         between equally many real images per pose and generated images of these poses,
-        its deviation kid_std:, and kid_true: between two halves of the real images;
-        fid:FEATURES between as many real as generated images, with fid_true:.
+        its deviation kid_std:, and kid_real: between two halves of the real images;
+        fid:FEATURES between as many real as generated images, with fid_real:.
         """
         faces, rng = self.faces, np.random.default_rng(0)
         rows = np.sort(rng.permutation(len(faces.label))[: self.num_inputs])
@@ -168,19 +172,19 @@ class GeneratorEvaluator:
 
         if self.for_poses is not None:
             classify = pose_classifier(rotator, self.for_poses)
-            classified, of_true = classify(fake), classify(real[pose >= 0])
+            classified, of_real = classify(fake), classify(real[pose >= 0])
             correct = (classified == target).reshape(rotated.shape[:2])
-            correct_real = of_true == pose[pose >= 0]
+            correct_real = of_real == pose[pose >= 0]
             for end, guess, truth in (
                 ("", classified, target),
-                ("_true", of_true, pose[pose >= 0]),
+                ("_real", of_real, pose[pose >= 0]),
             ):
                 if rotator.has_angles:
                     yaws, truth = np.array(rotator.angles)[[guess, truth]]
                     error = generation.pose_error(yaws, truth)
                     results[f"rotation/pose_error_degrees{end}"] = error
             results["rotation/pose_accuracy"] = float(correct.mean())
-            results["rotation/pose_accuracy_true"] = float(correct_real.mean())
+            results["rotation/pose_accuracy_real"] = float(correct_real.mean())
             by_angle("rotation/pose_accuracy", correct)
         if self.recogniser is not None:
             of_inputs, labels = self.recogniser(real[rows]), faces.label[rows]
@@ -189,7 +193,7 @@ class GeneratorEvaluator:
             results |= {f"rotation/identity_{name}": x for name, x in kept.items()}
             if 1 < len(np.unique(labels)) < len(labels):
                 auc = generation.pairwise_auc(of_inputs, labels)
-                results["rotation/identity_auc_true"] = auc
+                results["rotation/identity_auc_real"] = auc
             of_inputs, of_fakes = l2_normalize(of_inputs), l2_normalize(of_fakes)
             cosines = np.einsum("nf,naf->na", of_inputs, of_fakes)
             by_angle("rotation/identity_cosine", cosines)
@@ -210,9 +214,9 @@ class GeneratorEvaluator:
         first = np.tile(np.arange(count) < count // 2, len(balanced))
         if first.sum() > 1:
             distance, _ = generation.kernel_distance(of_real[first], of_real[~first])
-            results[f"rotation/kid_true:{name}"] = distance
+            results[f"rotation/kid_real:{name}"] = distance
             distance = generation.frechet_distance(of_real[first], of_real[~first])
-            results[f"rotation/fid_true:{name}"] = distance
+            results[f"rotation/fid_real:{name}"] = distance
         return results
 
     def evaluate_confidence(self, rotator: Rotator) -> dict[str, float]:

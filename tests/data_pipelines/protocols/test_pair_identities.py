@@ -23,7 +23,14 @@ PAIRS = np.array([[0, 1], [2, 3]])
     ],
 )
 def test_identity_in_a_name(name, expected):
-    assert pair_identities.identity(name) == expected
+    assert pair_identities.in_names([name]) == [expected]
+
+
+def test_folders_are_identities_where_there_are_several():
+    names = ["ann/1_left_01.jpg", "bob/1_left_02.jpg", "bob/2_right_01.jpg"]
+    assert pair_identities.in_names(names) == ["ann", "bob", "bob"]
+    aged = ["x/6472_Johnny_Cash_10.jpg", "x/6473_Ann_Lee_20.jpg", "Bob_3.jpg"]
+    assert pair_identities.in_names(aged) == ["Johnny_Cash", "Ann_Lee", "Bob"]
 
 
 @pytest.mark.parametrize(

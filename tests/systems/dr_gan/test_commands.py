@@ -69,7 +69,7 @@ def test_a_run_leaves_metrics_results_and_embedders(run):
     assert {"validation/spread", "validation/impostor_cosine"} <= evaluated.keys()
     results = json.loads((run / "results.json").read_text())
     assert results["unseen/accuracy"] >= 0
-    assert 0 <= results["identification/rank1:turned"] <= 1
+    assert 0 <= results["identification/rank1:frontalised"] <= 1
     assert list((run / "figures").glob("pose_grid.png"))
     generator = load_embedder(run / "embedder_generator")
     assert generator.network.kind == "generator"
@@ -144,19 +144,19 @@ def test_a_generator_is_evaluated(run, tmp_path, command):
         "identification/rank1@yaw=30",
         "rotation/pose_accuracy",
         "rotation/pose_accuracy@yaw=-30",
-        "rotation/pose_accuracy_true",
+        "rotation/pose_accuracy_real",
         "rotation/identity_auc",
         "leakage/pose",
         "fusion/rank1:confidence@n=2",
     ):
         assert 0 <= results[name] <= 1, name
-    assert results["rotation/pose_accuracy_true"] > 0.6  # chance: a third
+    assert results["rotation/pose_accuracy_real"] > 0.6  # chance: a third
     assert results["leakage/pose_chance"] == pytest.approx(1 / 3)
     assert -1 <= results["confidence/spearman"] <= 1
     assert np.isfinite(results["rotation/kid:embedder"])  # of the recogniser
-    assert np.isfinite(results["rotation/kid_true:embedder"])
+    assert np.isfinite(results["rotation/kid_real:embedder"])
     assert results["notes"]["rotation/fid_low:embedder"].startswith("no interval")
-    for name in ("turned", "recogniser", "recogniser_turned"):
+    for name in ("frontalised", "recogniser", "recogniser_frontalised"):
         assert 0 <= results[f"identification/rank1:{name}@yaw=30"] <= 1
     assert results["fusion/gain@n=1"] == results["fusion/gain_std@n=1"] == 0
     assert -1 <= results["confidence/spearman_known"] <= 1
