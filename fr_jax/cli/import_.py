@@ -35,7 +35,8 @@ from fr_jax.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", metavar="FILE", help=".pth, .pt, .ckpt, .safetensors, .npz or .onnx")
+    text = ".pth, .pt, .ckpt, .safetensors, .npz or .onnx; with --vae: .pkl"
+    add("file", metavar="FILE", help=text)
     add("--to", required=True, metavar="EMBEDDER", help="folder of the new embedder")
     text = "naming scheme of the tensors: %(choices)s; default: detected"
     add("--dialect", choices=tuple(DIALECTS), metavar="DIALECT", help=text)
