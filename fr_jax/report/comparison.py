@@ -27,6 +27,7 @@ _INCIDENTAL = (
     *("resampled", "resampled_units", "resamples", "interval", "why_pairs"),
     *("images", "pairs", "genuine_pairs", "impostor_pairs", "templates"),
     *("dropped_images", "dropped_pairs", "dropped_templates"),
+    *("quality", "groups", "threshold_of_errors", "edc"),
 )
 _FAR = re.compile(rf"tar@far=({RATE})(:\w+)?")
 
