@@ -27,8 +27,8 @@ from fr_jax.errors import UserError, check_range
 from fr_jax.evaluation import embeddings
 from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.results import print_notes, write
-from fr_jax.evaluation.uncertainty import number_of_resamples
 from fr_jax.metrics import intervals, templates
+from fr_jax.metrics.intervals import number_of_resamples
 from fr_jax.metrics.template_splits import Split, SplitStatistics
 from fr_jax.systems.dr_gan.rotator import Rotator
 
