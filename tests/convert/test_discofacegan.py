@@ -71,7 +71,7 @@ def test_the_third_network_of_the_pickle_is_taken(folder, tmp_path):
         discofacegan.read(path, folder / "vae")
 
 
-@pytest.mark.skipif(not PARITY.exists(), reason="needs the golden files")
+@files.needs(PARITY)
 def test_the_pickle_of_the_original_classes_has_the_same_arrays():
     data = np.memmap(PARITY / "files/disco_tiny_fake.pkl", np.uint8, "r").data
     networks = network_pickle.read(Path("fake.pkl"), data)
@@ -83,7 +83,7 @@ def test_the_pickle_of_the_original_classes_has_the_same_arrays():
             np.testing.assert_array_equal(arrays[name], value, name)
 
 
-@pytest.mark.skipif(not PARITY.exists(), reason="needs the golden files")
+@files.needs(PARITY)
 def test_variables_have_the_published_names_and_shapes():
     table = (PARITY / "keys/disco_gs_variables.tsv").read_text().splitlines()[1:]
     rows = [line.split("\t") for line in table]
@@ -499,7 +499,7 @@ def test_damaged_checkpoints_are_refused_or_read_equal(tmp_path):
         tensor_bundle.read(prefix)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="needs the published decoders")
+@files.needs(DATA)
 @pytest.mark.parametrize("factor", ["exp", "gamma", "rot"])
 def test_published_decoders_are_read_as_by_tensorflow(factor):
     tensorflow = pytest.importorskip("tensorflow")
@@ -511,7 +511,7 @@ def test_published_decoders_are_read_as_by_tensorflow(factor):
         np.testing.assert_array_equal(tensor, reader.get_tensor(name))
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="needs the published index")
+@files.needs(DATA)
 def test_the_index_of_the_decoder_of_identities_is_that_of_the_documentation():
     prefix = DATA / f"weights/discofacegan/vae/id/{files.CHECKPOINT}"
     entries = tensor_bundle.index(prefix)

@@ -19,6 +19,7 @@ from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
 from fr_jax.training.streams import GeneratedStream
 from tests.support.devices import on_eight_devices
+from tests.support.discofacegan import needs
 from tests.support.paths import PARITY, read_npz
 
 _OPTIONS = {"fmap_base": 128, "fmap_max": 2, "dlatent_size": 4, "mapping_fmaps": 4}
@@ -37,7 +38,7 @@ def network(identities=0):
     return Network("discofacegan", options, variables, InputSpec(256), "generator")
 
 
-@pytest.mark.skipif(not PARITY.exists(), reason=f"needs real data: {PARITY}")
+@needs(PARITY)
 def test_golden_draws():
     golden = read_npz(PARITY / "golden/disco_vae_golden.npz")
     for number, draw in enumerate(discofacegan.draws(0, 2, 128)):

@@ -15,10 +15,6 @@ from fr_jax.models import discofacegan
 from tests.support import discofacegan as files
 from tests.support.paths import DATA, PARITY, read_npz
 
-pytestmark = pytest.mark.skipif(
-    not PARITY.exists(), reason=f"needs real data: {PARITY}"
-)
-
 
 def _network(options, coefficients=None):
     """Returns module options and variables with random weights."""
@@ -68,6 +64,7 @@ def _apply(tiny, *arguments, method, upsampling="phases", **options):
     return model.apply(tiny[1], *arguments, method=method)
 
 
+@files.needs(PARITY)
 def test_golden_w(tiny, golden):
     parts = golden["coeff"][:, :254], golden["coeff"][:, 254:]
     w = _apply(tiny, *parts, method="map")
@@ -81,6 +78,7 @@ def test_golden_w(tiny, golden):
     np.testing.assert_allclose(untruncated[:, 0], golden["w"], atol=2e-5)
 
 
+@files.needs(PARITY)
 @pytest.mark.parametrize(
     "upsampling", ["phases", pytest.param("plain", marks=pytest.mark.long)]
 )
@@ -118,6 +116,7 @@ def test_golden_images(tiny, golden, upsampling):
     np.testing.assert_allclose(whole[:, ::4, ::4], expected, atol=1e-3)
 
 
+@files.needs(PARITY)
 @pytest.mark.long
 def test_bfloat16_is_near(tiny, golden):
     model = models.create("discofacegan", **tiny[0], dtype="bfloat16")
@@ -128,6 +127,7 @@ def test_bfloat16_is_near(tiny, golden):
     assert 0 < rms < 0.15 * golden["image"].std()
 
 
+@files.needs(PARITY)
 @pytest.mark.parametrize("factor", ["exp", "gamma", "rot"])
 def test_golden_coefficients_of_the_published_decoders(tiny, factor):
     vae = read_npz(PARITY / "golden/disco_vae_golden.npz")
@@ -182,6 +182,7 @@ def test_the_number_of_parameters_is_that_of_the_published_network():
     assert fields >= set(files.FULL)
 
 
+@files.needs(PARITY)
 @pytest.mark.long
 def test_full_width():
     """The printed values of the published graph, and equality of both forms."""

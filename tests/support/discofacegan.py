@@ -13,12 +13,18 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+import pytest
 
 TINY = {"fmap_base": 256, "fmap_max": 8, "dlatent_size": 16, "mapping_fmaps": 16}
 FULL = {"fmap_base": 8192, "fmap_max": 512, "dlatent_size": 512, "mapping_fmaps": 512}
 CHECKPOINT = "stage1_epoch_395.ckpt"
 _SIZES = {"id": (128, 512, 160), "exp": (32, 256, 64), "gamma": (16, 128, 27)}
 _SIZES["rot"] = (3, 32, 3)
+
+
+def needs(path: Path) -> pytest.MarkDecorator:
+    """Returns a mark that skips a test without these real data."""
+    return pytest.mark.skipif(not path.exists(), reason=f"needs real data: {path}")
 
 
 def value(component: str, name: str, shape: Sequence[int]) -> np.ndarray:
