@@ -7,7 +7,6 @@ with the highest BCubed F on the evaluated faces themselves, and their keys end 
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.identification import Faces
+from fr_jax.evaluation.marked import Marked
 from fr_jax.evaluation.resampled import bounds
-from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.metrics import clustering, intervals
 from fr_jax.metrics.cluster_statistics import METRICS, RESAMPLED, ClusterStatistics
@@ -33,7 +32,7 @@ _COUNTS = ("num_identities", "images")
 
 
 @dataclasses.dataclass
-class Clustering:
+class Clustering(Marked):
     """Evaluates clusters of faces against their identities.
 
     Attributes:
@@ -43,11 +42,7 @@ class Clustering:
       threshold: lowest cosine at which two clusters are joined; None for the best one.
       clusters: int [N], clusters of another program, or None.
       source: its name, for `switches`.
-      names: the identity of each image, or None.
-      data_sets, digests, dropped, seen, evidence, unknown: as in
-        `TemplateVerification`.
       assigned: int [N], the clusters of the last evaluation.
-      notes: reasons for metrics that the last evaluation could not define.
 
     Raises:
       UserError: for more faces than average linkage, or a best threshold, allows.
@@ -59,18 +54,8 @@ class Clustering:
     threshold: float | None = None
     clusters: np.ndarray | None = None
     source: str = ""
-    names: Sequence[str] | None = None
-    data_sets: tuple[str, ...] = ()
-    digests: Callable[[], np.ndarray] | None = None
-    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    seen: bool = False
-    evidence: str = ""
-    unknown: bool = False
     assigned: np.ndarray | None = dataclasses.field(
         default=None, init=False, compare=False
-    )
-    notes: dict[str, str] = dataclasses.field(
-        default_factory=dict, init=False, compare=False
     )
     _statistics: ClusterStatistics | None = dataclasses.field(
         default=None, init=False, compare=False
@@ -85,15 +70,6 @@ class Clustering:
                 f"{self.name}: {count:,} faces; {needs} takes at most {_TREE:,}; use "
                 "method=single,threshold=T, or clusters=FILE"
             )
-
-    @property
-    def name(self) -> str:
-        return self.faces.name
-
-    @property
-    def key(self) -> str:
-        """The first part of result keys, with '_seen' if the set was trained on."""
-        return f"{self.name}_seen" if self.seen else self.name
 
     @property
     def summary(self) -> str:
@@ -220,15 +196,6 @@ class Clustering:
             if self.assigned is None
             else {"identity": self.identity, "cluster": self.assigned},
         )
-
-    def mark_seen(
-        self,
-        trained: Mapping[str, Collection[str]],
-        digests: np.ndarray | None = None,
-    ) -> "Clustering":
-        """Returns the set, marked as seen if it has training identities."""
-        shown = marks(self, self.faces.images, trained, digests, self.names)
-        return dataclasses.replace(self, **shown)
 
 
 def linkage(rows: np.ndarray, method: str) -> np.ndarray:

@@ -8,7 +8,7 @@ of each (`NAME/rank1:G1`).
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,8 +16,8 @@ import numpy as np
 from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded, search
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.marked import Marked
 from fr_jax.evaluation.resampled import bounds
-from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.metrics import identification, intervals
 from fr_jax.metrics.search_statistics import (
@@ -77,7 +77,7 @@ class Faces:
 
 
 @dataclasses.dataclass
-class Identification:
+class Identification(Marked):
     """Evaluates searches of probes in one or several galleries.
 
     Attributes:
@@ -87,12 +87,8 @@ class Identification:
       search: 'exact', or 'faiss' for galleries of millions: mates beyond the 100
         neighbours that an approximate search finds count as missed.
       options: choices of the set, part of `switches`.
-      names: the identity of each image, or None.
-      data_sets, digests, dropped, seen, evidence, unknown: as in
-        `TemplateVerification`.
       cmc: identification rate at ranks 1 to 100 [ranks], by gallery, of the last
         evaluation.
-      notes: reasons for metrics that the last evaluation could not define.
 
     Raises:
       UserError: for a gallery or probes without rows.
@@ -103,17 +99,7 @@ class Identification:
     galleries: Mapping[str, Gallery]
     search: str = "exact"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    names: Sequence[str] | None = None
-    data_sets: tuple[str, ...] = ()
-    digests: Callable[[], np.ndarray] | None = None
-    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    seen: bool = False
-    evidence: str = ""
-    unknown: bool = False
     cmc: dict[str, np.ndarray] = dataclasses.field(
-        default_factory=dict, init=False, compare=False
-    )
-    notes: dict[str, str] = dataclasses.field(
         default_factory=dict, init=False, compare=False
     )
     _measured: dict[str, Searches] = dataclasses.field(
@@ -127,15 +113,6 @@ class Identification:
                     f"{self.name}: gallery {name!r} has {len(gallery):,} rows and "
                     f"{len(probes):,} probes; both are needed"
                 )
-
-    @property
-    def name(self) -> str:
-        return self.faces.name
-
-    @property
-    def key(self) -> str:
-        """The first part of result keys, with '_seen' if the set was trained on."""
-        return f"{self.name}_seen" if self.seen else self.name
 
     @property
     def summary(self) -> str:
@@ -262,15 +239,6 @@ class Identification:
             unknown=self.unknown,
             columns=_columns(self._measured),
         )
-
-    def mark_seen(
-        self,
-        trained: Mapping[str, Collection[str]],
-        digests: np.ndarray | None = None,
-    ) -> "Identification":
-        """Returns the set, marked as seen if it has training identities."""
-        shown = marks(self, self.faces.images, trained, digests, self.names)
-        return dataclasses.replace(self, **shown)
 
 
 def _columns(measured: Mapping[str, Searches]) -> dict[str, np.ndarray]:

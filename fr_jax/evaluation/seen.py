@@ -1,10 +1,9 @@
 """Whether an evaluation set has training identities: by images, names, or its name."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 
 from fr_jax.provenance import RENDERED, is_number, same_data_set
 
@@ -66,30 +65,6 @@ def evidence(
         seen |= by_image if identities is not None else by_image.any()
     unknown = not (own or seen.any() or _all_named(identities, trained))
     return Evidence(seen, " and ".join(reasons), unknown)
-
-
-def marks(
-    one: Any,
-    images: Any,
-    trained: Mapping[str, Collection[str]],
-    digests: np.ndarray | None,
-    identities: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Returns `seen`, `evidence` and `unknown` of a set.
-
-    Args:
-      one: an evaluator with `name`, `data_sets` and `digests`.
-      identities: the name of each image's identity, or None.
-    """
-    names = one.data_sets or (one.name,)
-    shown = evidence(names, len(images), identities, one.digests, trained, digests)
-    if shown.seen.any():
-        logging.warning("%s: %s", one.name, shown.reason)
-    return {
-        "seen": bool(shown.seen.any()),
-        "evidence": shown.reason,
-        "unknown": shown.unknown,
-    }
 
 
 def _comparable(

@@ -1,7 +1,6 @@
 """An evaluator of pairs of templates, as in IJB-B and IJB-C."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,8 @@ from scipy.sparse import csgraph
 from fr_jax.errors import UserError
 from fr_jax.evaluation import embedded
 from fr_jax.evaluation.evaluator import Trained
+from fr_jax.evaluation.marked import Marked
 from fr_jax.evaluation.resampled import bounds
-from fr_jax.evaluation.seen import marks
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.evaluation.template_faces import TemplateSet
 from fr_jax.metrics import Undefined, intervals, templates, verification
@@ -24,21 +23,15 @@ _POOLED = (*(f"tar@far={far}" for far in FARS), "auc", "eer", "min_dcf")
 
 
 @dataclasses.dataclass
-class TemplateVerification:
+class TemplateVerification(Marked):
     """Evaluates a network on genuine and impostor pairs of templates.
 
     Attributes:
       faces: images and templates.
       first, second: int [P], numbers of templates.
       same: bool [P], True for genuine pairs.
-      dropped: images, templates and pairs left out since images are missing, by name,
-        part of the results.
-      data_sets: names under which the set may be known; default: that of `faces`.
-      digests: returns the digests of the images' pixels, uint64 [N], or None.
       ids: int [T], published numbers of the templates; default: 0 on.
-      seen, evidence, unknown: of `mark_seen`.
       curve: (score [P], same [P]) of the last evaluation.
-      notes: reasons for metrics that the last evaluation could not define.
 
     Raises:
       UserError: for no pairs, unequal lengths, and pairs of missing templates.
@@ -48,18 +41,9 @@ class TemplateVerification:
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
-    dropped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    data_sets: tuple[str, ...] = ()
-    digests: Callable[[], np.ndarray] | None = None
     ids: np.ndarray | None = None
-    seen: bool = False
-    evidence: str = ""
-    unknown: bool = False
     curve: tuple[np.ndarray, np.ndarray] | None = dataclasses.field(
         default=None, init=False, compare=False
-    )
-    notes: dict[str, str] = dataclasses.field(
-        default_factory=dict, init=False, compare=False
     )
     _statistics: "_Statistics | None" = dataclasses.field(
         default=None, init=False, compare=False
@@ -79,15 +63,6 @@ class TemplateVerification:
             raise UserError(
                 f"{self.name}: pairs of templates {low} to {high}; there are {count}"
             )
-
-    @property
-    def name(self) -> str:
-        return self.faces.name
-
-    @property
-    def key(self) -> str:
-        """The first part of result keys, with '_seen' if the set was trained on."""
-        return f"{self.name}_seen" if self.seen else self.name
 
     @property
     def summary(self) -> str:
@@ -185,15 +160,6 @@ class TemplateVerification:
             (np.ones(len(first), bool), (first, second)), (count, count)
         )
         return csgraph.connected_components(links, directed=False)[1]
-
-    def mark_seen(
-        self,
-        trained: Mapping[str, Collection[str]],
-        digests: np.ndarray | None = None,
-    ) -> "TemplateVerification":
-        """Returns the set, marked as seen if it has training images; see `evidence`."""
-        shown = marks(self, self.faces.images, trained, digests)
-        return dataclasses.replace(self, **shown)
 
     def _of_the_set(self) -> dict[str, float]:
         genuine = int(np.sum(self.same))
