@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fr_jax import interrupt
+from fr_jax.cli import shards
 from fr_jax.cli.targets import check_writable
 from fr_jax.errors import UserError, check_range
 from fr_jax.faces import files as face_files
@@ -86,9 +87,7 @@ def add_arguments(parser: Any) -> None:
     what = "crop: aligned by five points, or loose; default: aligned"
     add("--frame", choices=("aligned", "loose"), help=what)
     add("--seed", type=int, default=0, help="seed of the identities and images")
-    what = "render part I of N, counted from 0"
-    shard = functools.partial(_two_numbers, "/", "I/N, as in 0/8")
-    add("--shard", type=shard, default="0/1", metavar="I/N", help=what)
+    shards.add_argument(add, "render")
     qualities = ("full", "fast")
     add("--quality", default="full", choices=qualities, help="fast: without shadows")
     what = "largest absolute yaw; default: 90"
@@ -100,7 +99,7 @@ def add_arguments(parser: Any) -> None:
     what = "identities visible at once in a shot; default: 3"
     add("--together", type=int, metavar="N", help=what)
     what = "frame size of a video; default: 640x360"
-    size = functools.partial(_two_numbers, "x", "WxH, as in 640x360")
+    size = functools.partial(shards.two_numbers, "x", "WxH, as in 640x360")
     add("--frame-size", type=size, metavar="WxH", help=what)
 
 
@@ -143,35 +142,24 @@ def _check(arguments: argparse.Namespace) -> None:
                 f"--{flag.replace('_', '-')} needs --set {' or '.join(names)}, got "
                 f"{arguments.set}"
             )
-    part, shards = arguments.shard
-    if arguments.set in _ONE_FOLDER and (shards > 1 or arguments.format != "folder"):
+    divided = arguments.shard[1] > 1
+    if arguments.set in _ONE_FOLDER and (divided or arguments.format != "folder"):
         raise UserError(f"--set {arguments.set} is one folder: no shards, no records")
     if arguments.name and arguments.format != "records":
         raise UserError("--name needs --format records; a folder is named by --to")
-    if not 0 <= part < shards <= (arguments.identities or shards):
-        raise UserError(
-            f"--shard {part}/{shards} of {arguments.identities} identities: shards "
-            "count from 0, and each needs at least one identity"
-        )
+    shards.check(arguments)
     if arguments.identities is None and arguments.set != "video":
         raise UserError("give the number of identities: --identities N")
 
 
 def _check_target(arguments: argparse.Namespace) -> None:
-    first, last = _numbers(arguments)
     copies, row = 2, 1100  # TFDS writes every record first to temporary buckets
     if arguments.format == "folder":
         face_files.check_free(Path(arguments.to))
         copies, row = 1, 3300
     image = int(face_files.BYTES_PER_PIXEL * arguments.size**2) + 600 + row
-    needed = copies * (last - first) * _count(arguments) * image
+    needed = copies * len(shards.numbers(arguments)) * _count(arguments) * image
     check_writable("--to", arguments.to, needed=needed)
-
-
-def _numbers(arguments: argparse.Namespace) -> tuple[int, ...]:
-    """Returns the first identity of the shard and that of the next shard."""
-    part, shards = arguments.shard
-    return tuple(arguments.identities * n // shards for n in (part, part + 1))
 
 
 def _count(arguments: argparse.Namespace) -> int:
@@ -189,9 +177,9 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         numbered = pairs.number(seed, arguments.identities, count)
         lists = {"pairs.txt": _lfw_list(numbered, seed)}
         return Plan(face_set, numbered.identities, numbered.images, lists=lists)
-    first, last = _numbers(arguments)
-    label, images = sets.rows(face_set, last - first, count)
-    plan = Plan(face_set, first + label, images)
+    numbers = shards.numbers(arguments)
+    label, images = sets.rows(face_set, len(numbers), count)
+    plan = Plan(face_set, numbers.start + label, images)
     if name == "ages" and arguments.format == "folder":
         plan = plan._replace(ages=_ages(plan, seed))
         plan = plan._replace(lists=_age_lists(plan, seed))
@@ -279,14 +267,12 @@ def _records(arguments: argparse.Namespace, plan: Plan, bar: tqdm) -> str:
     """Writes TFRecords; an interrupted run restarts from the first image."""
     from data_pipelines.builders import faces  # loads TensorFlow
 
-    part, shards = arguments.shard
-    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
     rows = (face for face, _ in _faces(arguments, plan, bar))
     first = next(rows)  # compiles, which a signal cannot interrupt, before files exist
     target, _ = faces.build(
         itertools.chain([first], rows),
         arguments.to,
-        arguments.name or arguments.set + suffix,
+        arguments.name or arguments.set + shards.suffix(arguments),
         size=arguments.size,
         licence=_LICENCE,
         source=f"rendered: {arguments.set}, seed {arguments.seed}",
@@ -336,10 +322,3 @@ def _video(arguments: argparse.Namespace) -> None:
         f"{len(film):,} frames, {tracks} tracks of {identities} identities with "
         f"{rows:,} faces to {target}"
     )
-
-
-def _two_numbers(separator: str, form: str, text: str) -> tuple[int, int]:
-    first, _, second = text.partition(separator)
-    if not (first.isdecimal() and second.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected {form}, got {text!r}")
-    return int(first), int(second)

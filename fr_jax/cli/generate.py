@@ -25,6 +25,7 @@ from etils import epath
 from tqdm import tqdm
 
 from fr_jax import interrupt
+from fr_jax.cli import shards
 from fr_jax.cli.targets import check_writable
 from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.embedder.description import sha256
@@ -66,8 +67,7 @@ def add_arguments(parser: Any) -> None:
     text += "pose; 1 expression; 2 lighting; 3 pose"
     add("--factor", type=int, default=0, choices=range(4), help=text)
     add("--seed", type=int, default=discofacegan.SEED, help="seed of the codes")
-    text = "generate part I of N, counted from 0"
-    add("--shard", type=_shard, default="0/1", metavar="I/N", help=text)
+    shards.add_argument(add, "generate")
     text = "every shard begins with the same random numbers, so that all have the same "
     text += "identities, as the published program"
     add("--as-published", action="store_true", help=text)
@@ -176,22 +176,11 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UserError(f"--frame whole has {SIDE} pixels; it has no --size")
     if arguments.name and arguments.format != "records":
         raise UserError("--name needs --format records; a folder is named by --to")
-    part, shards = arguments.shard
-    if not 0 <= part < shards <= arguments.identities:
-        raise UserError(
-            f"--shard {part}/{shards} of {arguments.identities} identities: shards "
-            "count from 0, and each needs at least one identity"
-        )
-
-
-def _numbers(arguments: argparse.Namespace) -> range:
-    """Returns the numbers of the identities of the shard."""
-    part, shards = arguments.shard
-    return range(*(arguments.identities * n // shards for n in (part, part + 1)))
+    shards.check(arguments)
 
 
 def _num_images(arguments: argparse.Namespace) -> int:
-    return len(_numbers(arguments)) * arguments.images_per_identity
+    return len(shards.numbers(arguments)) * arguments.images_per_identity
 
 
 def _needed(arguments: argparse.Namespace, done: int = 0) -> int:
@@ -259,7 +248,7 @@ class _Faces:
         """Yields the identities, from image `done` on."""
         arguments, images = self._arguments, self._arguments.images_per_identity
         skipped, first_image = divmod(done, images)
-        numbers = _numbers(arguments)
+        numbers = shards.numbers(arguments)
         offset = numbers.start if arguments.as_published else 0
         numbers = numbers[skipped:]
         first = numbers.start - offset
@@ -310,7 +299,7 @@ class _Faces:
         name = f"{identity.number:06}"
         return Face(
             face_files.jpeg(image),
-            label=identity.number - _numbers(self._arguments).start,
+            label=identity.number - shards.numbers(self._arguments).start,
             identity=name,
             source=f"{name}/{name}_{identity.first + row + 1:04}.jpg",
             landmarks5=points,
@@ -354,7 +343,7 @@ def _after(arguments: argparse.Namespace, file: str) -> int:
     if not file:
         return 0
     identity, row = map(int, Path(file).stem.split("_"))
-    first = _numbers(arguments).start
+    first = shards.numbers(arguments).start
     return (identity - first) * arguments.images_per_identity + row
 
 
@@ -364,8 +353,6 @@ def _records(
     """Writes TFRecords; an interrupted run restarts from the first image."""
     from data_pipelines.builders import faces as builder  # loads TensorFlow
 
-    part, shards = arguments.shard
-    suffix = f"_{part}_of_{shards}" if shards > 1 else ""
     rows = (face for face, _ in faces())
     first = next(rows, None)  # compiles, before files exist
     if first is None:
@@ -373,20 +360,13 @@ def _records(
     target, _ = builder.build(
         itertools.chain([first], rows),
         arguments.to,
-        arguments.name or generated.NAME + suffix,
+        arguments.name or generated.NAME + shards.suffix(arguments),
         size=_side(arguments),
         licence=provenance["licence"],
         source=provenance["source"],
         max_bad=0,
     )
     return str(target)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    first, _, second = text.partition("/")
-    if not (first.isdecimal() and second.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected I/N, as in 0/8, got {text!r}")
-    return int(first), int(second)
 
 
 def _range(text: str) -> tuple[float, float]:
