@@ -11,9 +11,8 @@ import numpy as np
 from fr_jax.errors import UserError, check_names
 from fr_jax.evaluation import embeddings, template_sets
 from fr_jax.evaluation.clustering import METHODS, Clustering
-from fr_jax.evaluation.embeddings import StoredEmbeddings
 from fr_jax.evaluation.identification import Faces, Gallery, Identification
-from fr_jax.evaluation.template_sets import one_of, search_of, whole, yes
+from fr_jax.evaluation.template_sets import SetText, one_of, search_of, whole, yes
 
 _OPTIONS = ("root", "identities", "missing", "flip")
 
@@ -28,14 +27,7 @@ class _Set(NamedTuple):
     dropped: dict[str, int]  # missing images, by 'images'; {} if none could be
 
 
-def identification(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    *,
-    check: Callable[..., None] | None = None,
-    stored: StoredEmbeddings | None = None,
-) -> Identification:
+def identification(given: SetText) -> Identification:
     """Returns the evaluator of NAME=PATH,protocol=identification[,OPTION=VALUE]...
 
     Of labelled faces, the first `gallery=N` images (default 1) of an identity, in order
@@ -44,22 +36,20 @@ def identification(
     as in IJB: those of the other gallery are non-mated searches. With `galleries=1`
     (default) there are none.
 
-    Args:
-      path: a release of IJB or a table of templates (`template_sets`), labelled faces
-        (`data_pipelines.protocols.labelled`), or, with `stored`, a file of embeddings.
-      check, stored: as in `template_sets.verification`.
+    The path is a release of IJB or a table of templates (`template_sets`), labelled
+    faces (`data_pipelines.protocols.labelled`), or a file of stored embeddings.
 
     Raises:
       UserError: for an option or value, and no identity with enough images.
     """
-    source: Any = {"check": check, "stored": stored}
+    name, path, options, *_ = given
     if template_sets.is_release(path):
-        return template_sets.identification(name, path, options, **source)
+        return template_sets.identification(given)
     if template_sets.is_table(path):
-        return template_sets.table(name, path, options, **source)
+        return template_sets.table(given)
     allowed = (*_OPTIONS, "gallery", "galleries", "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
-    one = _load(name, path, options, check, stored)
+    one = _load(given)
     enrolled = whole(name, "gallery", options.get("gallery", "1"), 1, 1000)
     halves = whole(name, "galleries", options.get("galleries", "1"), 1, 2)
     order = np.lexsort((np.array(one.names), one.identity))
@@ -97,14 +87,7 @@ def identification(
     )
 
 
-def clustering(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    *,
-    check: Callable[..., None] | None = None,
-    stored: StoredEmbeddings | None = None,
-) -> Clustering:
+def clustering(given: SetText) -> Clustering:
     """Returns the evaluator of NAME=PATH,protocol=clustering[,OPTION=VALUE]...
 
     Options: method=average|single (linkage) and threshold=T, a cosine, or by default
@@ -114,11 +97,12 @@ def clustering(
     Raises:
       UserError: for an option or value; DataError for a damaged set or table.
     """
+    name, _, options, *_ = given
     from data_pipelines.protocols import labelled
 
     allowed = (*_OPTIONS, "method", "threshold", "clusters")
     check_names(f"option of {name}, protocol=clustering:", options, allowed)
-    one = _load(name, path, options, check, stored)
+    one = _load(given)
     assigned = None
     if "clusters" in options:
         for option in ("method", "threshold", "flip"):
@@ -151,16 +135,11 @@ def _cosine(name: str, value: str | None) -> float | None:
     return threshold
 
 
-def _load(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    check: Callable[..., None] | None,
-    stored: StoredEmbeddings | None,
-) -> _Set:
+def _load(given: SetText) -> _Set:
     from data_pipelines import digests
     from data_pipelines.protocols import labelled
 
+    name, path, options, check, stored = given
     flip = yes(name, "flip", options.get("flip", "yes"))
     if stored is not None and stored.flip is not None and "flip" not in options:
         flip = stored.flip
@@ -168,12 +147,12 @@ def _load(
     if Path(path).suffix in embeddings.SUFFIXES and not Path(path).is_dir():
         names, owners, images = _of_file(name, path, options, stored)
     else:
-        given: dict[str, Any] = {
+        chosen: dict[str, Any] = {
             option: options[option]
             for option in ("root", "identities", "missing")
             if option in options
         }
-        loaded = labelled.load(path, **given, check=check, images=stored is None)
+        loaded = labelled.load(path, **chosen, check=check, images=stored is None)
         for note in loaded.notes:
             print(f"{name}: {note}", file=sys.stderr)
         names, owners, images = loaded.names, loaded.identities, loaded.images

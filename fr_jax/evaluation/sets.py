@@ -13,6 +13,7 @@ from fr_jax.evaluation.breakdown import Groups
 from fr_jax.evaluation.embeddings import Rows, StoredEmbeddings
 from fr_jax.evaluation.evaluator import Evaluator
 from fr_jax.evaluation.protocols import PROTOCOLS
+from fr_jax.evaluation.template_sets import SetText
 from fr_jax.evaluation.verification import Verification
 from fr_jax.metrics.verification import FARS
 from fr_jax.report.measures import RATE
@@ -23,8 +24,8 @@ OPTIONS = (
     *("quality", "groups"),
 )
 _PATHS = ("root", "identities", "quality", "groups")
-# Of other sets than pairs: (name, path, options, check=, stored=) -> evaluator.
-_OTHERS: dict[str, Callable[..., Evaluator]] = {
+# Of other sets than pairs.
+_OTHERS: dict[str, Callable[[SetText], Evaluator]] = {
     "ijb": template_sets.verification,
     "identification": labelled_sets.identification,
     "clustering": labelled_sets.clustering,
@@ -98,8 +99,8 @@ def parse(
         check_names(f"protocol in --set {text}:", [protocol], valid)
     check = functools.partial(aligned.check, sides=sides, unless=flag)
     if protocol in _OTHERS:
-        given = {"check": None if unaligned else check, "stored": stored}
-        return _OTHERS[protocol](name, path, options, **given)
+        check = None if unaligned else check
+        return _OTHERS[protocol](SetText(name, path, options, check, stored))
     check_names(f"option in --set {text}:", options, OPTIONS)
     fars = _fars(text, options.pop("far", "+".join(FARS)))
     check = None if unaligned else check

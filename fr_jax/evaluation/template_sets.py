@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,28 +24,35 @@ _MEDIA = ("mean", "unit")
 _YES = {"yes": True, "no": False}
 
 
-def verification(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    *,
-    check: Callable[..., None] | None = None,
-    stored: StoredEmbeddings | None = None,
-) -> TemplateVerification:
+class SetText(NamedTuple):
+    """A set as a flag names it, NAME=PATH[,OPTION=VALUE]...
+
+    Attributes:
+      check: of aligned images; see `data_pipelines.aligned.check`. None: any size.
+      stored: embeddings in place of images.
+    """
+
+    name: str
+    path: str
+    options: Mapping[str, str]
+    check: Callable[..., None] | None = None
+    stored: StoredEmbeddings | None = None
+
+
+def verification(given: SetText) -> TemplateVerification:
     """Returns the evaluator of NAME=RELEASE,protocol=ijb[,OPTION=VALUE]...
 
     Options: root=DIR (default: loose_crop), crop=loose|aligned, missing=error|drop;
     variant=insightface|magface and its switches flip, norm, detector (yes or no), media
     (mean or unit).
 
-    Args:
-      path: the folder of the release, or its `meta`.
-      check: of aligned images; see `data_pipelines.aligned.check`.
-      stored: embeddings in place of images; `flip` is that of the file.
+    The path is the folder of the release, or its `meta`. With stored embeddings `flip`
+    is that of the file.
 
     Raises:
       UserError: for an option or value; DataError for a damaged or incomplete release.
     """
+    name, path, options, *_ = given
     from data_pipelines.protocols import ijb, ijb_protocols
 
     check_names(
@@ -52,7 +60,7 @@ def verification(
         options,
         (*IMAGE_OPTIONS, *SWITCHES),
     )
-    faces, kept, full, dropped = _ijb_faces(name, path, options, check, stored)
+    faces, kept, full, dropped = _ijb_faces(given)
     first, second, same = ijb_protocols.pairs(path, full)
     if dropped:
         numbers = np.full(len(full), -1, np.int32)
@@ -72,24 +80,18 @@ def verification(
     )
 
 
-def identification(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    *,
-    check: Callable[..., None] | None = None,
-    stored: StoredEmbeddings | None = None,
-) -> Identification:
+def identification(given: SetText) -> Identification:
     """Returns the evaluator of NAME=PATH,protocol=identification for templates.
 
-    `path` is a release of IJB-B or IJB-C with its two galleries, and options are as in
-    `verification`, and search=exact|faiss.
+    The path is a release of IJB-B or IJB-C with its two galleries, and options are as
+    in `verification`, and search=exact|faiss.
     """
+    name, path, options, *_ = given
     from data_pipelines.protocols import ijb, ijb_protocols
 
     allowed = (*IMAGE_OPTIONS, *SWITCHES, "search")
     check_names(f"option of {name}, protocol=identification:", options, allowed)
-    faces, kept, full, dropped = _ijb_faces(name, path, options, check, stored)
+    faces, kept, full, dropped = _ijb_faces(given)
     numbers = np.full(len(full), -1)
     numbers[kept] = np.arange(len(kept))
     galleries, identity = {}, np.full(len(kept), -1)
@@ -108,19 +110,13 @@ def identification(
     )
 
 
-def table(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    *,
-    check: Callable[..., None] | None = None,
-    stored: StoredEmbeddings | None = None,
-) -> Identification:
+def table(given: SetText) -> Identification:
     """Returns the evaluator of a table of templates, `data_pipelines...templates`.
 
     Every split is a gallery. Options: root=DIR (default: that of the table), flip
     and search, as in `identification`.
     """
+    name, path, options, check, stored = given
     from data_pipelines.images import EncodedImages
     from data_pipelines.protocols import templates
 
@@ -178,16 +174,13 @@ def is_release(path: str) -> bool:
 
 
 def _ijb_faces(
-    name: str,
-    path: str,
-    options: Mapping[str, str],
-    check: Callable[..., None] | None,
-    stored: StoredEmbeddings | None,
+    given: SetText,
 ) -> tuple[TemplateSet, np.ndarray, np.ndarray, dict[str, int]]:
     """Returns the faces, the templates that have any, and the numbers of all.
 
     And the numbers of images and templates left out; {} without missing=drop.
     """
+    name, path, options, check, stored = given
     from data_pipelines.protocols import ijb
 
     switches = _switches(name, options, stored)

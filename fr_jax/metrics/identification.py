@@ -17,7 +17,7 @@ from fr_jax.metrics.verification import l2_normalize
 Array = np.ndarray
 
 
-class Searches(NamedTuple):
+class SearchOutcome(NamedTuple):
     """Outcome of the search of P probes in a gallery, M of them mated."""
 
     mated: Array  # bool [P], probes whose identity is in the gallery
@@ -26,7 +26,7 @@ class Searches(NamedTuple):
     best: Array  # float [P - M], highest score of each non-mated search
 
 
-def searches(scores: Array, probes: Array, gallery: Array) -> Searches:
+def searches(scores: Array, probes: Array, gallery: Array) -> SearchOutcome:
     """Returns ranks and scores of an exhaustive search.
 
     An identity's score is that of its best entry in the gallery.
@@ -56,7 +56,7 @@ def searches(scores: Array, probes: Array, gallery: Array) -> Searches:
     mates = np.searchsorted(identities, probes[mated])
     own = rows[np.arange(len(rows)), mates]
     ranks = np.sum(rows >= own[:, None], axis=1)
-    return Searches(mated, ranks, own, best[~mated].max(axis=1))
+    return SearchOutcome(mated, ranks, own, best[~mated].max(axis=1))
 
 
 def cmc(ranks: Array, most: int) -> Array:
