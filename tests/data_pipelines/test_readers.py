@@ -3,7 +3,6 @@
 import contextlib
 import pickle
 import struct
-import time
 import tracemalloc
 
 import numpy as np
@@ -14,6 +13,7 @@ from data_pipelines.readers import recordio, verification_bin
 from data_pipelines.readers.image_folder import ImageFolder
 from tests.support.faces import encoded, picture
 from tests.support.recordio import MAGIC, header, record, write_pack
+from tests.support.work import counted_lines
 
 # --- image folders -----------------------------------------------------------------
 
@@ -157,15 +157,14 @@ def test_random_damage_to_recordio_is_content_or_a_data_error(tmp_path):
             pass
 
 
-def test_recordio_scan_is_fast(tmp_path):
+def test_recordio_scan_executes_few_lines_a_record(tmp_path):
     data = record(header(1) + bytes(40)) * 200_000
     (tmp_path / "a.rec").write_bytes(data)
     (tmp_path / "a.idx").write_text("0\t0\n")
     pack = recordio.RecordIO(tmp_path / "a.rec")
-    began = time.perf_counter()
-    assert sum(1 for _ in pack.scan()) == 200_000
-    # A generous bound: the benchmark measures the rate.
-    assert time.perf_counter() - began < 5
+    with counted_lines() as lines:
+        assert sum(1 for _ in pack.scan()) == 200_000
+    assert lines.count <= 20 * 200_000  # the benchmark measures the rate
 
 
 # --- verification .bin --------------------------------------------------------------
@@ -335,10 +334,13 @@ def test_errors_do_not_print_nested_lists(tmp_path):
         nested = [nested, nested]
     path = tmp_path / "set.bin"
     path.write_bytes(pickle.dumps((IMAGES, [nested] * 3), 4))
-    began = time.thread_time()
-    with pytest.raises(DataError, match="a label is list"):
+    with (
+        pytest.raises(DataError, match="a label is list") as caught,
+        counted_lines() as lines,
+    ):
         verification_bin.read(path)
-    assert time.thread_time() - began < 0.5
+    assert len(str(caught.value)) < 200
+    assert lines.count < 10_000
 
 
 def test_bin_that_encodes_one_text_many_times(tmp_path):
@@ -360,10 +362,12 @@ def test_hostile_bins_are_rejected_at_once_and_nothing_runs(tmp_path):
     path = tmp_path / "set.bin"
     for number, data in enumerate(hostile(canary)):
         path.write_bytes(data)
-        began = time.thread_time()
-        with pytest.raises(DataError, match=r"set\.bin: ") as caught:
+        with (
+            pytest.raises(DataError, match=r"set\.bin: ") as caught,
+            counted_lines() as lines,
+        ):
             verification_bin.read(path)
-        assert time.thread_time() - began < 1, number
+        assert lines.count < 1_000_000, number
         assert str(caught.value).isprintable(), number  # on one line
         assert not canary.exists(), number
 
