@@ -6,6 +6,7 @@ a run resumes at any step immediately and the stream has no state to save.
 """
 
 import contextlib
+import traceback
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -77,10 +78,16 @@ class RecordStream(contextlib.AbstractContextManager):
         """Returns this process's rows of a step's batch. Consecutive steps are fast."""
         if step != self._next:
             self._running[:] = [self._start(step)]
-        self._next = -1  # after an error, the pipeline may be one step ahead
+        self._next = -1  # until the batch is here
         try:
             images = next(self._running[0])
-        except tf.errors.OpError as error:
+        except BaseException as error:
+            # The traceback's frames hold the pipeline, maybe until after the end of
+            # the interpreter: its threads would then wait for Python forever.
+            traceback.clear_frames(error.__traceback__)
+            self._running.clear()
+            if not isinstance(error, tf.errors.OpError):
+                raise
             # Raises an error that names the record.
             self.source.check_images(self._batches.images(step))
             raise DataError(f"step {step}: {error.message}") from error

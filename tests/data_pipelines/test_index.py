@@ -1,5 +1,6 @@
 """The index of a set: damage, and indexes that do not fit their records."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -199,14 +200,45 @@ for step in range(100):
 """
 
 
-@pytest.mark.long
-def test_a_process_ends_after_a_damaged_record(copied):
+@pytest.fixture
+def damaged(copied):
+    """A folder whose record 9 is damaged, and the record's offset."""
     folder, index = copied
     path = folder / index.shards[0]
     data = bytearray(path.read_bytes())
-    data[int(index.offset[9]) + 40] ^= 1
+    offset = int(index.offset[9])
+    data[offset + 40] ^= 1
     path.write_bytes(data)
+    return folder, offset
+
+
+@pytest.mark.long
+def test_a_process_ends_after_a_damaged_record(damaged):
+    folder, offset = damaged
     command = [sys.executable, "-c", ENDLESS, os.fspath(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert f"byte {index.offset[9]:,}: damaged record" in done.stderr
+    assert f"byte {offset:,}: damaged record" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+def test_an_error_does_not_keep_the_pipeline(damaged):
+    """A pipeline in a traceback that outlives the interpreter waits forever."""
+    folder, offset = damaged
+
+    def failed():
+        stream = RecordStream(RecordSet(folder), samplers.epochs(24, 4), {})
+        with pytest.raises(DataError, match=f"byte {offset:,}") as error:
+            for step in range(100):
+                stream.batch_at(step)
+        return stream, error
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    failed()  # the first pipeline starts threads that TensorFlow keeps
+    gc.collect()
+    before = threads()
+    stream, error = failed()
+    assert threads() == before
+    assert error.value and stream.batch_at(50)  # both are alive
