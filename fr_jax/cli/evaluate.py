@@ -152,10 +152,14 @@ def run(arguments: argparse.Namespace) -> None:
     check_writable("--to", arguments.to)
     if arguments.given and not arguments.augmenter:
         raise UserError("--given needs --augmenter")
-    of_embedders = ("unaligned", "calibrate", "no_images", "resamples")
+    of_embedders = ("unaligned", "calibrate", "no_images")
     for flag in () if embedders else of_embedders:
         if getattr(arguments, flag) not in (None, False):
             raise UserError(f"--{flag.replace('_', '-')} needs --embedder")
+    if arguments.resamples is not None:
+        if arguments.augmenter:
+            raise UserError("--resamples needs --embedder or --generator")
+        check_range("--resamples", arguments.resamples, 20, 1_000_000)
     if arguments.generator:
         from fr_jax.systems.dr_gan.comparison import evaluate_generators
 
@@ -175,8 +179,6 @@ def run(arguments: argparse.Namespace) -> None:
 def _evaluate_embedders(arguments: argparse.Namespace) -> None:
     if not arguments.set:
         raise UserError("give a verification set: --set NAME=PATH")
-    if arguments.resamples is not None:
-        check_range("--resamples", arguments.resamples, 20, 1_000_000)
     if arguments.calibrate is not None:
         _check_calibration(arguments)
     embedders: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from fr_jax.evaluation.marked import Marked
 from fr_jax.evaluation.resampled import bounds
 from fr_jax.evaluation.stored import set_digest
 from fr_jax.metrics import clustering, intervals
-from fr_jax.metrics.cluster_statistics import METRICS, RESAMPLED, ClusterStatistics
+from fr_jax.metrics.cluster_statistics import METRICS, ClusterStatistics
 from fr_jax.report.runs import EvaluatedSet
 
 METHODS = ("average", "single")
@@ -155,8 +155,7 @@ class Clustering(Marked):
     ) -> tuple[dict[str, float], dict[str, str]]:
         """Returns bounds of the last evaluation's metrics; see `bounds`.
 
-        Identities are resampled, clusters stay as they are. AMI and Hungarian accuracy
-        have no bounds, and notes say so: a resample would take seconds.
+        Identities are resampled, clusters stay as they are.
 
         Args:
           resamples: default: 1,000, or 200 for more than 100,000 faces.
@@ -166,21 +165,16 @@ class Clustering(Marked):
             resamples = intervals.number_of_resamples(len(self.identity), _MANY)
         if self._statistics is None:
             return {}, {}
-        values, notes = bounds(
+        return bounds(
             self.key,
             self._statistics,
             intervals.identity_draws(self.identity, resamples),
             resamples,
             len(np.unique(self.identity)),
             ends=lambda name, end: f"{name}{end}{self._suffix}",
-            names=RESAMPLED,
+            names=METRICS,
             progress=progress,
         )
-        for name in self._statistics() if values else ():
-            if name in METRICS and name not in RESAMPLED:
-                key = f"{self.key}/{name}_low{self._suffix}"
-                notes[key] = "no interval: too slow to be computed for every resample"
-        return values, notes
 
     def stored_set(self) -> EvaluatedSet:
         """Returns the last evaluation as reports show it."""

@@ -2,23 +2,23 @@
 
 As in verification, an identity that is drawn n times has its pairs n times, and a pair
 of images of identities drawn n and m times counts n * m times: copies of an identity
-are not compared with each other. `wcp` and `nmi` are not of pairs: an image of an
-identity that is drawn n times counts n times, and its copies are of one identity.
+are not compared with each other. `wcp`, `nmi`, `ami` and `hungarian_accuracy` are not
+of pairs: an image of an identity that is drawn n times counts n times, and its copies
+are of one identity.
 """
 
 import numpy as np
+from scipy import optimize
 
 from fr_jax.metrics import clustering
 
 Array = np.ndarray
 
-# With an interval; the others are too slow to be computed a thousand times.
-RESAMPLED = (
+METRICS = (
     *("bcubed_precision", "bcubed_recall", "bcubed_f"),
     *("pairwise_precision", "pairwise_recall", "pairwise_f"),
-    *("wcp", "nmi", "ari"),
+    *("wcp", "nmi", "ari", "ami", "hungarian_accuracy"),
 )
-METRICS = (*RESAMPLED, "ami", "hungarian_accuracy")
 
 
 class ClusterStatistics:
@@ -43,7 +43,7 @@ class ClusterStatistics:
 
         Args:
           draws: how often each identity was drawn, int [identities]; None: once, where
-            the metrics are those of `clustering`. Resamples have those of `RESAMPLED`.
+            the metrics are those of `clustering`.
         """
         return dict(self._values) if draws is None else self._weighted(draws)
 
@@ -77,7 +77,9 @@ class ClusterStatistics:
         largest = np.zeros(len(clusters), np.int64)
         np.maximum.at(largest, table.columns, cells)
         values["wcp"] = int(largest.sum()) / total
-        values["nmi"] = self._nmi(cells, clusters, drawn)
+        values |= self._information(cells, clusters, drawn)
+        if "hungarian_accuracy" in self._values:
+            values["hungarian_accuracy"] = self._assigned(cells) / total
         missed, apart = genuine - joined, impostor - wrong
         chance = genuine * (missed + apart) + (joined + wrong) * (wrong + apart)
         values["ari"] = 1.0
@@ -85,15 +87,29 @@ class ClusterStatistics:
             values["ari"] = 2 * (joined * apart - missed * wrong) / chance
         return values
 
-    def _nmi(self, cells: Array, clusters: Array, drawn: Array) -> float:
-        """Returns mutual information over the mean of both entropies."""
+    def _information(
+        self, cells: Array, clusters: Array, drawn: Array
+    ) -> dict[str, float]:
+        """Returns NMI and AMI, from the images of each cell, cluster and identity."""
         kept, total = cells > 0, cells.sum()
+        if np.sum(kept) == np.sum(clusters > 0) == np.sum(drawn > 0):
+            return {"nmi": 1.0, "ami": 1.0}  # the same partition
         table = self._table
         expected = clusters[table.columns] / total * drawn[table.rows]
         cells, expected = cells[kept], expected[kept]
         mutual = float(np.sum(cells / total * np.log(cells / expected)))
         mean = (clustering.entropy(clusters) + clustering.entropy(drawn)) / 2
-        return mutual / mean if mean > 0 else 1.0
+        chance = clustering.expected_information(drawn, clusters)
+        return {"nmi": mutual / mean, "ami": (mutual - chance) / (mean - chance)}
+
+    def _assigned(self, cells: Array) -> int:
+        """Returns the images under the best one-to-one map of clusters."""
+        kept = cells > 0
+        rows, columns = self._table.rows[kept], self._table.columns[kept]
+        present, rows = np.unique(rows, return_inverse=True)
+        dense = np.zeros((len(present), len(self._table.cluster_sizes)), np.int64)
+        dense[rows, columns] = cells[kept]
+        return int(dense[optimize.linear_sum_assignment(dense, maximize=True)].sum())
 
     def _by_cluster(self, cells: Array) -> Array:
         """Returns the sums of the cells of each cluster, int64, exactly."""

@@ -179,7 +179,7 @@ def adjusted_mutual_information(table: Contingency) -> float:
     if table.identical:
         return 1.0
     mean = (entropy(table.identity_sizes) + entropy(table.cluster_sizes)) / 2
-    expected = _expected_information(table)
+    expected = expected_information(table.identity_sizes, table.cluster_sizes)
     return (_mutual_information(table) - expected) / (mean - expected)
 
 
@@ -287,16 +287,20 @@ def _mutual_information(table: Contingency) -> float:
     return float(np.sum(table.counts / table.size * np.log(table.counts / expected)))
 
 
-def _expected_information(table: Contingency) -> float:
-    """Returns E[I] over random tables of the same sizes."""
-    total = 0.0
-    firsts = np.unique(table.identity_sizes, return_counts=True)
-    seconds, times = np.unique(table.cluster_sizes, return_counts=True)
+def expected_information(identity_sizes: Array, cluster_sizes: Array) -> float:
+    """Returns the expectation of I(U; V) over permutations of labels, in nats.
+
+    Args:
+      identity_sizes, cluster_sizes: int, 0 or more, of equal sums.
+    """
+    total, size = 0.0, int(identity_sizes.sum())
+    firsts = np.unique(identity_sizes[identity_sizes > 0], return_counts=True)
+    seconds, times = np.unique(cluster_sizes[cluster_sizes > 0], return_counts=True)
     for first, repeats in zip(*(column.tolist() for column in firsts)):
         # Bernstein's bound: the tails left out have a probability below exp(-60).
-        mean = first * seconds / table.size
+        mean = first * seconds / size
         tail = 20 + np.sqrt(400 + 120 * mean)
-        lowest = np.maximum(np.floor(mean - tail), first + seconds - table.size)
+        lowest = np.maximum(np.floor(mean - tail), first + seconds - size)
         lowest = np.maximum(lowest, 0).astype(np.int64)
         most = np.minimum(np.ceil(mean + tail), np.minimum(first, seconds))
         terms = most.astype(np.int64) - lowest + 1
@@ -304,7 +308,7 @@ def _expected_information(table: Contingency) -> float:
         for start in range(0, len(seconds), step):
             part = slice(start, start + step)
             ranges = lowest[part, None], terms[part, None]
-            means = _expected_share(first, seconds[part, None], table.size, *ranges)
+            means = _expected_share(first, seconds[part, None], size, *ranges)
             total += repeats * float(np.sum(times[part] * means))
     return total
 

@@ -1,5 +1,7 @@
 """Quality of generated images: distance to real images, preserved identity."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fr_jax.metrics import verification
@@ -35,10 +37,10 @@ def kernel_distance(
         x = real[rng.choice(len(real), size, replace=False)]
         y = fake[rng.choice(len(fake), size, replace=False)]
         within = sum(
-            (_kernel(z, z).sum() - np.trace(_kernel(z, z))) / (size * (size - 1))
+            (kernel(z, z).sum() - np.trace(kernel(z, z))) / (size * (size - 1))
             for z in (x, y)
         )
-        distances.append(within - 2 * _kernel(x, y).mean())
+        distances.append(within - 2 * kernel(x, y).mean())
     return float(np.mean(distances)), float(np.std(distances))
 
 
@@ -78,8 +80,8 @@ def frechet_distance(real: Array, fake: Array) -> float:
     return float(max(distance, 0.0))
 
 
-def pose_error(yaws: Array, targets: Array) -> float:
-    """Returns the mean absolute difference of angles [N] in degrees, in [0, 180].
+def pose_errors(yaws: Array, targets: Array) -> Array:
+    """Returns the absolute differences of angles [N] in degrees, in [0, 180].
 
     Args:
       yaws: estimated from generated images.
@@ -94,7 +96,43 @@ def pose_error(yaws: Array, targets: Array) -> float:
     difference = np.abs(yaws - targets) % 360
     if count := int(np.sum(~np.isfinite(difference))):
         raise ValueError(f"{count} angles are not finite numbers")
-    return float(np.minimum(difference, 360 - difference).mean())
+    return np.minimum(difference, 360 - difference)
+
+
+class Pairs(NamedTuple):
+    """Pairs of images."""
+
+    scores: Array  # cosines [P]
+    same: Array  # bool [P], True for genuine pairs
+    first: Array  # identity [P] of both images
+    second: Array
+
+
+def pairs_with_inputs(inputs: Array, labels: Array, fakes: Array) -> Pairs:
+    """Returns the pairs of generated images and inputs, of features.
+
+    A genuine pair is a generated image and its input, an impostor pair a generated
+    image and the input of another identity.
+
+    Args:
+      inputs, labels: features [N, F] and identities [N].
+      fakes: features [N, P, F] of the images generated from each input.
+    """
+    labels = np.asarray(labels)
+    faces, rows = verification.l2_normalize(fakes), verification.l2_normalize(inputs)
+    cosines = np.einsum("ipf,jf->ipj", faces, rows)
+    genuine = np.einsum("ipi->ip", cosines).ravel()
+    first, second = np.nonzero(labels[:, None] != labels)
+    count = cosines.shape[1]
+    impostor = cosines.transpose(1, 0, 2)[:, first, second].ravel()
+    scores = np.concatenate([genuine, impostor])
+    own = labels.repeat(count)
+    return Pairs(
+        scores,
+        np.arange(len(scores)) < len(genuine),
+        np.append(own, np.tile(labels[first], count)),
+        np.append(own, np.tile(labels[second], count)),
+    )
 
 
 def identity_preservation(
@@ -102,39 +140,27 @@ def identity_preservation(
 ) -> dict[str, float]:
     """Returns the similarity of generated images to their inputs, from features.
 
-    A genuine pair is a generated image and its input, an impostor pair a generated
-    image and the input of another identity. 'cosine' and 'cosine_impostor' are means,
-    'auc' is the area under the ROC curve.
-
-    Args:
-      inputs, labels: features [N, F] and identities [N].
-      fakes: features [N, P, F] of the images generated from each input.
+    'cosine' and 'cosine_impostor' are means over `pairs_with_inputs`, which see for the
+    arguments, 'auc' is the area under the ROC curve.
     """
-    faces, rows = verification.l2_normalize(fakes), verification.l2_normalize(inputs)
-    cosines = np.einsum("ipf,jf->ipj", faces, rows)
-    others = np.asarray(labels)[:, None] != np.asarray(labels)[None]
-    genuine = np.einsum("ipi->ip", cosines).ravel()
-    impostor = cosines.transpose(1, 0, 2)[:, others].ravel()
-    scores = np.concatenate([genuine, impostor])
-    same = np.arange(len(scores)) < len(genuine)
+    pairs = pairs_with_inputs(inputs, labels, fakes)
     return {
-        "cosine": float(genuine.mean()),
-        "cosine_impostor": float(impostor.mean()),
-        "auc": verification.area_under_roc(scores, same),
+        "cosine": float(pairs.scores[pairs.same].mean()),
+        "cosine_impostor": float(pairs.scores[~pairs.same].mean()),
+        "auc": verification.area_under_roc(pairs.scores, pairs.same),
     }
 
 
-def pairwise_auc(features: Array, labels: Array) -> float:
-    """Returns the area under the ROC curve of the cosines of all pairs of rows.
-
-    Args:
-      features, labels: [N, F] and identities [N], some of them with several rows.
-    """
+def pairs_of_images(features: Array, labels: Array) -> Pairs:
+    """Returns all pairs of images, of features [N, F] and identities [N]."""
     rows, labels = verification.l2_normalize(features), np.asarray(labels)
     first, second = np.triu_indices(len(rows), 1)
-    same = labels[first] == labels[second]
-    return verification.area_under_roc((rows @ rows.T)[first, second], same)
+    of_first, of_second = labels[first], labels[second]
+    scores = (rows @ rows.T)[first, second]
+    return Pairs(scores, of_first == of_second, of_first, of_second)
 
 
-def _kernel(x: Array, y: Array) -> Array:
+def kernel(x: Array, y: Array) -> Array:
+    """Returns (x.y / F + 1)^3 of rows [N, F] and [M, F], [N, M]."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     return (x @ y.T / x.shape[1] + 1) ** 3

@@ -186,12 +186,10 @@ def rank_one(
     return hits
 
 
-def by_yaw(hits: Array, yaws: Array) -> dict[int, float]:
-    """Returns rank-1 by |yaw| in whole degrees, ascending; left and right together."""
+def by_yaw(yaws: Array) -> dict[int, Array]:
+    """Returns rows by |yaw| in whole degrees, ascending; left and right together."""
     angles = np.round(np.abs(yaws)).astype(int)
-    return {
-        int(angle): float(np.mean(hits[angles == angle])) for angle in np.unique(angles)
-    }
+    return {int(angle): np.flatnonzero(angles == angle) for angle in np.unique(angles)}
 
 
 def number_of_images(
@@ -204,7 +202,10 @@ def number_of_images(
     most: int = 6,
     draws: int = 10,
 ) -> dict[str, Array]:
-    """Returns rank-1 [most, draws] of templates with 1 to `most` images per identity.
+    """Returns the hits of templates with 1 to `most` images per identity.
+
+    Bool [most, draws, identities], identities in ascending order: their mean over the
+    last axis is rank-1.
 
     'mean' fuses images with equal weights, 'confidence' with their confidence. Both use
     the same random images: for each draw and identity, row n has the first n + 1 of a
@@ -221,7 +222,7 @@ def number_of_images(
     rows = [rng.permutation(np.flatnonzero(labels == one))[:most] for one in repeated]
     rows = np.stack(rows)  # [draws * identities, most]
     weights = {"mean": np.ones_like(confidence), "confidence": confidence}
-    rates = {name: np.empty((most, draws)) for name in weights}
+    found = {name: np.empty((most, draws, len(identities)), bool) for name in weights}
     for name, weight in weights.items():
         for count in range(1, most + 1):
             chosen = rows[:, :count]
@@ -230,5 +231,5 @@ def number_of_images(
             shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-6)
             fused = (features[chosen] * shares).sum(axis=1)
             hits = rank_one(fused, repeated, gallery_features, gallery_labels)
-            rates[name][count - 1] = hits.reshape(draws, -1).mean(axis=1)
-    return rates
+            found[name][count - 1] = hits.reshape(draws, -1)
+    return found

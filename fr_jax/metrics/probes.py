@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -53,10 +53,11 @@ def gradient_histograms(images: Array, *, cells: int = 8, bins: int = 8) -> Arra
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-def leakage(features: Array, classes: Array, groups: Array | None = None) -> float:
-    """Returns the accuracy of a linear probe that predicts the class, in [0, 1].
+def leakage(features: Array, classes: Array, groups: Array | None = None) -> Array:
+    """Returns a mask [N]: features whose class a linear probe predicts.
 
-    An identity feature is independent of the pose if poses are predicted at chance, the
+    The probe is trained on others, and the mean of the mask is its accuracy. An
+    identity feature is independent of the pose if poses are predicted at chance, the
     share of the most frequent class.
 
     Args:
@@ -67,8 +68,8 @@ def leakage(features: Array, classes: Array, groups: Array | None = None) -> flo
     split: Any = StratifiedKFold(5, shuffle=True, random_state=0)
     if groups is not None:
         split = GroupKFold(5)
-    options = {"groups": groups, "cv": split, "error_score": "raise"}
-    return float(np.mean(cross_val_score(_linear(), features, classes, **options)))
+    guesses = cross_val_predict(_linear(), features, classes, groups=groups, cv=split)
+    return guesses == classes
 
 
 def _linear():

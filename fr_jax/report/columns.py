@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from fr_jax.metrics.cluster_statistics import RESAMPLED, ClusterStatistics
+from fr_jax.metrics.cluster_statistics import METRICS, ClusterStatistics
 from fr_jax.metrics.search_statistics import Searches, SearchStatistics
 from fr_jax.report.runs import Array, EvaluatedSet
 
@@ -26,7 +26,7 @@ def statistics(entry: EvaluatedSet) -> OfColumns:
 
         def of_clusters(draws: Array | None) -> dict[str, float]:
             values = clusters(draws)
-            return {f"{n}{end}": values[n] for n in RESAMPLED if n in values}
+            return {f"{n}{end}": values[n] for n in METRICS if n in values}
 
         return OfColumns(of_clusters, columns["identity"])
     names = list(entry.protocol.get("galleries", ()))

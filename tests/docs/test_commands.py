@@ -83,7 +83,9 @@ def test_commands_and_code_run(pages, tmp_path):
     prepare(tmp_path)
     for page in pages:
         for block in blocks(ROOT / page):
-            if block.language == "sh" and block.commands() and not block.reason:
+            if block.reason:
+                continue
+            if block.language == "sh" and block.commands():
                 run(["bash", "-euc", shortened(block.text)], tmp_path, block)
             elif block.language == "python":
                 run([sys.executable, "-c", block.text], tmp_path, block)

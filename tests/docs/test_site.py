@@ -13,6 +13,7 @@ import pytest
 import fr_jax
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("site")  # built once
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 FACTS = """() => ({
   title: document.title,

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from fr_jax.metrics import generation, identification, probes, quality
+from fr_jax.metrics import (
+    Undefined,
+    generation,
+    identification,
+    probes,
+    quality,
+    verification,
+)
+from fr_jax.metrics import image_statistics as of_images
 
 
 @pytest.fixture
@@ -32,9 +40,10 @@ def test_rank_one_by_yaw_and_over_all_probes():
             hits += [i < 10 * share for i in range(1000)]
             yaws += [side] * 1000
     hits = np.array(hits)
-    rates = identification.by_yaw(hits, np.array(yaws))
-    assert list(rates) == list(shares)
-    assert all(rates[a] == pytest.approx(s / 100) for a, s in shares.items())
+    rows = identification.by_yaw(np.array(yaws))
+    assert list(rows) == list(shares)
+    rates = {angle: 100 * hits[chosen].mean() for angle, chosen in rows.items()}
+    assert rates == pytest.approx(shares)
     assert hits.mean() == pytest.approx((99 + 2 * (80 + 70.5 + 60 + 50.5)) / 900)
 
 
@@ -57,9 +66,9 @@ def test_rank_one_rises_with_images_and_with_confidence_weights(rng):
     tables = identification.number_of_images(
         features, np.where(degraded, 0.1, 1.0), labels, gallery, np.arange(30), most=6
     )
-    assert tables["mean"].shape == (6, 10)
+    assert tables["mean"].shape == (6, 10, 30)
     np.testing.assert_array_equal(tables["mean"][0], tables["confidence"][0])
-    tables = {name: shares.mean(axis=1) for name, shares in tables.items()}
+    tables = {name: hits.mean(axis=(1, 2)) for name, hits in tables.items()}
     assert tables["mean"][5] > tables["mean"][0] + 0.05
     assert tables["confidence"][3] > tables["mean"][3] + 0.05
     # For one image both are equal, even with nearly equal identities.
@@ -124,10 +133,12 @@ def bars(rng, angles, size=32):
     return np.repeat(image[..., None], 3, axis=3).astype(np.uint8)
 
 
-def test_pairwise_auc_of_identities():
+def test_pairs_of_images_of_identities():
     features = np.array([[1.0, 0], [2, 0.1], [0, 1], [0.1, 3]])
-    assert generation.pairwise_auc(features, [0, 0, 1, 1]) == 1
-    assert generation.pairwise_auc(features, [0, 1, 0, 1]) == 0.25
+    for labels, area in (([0, 0, 1, 1], 1), ([0, 1, 0, 1], 0.25)):
+        pairs = generation.pairs_of_images(features, labels)
+        assert len(pairs.scores) == 6
+        assert verification.area_under_roc(pairs.scores, pairs.same) == area
 
 
 def test_gradient_histograms_classify_directions(rng):
@@ -145,9 +156,11 @@ def test_leakage_of_pose_and_of_identity(rng):
     identity = rng.normal(size=(40, 6))[labels]
     noisy = identity + rng.normal(0, 0.3, (200, 6))
     mixed = np.concatenate([identity, np.eye(5)[pose]], axis=1)
-    assert probes.leakage(noisy, pose, labels) < 0.35
-    assert probes.leakage(mixed, pose, labels) > 0.95
-    assert probes.leakage(identity, labels) > 0.8  # on other images of the identity
+    assert probes.leakage(noisy, pose, labels).mean() < 0.35
+    assert probes.leakage(mixed, pose, labels).mean() > 0.95
+    assert (
+        probes.leakage(identity, labels).mean() > 0.8
+    )  # on other images of the identity
 
 
 def test_rank_correlation_of_confidence_and_quality(rng):
@@ -186,8 +199,100 @@ def test_frechet_distance_of_fewer_images_than_features(rng):
 
 
 def test_pose_errors_wrap_at_half_a_turn():
-    assert generation.pose_error([10, -30, 179], [0, 30, -179]) == (10 + 60 + 2) / 3
+    errors = generation.pose_errors([10, -30, 179], [0, 30, -179])
+    assert errors.tolist() == [10, 60, 2]
     with pytest.raises(ValueError, match="1 angles are not finite"):
-        generation.pose_error([np.nan, 0], [0, 0])
+        generation.pose_errors([np.nan, 0], [0, 0])
     with pytest.raises(ValueError, match="angles for"):
-        generation.pose_error([], [])
+        generation.pose_errors([], [])
+
+
+def copies(draws, labels):
+    """Rows of images, as often as their identities are drawn, and numbers of copies."""
+    rows = np.repeat(np.arange(len(labels)), draws[labels])
+    return rows, np.concatenate([np.arange(draws[one]) for one in labels])
+
+
+def compared(labels, other_labels, copy, other_copy):
+    """True for images of one copy of an identity, or of different identities."""
+    same = labels[:, None] == other_labels
+    return ~same | (copy[:, None] == other_copy)
+
+
+def test_means_under_draws_are_those_of_copies(rng):
+    labels = rng.integers(0, 5, 40)
+    values, classes = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    statistics = [
+        of_images.mean(values, labels),
+        of_images.largest_share(classes, labels),
+        of_images.rank_correlation(values[:, 0], values[:, 1], labels),
+    ]
+    for draws in [None, *rng.integers(0, 3, (20, 5))]:
+        rows = np.arange(40) if draws is None else copies(draws, labels)[0]
+        expected = (
+            values[rows].mean(),
+            np.bincount(classes[rows]).max() / len(rows),
+            quality.rank_correlation(values[rows, 0], values[rows, 1]),
+        )
+        actual = [statistic(draws) for statistic in statistics]
+        assert actual == pytest.approx(expected, abs=1e-12)
+    for statistic in statistics:
+        with pytest.raises(Undefined, match="no image"):
+            statistic(np.zeros(5, int))
+
+
+def test_pairs_under_draws_are_those_of_copies(rng):
+    """Copies of an identity are not compared with each other."""
+    labels = np.sort(rng.integers(0, 4, 12))
+    inputs, fakes = rng.normal(size=(12, 6)), rng.normal(size=(12, 2, 6))
+    pairs = generation.pairs_with_inputs(inputs, labels, fakes)
+    others = generation.Pairs(*(column[~pairs.same] for column in pairs))
+    statistic = of_images.area_under_roc(*pairs)
+    of_others = of_images.mean_of_pairs(others.scores, others.first, others.second)
+    for draws in rng.integers(0, 3, (20, 4)):
+        if np.sum(draws[np.unique(labels)] > 0) < 2:
+            continue
+        scores, same, impostors = [], [], []
+        for i, j in zip(*np.nonzero(np.ones((12, 12)))):
+            for fake in fakes[i]:
+                cosine = fake @ inputs[j]
+                cosine /= np.linalg.norm(fake) * np.linalg.norm(inputs[j])
+                if i == j:
+                    scores += [cosine] * draws[labels[i]]
+                    same += [True] * draws[labels[i]]
+                elif labels[i] != labels[j]:
+                    times = draws[labels[i]] * draws[labels[j]]
+                    scores += [cosine] * times
+                    same += [False] * times
+                    impostors += [cosine] * times
+        expected = verification.area_under_roc(np.array(scores), np.array(same))
+        assert statistic(draws) == pytest.approx(expected, abs=1e-12)
+        assert of_others(draws) == pytest.approx(np.mean(impostors), abs=1e-12)
+    with pytest.raises(Undefined, match="no genuine pairs"):
+        statistic(np.zeros(4, int))
+
+
+def test_kernel_distance_under_draws_is_that_of_copies(rng):
+    labels, fake_labels = rng.integers(0, 5, 30), rng.integers(0, 5, 20)
+    real, fake = rng.normal(size=(30, 4)), rng.normal(0.5, 1, (20, 4))
+    statistic = of_images.kernel_distance(real, labels, fake, fake_labels)
+    subsets, _ = generation.kernel_distance(real, fake, subsets=2000)
+    assert statistic(None) == pytest.approx(subsets, abs=0.05)
+    assert statistic(np.ones(5, int)) == pytest.approx(subsets, abs=0.05)
+
+    def mean(x, y, of_x, of_y, draws):
+        rows, number = copies(draws, of_x)
+        columns, other = copies(draws, of_y)
+        kernels = generation.kernel(x[rows], y[columns])
+        kept = compared(of_x[rows], of_y[columns], number, other)
+        if x is y:  # an image and itself
+            kept &= rows[:, None] != columns
+        return kernels[kept].mean()
+
+    for draws in rng.integers(0, 3, (20, 5)):
+        expected = mean(real, real, labels, labels, draws)
+        expected += mean(fake, fake, fake_labels, fake_labels, draws)
+        expected -= 2 * mean(real, fake, labels, fake_labels, draws)
+        assert statistic(draws) == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(Undefined, match="no pair"):
+        statistic(np.zeros(5, int))

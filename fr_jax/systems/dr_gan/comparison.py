@@ -66,19 +66,26 @@ def evaluate_generators(arguments: Any) -> None:
             *posed, recogniser=recogniser, features=features, seen=seen
         )
         results, notes = finite(evaluator(Trained(_no_embedding, networks)))
-        reason = "no interval: faces and generated images are not resampled"
-        notes |= {with_end(name, "_low"): reason for name in results}
+        bounds, of_bounds = evaluator.intervals(
+            arguments.resamples, progress=f"{label}: intervals"
+        )
+        results, notes = results | bounds, notes | of_bounds
         folder = target if len(labels) == 1 else target / label
         write(folder / "results.json", results, notes)
         for name, value in results.items():
-            if "@yaw" not in name:
-                print(f"{name:<40} {value:.4f}")
+            if "@yaw" not in name and name not in bounds:
+                print(f"{name:<40} {value:.4f}{_bounds(name, bounds)}")
         print_notes(notes)
         print(f"results: {folder / 'results.json'}")
         for path in evaluator.draw(folder / "figures"):
             print(f"figure: {path}")
     if len(labels) > 1:
         _compare(rotators[0], evaluators, target)
+
+
+def _bounds(name: str, bounds: Mapping[str, float]) -> str:
+    low, high = (bounds.get(with_end(name, end)) for end in ("_low", "_high"))
+    return "" if low is None or high is None else f"  [{low:.4f}, {high:.4f}]"
 
 
 def _no_embedding(*_, **__):

@@ -4,6 +4,7 @@ The measures do not depend on the generator: a pose classifier trained on images
 separately trained recogniser, linear probes of features.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -17,9 +18,13 @@ from etils import epath
 from fr_jax.embedder import Embedder
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.metrics import generation, identification, probes, quality
-from fr_jax.metrics.verification import l2_normalize
+from fr_jax.evaluation.resampled import percentiles
+from fr_jax.metrics import Undefined, generation, identification, probes
+from fr_jax.metrics import image_statistics as of_images
+from fr_jax.metrics.image_statistics import Statistic
+from fr_jax.metrics.intervals import RESAMPLES, identity_draws
 from fr_jax.report import rotation
+from fr_jax.report.measures import with_end
 from fr_jax.systems.dr_gan import figures
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -50,6 +55,7 @@ class GeneratorEvaluator:
     Attributes:
       rotated: (rows [n], images [n, A, S, S, 3]) of the last evaluation.
       tables: rank-1 [n, draws] by number of fused images, of the last evaluation.
+      statistics: its results by key, as functions of draws of the identities.
     """
 
     faces: PosedSet
@@ -61,6 +67,10 @@ class GeneratorEvaluator:
     num_inputs: int = 200
     rotated: tuple[Array, Array] | None = dataclasses.field(default=None, init=False)
     tables: dict[str, Array] = dataclasses.field(default_factory=dict, init=False)
+    statistics: dict[str, Statistic] = dataclasses.field(
+        default_factory=dict, init=False
+    )
+    _of_seen: dict[str, Statistic] = dataclasses.field(default_factory=dict, init=False)
     _drawings: dict[str, Callable] = dataclasses.field(default_factory=dict, init=False)
 
     @property
@@ -80,7 +90,7 @@ class GeneratorEvaluator:
     def __call__(self, trained: Trained) -> dict[str, float]:
         """Returns all results."""
         rotator = Rotator(trained.networks["generator"])
-        self._drawings = {}
+        self._drawings, self.statistics, self._of_seen = {}, {}, {}
         self._draw_faces = functools.partial(figures.draw, rotator, self.faces)
         results = self.evaluate_features(rotator)
         results |= self.evaluate_images(rotator)
@@ -89,6 +99,52 @@ class GeneratorEvaluator:
             discriminator = trained.networks["discriminator"]
             results |= self.evaluate_seen(rotator, discriminator, self.seen)
         return results
+
+    def intervals(
+        self, resamples: int | None = None, *, progress: str = ""
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Returns bootstrap bounds of the last evaluation by result key, and notes.
+
+        Identities are resampled; generated images, galleries and probes stay as they
+        are. The Frechet distances have no bounds, and notes say so.
+
+        Args:
+          resamples: default: 1,000.
+          progress: label of a progress bar; '': none.
+        """
+        resamples = RESAMPLES if resamples is None else resamples
+        bounds, notes = {}, {}
+        for statistics, faces in (
+            (self.statistics, self.faces),
+            (self._of_seen, self.seen),
+        ):
+            if not statistics or faces is None or not resamples:
+                continue
+
+            def measured(draws: Array | None, chosen=statistics) -> dict[str, float]:
+                values = {}
+                for key, statistic in chosen.items():
+                    with contextlib.suppress(Undefined):
+                        values[key] = statistic(draws)
+                return values
+
+            keys = {n: (with_end(n, "_low"), with_end(n, "_high")) for n in statistics}
+            draws = identity_draws(faces.label, resamples)
+            found = percentiles(measured, draws, resamples, keys, progress=progress)
+            bounds, notes = bounds | found[0], notes | found[1]
+        if bounds:
+            bounds["rotation/resamples"] = float(resamples)
+            count = len(np.unique(self.faces.label))
+            bounds["rotation/resampled_identities"] = float(count)
+            for name in ("fid", "fid_real"):
+                key = f"rotation/{name}_low:{self.features[0]}"
+                notes[key] = "no interval: copies of images would bias the distance"
+        return bounds, notes
+
+    def _values(self, statistics: Mapping[str, Statistic]) -> dict[str, float]:
+        """Returns the values of statistics, and keeps these for `intervals`."""
+        self.statistics |= statistics
+        return {key: statistic(None) for key, statistic in statistics.items()}
 
     def draw(self, folder: epath.Path) -> list[epath.Path]:
         """Draws the figures of the last evaluation; returns their paths."""
@@ -126,23 +182,27 @@ class GeneratorEvaluator:
             of_probes = embed(rotator.crop(faces.images[probe_rows]))
             pairs[":recogniser"] = of_probes, of_gallery
             pairs[":recogniser_frontalised"] = embed(rotated), of_gallery
-        results = {}
+        statistics = {}
         for name, (queries, gallery) in pairs.items():
+            labels, key = faces.label[probe_rows], f"identification/rank1{name}"
             hits = identification.rank_one(
-                queries, faces.label[probe_rows], gallery, faces.label[gallery_rows]
+                queries, labels, gallery, faces.label[gallery_rows]
             )
-            results[f"identification/rank1{name}"] = float(hits.mean())
-            shares = identification.by_yaw(hits, faces.yaw[probe_rows])
-            for angle, share in shares.items():
-                results[f"identification/rank1{name}@yaw={angle}"] = share
+            statistics[key] = of_images.mean(hits, labels)
+            for angle, rows in identification.by_yaw(faces.yaw[probe_rows]).items():
+                mean = of_images.mean(hits[rows], labels[rows])
+                statistics[f"{key}@yaw={angle}"] = mean
         pose, labels = rotator.pose(faces.yaw[has_yaw]), faces.label[has_yaw]
         identities, counts = np.unique(labels, return_counts=True)
         if len(identities) >= 5 and len(np.unique(pose)) > 1:
-            results["leakage/pose"] = probes.leakage(features[has_yaw], pose, labels)
-            results["leakage/pose_chance"] = float(np.bincount(pose).max() / len(pose))
+            hits = probes.leakage(features[has_yaw], pose, labels)
+            statistics["leakage/pose"] = of_images.mean(hits, labels)
+            chance = of_images.largest_share(pose, labels)
+            statistics["leakage/pose_chance"] = chance
         if counts.min() >= 5:
-            results["leakage/identity"] = probes.leakage(features[has_yaw], labels)
-        return results
+            hits = probes.leakage(features[has_yaw], labels)
+            statistics["leakage/identity"] = of_images.mean(hits, labels)
+        return self._values(statistics)
 
     def evaluate_images(self, rotator: Rotator) -> dict[str, float]:
         """Returns pose accuracy, preserved identity and kernel distance of images.
@@ -164,60 +224,74 @@ class GeneratorEvaluator:
         fake = einops.rearrange(rotated, "n a ... -> (n a) ...")
         target = np.tile(np.arange(rotated.shape[1]), len(rows))
         pose = rotator.pose(faces.yaw)
-        results: dict[str, float] = {}
+        labels, count = faces.label[rows], rotated.shape[1]
+        of_fake = labels.repeat(count)  # the identities of generated images
+        statistics: dict[str, Statistic] = {}
 
-        def by_angle(name, values):
+        def add(name, values):
+            """Adds the mean of values [n, A] of generated images, and by angle."""
+            statistics[f"rotation/{name}"] = of_images.mean(values, labels)
             for number, angle in enumerate(rotator.angles):
-                results[f"{name}@yaw={angle:g}"] = float(values[:, number].mean())
+                mean = of_images.mean(values[:, number], labels)
+                statistics[f"rotation/{name}@yaw={angle:g}"] = mean
 
         if self.for_poses is not None:
             classify = pose_classifier(rotator, self.for_poses)
-            classified, of_real = classify(fake), classify(real[pose >= 0])
-            correct = (classified == target).reshape(rotated.shape[:2])
-            correct_real = of_real == pose[pose >= 0]
-            for end, guess, truth in (
-                ("", classified, target),
-                ("_real", of_real, pose[pose >= 0]),
+            of_pose = pose >= 0
+            classified, of_real = classify(fake), classify(real[of_pose])
+            add("pose_accuracy", (classified == target).reshape(-1, count))
+            statistics["rotation/pose_accuracy_real"] = of_images.mean(
+                of_real == pose[of_pose], faces.label[of_pose]
+            )
+            for end, guess, truth, whose in (
+                ("", classified, target, of_fake),
+                ("_real", of_real, pose[of_pose], faces.label[of_pose]),
             ):
                 if rotator.has_angles:
                     yaws, truth = np.array(rotator.angles)[[guess, truth]]
-                    error = generation.pose_error(yaws, truth)
-                    results[f"rotation/pose_error_degrees{end}"] = error
-            results["rotation/pose_accuracy"] = float(correct.mean())
-            results["rotation/pose_accuracy_real"] = float(correct_real.mean())
-            by_angle("rotation/pose_accuracy", correct)
+                    errors = generation.pose_errors(yaws, truth)
+                    mean = of_images.mean(errors, whose)
+                    statistics[f"rotation/pose_error_degrees{end}"] = mean
         if self.recogniser is not None:
-            of_inputs, labels = self.recogniser(real[rows]), faces.label[rows]
-            of_fakes = self.recogniser(fake).reshape(*rotated.shape[:2], -1)
-            kept = generation.identity_preservation(of_inputs, labels, of_fakes)
-            results |= {f"rotation/identity_{name}": x for name, x in kept.items()}
+            of_inputs = self.recogniser(real[rows])
+            of_fakes = self.recogniser(fake).reshape(-1, count, of_inputs.shape[1])
+            pairs = generation.pairs_with_inputs(of_inputs, labels, of_fakes)
+            add("identity_cosine", pairs.scores[pairs.same].reshape(-1, count))
+            scores, _, *identities = (column[~pairs.same] for column in pairs)
+            mean = of_images.mean_of_pairs(scores, *identities)
+            statistics["rotation/identity_cosine_impostor"] = mean
+            area = of_images.area_under_roc(*pairs)
+            statistics["rotation/identity_auc"] = area
             if 1 < len(np.unique(labels)) < len(labels):
-                auc = generation.pairwise_auc(of_inputs, labels)
-                results["rotation/identity_auc_real"] = auc
-            of_inputs, of_fakes = l2_normalize(of_inputs), l2_normalize(of_fakes)
-            cosines = np.einsum("nf,naf->na", of_inputs, of_fakes)
-            by_angle("rotation/identity_cosine", cosines)
+                pairs = generation.pairs_of_images(of_inputs, labels)
+                area = of_images.area_under_roc(*pairs)
+                statistics["rotation/identity_auc_real"] = area
         name, describe = self.features
         # Equally many real images per pose [poses, images], as of generated ones.
         by_pose = [np.flatnonzero(pose == n) for n in np.unique(pose[pose >= 0])]
         count = min(map(len, by_pose))
         balanced = np.stack([rng.permutation(some)[:count] for some in by_pose])
-        of_real = describe(real[balanced.ravel()])
-        of_fakes = describe(fake[np.isin(target, pose[balanced[:, 0]])])
-        distance, deviation = generation.kernel_distance(of_real, of_fakes)
-        results[f"rotation/kid:{name}"] = distance
-        results[f"rotation/kid_std:{name}"] = deviation
+        of_real, whose_real = describe(real[balanced.ravel()]), faces.label[balanced]
+        whose_real, chosen = whose_real.ravel(), np.isin(target, pose[balanced[:, 0]])
+        of_fakes = describe(fake[chosen])
+        statistics[f"rotation/kid:{name}"] = of_images.kernel_distance(
+            of_real, whose_real, of_fakes, of_fake[chosen]
+        )
+        _, deviation = generation.kernel_distance(of_real, of_fakes)
+        results = {f"rotation/kid_std:{name}": deviation}
         # The Frechet distance is biased by the number of images, which is made equal.
         size = min(len(of_real), len(of_fakes))
         some, others = (rng.permutation(x)[:size] for x in (of_real, of_fakes))
         results[f"rotation/fid:{name}"] = generation.frechet_distance(some, others)
         first = np.tile(np.arange(count) < count // 2, len(balanced))
         if first.sum() > 1:
-            distance, _ = generation.kernel_distance(of_real[first], of_real[~first])
-            results[f"rotation/kid_real:{name}"] = distance
+            statistics[f"rotation/kid_real:{name}"] = of_images.kernel_distance(
+                *(of_real[first], whose_real[first]),
+                *(of_real[~first], whose_real[~first]),
+            )
             distance = generation.frechet_distance(of_real[first], of_real[~first])
             results[f"rotation/fid_real:{name}"] = distance
-        return results
+        return results | self._values(statistics)
 
     def evaluate_confidence(self, rotator: Rotator) -> dict[str, float]:
         """Returns correlation of confidence and quality, and rank-1 of fused images.
@@ -234,11 +308,15 @@ class GeneratorEvaluator:
         clean, confidence = rotator.encode(faces.images)
         gallery_rows = _gallery(faces)
         probe_rows = np.setdiff1d(np.arange(len(faces.label)), gallery_rows)
-        results = {"confidence/spearman": quality.rank_correlation(trusted, levels)}
-        labels, tables = faces.label[probe_rows], {}
+        statistics: dict[str, Statistic] = {
+            "confidence/spearman": of_images.rank_correlation(
+                trusted, levels, faces.label
+            )
+        }
+        results, tables, labels = {}, {}, faces.label[probe_rows]
         count = np.unique(labels, return_counts=True)[1].min()
         if count >= 2:
-            tables = identification.number_of_images(
+            hits = identification.number_of_images(
                 features[probe_rows],
                 trusted[probe_rows],
                 labels,
@@ -246,12 +324,16 @@ class GeneratorEvaluator:
                 faces.label[gallery_rows],
                 most=min(MAX_FUSED, count),
             )
-            gains = tables["confidence"] - tables["mean"]
-            for n, gain in enumerate(gains, 1):
-                for name, shares in tables.items():
-                    results[f"fusion/rank1:{name}@n={n}"] = float(shares[n - 1].mean())
-                results[f"fusion/gain@n={n}"] = float(gain.mean())
-                results[f"fusion/gain_std@n={n}"] = float(gain.std())
+            gains = hits["confidence"].astype(float) - hits["mean"]
+            identities = np.unique(labels)
+            for n, gain in enumerate(gains, 1):  # [draws, identities]
+                for name, shares in hits.items():
+                    mean = of_images.mean(shares[n - 1].T, identities)
+                    statistics[f"fusion/rank1:{name}@n={n}"] = mean
+                mean = of_images.mean(gain.T, identities)
+                statistics[f"fusion/gain@n={n}"] = mean
+                results[f"fusion/gain_std@n={n}"] = float(gain.mean(axis=1).std())
+            tables = {name: shares.mean(axis=2) for name, shares in hits.items()}
         panels = {"yaw": _means(faces.yaw, confidence)}
         if (faces.light >= 0).any():
             light = np.where(faces.light < 0, np.nan, faces.light)
@@ -263,7 +345,7 @@ class GeneratorEvaluator:
         if tables:
             draw = functools.partial(rotation.number_of_images, tables)
             self._drawings["number_of_images"] = draw
-        return results
+        return results | self._values(statistics)
 
     def evaluate_seen(
         self, rotator: Rotator, discriminator: Embedder, seen: PosedSet
@@ -290,8 +372,9 @@ class GeneratorEvaluator:
         shares = of_classes[np.arange(len(degraded)), seen.label]
         draw = functools.partial(rotation.known, shares, trusted, levels)
         self._drawings["confidence_known"] = draw
-        correlation = quality.rank_correlation(trusted, shares)
-        return {"confidence/spearman_known": correlation}
+        correlation = of_images.rank_correlation(trusted, shares, seen.label)
+        self._of_seen = {"confidence/spearman_known": correlation}
+        return {"confidence/spearman_known": correlation(None)}
 
 
 def pose_classifier(rotator: Rotator, faces: PosedSet) -> Callable[[Array], Array]:

@@ -136,6 +136,7 @@ def test_unsuitable_images_are_refused(run, photographs, tmp_path, mistake):
 def test_a_generator_is_evaluated(run, tmp_path, command):
     words = ("--generator", run / "embedder_generator", "--to", tmp_path)
     words += ("--set", "unseen=rendered,identities=6", "--recogniser", run / "embedder")
+    words += ("--resamples", "100")
     code, _, error = command("evaluate", *words)
     assert code == 0, error
     results = json.loads((tmp_path / "results.json").read_text())
@@ -156,6 +157,10 @@ def test_a_generator_is_evaluated(run, tmp_path, command):
     assert np.isfinite(results["rotation/kid:embedder"])  # of the recogniser
     assert np.isfinite(results["rotation/kid_real:embedder"])
     assert results["notes"]["rotation/fid_low:embedder"].startswith("no interval")
+    for name in ("identification/rank1", "rotation/identity_auc", "leakage/pose"):
+        assert results[f"{name}_low"] <= results[name] <= results[f"{name}_high"]
+    assert results["rotation/kid_low:embedder"] < results["rotation/kid_high:embedder"]
+    assert results["rotation/resampled_identities"] == 6
     for name in ("frontalised", "recogniser", "recogniser_frontalised"):
         assert 0 <= results[f"identification/rank1:{name}@yaw=30"] <= 1
     assert results["fusion/gain@n=1"] == results["fusion/gain_std@n=1"] == 0
