@@ -12,7 +12,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 test-long: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'long and not pod'
 
 # Many seeds, random moments, whole sets: after a change of the guard or of signals.
 test-pod: .venv/ready

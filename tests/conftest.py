@@ -1,6 +1,5 @@
 """Fixtures that many tests share, and what the suite prints at its end."""
 
-import gc
 import os
 import sys
 import tarfile
@@ -14,6 +13,8 @@ from tests.support.paths import DATA, PARITY, read_npz
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Two workers whose OpenMP threads spin for the same two cores take four times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests, workers and processes share what each of them compiles.
 _cache = tempfile.TemporaryDirectory(prefix="fr_jax_xla_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _cache.name)
@@ -39,15 +40,6 @@ def strict_ranks():
 def few_resamples(monkeypatch):
     """Makes the intervals of evaluations cheap."""
     monkeypatch.setattr("fr_jax.metrics.intervals.RESAMPLES", 20)
-
-
-@pytest.fixture
-def own_heap():
-    """Keeps objects of other tests out of the collections during a timed test."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -326,7 +326,6 @@ def hostile(canary):
     yield IMAGES[0]
 
 
-@pytest.mark.usefixtures("own_heap")
 def test_errors_do_not_print_nested_lists(tmp_path):
     """Forty lists, each twice in the next: printed, they would exceed any memory."""
     nested: object = 1
@@ -356,7 +355,6 @@ def test_bin_that_encodes_one_text_many_times(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.usefixtures("own_heap")
 def test_hostile_bins_are_rejected_at_once_and_nothing_runs(tmp_path):
     canary = tmp_path / "ran"
     path = tmp_path / "set.bin"

@@ -1,17 +1,15 @@
 """Notebooks: stored outputs that are fit to read, and equal to those of a new run.
 
-`make test-long` executes all as they are, each in a new kernel, and the quickstart in
-its own process, with smaller constants.
+`make test-long` executes all as they are, each in a new kernel.
 """
 
 import itertools
 import re
 
-import jax
 import nbformat
 import pytest
 
-from tests.support import notebooks, stored_notebooks
+from tests.support import stored_notebooks
 from tests.support.documents import markdown
 from tests.support.notebooks import NOTEBOOKS, code_cells
 from tests.support.paths import ROOT
@@ -109,19 +107,6 @@ def test_markdown_of_a_notebook_is_well_formed(path):
         assert target.startswith("https://") or (path.parent / target).exists(), target
     for name in re.findall(r"`((?:configs|fr_jax|docs)/[\w/.]+)", prose):
         assert (ROOT / name).exists(), name
-
-
-@pytest.mark.long
-def test_quickstart_runs(tmp_path, quick_drawing):
-    import matplotlib.pyplot as plt
-
-    (path,) = (path for path in NOTEBOOKS if path.stem == "quickstart")
-    plt.close("all")
-    with jax.numpy_rank_promotion("allow"):  # as for users
-        output = notebooks.run(path, tmp_path, {"SIZE": 32, "STEPS": 220})
-    assert len(plt.get_fignums()) == 4
-    plt.close("all")
-    check_claims("quickstart", output)
 
 
 @pytest.mark.long

@@ -19,10 +19,9 @@ from fr_jax.embedder import Embedder
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.resampled import percentiles
-from fr_jax.metrics import Undefined, generation, identification, probes
+from fr_jax.metrics import Undefined, generation, identification, intervals, probes
 from fr_jax.metrics import image_statistics as of_images
 from fr_jax.metrics.image_statistics import Statistic
-from fr_jax.metrics.intervals import RESAMPLES, identity_draws
 from fr_jax.report import rotation
 from fr_jax.report.measures import with_end
 from fr_jax.systems.dr_gan import figures
@@ -112,7 +111,7 @@ class GeneratorEvaluator:
           resamples: default: 1,000.
           progress: label of a progress bar; '': none.
         """
-        resamples = RESAMPLES if resamples is None else resamples
+        resamples = intervals.RESAMPLES if resamples is None else resamples
         bounds, notes = {}, {}
         for statistics, faces in (
             (self.statistics, self.faces),
@@ -129,7 +128,7 @@ class GeneratorEvaluator:
                 return values
 
             keys = {n: (with_end(n, "_low"), with_end(n, "_high")) for n in statistics}
-            draws = identity_draws(faces.label, resamples)
+            draws = intervals.identity_draws(faces.label, resamples)
             found = percentiles(measured, draws, resamples, keys, progress=progress)
             bounds, notes = bounds | found[0], notes | found[1]
         if bounds:
