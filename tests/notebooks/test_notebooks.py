@@ -1,6 +1,6 @@
 """Notebooks: stored outputs that are fit to read, and equal to those of a new run.
 
-`make test-long` executes all as they are, each in a new kernel.
+`make test-long` executes them as they are, each in a new kernel.
 """
 
 import itertools
@@ -34,7 +34,13 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w./:])/[A-Za-z]\w*/|[A-Z]:\\")
 TIMING = re.compile(r"/s\b|\b\d+(\.\d+)? ?(s|ms|min|h|seconds|minutes|hours)\b")
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")
 
+TRAINS_LONG = "usynthface"  # three minutes: executed by `make test-pod`
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def _marked(path):
+    marks = [pytest.mark.pod] if path.stem == TRAINS_LONG else []
+    return pytest.param(path, id=path.stem, marks=marks)
 
 
 def has_picture(cell) -> bool:
@@ -111,7 +117,7 @@ def test_markdown_of_a_notebook_is_well_formed(path):
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own machinery
-@every_notebook
+@pytest.mark.parametrize("path", [*map(_marked, NOTEBOOKS)])
 def test_new_run_gives_the_stored_outputs(path, tmp_path):
     fresh = code_cells(stored_notebooks.execute(path, tmp_path))
     stored = code_cells(nbformat.read(path, 4))
