@@ -1,11 +1,14 @@
 """Bootstrap bounds of results, for evaluators that resample identities."""
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
-from fr_jax.metrics import intervals
+from fr_jax.metrics import Undefined, intervals
+from fr_jax.metrics.image_statistics import Statistic
 from fr_jax.progress import progress_bar
+from fr_jax.report.measures import with_end
 
 
 def bounds(
@@ -40,6 +43,34 @@ def bounds(
     }
     found, notes = percentiles(statistics, weights, resamples, keys, progress=progress)
     return values | found, notes
+
+
+def of_statistics(
+    statistics: Mapping[str, Statistic],
+    labels: np.ndarray,
+    resamples: int,
+    *,
+    progress: str = "",
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Returns 95 % percentile bounds of statistics by result key, and notes.
+
+    Args:
+      labels: of the images whose identities are resampled, int [N].
+      resamples: 0: no bounds.
+    """
+    if not resamples:
+        return {}, {}
+
+    def measure(draws: np.ndarray | None) -> dict[str, float]:
+        values = {}
+        for key, statistic in statistics.items():
+            with contextlib.suppress(Undefined):
+                values[key] = statistic(draws)
+        return values
+
+    keys = {key: (with_end(key, "_low"), with_end(key, "_high")) for key in statistics}
+    draws = intervals.identity_draws(labels, resamples)
+    return percentiles(measure, draws, resamples, keys, progress=progress)
 
 
 def percentiles(

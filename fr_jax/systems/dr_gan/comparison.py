@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from fr_jax.embedder import load_embedder
@@ -154,7 +155,7 @@ def _compare(
     }
     if not tables:
         return
-    rows = evaluation.number_of_images(tables)
+    rows = number_of_images(tables)
     for name, row in rows.items():
         print(f"{name:<32} {_line(row['rank1'], row['rank1_std'])}")
         for other, gain in row["gain"].items():
@@ -164,6 +165,30 @@ def _compare(
     print(f"results: {path}")
     rotation.number_of_images(tables, path.with_suffix(".png"), way="")
     print(f"figure: {path.with_suffix('.png')}")
+
+
+def number_of_images(tables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns rank-1 by number of images for each row, and its gain over earlier rows.
+
+    With deviations over draws; a gain's is that of paired differences:
+    {name: {rank1: [n], rank1_std: [n], gain: {name of an earlier row: {mean, std}}}}.
+
+    Args:
+      tables: name -> rank-1 [n, draws] of the same images.
+    """
+
+    def over_draws(values):
+        return {
+            "mean": values.mean(axis=1).tolist(),
+            "std": values.std(axis=1).tolist(),
+        }
+
+    rows: dict[str, Any] = {}
+    for name, shares in tables.items():
+        gains = {other: over_draws(shares - tables[other]) for other in rows}
+        mean, std = over_draws(shares).values()
+        rows[name] = {"rank1": mean, "rank1_std": std, "gain": gains}
+    return rows
 
 
 def _line(means: list[float], deviations: list[float]) -> str:

@@ -4,7 +4,6 @@ The measures do not depend on the generator: a pose classifier trained on images
 separately trained recogniser, linear probes of features.
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -18,12 +17,11 @@ from etils import epath
 from fr_jax.embedder import Embedder
 from fr_jax.embedder.batched import BatchedEmbed
 from fr_jax.evaluation.evaluator import Trained
-from fr_jax.evaluation.resampled import percentiles
-from fr_jax.metrics import Undefined, generation, identification, intervals, probes
+from fr_jax.evaluation.resampled import of_statistics
+from fr_jax.metrics import generation, identification, intervals, probes
 from fr_jax.metrics import image_statistics as of_images
 from fr_jax.metrics.image_statistics import Statistic
 from fr_jax.report import rotation
-from fr_jax.report.measures import with_end
 from fr_jax.systems.dr_gan import figures
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -117,20 +115,11 @@ class GeneratorEvaluator:
             (self.statistics, self.faces),
             (self._of_seen, self.seen),
         ):
-            if not statistics or faces is None or not resamples:
-                continue
-
-            def measured(draws: Array | None, chosen=statistics) -> dict[str, float]:
-                values = {}
-                for key, statistic in chosen.items():
-                    with contextlib.suppress(Undefined):
-                        values[key] = statistic(draws)
-                return values
-
-            keys = {n: (with_end(n, "_low"), with_end(n, "_high")) for n in statistics}
-            draws = intervals.identity_draws(faces.label, resamples)
-            found = percentiles(measured, draws, resamples, keys, progress=progress)
-            bounds, notes = bounds | found[0], notes | found[1]
+            if statistics and faces is not None:
+                found = of_statistics(
+                    statistics, faces.label, resamples, progress=progress
+                )
+                bounds, notes = bounds | found[0], notes | found[1]
         if bounds:
             bounds["rotation/resamples"] = float(resamples)
             count = len(np.unique(self.faces.label))
@@ -396,27 +385,3 @@ def _means(values: Array, confidence: Array) -> dict[float, float]:
     """Returns the mean confidence of each finite value."""
     finite = np.unique(values[np.isfinite(values)])
     return {float(v): float(confidence[values == v].mean()) for v in finite}
-
-
-def number_of_images(tables: Mapping[str, Array]) -> dict[str, Any]:
-    """Returns rank-1 by number of images for each row, and its gain over earlier rows.
-
-    With deviations over draws; a gain's is that of paired differences:
-    {name: {rank1: [n], rank1_std: [n], gain: {name of an earlier row: {mean, std}}}}.
-
-    Args:
-      tables: name -> rank-1 [n, draws] of the same images.
-    """
-
-    def over_draws(values):
-        return {
-            "mean": values.mean(axis=1).tolist(),
-            "std": values.std(axis=1).tolist(),
-        }
-
-    rows: dict[str, Any] = {}
-    for name, shares in tables.items():
-        gains = {other: over_draws(shares - tables[other]) for other in rows}
-        mean, std = over_draws(shares).values()
-        rows[name] = {"rank1": mean, "rank1_std": std, "gain": gains}
-    return rows

@@ -14,7 +14,7 @@ from fr_jax.embedder import Embedder
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.models.preprocess import InputSpec
 from fr_jax.system import Network
-from fr_jax.systems.dr_gan import evaluation, figures, posed_sets
+from fr_jax.systems.dr_gan import comparison, figures, posed_sets
 from fr_jax.systems.dr_gan.evaluation import GeneratorEvaluator
 from fr_jax.systems.dr_gan.posed_sets import PosedSet
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -160,7 +160,7 @@ def test_gains_over_other_generators_are_paired_by_draw():
     rng = np.random.default_rng(0)
     single = rng.uniform(0.2, 0.6, (3, 10))
     tables = {"single: mean": single, "multi: mean": single + 0.25}
-    rows = evaluation.number_of_images(tables)
+    rows = comparison.number_of_images(tables)
     assert rows["single: mean"]["gain"] == {}
     gain = rows["multi: mean"]["gain"]["single: mean"]
     np.testing.assert_allclose(gain["mean"], [0.25] * 3)
