@@ -27,6 +27,10 @@ def pytest_configure(config):
         config.option.durations = _SLOWEST
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
+
+
 @pytest.fixture(autouse=True)
 def strict_ranks():
     """Makes implicit rank promotion an error."""

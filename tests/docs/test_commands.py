@@ -71,6 +71,7 @@ def shortened(script: str) -> str:
 
 
 @pytest.mark.long
+@pytest.mark.early
 @pytest.mark.skipif(not (DATA / "weights").exists(), reason=f"no weights in {DATA}")
 @pytest.mark.parametrize(
     "pages", [["README.md"], [f"docs/{name}.md" for name in RUN_ORDER]], ids=str
