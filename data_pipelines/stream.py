@@ -90,7 +90,8 @@ class RecordStream(contextlib.AbstractContextManager):
                 raise
             # Raises an error that names the record.
             self.source.check_images(self._batches.images(step))
-            raise DataError(f"step {step}: {error.message}") from error
+            text = getattr(error, "message", error)
+            raise DataError(f"step {step}: {text}") from error
         self._next = step + 1
         return self._batches.assemble(step, images)
 
