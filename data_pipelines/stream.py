@@ -81,19 +81,25 @@ class RecordStream(contextlib.AbstractContextManager):
         self._next = -1  # until the batch is here
         try:
             images = next(self._running[0])
-        except BaseException as error:
-            # The traceback's frames hold the pipeline, maybe until after the end of
-            # the interpreter: its threads would then wait for Python forever.
-            traceback.clear_frames(error.__traceback__)
-            self._running.clear()
-            if not isinstance(error, tf.errors.OpError):
-                raise
+        except tf.errors.OpError as error:
+            self._drop(error)
             # Raises an error that names the record.
             self.source.check_images(self._batches.images(step))
-            text = getattr(error, "message", error)
-            raise DataError(f"step {step}: {text}") from error
+            raise DataError(f"step {step}: {error.message}") from error
+        except BaseException as error:
+            self._drop(error)
+            raise
         self._next = step + 1
         return self._batches.assemble(step, images)
+
+    def _drop(self, error: BaseException) -> None:
+        """Ends the pipeline after an error.
+
+        The traceback's frames hold it, maybe until after the end of the interpreter:
+        its threads would then wait for Python forever.
+        """
+        traceback.clear_frames(error.__traceback__)
+        self._running.clear()
 
     def _start(self, step: int):
         """Returns the iterator of a tf.data pipeline over the steps from `step` on."""

@@ -5,9 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from absl import logging
 
-from fr_jax.evaluation.seen import evidence
+from fr_jax.evaluation.seen import of_set
 
 Self = TypeVar("Self", bound="Marked")
 
@@ -55,23 +54,17 @@ class Marked:
     ) -> Self:
         """Returns the set, marked as seen if it has training identities.
 
-        See `seen.evidence`, which is logged as a warning.
+        See `seen.of_set`.
 
         Args:
           trained: names of the training identities, by data set.
           digests: of the training images, ascending.
         """
-        shown = evidence(
-            self.data_sets or (self.name,),
-            len(self.faces.images),
-            self.names,
-            self.digests,
-            trained,
-            digests,
-        )
-        seen = bool(shown.seen.any())
-        if seen:
-            logging.warning("%s: %s", self.name, shown.reason)
+        count = len(self.faces.images)
+        shown = of_set(self, count, self.names, trained, digests)
         return dataclasses.replace(
-            self, seen=seen, evidence=shown.reason, unknown=shown.unknown
+            self,
+            seen=bool(shown.seen.any()),
+            evidence=shown.reason,
+            unknown=shown.unknown,
         )

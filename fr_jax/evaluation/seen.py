@@ -1,9 +1,10 @@
 """Whether an evaluation set has training identities: by images, names, or its name."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from fr_jax.provenance import RENDERED, is_number, same_data_set
 
@@ -65,6 +66,27 @@ def evidence(
         seen |= by_image if identities is not None else by_image.any()
     unknown = not (own or seen.any() or _all_named(identities, trained))
     return Evidence(seen, " and ".join(reasons), unknown)
+
+
+def of_set(
+    one: Any,
+    num_images: int,
+    identities: Sequence[str] | None,
+    trained: Mapping[str, Collection[str]],
+    trained_digests: np.ndarray | None,
+) -> Evidence:
+    """Returns the `evidence` of a set, and logs it as a warning.
+
+    Args:
+      one: an evaluator with `name`, `data_sets` (default: its name) and `digests`.
+    """
+    names = one.data_sets or (one.name,)
+    shown = evidence(
+        names, num_images, identities, one.digests, trained, trained_digests
+    )
+    if shown.seen.any():
+        logging.warning("%s: %s", one.name, shown.reason)
+    return shown
 
 
 def _comparable(

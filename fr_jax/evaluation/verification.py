@@ -5,14 +5,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from fr_jax.errors import UserError
 from fr_jax.evaluation import breakdown, protocols
 from fr_jax.evaluation.breakdown import Breakdown, Groups
 from fr_jax.evaluation.evaluator import Trained
 from fr_jax.evaluation.protocols import FOLDS, POOLED, PROTOCOLS
-from fr_jax.evaluation.seen import evidence
+from fr_jax.evaluation.seen import of_set
 from fr_jax.metrics import verification
 from fr_jax.metrics.intervals import PairStatistics
 from fr_jax.metrics.verification import FARS
@@ -347,25 +346,18 @@ class Verification:
     ) -> "Verification":
         """Returns the set, with the folds that have training identities as `seen`.
 
-        See `seen.evidence`, which is logged as a warning.
+        See `seen.of_set`.
 
         Args:
           trained: names of the training identities, by data set.
           digests: of the training images, ascending.
         """
-        shown = evidence(
-            self.data_sets or (self.name,),
-            len(self.images),
-            self.identities,
-            self.digests,
-            trained,
-            digests,
-        )
+        count = len(self.images)
+        shown = of_set(self, count, self.identities, trained, digests)
         if shown.unknown:
             return dataclasses.replace(self, unknown=True)
         if not shown.seen.any():
             return self
-        logging.warning("%s: %s", self.name, shown.reason)
         in_training = np.asarray(np.any(shown.seen[self.pairs], axis=1))
         # Only official folds have identities of their own.
         if self.folds is None or not protocols.complete(self.folds, self.same):

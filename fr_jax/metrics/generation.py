@@ -135,22 +135,6 @@ def pairs_with_inputs(inputs: Array, labels: Array, fakes: Array) -> Pairs:
     )
 
 
-def identity_preservation(
-    inputs: Array, labels: Array, fakes: Array
-) -> dict[str, float]:
-    """Returns the similarity of generated images to their inputs, from features.
-
-    'cosine' and 'cosine_impostor' are means over `pairs_with_inputs`, which see for the
-    arguments, 'auc' is the area under the ROC curve.
-    """
-    pairs = pairs_with_inputs(inputs, labels, fakes)
-    return {
-        "cosine": float(pairs.scores[pairs.same].mean()),
-        "cosine_impostor": float(pairs.scores[~pairs.same].mean()),
-        "auc": verification.area_under_roc(pairs.scores, pairs.same),
-    }
-
-
 def pairs_of_images(features: Array, labels: Array) -> Pairs:
     """Returns all pairs of images, of features [N, F] and identities [N]."""
     rows, labels = verification.l2_normalize(features), np.asarray(labels)

@@ -92,7 +92,7 @@ def mean_of_pairs(values: Array, first: Array, second: Array) -> Statistic:
 
 
 def kernel_distance(
-    real: Array, real_labels: Array, fake: Array, fake_labels: Array
+    value: float, real: Array, real_labels: Array, fake: Array, fake_labels: Array
 ) -> Statistic:
     """Returns the statistic of `generation.kernel_distance`.
 
@@ -100,16 +100,17 @@ def kernel_distance(
     that of subsets.
 
     Args:
+      value: the distance without draws.
       real, fake: features [N, F], [M, F].
       real_labels, fake_labels: identities [N], [M]; of a generated image, that of its
         input.
     """
-    whole, _ = generation.kernel_distance(real, fake)
-    codes, count = np.unique(np.append(real_labels, fake_labels), return_inverse=True)
-    first, second = np.split(count, [len(real)])
+    both = np.append(real_labels, fake_labels)
+    present, codes = np.unique(both, return_inverse=True)
+    first, second = np.split(codes, [len(real)])
     # For each pair of identities: kernels of their pairs of images, and how many.
     parts = [
-        _by_identity(generation.kernel(x, y), a, b, len(codes), x is y)
+        _by_identity(generation.kernel(x, y), a, b, len(present), x is y)
         for x, y, a, b in (
             (real, real, first, first),
             (fake, fake, second, second),
@@ -119,8 +120,8 @@ def kernel_distance(
 
     def measure(draws: Array | None) -> float:
         if draws is None:
-            return whole
-        times = draws[codes].astype(np.float64)
+            return value
+        times = draws[present].astype(np.float64)
         weights = np.outer(times, times)
         np.fill_diagonal(weights, times)
         within_real, within_fake, between = (

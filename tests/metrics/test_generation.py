@@ -112,14 +112,17 @@ def test_kernel_distance_against_the_plain_formula(rng):
         generation.kernel_distance(x[:1], y)
 
 
-def test_identity_preservation_of_correct_and_wrong_identities():
+def test_pairs_with_inputs_of_correct_and_wrong_identities():
     labels = np.array([0, 0, 1, 2])
     inputs = np.eye(4)[[0, 0, 1, 2]]
     fakes = np.stack([inputs, 3 * inputs], axis=1)
-    correct = generation.identity_preservation(inputs, labels, fakes)
-    assert correct == {"cosine": 1, "cosine_impostor": 0, "auc": 1}
-    wrong = generation.identity_preservation(inputs, labels, fakes[[2, 2, 3, 0]])
-    assert wrong["cosine"] == 0 and wrong["auc"] < 0.5
+    correct = generation.pairs_with_inputs(inputs, labels, fakes)
+    assert correct.scores.tolist() == [1] * 8 + [0] * 20
+    assert correct.same.tolist() == [True] * 8 + [False] * 20
+    assert (correct.same == (correct.first == correct.second)).all()
+    wrong = generation.pairs_with_inputs(inputs, labels, fakes[[2, 2, 3, 0]])
+    assert (wrong.scores[wrong.same] == 0).all()
+    assert verification.area_under_roc(wrong.scores, wrong.same) < 0.5
 
 
 def bars(rng, angles, size=32):
@@ -275,9 +278,9 @@ def test_pairs_under_draws_are_those_of_copies(rng):
 def test_kernel_distance_under_draws_is_that_of_copies(rng):
     labels, fake_labels = rng.integers(0, 5, 30), rng.integers(0, 5, 20)
     real, fake = rng.normal(size=(30, 4)), rng.normal(0.5, 1, (20, 4))
-    statistic = of_images.kernel_distance(real, labels, fake, fake_labels)
     subsets, _ = generation.kernel_distance(real, fake, subsets=2000)
-    assert statistic(None) == pytest.approx(subsets, abs=0.05)
+    statistic = of_images.kernel_distance(subsets, real, labels, fake, fake_labels)
+    assert statistic(None) == subsets
     assert statistic(np.ones(5, int)) == pytest.approx(subsets, abs=0.05)
 
     def mean(x, y, of_x, of_y, draws):

@@ -22,6 +22,7 @@ from fr_jax.metrics import generation, identification, intervals, probes
 from fr_jax.metrics import image_statistics as of_images
 from fr_jax.metrics.image_statistics import Statistic
 from fr_jax.report import rotation
+from fr_jax.report.measures import with_end
 from fr_jax.systems.dr_gan import figures
 from fr_jax.systems.dr_gan.posed_sets import PosedSet, degrade
 from fr_jax.systems.dr_gan.rotator import Rotator
@@ -68,6 +69,7 @@ class GeneratorEvaluator:
         default_factory=dict, init=False
     )
     _of_seen: dict[str, Statistic] = dataclasses.field(default_factory=dict, init=False)
+    _frechet: list[str] = dataclasses.field(default_factory=list, init=False)
     _drawings: dict[str, Callable] = dataclasses.field(default_factory=dict, init=False)
 
     @property
@@ -95,6 +97,7 @@ class GeneratorEvaluator:
         if self.seen is not None and "discriminator" in trained.networks:
             discriminator = trained.networks["discriminator"]
             results |= self.evaluate_seen(rotator, discriminator, self.seen)
+        self._frechet = [key for key in results if key.startswith("rotation/fid")]
         return results
 
     def intervals(
@@ -124,9 +127,9 @@ class GeneratorEvaluator:
             bounds["rotation/resamples"] = float(resamples)
             count = len(np.unique(self.faces.label))
             bounds["rotation/resampled_identities"] = float(count)
-            for name in ("fid", "fid_real"):
-                key = f"rotation/{name}_low:{self.features[0]}"
-                notes[key] = "no interval: copies of images would bias the distance"
+            for key in self._frechet:
+                reason = "no interval: copies of images would bias the distance"
+                notes[with_end(key, "_low")] = reason
         return bounds, notes
 
     def _values(self, statistics: Mapping[str, Statistic]) -> dict[str, float]:
@@ -262,10 +265,10 @@ class GeneratorEvaluator:
         of_real, whose_real = describe(real[balanced.ravel()]), faces.label[balanced]
         whose_real, chosen = whose_real.ravel(), np.isin(target, pose[balanced[:, 0]])
         of_fakes = describe(fake[chosen])
+        distance, deviation = generation.kernel_distance(of_real, of_fakes)
         statistics[f"rotation/kid:{name}"] = of_images.kernel_distance(
-            of_real, whose_real, of_fakes, of_fake[chosen]
+            distance, of_real, whose_real, of_fakes, of_fake[chosen]
         )
-        _, deviation = generation.kernel_distance(of_real, of_fakes)
         results = {f"rotation/kid_std:{name}": deviation}
         # The Frechet distance is biased by the number of images, which is made equal.
         size = min(len(of_real), len(of_fakes))
@@ -273,8 +276,9 @@ class GeneratorEvaluator:
         results[f"rotation/fid:{name}"] = generation.frechet_distance(some, others)
         first = np.tile(np.arange(count) < count // 2, len(balanced))
         if first.sum() > 1:
+            distance, _ = generation.kernel_distance(of_real[first], of_real[~first])
             statistics[f"rotation/kid_real:{name}"] = of_images.kernel_distance(
-                *(of_real[first], whose_real[first]),
+                *(distance, of_real[first], whose_real[first]),
                 *(of_real[~first], whose_real[~first]),
             )
             distance = generation.frechet_distance(of_real[first], of_real[~first])

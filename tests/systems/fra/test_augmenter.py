@@ -358,6 +358,8 @@ def test_the_command_writes_results(evaluate, trained, tmp_path, capsys, monkeyp
         ("--augmenter {a} --embedder mbf", "give either"),
         ("--embedder mbf --given embedder=mbf", "--given needs --augmenter"),
         ("--augmenter {a} --given embedder=mbf --unaligned", "needs --embedder"),
+        ("--augmenter {a} --given embedder=mbf --resamples 50",
+         "--resamples needs --embedder or --generator"),
         ("--augmenter {a} --given embedder=mbf --recogniser mbf",
          "--recogniser needs --generator"),
     ],
