@@ -1,6 +1,7 @@
 """Evaluation of generators: identities, lights and comparison."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -144,6 +145,33 @@ def test_rank_one_of_rotated_probes(rotator):
     assert results["identification/rank1:recogniser"] == 1
     assert results["identification/rank1:recogniser_frontalised@yaw=30"] == 1
     assert 0 <= results["identification/rank1:frontalised"] <= 1
+
+
+def test_results_are_the_means_of_those_of_identities(rotator):
+    """Each mean over images, if only one identity is drawn, is that of its images."""
+    identities, faces = 6, posed(identities=6, lights=(4, 6, 8))
+
+    def recogniser(images):
+        return images.mean(axis=(1, 2)) - 127.5
+
+    evaluator = GeneratorEvaluator(
+        faces, faces, recogniser=recogniser, num_inputs=len(faces.label)
+    )
+    for evaluate in (
+        evaluator.evaluate_features,
+        evaluator.evaluate_images,
+        evaluator.evaluate_confidence,
+    ):
+        evaluate(rotator)
+    means, distinct = 0, 0
+    for key, statistic in evaluator.statistics.items():
+        if re.search("chance|impostor|auc|kid|spearman", key):
+            continue
+        alone = [statistic(draws) for draws in np.eye(identities, dtype=int)]
+        assert np.mean(alone) == pytest.approx(statistic(None), abs=1e-12), key
+        means, distinct = means + 1, distinct + (np.ptp(alone) > 0)
+    assert means > 20 and distinct > means / 2
+    assert evaluator.statistics.keys() > {"leakage/pose", "rotation/pose_accuracy"}
 
 
 def test_an_evaluator_returns_its_metric_names(of_lights):
