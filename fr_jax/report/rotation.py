@@ -87,4 +87,5 @@ def number_of_images(
             band = {"color": line.get_color(), "alpha": 0.15, "linewidth": 0}
             axes.fill_between(numbers, mean - deviation, mean + deviation, **band)
         axes.set(xlabel="images per identity", ylabel="rank-1")
+        axes.locator_params(axis="x", integer=True)
         legend(axes)
