@@ -266,16 +266,16 @@ class _Faces:
         arguments, images = self._arguments, len(coefficients)
         fractions = np.linspace(0, 1, images)
         for name in arguments.interpolate:
-            ends = (np.repeat(coefficients[[n]], images, 0) for n in (0, -1))
+            start, end = (np.repeat(coefficients[[n]], images, 0) for n in (0, -1))
             factor = _INTERPOLATED[name]
             columns = discofacegan.COEFFICIENTS[factor]
-            between = discofacegan.interpolated(*ends, factor, fractions)
+            between = discofacegan.interpolated(start, end, factor, fractions)
             coefficients[:, columns] = between[:, columns]
-        degrees = {
-            name: np.linspace(*getattr(arguments, name), images)
-            for name in _ANGLES
-            if getattr(arguments, name)
-        }
+        degrees = {}
+        for name in _ANGLES:
+            if limits := getattr(arguments, name):
+                first, last = limits
+                degrees[name] = np.linspace(first, last, images)
         return discofacegan.with_pose(coefficients, **degrees)
 
     def _face(
@@ -297,14 +297,15 @@ class _Faces:
             points = (detected @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
         pose = discofacegan.angles(identity.coefficients[row : row + 1])
         name = f"{identity.number:06}"
-        return Face(
+        face = Face(
             face_files.jpeg(image),
             label=identity.number - shards.numbers(self._arguments).start,
             identity=name,
             source=f"{name}/{name}_{identity.first + row + 1:04}.jpg",
             landmarks5=points,
-            **{axis: float(degrees[0]) for axis, degrees in pose.items()},
         )
+        angles = {axis: float(degrees[0]) for axis, degrees in pose.items()}
+        return face._replace(**angles)
 
 
 def _folder(

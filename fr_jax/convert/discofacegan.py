@@ -22,7 +22,7 @@ from fr_jax.convert import discofacegan_layout as layout
 from fr_jax.convert.readers import network_pickle, tensor_bundle
 from fr_jax.convert.readers.refusal import Refusal
 from fr_jax.errors import UserError
-from fr_jax.models import discofacegan
+from fr_jax.models import discofacegan, preprocess
 from fr_jax.system import Network
 
 ARCHITECTURE = "discofacegan"
@@ -117,9 +117,7 @@ def read(
         mean = mean_of_identities(options, variables)
         variables["params"]["mean_identity"] = mean
         notes += (f"the mean identity was computed from {_MEAN_DRAWS:,} draws",)
-    spec = models.preprocess.InputSpec(
-        size=discofacegan.SIDE, template="discofacegan256"
-    )
+    spec = preprocess.InputSpec(size=discofacegan.SIDE, template="discofacegan256")
     network = Network(ARCHITECTURE, options, variables, spec, "generator")
     return FaceGenerator(network, digests, notes)
 

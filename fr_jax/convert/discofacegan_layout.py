@@ -90,7 +90,7 @@ def shapes(**options: Any) -> Mapping[str, tuple[int, ...]]:
     model: Any = models.create("discofacegan", **options)
     inputs = model.example_inputs(1)
     abstract: Any = jax.eval_shape(model.init, jax.random.key(0), *inputs)
-    leaves = flax.traverse_util.flatten_dict(abstract["params"], sep="/")
+    leaves: Any = flax.traverse_util.flatten_dict(abstract["params"], sep="/")
     return {path: leaf.shape for path, leaf in leaves.items()}
 
 

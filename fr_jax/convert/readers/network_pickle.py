@@ -160,7 +160,10 @@ def arrays_of(network: PickledNetwork) -> dict[str, np.ndarray]:
         match pair:
             case (str(name), _Array(values=np.ndarray() as array)):
                 pass
-            case (str(name), np.float32() as number):
+            case (
+                str(name),
+                np.generic() as number,
+            ):  # float32: `_scalar` makes no other
                 array = np.array(number)
             case _:
                 raise Refusal("a variable without a name or an array")

@@ -196,10 +196,10 @@ def _entry(value: bytes, at: int) -> Entry:
         if number == 7:
             raise Refusal("a tensor in slices", at, "save it unsliced")
         fields[number] = content
-    numbers = {n: fields.get(n, 0) for n in (1, 3, 4, 5, 6)}
-    if not all(isinstance(one, int) for one in numbers.values()):
+    numbers = [n for n in (fields.get(k, 0) for k in (1, 3, 4, 5, 6)) if type(n) is int]
+    if len(numbers) < 5:
         raise Refusal("a damaged entry", at)
-    kind, shard, offset, length, checksum = numbers.values()
+    kind, shard, offset, length, checksum = numbers
     if kind not in _TYPES or shard:
         text = f"a tensor of type {kind} in shard {shard}"
         raise Refusal(text, at, "float32 and int32 in one shard are read")
