@@ -11,8 +11,10 @@ quickstart: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+# In the order of collection: the pages of the documentation, which take longest, first.
 test-long: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'long and not pod'
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder \
+		-m 'long and not pod'
 
 # Many seeds, random moments, whole sets: after a change of the guard or of signals.
 test-pod: .venv/ready

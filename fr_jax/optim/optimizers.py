@@ -72,13 +72,16 @@ def by_network(
     """Returns an optimiser for each network by name, Adam by default.
 
     Args:
-      options: see `from_options`; the options of one network are under its name.
+      options: see `from_options`; the options of one network, or its Optimizer, are
+        under its name.
       **run: num_steps and steps_per_epoch.
     """
     shared = dict(options or {})
     specific = {name: shared.pop(name, {}) for name in networks}
     return {
-        name: from_options(shared | changes, defaults={"name": "adam"}, **run)
+        name: changes
+        if isinstance(changes, Optimizer)
+        else from_options(shared | changes, defaults={"name": "adam"}, **run)
         for name, changes in specific.items()
     }
 
@@ -330,6 +333,28 @@ def plateau_feedback(metrics: Sequence[str], lowers_rate: bool, **options: Any):
         return state._replace(plateau=plateau), stop
 
     return feedback
+
+
+def with_rates(
+    optimizer: Optimizer, factor: Callable[[tuple[str, ...]], float]
+) -> Optimizer:
+    """Returns an optimiser whose learning rate is scaled for each parameter.
+
+    Args:
+      factor: names along the path of a parameter -> factor of its learning rate.
+    """
+
+    def scale(updates, params=None):
+        del params
+
+        def scaled(path, update):
+            names = tuple(str(getattr(entry, "key", entry)) for entry in path)
+            return factor(names) * update
+
+        return jax.tree_util.tree_map_with_path(scaled, updates)
+
+    transform = optax.chain(optimizer.transform, optax.stateless(scale))
+    return optimizer._replace(transform=transform)
 
 
 def all_parameters(params: PyTree) -> PyTree:
