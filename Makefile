@@ -11,12 +11,13 @@ quickstart: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
-# In the order of collection: the pages of the documentation, which take longest, first.
+# In the order of collection: README's commands, which take longest, first.
 test-long: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder \
 		-m 'long and not pod'
 
-# Many seeds, random moments, whole sets: after a change of the guard or of signals.
+# Many seeds, random moments, the commands of docs/: after a change of the guard, of
+# signals or of a page.
 test-pod: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m pod
 

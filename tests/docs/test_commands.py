@@ -74,7 +74,12 @@ def shortened(script: str) -> str:
 @pytest.mark.early
 @pytest.mark.skipif(not (DATA / "weights").exists(), reason=f"no weights in {DATA}")
 @pytest.mark.parametrize(
-    "pages", [["README.md"], [f"docs/{name}.md" for name in RUN_ORDER]], ids=str
+    "pages",
+    [
+        ["README.md"],
+        pytest.param([f"docs/{name}.md" for name in RUN_ORDER], marks=pytest.mark.pod),
+    ],
+    ids=["README", "docs"],
 )
 def test_commands_and_code_run(pages, tmp_path):
     """Page after page, in one folder, as a reader would; verification sets are small.

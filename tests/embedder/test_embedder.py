@@ -103,8 +103,8 @@ def test_flip_adds_the_mirrored_face_and_makes_mirrors_equal(saved):
     np.testing.assert_allclose(both, raw + mirrored, atol=1e-4)
     views = embedder.embed_raw(FACES, flip=True)
     assert views.keys() == {"embedding", "mirrored"}
-    np.testing.assert_allclose(views["embedding"], raw, atol=1e-5)
-    np.testing.assert_allclose(views["mirrored"], mirrored, atol=1e-5)
+    np.testing.assert_allclose(views["embedding"], raw, atol=1e-4)
+    np.testing.assert_allclose(views["mirrored"], mirrored, atol=1e-4)
     assert embedder.embed_raw(FACES).keys() == {"embedding"}
     one, other = (embedder.embed(x, flip=True) for x in (FACES, FACES[:, :, ::-1]))
     np.testing.assert_allclose(one, other, atol=1e-5)
@@ -402,7 +402,8 @@ def test_options_of_every_network_have_checked_types(architecture):
             options[name] = json.loads(json.dumps(value))
         except TypeError:
             continue  # functions
-    assert "width" in options or architecture == "discofacegan"  # has its own names
+    own_names = ("discofacegan", "identity_encoder")
+    assert "width" in options or architecture in own_names
     if "dtype" in module.__dataclass_fields__:
         options["dtype"] = "bfloat16"
     check_options(architecture, options)

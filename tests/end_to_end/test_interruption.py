@@ -92,9 +92,8 @@ def lines(workdir):
     return [{name: x for name, x in row.items() if name not in rates} for row in rows]
 
 
-@pytest.mark.parametrize(
-    "name", ["inter_prototype", pytest.param("usynthface", marks=pytest.mark.pod)]
-)
+@pytest.mark.pod
+@pytest.mark.parametrize("name", ["inter_prototype", "usynthface"])
 def test_eight_interruptions_change_nothing(train, tmp_path, name):
     """Ctrl-C at random moments of eight runs; then the run is that without them."""
     code, error = ended(train(name, tmp_path / "whole"))
@@ -176,7 +175,7 @@ def test_ctrl_c_after_training_keeps_the_last_step(train, tmp_path):
     ("number", "to"),
     [
         pytest.param(signal.SIGINT, (0,), marks=pytest.mark.pod),
-        (signal.SIGINT, (1,)),
+        pytest.param(signal.SIGINT, (1,), marks=pytest.mark.pod),
         pytest.param(signal.SIGINT, (0, 1), marks=pytest.mark.pod),
         (signal.SIGTERM, (1,)),
     ],

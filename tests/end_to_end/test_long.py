@@ -19,6 +19,7 @@ from tests.support.processes import (
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("processes")]
 
 
+@pytest.mark.pod
 def test_twenty_kills_and_resumes_are_bit_exact(tmp_path):
     whole = finish(start(tmp_path / "whole", 150))
     killed = kill_until_done(tmp_path / "killed", 150, 20, random.Random(0))
@@ -29,7 +30,11 @@ def test_twenty_kills_and_resumes_are_bit_exact(tmp_path):
     ("name", "settings"),
     [
         ("inter_prototype", INTER_PROTOTYPE),
-        ("usynthface", USYNTHFACE | {"train.model_axis": 2}),
+        pytest.param(
+            "usynthface",
+            USYNTHFACE | {"train.model_axis": 2},
+            marks=pytest.mark.pod,
+        ),
     ],
 )
 def test_command_line_trains_on_two_processes(tmp_path, name, settings):
