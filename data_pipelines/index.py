@@ -2,9 +2,9 @@
 
 `index.npz`, in the folder of the TFRecords, holds shard, offset, length, checksum,
 label, age, yaw, light, session, expression and digest of the pixels of every record in
-order, the names of the labels, and a SHA-256 digest of all these. Training streams read
-records by offset, so the batch of any step is available without reading those before
-it.
+order, those of videos also frame, time, shot and tracklet, the names of the labels, and
+a SHA-256 digest of all these. Training streams read records by offset, so the batch of
+any step is available without reading those before it.
 
 That digest protects the index from damage. The checksum of every record, the CRC-32C at
 its end, ties the index to its records: it is compared whenever one is read. Indexes
@@ -40,7 +40,8 @@ class Index(NamedTuple):
     `identities[label]` is the name of a label, `shards[i]` a file in the same folder,
     `size` the side of the faces in pixels. Unknown yaws are NaN, lights and sessions
     -1, expressions ''. Expressions, checksums and the digests of the images' pixels
-    (`data_pipelines.digests`) are None if the index is older than that column.
+    (`data_pipelines.digests`) are None if the index is older than that column; frame,
+    time, shot and track are None in sets that are of no video.
     """
 
     shard: np.ndarray
@@ -60,6 +61,10 @@ class Index(NamedTuple):
     expression: np.ndarray | None = None
     digest: np.ndarray | None = None
     checksum: np.ndarray | None = None
+    frame: np.ndarray | None = None
+    time: np.ndarray | None = None
+    shot: np.ndarray | None = None
+    track: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.shard)

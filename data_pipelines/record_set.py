@@ -38,6 +38,8 @@ class RecordSet(contextlib.AbstractContextManager):
       label: int32 [N], -1 where unknown.
       yaw: float32 [N], degrees, NaN where unknown.
       light, session: int32 [N], -1 where unknown.
+      frame, shot, track: int32 [N], time: float32 [N] in seconds; None in sets that
+        are of no video.
       length: int64 [N], bytes of the records: an identity has the same images again
         only if these are the same.
       digest: uint64 [N] of the images' pixels, or None; see `data_pipelines.digests`.
@@ -84,7 +86,13 @@ class RecordSet(contextlib.AbstractContextManager):
         self.label = np.where(labels < 0, -1, numbers).astype(np.int32)
         self.yaw, self.light = index.yaw[records], index.light[records]
         self.session, self.length = index.session[records], index.length[records]
-        self.digest = None if index.digest is None else index.digest[records]
+        self.digest, self.frame, self.time, self.shot, self.track = (
+            None if column is None else column[records]
+            for column in (
+                *(index.digest, index.frame),
+                *(index.time, index.shot, index.track),
+            )
+        )
 
     def subset(self, numbers: np.ndarray) -> "RecordSet":
         """Returns a set of these records, with renumbered labels and shared files."""

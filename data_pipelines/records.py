@@ -105,7 +105,8 @@ def decode(serialized: bytes) -> Face:
             )
         else:
             stored = feature.float_list if kind is np.float32 else feature.int64_list
-            values[name] = stored.value[0]
+            if stored.value:  # records of earlier versions lack some
+                values[name] = stored.value[0]
     values["box"] = tuple(example["box"].float_list.value)
     for name in _LANDMARKS:
         points = np.array(example[name].float_list.value, np.float32)

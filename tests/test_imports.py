@@ -108,7 +108,8 @@ def test_steps_of_a_paper_know_nothing_of_data_and_commands(name, path):
 
 
 READS = re.compile(
-    r"systems\.\w+\.(data|evaluation|commands|figures|posed_sets|photographs|batches)"
+    r"systems\.\w+\.(data|evaluation|commands|figures|posed_sets|photographs|batches"
+    r"|rendered|triplets)"
     r"|training\.(sources|streams|workdir)|evaluation\.(\w+_)?sets|embedder\.inputs"
     r"|convert\.readers\..*|cli\..*"
 )

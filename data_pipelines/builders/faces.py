@@ -24,6 +24,7 @@ VERSION = "1.0.0"
 _MAX_LABELS = 10_000_000  # the names of all labels are held in a list
 # Columns of the index, which streams use without reading the records.
 _COLUMNS = ("label", "age", "yaw", "light", "session", "expression")
+_OF_VIDEOS = ("frame", "time", "shot", "track")  # left out where all are unknown
 
 
 class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -45,7 +46,8 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
         self._about = about
         self._max_bad = max_bad
         self.bad: list[str] = []
-        self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        names = (*_COLUMNS, *_OF_VIDEOS)
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
         self._names: dict[int, str] = {}
         self._digests: list[int] = []
         super().__init__(
@@ -115,6 +117,9 @@ class Faces(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
             *(indexes.scan(folder / shard) for shard in shards)
         )
         counts = [len(column) for column in offsets]
+        if not any(track >= 0 for track in self._columns["track"]):
+            for name in _OF_VIDEOS:
+                del self._columns[name]
         num_labels = max(self._names, default=-1) + 1
         index = indexes.Index(
             shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),

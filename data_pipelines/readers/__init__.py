@@ -13,7 +13,7 @@ class Face(NamedTuple):
 
     `image` holds the encoded bytes, unchanged, `label` is the class (-1: unknown), and
     `source` the origin, such as a path. Angles are in degrees, landmarks (x, y) and
-    `box` (x, y, width, height) in pixels.
+    `box` (x, y, width, height) in pixels, `time` in seconds.
     """
 
     image: bytes
@@ -31,6 +31,7 @@ class Face(NamedTuple):
     landmarks68: np.ndarray = NOTHING
     video: str = ""
     frame: int = -1
+    time: float = math.nan
     shot: int = -1
     track: int = -1
     box: tuple[float, ...] = (math.nan,) * 4

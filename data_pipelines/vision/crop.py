@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 
 MARGIN = 1.3  # side of the square as a multiple of the longer side of the box
+# Of a crop with hair and shoulders (Zhang et al., ECCV 2016): the padding of a network
+# input of 227 pixels, then 2.2 times the size.
+CONTEXT = 227 / (227 - 2 * 16) * 2.2
 
 
 class Crop(NamedTuple):
@@ -68,6 +71,36 @@ def face_crop(
         image, source, (size, size), flags=flags, borderMode=border
     )
     return Crop(cropped, centre, side)
+
+
+def context_window(
+    box: np.ndarray, limits: tuple[int, int], margin: float = CONTEXT
+) -> np.ndarray:
+    """Returns x, y, width, height, integers, of a face with its surroundings.
+
+    The square of `margin` times the longer side of a box, at its centre, clipped at the
+    edges of an image (Zhang et al., ECCV 2016).
+
+    Args:
+      box: x, y, width, height.
+      limits: width and height of the image.
+    """
+    half = margin / 2 * max(box[2], box[3])
+    centre = np.asarray(box[:2], float) + np.asarray(box[2:], float) / 2
+    low = np.clip(np.floor(centre - half), 0, np.subtract(limits, 1)).astype(int)
+    high = np.clip(np.ceil(centre + half), low + 1, limits).astype(int)
+    return np.concatenate([low, high - low])
+
+
+def window_crop(image: np.ndarray, window: np.ndarray, size: int) -> np.ndarray:
+    """Returns a window of an image, resized to a square, uint8 RGB [size, size, 3].
+
+    A window that is no square changes its proportions, as in Zhang et al.
+    """
+    x, y, width, height = window
+    method = cv2.INTER_AREA if size < max(width, height) else cv2.INTER_LINEAR
+    part = image[y : y + height, x : x + width]
+    return cv2.resize(part, (size, size), interpolation=method)
 
 
 def points_box(points: np.ndarray) -> np.ndarray:

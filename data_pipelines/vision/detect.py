@@ -9,10 +9,10 @@ import numpy as np
 
 from data_pipelines import DataError
 
-# YuNet's training size; the longest side of every image is scaled to it. Without the
+# YuNet's training size; the longest side of an image is scaled to it. Without the
 # enlargement, images of 200 pixels (HELEN, AFW) take a sixth of the time and give as
 # many faces, but the errors of the points are 25 % larger.
-_LONGEST = 640
+LONGEST = 640
 _PROBES = ((320, 320), (192, 448))  # height and width of blank images
 # Outputs of YuNet: stride of their cells and values per cell.
 _OUTPUTS = {
@@ -34,14 +34,17 @@ class YuNet:
     Args:
       model: the .onnx file (OpenCV 5 needs the 2026may one).
       threshold: lowest score of a face.
+      longest: side in pixels to which the longer side of an image is scaled.
 
     Raises:
       DataError: for a missing file, and one that OpenCV cannot run as YuNet. Blank
         images are tried at once.
     """
 
-    def __init__(self, model: str | Path, threshold: float = 0.6):
-        self._model = str(model)
+    def __init__(
+        self, model: str | Path, threshold: float = 0.6, longest: int = LONGEST
+    ):
+        self._model, self._longest = str(model), longest
         if not Path(model).is_file():
             raise DataError(
                 f"{model}: no such detector file; the OpenCV model zoo has YuNet"
@@ -54,7 +57,7 @@ class YuNet:
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         """Returns the faces of a uint8 RGB image [H, W, 3]."""
-        scale = _LONGEST / max(image.shape[:2])
+        scale = self._longest / max(image.shape[:2])
         faces = self._search(image, scale)
         if not faces and scale > 1:  # a face that fills the image may be too large
             faces = self._search(image, 1.0)

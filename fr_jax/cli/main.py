@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def _code(words: list[str]) -> int:
     """Runs a command and prints its error; returns the exit code."""
     try:
-        return _run(words)
+        return call(words)
     except SystemExit as error:  # of argparse, after --help
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     except Exception as error:
@@ -120,7 +120,8 @@ def _out_of_memory(error: Exception) -> str | None:
     return memory.explained(error)
 
 
-def _run(argv: list[str]) -> int:
+def call(argv: list[str]) -> int:
+    """Runs a command; returns its exit code. Its errors are raised."""
     overrides, rest = _overrides(argv)
     parser = Parser(prog="fr-jax", description=_ABOUT, epilog=_MORE)
     add = parser.add_choice("command")
@@ -147,13 +148,15 @@ def _run(argv: list[str]) -> int:
 def commands() -> dict[str, tuple[str, str, str]]:
     """Returns the module, summary and details of each command, without importing it.
 
-    A command is a module of this package, or `commands` in the package of a system,
-    whose docstring begins with `fr-jax NAME`. Its functions are
-    `add_arguments(parser)` and `run(arguments)`, which returns an exit code or None.
+    A command is a module of this package, or `commands` in the package of a system, or
+    in a package `commands` there, whose docstring begins with `fr-jax NAME`. Its
+    functions are `add_arguments(parser)` and `run(arguments)`, which returns an exit
+    code or None.
     """
     root = Path(fr_jax.__path__[0])
     modules = {}
-    for path in [*root.glob("cli/*.py"), *root.glob("systems/*/commands.py")]:
+    patterns = "cli/*.py", "systems/*/commands.py", "systems/*/commands/*.py"
+    for path in [path for pattern in patterns for path in root.glob(pattern)]:
         docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
         first, _, details = docstring.partition("\n\n")
         if match := re.fullmatch(r"`fr-jax (\w+)`: (\w)(.*)", first):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fr_jax.errors import UserError, check_names, check_range, named, unknown
-from fr_jax.models import discofacegan, fra, landmarks
+from fr_jax.models import discofacegan, fra, landmarks, self_augmentation
 from fr_jax.models.backbones import (
     inception_resnet,
     ir,
@@ -48,6 +48,12 @@ _ADAFACE = {**_CURRICULARFACE, "middle_norm": True, "squeeze_init": _FAN_OUT}
 
 _SQUEEZE = {"squeeze": 16}
 _TRAINING_OPTIONS = ("bn_groups", "bn_first_group")
+_OTHER_INPUTS = (  # than images alone
+    dr_gan.Generator,
+    fra.FRA,
+    discofacegan.DiscoFaceGAN,
+    self_augmentation.AugmentationNetwork,
+)
 
 # Family: module, stage sizes by depth, other fields of the module.
 _FAMILIES: dict[str, tuple[Any, Mapping[int, tuple[int, ...]], dict[str, Any]]] = {
@@ -92,6 +98,8 @@ ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
     "fra": (fra.FRA, {}),
     "discofacegan": (discofacegan.DiscoFaceGAN, {}),
     "landmark_regressor": (landmarks.LandmarkRegressor, {}),
+    "identity_encoder": (self_augmentation.IdentityEncoder, {}),
+    "self_augmentation": (self_augmentation.AugmentationNetwork, {}),
 }
 
 
@@ -119,7 +127,8 @@ def create(architecture: str, **options: Any) -> nn.Module:
     """Returns the named network, a Flax module.
 
     A backbone is `(images, train) -> embeddings`; for `dr_gan_generator`,
-    `dr_gan_discriminator`, `fra` and `discofacegan` see their modules.
+    `dr_gan_discriminator`, `fra`, `discofacegan` and `self_augmentation` see their
+    modules.
 
     Args:
       architecture: a key of `ARCHITECTURES`: iresnet18/34/50/100/200,
@@ -127,7 +136,8 @@ def create(architecture: str, **options: Any) -> nn.Module:
         curricularface_ before), adaface_ir18/34/50/101, adaface_ir_se18/34/50/101,
         sphere20/64, sphere20a, mobilefacenet, mobilefacenet_v2, mbf, mbf_large,
         inception_resnet_v1, vit_t/s/b/l, vgg16, dr_gan_encoder, dr_gan_generator,
-        dr_gan_discriminator, fra, discofacegan, landmark_regressor.
+        dr_gan_discriminator, fra, discofacegan, landmark_regressor, identity_encoder,
+        self_augmentation.
       **options: fields of the module (width, embedding_size, dropout, bn_groups, dtype,
         remat, ...). Options may come from JSON: `dtype` may be a name such as
         'bfloat16', and lists become tuples.
@@ -163,7 +173,7 @@ def example_inputs(
     model: nn.Module, spec: InputSpec, rows: int = 1
 ) -> tuple[jax.ShapeDtypeStruct, ...]:
     """Returns the shapes of the arguments of `model.apply` after the variables."""
-    if isinstance(model, dr_gan.Generator | fra.FRA | discofacegan.DiscoFaceGAN):
+    if isinstance(model, _OTHER_INPUTS):
         return model.example_inputs(rows)
     return (jax.ShapeDtypeStruct((rows, *spec.shape), jnp.float32),)
 

@@ -1,5 +1,6 @@
 """Data sources shared by several papers: records under a mesh, rendered faces."""
 
+import abc
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -35,7 +36,17 @@ def open_records(path: str, **filters: Any) -> Any:
     return RecordSet(path, **{name: value for name, value in filters.items() if value})
 
 
-class Rendered:
+class InMemory(abc.ABC):
+    """Faces in memory: `label` int [N], and images by number."""
+
+    label: Any
+
+    @abc.abstractmethod
+    def images(self, numbers: Any) -> np.ndarray:
+        """Returns uint8 RGB [n, S, S, 3]."""
+
+
+class Rendered(InMemory):
     """Images of rendered identities, kept in memory after they are first used.
 
     Args:
@@ -93,7 +104,7 @@ def stream(
     context: Context,
     augment: Any = None,
 ) -> Stream:
-    """Returns a stream of `Rendered` faces in memory, or of records read by tf.data.
+    """Returns a stream of faces in memory, or of records read by tf.data.
 
     Args:
       sampler: from `data_pipelines.samplers`.
@@ -101,7 +112,7 @@ def stream(
       augment: (image, NumPy generator) -> image, applied to each image.
     """
     options = {"seed": context.seed, "augment": augment}
-    if isinstance(faces, Rendered):
+    if isinstance(faces, InMemory):
         check_fits(sampler, len(faces.label))  # before rendering
         arrays = {"image": faces.images(slice(None)), **columns}
         return ArrayStream(arrays, sampler, mesh=context.mesh, **options)

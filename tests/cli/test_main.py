@@ -15,9 +15,10 @@ from tests.support.paths import ROOT
 
 def test_commands_are_those_of_the_package_and_of_systems():
     modules = {name: module for name, (module, *_) in program.commands().items()}
-    assert len(modules) == 14
+    assert len(modules) == 17
     assert modules["rotate"] == "fr_jax.systems.dr_gan.commands"
     assert modules["import"] == "fr_jax.cli.import_"
+    assert modules["cluster"] == "fr_jax.systems.self_augmentation.commands.cluster"
 
 
 def test_help_of_the_program_imports_neither_jax_nor_tensorflow():
@@ -38,9 +39,9 @@ def test_help_of_the_program_imports_neither_jax_nor_tensorflow():
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ("trian", "unknown command 'trian'; did you mean 'train'? (available: compare"),
+        ("trian", "unknown command 'trian'; did you mean 'train'? (available: cluster"),
         ("rotat", "did you mean 'rotate'"),
-        ("recognise", "unknown command 'recognise' (available: compare"),
+        ("recognise", "unknown command 'recognise' (available: cluster"),
         ("data convrt", "unknown action 'convrt'; did you mean 'convert'"),
         ("faces rendr", "unknown action 'rendr'; did you mean 'render'"),
         ("train", "the following arguments are required: --config, --workdir"),
@@ -93,7 +94,7 @@ def test_exit_code_depends_on_the_error(command, monkeypatch, error, code):
     def fail(argv):
         raise error
 
-    monkeypatch.setattr(program, "_run", fail)
+    monkeypatch.setattr(program, "call", fail)
     actual, _, text = command("info")
     assert actual == code
     assert text == f"fr-jax: {str(error) or interrupt.TEXT}\n"
@@ -103,7 +104,7 @@ def test_fault_of_the_program_has_a_traceback(monkeypatch):
     def fail(argv):
         raise KeyError("a fault")
 
-    monkeypatch.setattr(program, "_run", fail)
+    monkeypatch.setattr(program, "call", fail)
     with pytest.raises(KeyError, match="a fault"):
         program.main(["info"])
 
@@ -126,7 +127,7 @@ def test_error_for_a_missing_package_has_the_extra(mistake, monkeypatch, name, m
     def fail(argv):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(program, "_run", fail)
+    monkeypatch.setattr(program, "call", fail)
     mistake(match, "info")
 
 
@@ -146,7 +147,7 @@ def run(argv):
     except KeyboardInterrupt:
         raise ImportError("numpy._core.multiarray failed to import") from None
 
-program._run = run
+program.call = run
 sys.argv = ["fr-jax", "info"]
 program.main()
 """

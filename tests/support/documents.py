@@ -14,7 +14,7 @@ NOT_RUN = "# not run here: "
 RUN_ORDER = (
     *("getting_started", "your_data", "your_weights", "rendering"),
     *("systems/inter_prototype", "systems/usynthface", "systems/dr_gan"),
-    "systems/landmarks",
+    *("systems/landmarks", "systems/self_augmentation"),
     *("evaluation", "metrics", "results", "extending"),
 )
 

@@ -16,4 +16,4 @@ MODULES += [f"fr_jax.systems.{name}.system" for name in systems.names()]
 @pytest.mark.parametrize("name", MODULES)
 def test_module_docstrings_have_an_identifier_of_the_paper(name):
     text = importlib.import_module(name).__doc__ or ""
-    assert re.search(r"arXiv\s\d{4}\.\d{4,5}", text)
+    assert re.search(r"arXiv\s\d{4}\.\d{4,5}|DOI\s10\.\d{4}/", text)
