@@ -41,10 +41,13 @@ from configs import run_defaults
 _STAGES = {"": "identity", "_augment": "augment", "_refine": "refine"}
 _KINDS = ("smoke", "rendered", "video", "paper")
 VARIANTS = tuple(kind + suffix for kind in _KINDS for suffix in _STAGES)
-_VGG_SLOW = tuple(
-    f"conv{stage}_{number}"
-    for stage, count in enumerate((2, 2, 3, 3, 3), 1)
-    for number in range(1, count + 1)
+_VGG_SLOW = (  # all but fc7, which learns as fast as the new layer
+    *(
+        f"network/conv{stage}_{number}"
+        for stage, count in enumerate((2, 2, 3, 3, 3), 1)
+        for number in range(1, count + 1)
+    ),
+    "network/fc6",
 )
 
 
@@ -124,8 +127,10 @@ def get_config(variant: str = "smoke") -> ConfigDict:
     train.num_steps = {"identity": 5000, "augment": 60_000, "refine": 5000}[stage]
     if kind == "paper":
         data.faces = "crops"
-        system.encoder.update(backbone="vgg16", head="none", image_size=224)
-        system.encoder.slow = (*_VGG_SLOW, "fc6")
+        system.encoder.backbone = "vgg16"
+        system.encoder.backbone_options = {"embedding_size": None}
+        system.encoder.image_size = 224
+        system.encoder.slow = _VGG_SLOW
     elif kind == "video":
         system.augment.image_size = 64
     else:

@@ -58,8 +58,9 @@ class Spool:
         if self._part.exists():
             self._check_options()
             end, images_end = self._read()
-        self._part.mkdir(parents=True, exist_ok=True)
-        (self._part / _OPTIONS).write_text(json.dumps(self._options))
+        else:
+            self._part.mkdir(parents=True)
+            (self._part / _OPTIONS).write_text(json.dumps(self._options))
         for name, length in ((_FACES, end), (IMAGES, images_end)):
             with (self._part / name).open("ab") as file:
                 file.truncate(length)

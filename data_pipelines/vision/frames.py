@@ -65,6 +65,7 @@ class Frames:
             capture = self._opened()
             ok, first = capture.read()
             if not ok:
+                capture.release()
                 raise DataError(f"{self.path}: a video without a frame that decodes")
             height, width = first.shape[:2]
             stated, rate = (
@@ -81,27 +82,20 @@ class Frames:
         self.size = width, height
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.start(0)
-
-    def start(self, first: int) -> Iterator[Frame]:
-        """Yields the frames from number `first` on; those before it are passed over."""
-        self.read = min(first, len(self._names))
+        self.read = 0
         if self._names:
-            for number in range(self.read, len(self._names)):
+            for number in range(len(self._names)):
                 yield Frame(number, number / self.rate, self._image(number))
                 self.read = number + 1
             return
         capture = self._opened()
         try:
             while capture.grab():
-                number, self.read = self.read, self.read + 1
-                if number < first:
-                    continue
                 time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 ok, image = capture.retrieve()
                 if not ok:
-                    self.read = number
                     return
+                number, self.read = self.read, self.read + 1
                 yield Frame(number, time, self._checked(image, number))
         finally:
             capture.release()
@@ -166,7 +160,7 @@ class Frames:
 def _natural(name: str) -> list[tuple[int, int | str]]:
     """Returns a key that sorts frame9 before frame10."""
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
 
 def scale_for(size: tuple[int, int], longest: int) -> float:

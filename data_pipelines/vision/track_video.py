@@ -48,14 +48,15 @@ class Tracks(NamedTuple):
     Attributes:
       faces: all detected faces.
       tracklets: numbers of the faces of each, in order of their first faces.
-      num_frames, num_shots: of the video.
+      num_frames: of the video.
+      cuts: seconds at which each shot but the first begins.
       note: what to tell the user, or ''.
     """
 
     faces: list[Found]
     tracklets: list[list[int]]
     num_frames: int
-    num_shots: int
+    cuts: list[float]
     note: str
 
     def rows(self) -> Iterator[tuple[int, Found]]:
@@ -78,6 +79,7 @@ def track_video(
     smallest: float = 20.0,
     preview: bool = True,
     progress: Progress = lambda frames, *_: frames,
+    draw: Callable[[Tracks, Path], object] = lambda *_: None,
 ) -> Tracks:
     """Writes the tracklets of a video to a new folder.
 
@@ -93,6 +95,7 @@ def track_video(
       options: JSON values that must be equal for the work to resume.
       smallest: longer side of the smallest face, in pixels of the video.
       progress: (frames, their number, what is done) -> the same frames.
+      draw: (tracklets, folder) adds figures to the folder before it is complete.
 
     Raises:
       DataError: for a target that exists, other options than those of an unfinished
@@ -122,7 +125,7 @@ def track_video(
         _write_preview(part / PREVIEW, frames, found, progress)
     counts = {
         "frames": found.num_frames,
-        "shots": found.num_shots,
+        "shots": len(found.cuts) + 1,
         "faces": len(found.faces),
         "tracklets": len(found.tracklets),
         "faces_in_tracklets": sum(map(len, found.tracklets)),
@@ -133,9 +136,10 @@ def track_video(
     }
     about = json.dumps({**options, **counts}, indent=1)
     (part / ABOUT).write_text(about + "\n", encoding="utf-8")
-    for name in FILES:
-        (part / name).unlink()
+    draw(found, part)
     part.rename(target)
+    for name in FILES:  # needed for resuming until now
+        (target / name).unlink()
     return found
 
 
@@ -153,6 +157,7 @@ def _search(
 ) -> Tracks:
     """Returns the tracklets; new faces and their images are appended to the spool."""
     counter, shot = ShotCounter(), 0
+    cuts: list[float] = []
     tracklets: list[list[int]] = []
     stored = spool.by_frame()
     for frame in progress(frames, frames.stated, "faces"):
@@ -160,6 +165,7 @@ def _search(
         before, shot = shot, counter(small)
         if shot != before:
             tracklets += tracker.finish()
+            cuts.append(frame.time)
         if frame.number < spool.done:
             numbers = stored.get(frame.number, [])
         else:
@@ -173,8 +179,7 @@ def _search(
         tracker.add(frame.number, numbers, view)
     tracklets += tracker.finish()
     tracklets.sort(key=lambda faces: faces[0])
-    shots = counter.shot + 1
-    return Tracks(spool.faces, tracklets, frames.read, shots, frames.break_off)
+    return Tracks(spool.faces, tracklets, frames.read, cuts, frames.break_off)
 
 
 def _aligned(image: np.ndarray, faces: Sequence[Found]) -> np.ndarray:
@@ -272,7 +277,10 @@ def _write_preview(
     codec = cv2.VideoWriter.fourcc(*"mp4v")
     clip = cv2.VideoWriter(str(path), codec, frames.rate, (width, height))
     if not clip.isOpened():
-        raise DataError(f"OpenCV {cv2.__version__} cannot write {path}")
+        raise DataError(
+            f"OpenCV {cv2.__version__} cannot write {path}; repeat the call with "
+            "--no-preview: the faces found are kept"
+        )
     rows: dict[int, list[tuple[int, Found]]] = {}
     for track, face in found.rows():
         rows.setdefault(face.frame, []).append((track, face))

@@ -2,7 +2,8 @@
 
 The tracklets of the video, the three stages of self-augmentation, clusters: each in a
 folder of its own in DIR (tracks, identity, augment, refine, persons). A call that was
-interrupted goes on where it stopped; what is complete is not done again.
+interrupted goes on where it stopped; what is complete is not done again, but for
+clusters of another embedder or number of persons.
 
 Example:
     fr-jax people clip.mp4 --detector yunet.onnx --embedder EMBEDDER --to found
@@ -12,7 +13,8 @@ Example:
 
 import argparse
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,18 @@ def run(arguments: argparse.Namespace) -> None:
             "fr-jax train --config=usynthface:faces_cpu of rendered faces"
         )
     target = Path(arguments.to)
+    given = {
+        "clip": Path(arguments.clip).name,
+        "detector": Path(arguments.detector).name,
+        "embedder": str(Path(arguments.embedder).resolve()),
+    }
+    made_of = target / "people.json"
+    _check_same(made_of, given)
     tracks, persons = target / "tracks", target / "persons"
     if not tracks.exists():
         detector = ("--detector", arguments.detector)
         _call("video", "tracks", arguments.clip, *detector, "--to", tracks)
+        _remember(made_of, given, "clip", "detector")
     embedder: str | Path = arguments.embedder
     stages = STAGES[arguments.stages]
     if stages and _single(tracks):
@@ -65,14 +75,43 @@ def run(arguments: argparse.Namespace) -> None:
     for stage in stages:
         workdir = target / stage
         made = workdir / ("embedder_augmentation" if stage == "augment" else "embedder")
-        if not made.exists():
+        if not (made.exists() and (workdir / "results.json").exists()):
             _call("train", *_training(stage, target, arguments.embedder))
+            _remember(made_of, given, "embedder")
         if stage != "augment":
             embedder = made
-    if not persons.exists():
+    wanted = {"embedder": str(embedder), "asked": arguments.persons}
+    if not _holds(persons / "results.json", wanted):
+        shutil.rmtree(persons, ignore_errors=True)
         options = ("--embedder", embedder, "--to", persons)
         _call("cluster", tracks, *options, "--persons", arguments.persons)
     print(f"sheets: {persons}")
+
+
+def _check_same(path: Path, given: Mapping[str, str]) -> None:
+    """Raises a UserError if a folder was begun with another video or embedder."""
+    for name, stored in _stored(path).items():
+        if given.get(name) != stored:
+            raise UserError(
+                f"--to {path.parent}: begun with {name} {stored!r}, not "
+                f"{given.get(name)!r}; choose another --to"
+            )
+
+
+def _remember(path: Path, given: Mapping[str, str], *names: str) -> None:
+    """Adds what a finished part was made of."""
+    values = _stored(path) | {name: given[name] for name in names}
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _holds(path: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a JSON file has these values."""
+    stored = _stored(path)
+    return all(stored.get(name) == value for name, value in wanted.items())
 
 
 def _training(stage: str, target: Path, embedder: str) -> Sequence[str | Path]:

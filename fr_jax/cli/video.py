@@ -7,7 +7,7 @@ Example:
 
 import argparse
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
     check_writable("--to", target)
     clip = frames.Frames(arguments.clip)
     longest = min(arguments.detect_size, max(clip.size))
+    digest = _checked_sha256(arguments)  # before it is read as a network
     detector = detect.YuNet(arguments.detector, arguments.score, longest)
     options = {
         "clip": clip.path.name,
         "clip_bytes": _bytes(clip.path),
-        "detector_sha256": _checked_sha256(arguments),
+        "detector_sha256": digest,
         **{
             name: getattr(arguments, name)
             for name in ("detect_size", "score", "smallest", "tracker", "embedder")
@@ -79,16 +80,11 @@ def run(arguments: argparse.Namespace) -> None:
             smallest=arguments.smallest,
             preview=not arguments.no_preview,
             progress=_progress,
+            draw=_timeline,
         )
-    spans = [
-        np.array([found.faces[face].time for face in faces])
-        for faces in found.tracklets
-    ]
-    cuts = _cuts(found)
-    timeline.plot(spans, target / "timeline.png", cuts=cuts)
-    in_tracklets = sum(map(len, found.tracklets))
+    faces, shots = sum(map(len, found.tracklets)), len(found.cuts) + 1
     print(
-        f"{found.num_frames:,} frames, {found.num_shots:,} shots; {in_tracklets:,} of "
+        f"{found.num_frames:,} frames, {shots:,} shots; {faces:,} of "
         f"{len(found.faces):,} faces in {len(found.tracklets):,} tracklets to {target}"
     )
     if found.note:
@@ -111,6 +107,8 @@ def _check(arguments: argparse.Namespace) -> None:
 def _checked_sha256(arguments: argparse.Namespace) -> str:
     """Returns the digest of the detector file; UserError for another one."""
     path, wanted = Path(arguments.detector), arguments.detector_sha256.lower()
+    if not path.is_file():
+        return ""  # YuNet says where it comes from
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if wanted and digest != wanted:
         raise UserError(
@@ -141,9 +139,9 @@ def _progress(frames: Iterable, count: int, label: str) -> Iterator:
         yield from bar
 
 
-def _cuts(found: Any) -> Sequence[float]:
-    """Returns the times of the first faces of all shots but the first."""
-    firsts: dict[int, float] = {}
-    for face in found.faces:
-        firsts.setdefault(face.shot, face.time)
-    return list(firsts.values())[1:]
+def _timeline(found: Any, folder: Path) -> None:
+    seconds = [
+        np.array([found.faces[face].time for face in faces])
+        for faces in found.tracklets
+    ]
+    timeline.plot(seconds, folder / "timeline.png", cuts=found.cuts)

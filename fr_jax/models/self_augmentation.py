@@ -197,29 +197,35 @@ class AugmentationDiscriminator(nn.Module):
 
 
 class IdentityEncoder(nn.Module):
-    """E^id: a network with other weights than those of the paper, and a new layer.
+    """E^id: any network of faces, and a new layer.
 
     Attributes:
       trunk, trunk_options: arguments of `models.create`.
       embedding_size: outputs of the new layer, N(0, 0.001) at first, as `fc8` of Zhang
-        et al. (ECCV 2016).
+        et al. (ECCV 2016); None: no such layer.
+      unit_length: embeddings are divided by their lengths.
     """
 
     trunk: str = "mobilefacenet_v2"
     trunk_options: Mapping[str, Any] | None = None
-    embedding_size: int = 64
+    embedding_size: int | None = 64
+    unit_length: bool = False
 
     def setup(self):
         from fr_jax import models
 
         self.network = models.create(self.trunk, **(self.trunk_options or {}))
-        init = nn.initializers.normal(1e-3)
-        self.fc = layers.Dense(
-            self.embedding_size, init=init, bias_init=nn.initializers.zeros
-        )
+        if self.embedding_size is not None:
+            init = nn.initializers.normal(1e-3)
+            self.fc = layers.Dense(
+                self.embedding_size, init=init, bias_init=nn.initializers.zeros
+            )
 
     def __call__(self, images: Array, train: bool = False) -> Array:
-        return self.fc(self.network(images, train))
+        embeddings = self.network(images, train)
+        if self.embedding_size is not None:
+            embeddings = self.fc(embeddings)
+        return unit(embeddings) if self.unit_length else embeddings
 
 
 _dense = functools.partial(layers.Dense, init=_INIT, bias_init=nn.initializers.zeros)

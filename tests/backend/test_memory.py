@@ -80,7 +80,7 @@ def test_a_failed_allocation_says_how_much_was_needed(
 ):
     from fr_jax.cli import main as program
 
-    monkeypatch.setattr(program, "_run", lambda argv: fail())
+    monkeypatch.setattr(program, "call", lambda argv: fail())
     code, _, error = command("info")
     (line,) = error.splitlines()
     assert code == 2

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,11 @@ def calls(monkeypatch):
                 "embedder_augmentation" if "augment" in str(target) else "embedder"
             )
             (target / network).mkdir()
+            (target / "results.json").write_text("{}")
+        if words[0] == "cluster":
+            asked = int(named.get("--persons", 0))
+            values = {"embedder": named["--embedder"], "asked": asked}
+            (target / "results.json").write_text(json.dumps(values))
         return 0
 
     tracklets = [5]
@@ -63,11 +69,31 @@ def test_what_is_complete_is_not_done_again(calls, command, tmp_path):
     del calls[1:]
     assert command(*words(tmp_path))[0] == 0
     assert calls[1:] == []
-    (tmp_path / "refine" / "embedder").rmdir()
-    (tmp_path / "persons").rmdir()
-    (tmp_path / "refine").rmdir()
+    shutil.rmtree(tmp_path / "refine")
     command(*words(tmp_path))
-    assert [one[0] for one in calls[1:]] == ["train", "cluster"]
+    assert [one[0] for one in calls[1:]] == ["train"]  # killed before its results
+
+
+def test_other_clusters_replace_those_of_an_earlier_call(calls, command, tmp_path):
+    command(*words(tmp_path, "--stages", "none"))
+    del calls[1:]
+    command(*words(tmp_path, "--stages", "none", "--persons", 3))
+    assert [one[0] for one in calls[1:]] == ["cluster"]
+    del calls[1:]
+    command(*words(tmp_path))
+    assert [one[0] for one in calls[1:]] == ["train"] * 3 + ["cluster"]
+
+
+def test_another_video_or_embedder_needs_another_folder(
+    calls, command, mistake, tmp_path
+):
+    command(*words(tmp_path, "--stages", "identity"))
+    given = ("--detector", "yunet.onnx", "--to", tmp_path)
+    mistake(
+        "begun with clip 'clip.mp4', not 'other.mp4'",
+        *("people", "other.mp4", "--embedder", "mine", *given),
+    )
+    mistake("begun with embedder", *("people", "clip.mp4", "--embedder", "b", *given))
 
 
 def test_without_stages_the_features_of_the_embedder_are_clustered(

@@ -136,11 +136,10 @@ def make(
     spec = InputSpec(size=image_size, template=identity.input_spec.template)
     adversary = adversarial.adversarial_loss(adversarial_loss)
     schedule = update_schedule.from_options(update, steps_per_epoch)
-    per_network = {
-        **_OPTIMIZER,
-        "discriminator": _OF_DISCRIMINATOR,
-        **(optimizer or {}),
-    }
+    per_network = {**_OPTIMIZER, **(optimizer or {})}
+    of_judge = per_network.get("discriminator", {})
+    if not isinstance(of_judge, optimizers.Optimizer):
+        per_network["discriminator"] = {**_OF_DISCRIMINATOR, **of_judge}
     adam = optimizers.by_network(
         per_network,
         ("augmentation", "discriminator"),

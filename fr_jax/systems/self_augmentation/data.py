@@ -33,12 +33,13 @@ def load(config: Any, context: Context) -> TrainingData:
     check_range("config.data.batch_size", config.batch_size, 1)
     opened = {"rendered": _rendered, "records": _records}
     faces, tracked = named("data source", config.source, opened)(config, context)
+    apart = tracked.apart
+    triplets.linked_pairs(tracked.track, apart)  # raises before a stage has trained
     if config.stage == "augment":
         sampler = samplers.epochs(
             len(tracked.track), config.batch_size, seed=context.seed
         )
     else:
-        apart = triplets.cannot_links(tracked.track, tracked.frame)
         options = {"seed": context.seed}
         if config.sampling == "online":
             size = config.batch_size
@@ -61,7 +62,7 @@ def load(config: Any, context: Context) -> TrainingData:
         {"stage": config.stage},
         config.batch_size,
         sampler.epoch / config.batch_size,
-        sources.provenance(faces),
+        sources.provenance(faces)._replace(details={"faces": config.faces}),
         f"{len(tracked.track):,} faces in {count:,} tracklets, "
         f"{sampler.epoch:,} {sampler.unit} an epoch",
     )

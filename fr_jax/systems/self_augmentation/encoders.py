@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from fr_jax import augment, models
 from fr_jax.errors import UserError, check_names, check_range, named
 from fr_jax.losses import triplet
-from fr_jax.losses.margin import length, unit
+from fr_jax.losses.margin import length
 from fr_jax.models.preprocess import InputSpec, prepare
 from fr_jax.optim import optimizers
 from fr_jax.system import Input, NetState, Network, check_variables
@@ -34,27 +35,33 @@ class Encoder(NamedTuple):
     """An encoder of identities as a value: how it is built, and how it learns.
 
     Attributes:
-      unit_length: embeddings are divided by their lengths before the loss.
-      factor: names along the path of a parameter -> factor of its learning rate.
+      options: of `models.self_augmentation.IdentityEncoder`.
+      slow, slow_factor: beginnings of the paths of parameters, and the factor of their
+        learning rate.
     """
 
-    architecture: str
     options: dict[str, Any]
     spec: InputSpec
-    unit_length: bool
-    factor: Callable[[tuple[str, ...]], float]
+    slow: tuple[str, ...]
+    slow_factor: float
 
     @property
     def model(self) -> Any:
-        return models.create(self.architecture, **self.options)
+        return models.create(ENCODER, **self.options)
+
+    def factor(self, names: Sequence[str]) -> float:
+        """Returns the factor of the learning rate of the parameter at a path."""
+        path = "/".join(names) + "/"
+        slow = any(path.startswith(f"{name}/") for name in self.slow)
+        return self.slow_factor if slow else 1.0
 
     def embed(self, variables: Any, images: Array) -> Array:
-        """Returns raw embeddings [B, D] of images [B, H, W, 3] in 0..255."""
+        """Returns embeddings [B, D] of images [B, H, W, 3] in 0..255."""
         return self.model.apply(variables, prepare(images, self.spec))
 
     def network(self, variables: Any) -> Network:
         options = models.plain(self.options)
-        return Network(self.architecture, options, variables, self.spec)
+        return Network(ENCODER, options, variables, self.spec)
 
 
 def check_codes(identity: Network, generating: Network) -> None:
@@ -101,6 +108,14 @@ def learning(
     model = encoder.model
 
     def start(variables):
+        paths = flatten_dict(variables["params"], sep="/")
+        for name in encoder.slow:
+            if not any(f"{path}/".startswith(f"{name}/") for path in paths):
+                first = sorted({"/".join(path.split("/")[:2]) for path in paths})
+                raise UserError(
+                    f"slow: no parameter's path begins with {name!r}; there are "
+                    f"{', '.join(first)}"
+                )
         statistics = variables.get("batch_stats", {})
         return NetState.create(variables["params"], statistics, optimiser)
 
@@ -126,8 +141,6 @@ def learning(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        if encoder.unit_length:
-            embeddings = unit(embeddings)
         triplets = embeddings.reshape(-1, 3, embeddings.shape[1])
         anchor, positive, negative = (triplets[:, n] for n in range(3))
         losses = loss_of(anchor, positive, negative, margin=margin)
@@ -161,10 +174,11 @@ def encoder_of(
     head: str,
     embedding_size: int = 64,
     image_size: int | None = None,
-    unit_length: bool,
+    unit_length: bool = False,
     slow: Sequence[str],
     slow_factor: float,
 ) -> Encoder:
+    """Returns the encoder of arguments of `identity.make`."""
     check_names("head", [head], HEADS)
     check_range("slow_factor", slow_factor, 0)
     options = dict(backbone_options or {})
@@ -180,43 +194,44 @@ def encoder_of(
         if image_size and image_size != spec.size:
             spec = spec._replace(size=image_size)
     backbone = backbone or "mobilefacenet_v2"
-    if head == "dense" and backbone != ENCODER:
+    if backbone != ENCODER:
         check_range("embedding_size", embedding_size, 1)
         options = {
             "trunk": backbone,
             "trunk_options": options,
-            "embedding_size": embedding_size,
+            "embedding_size": embedding_size if head == "dense" else None,
+            "unit_length": unit_length,
         }
-        backbone = ENCODER
-    models.create(backbone, **options)  # raises for unknown names
-
-    def factor(names: tuple[str, ...]) -> float:
-        return slow_factor if names[0] in slow else 1.0
-
-    return Encoder(backbone, options, spec, unit_length, factor)
+    models.create(options["trunk"], **(options.get("trunk_options") or {}))  # checks
+    return Encoder(options, spec, tuple(slow), slow_factor)
 
 
-def started(encoder: Encoder, variables: dict[str, Any], given: Any) -> dict[str, Any]:
+def wrapped(variables: Any, architecture: str) -> dict[str, Any]:
+    """Returns the variables of a network as those of an encoder without a layer."""
+    if architecture == ENCODER:
+        return dict(variables)
+    return {name: {"network": tree} for name, tree in variables.items() if tree}
+
+
+def started(variables: dict[str, Any], given: Any, architecture: str) -> dict[str, Any]:
     """Returns initial variables with those of a given network."""
-    params, statistics = variables["params"], variables.get("batch_stats", {})
-    trunk = {"params": given["params"], "batch_stats": given.get("batch_stats", {})}
-    if "network" not in params or "network" in given["params"]:
-        check_variables("init", trunk, {"params": params, "batch_stats": statistics})
-        return trunk
-    own = {"params": params["network"], "batch_stats": statistics.get("network", {})}
-    check_variables("init", trunk, own)
-    merged = {"params": {**params, "network": trunk["params"]}}
-    if statistics:
-        merged["batch_stats"] = {**statistics, "network": trunk["batch_stats"]}
+    own, merged = wrapped(given, architecture), {}
+    for name, tree in variables.items():
+        taken = own.get(name, {})
+        expected = tree if architecture == ENCODER else {"network": tree["network"]}
+        check_variables("init", taken, expected)
+        merged[name] = {**tree, **taken}
     return merged
 
 
 def variables_of(net: NetState) -> dict[str, Any]:
+    """Returns the collections of a network that are not empty."""
     variables = {"params": net.params, "batch_stats": net.batch_stats}
     return {name: value for name, value in variables.items() if value}
 
 
 def expects() -> dict[str, Input]:
+    """Returns `System.expects` of batches of triplets."""
     image = Input(np.uint8, (None, None, None, 3))
     seed = Input(np.uint32, (None,))
     return {**dict.fromkeys(_NAMES, image), "seed": seed}

@@ -29,6 +29,8 @@ _MEASURES = ("wcp", "bcubed_f", "pairwise_f", "nmi", "ari", "hungarian_accuracy"
 _PAIRS = 512  # swaps that are judged
 _BATCH = 32
 _SHEET = 6  # identities, and appearances, of a sheet
+_FOLDS = 5  # of the linear probe, by tracklets
+_TOO_FEW = f"fewer than {_FOLDS} tracklets or 2 identities among the judged faces"
 
 
 class Tracked(NamedTuple):
@@ -80,11 +82,11 @@ def grouped(
     """
     distances, sizes = linkage.tracklet_distances(embeddings, tracked.track)
     apart = tracked.apart
-    if len(sizes) < 3:
-        alone = np.arange(len(sizes)) if apart.any() else np.zeros(len(sizes), int)
-        return Grouped(alone, alone, {})
     tree = linkage.average_linkage(distances, sizes, apart if linked else None)
-    best, silhouettes = linkage.estimated_count(tree, distances, apart)
+    if len(sizes) < 3:  # silhouettes need three
+        best, silhouettes = (len(sizes) if apart.any() else 1), {}
+    else:
+        best, silhouettes = linkage.estimated_count(tree, distances, apart)
     return Grouped(tree.cut(count or best), tree.cut(best), silhouettes)
 
 
@@ -93,7 +95,7 @@ class Clusters:
     """Clusters the faces of a video, and compares them with the identities if known.
 
     Results: with the true number of identities wcp, bcubed_f, pairwise_f, nmi, ari and
-    hungarian_accuracy; num_clusters, the estimate, and estimated_bcubed_f.
+    hungarian_accuracy; estimated_clusters, and estimated_bcubed_f with that number.
     """
 
     tracked: Tracked
@@ -147,20 +149,25 @@ class Swaps:
 
     Results: nearer, the share of generated faces that the encoder of identities puts
     nearer to the face with the intended identity than to the one with the appearance;
-    probe_accuracy, with which a linear probe finds the tracklet, or the identity if it
-    is known, in appearance codes; probe_chance, the share of the most frequent one.
+    where identities are known probe_accuracy, with which a linear probe finds them in
+    appearance codes, and probe_chance, the share of the most frequent one.
     """
 
     tracked: Tracked
     identity: Embedder
     name: str = "swaps"
+    notes: dict[str, str] = dataclasses.field(
+        default_factory=dict, init=False, compare=False
+    )
     _sheet: list[list[Array | None]] | None = dataclasses.field(
         default=None, init=False, compare=False
     )
 
     @property
     def metric_names(self) -> Sequence[str]:
-        names = ("nearer", "probe_accuracy", "probe_chance")
+        names = ["nearer"]
+        if self.tracked.identity is not None:
+            names += ["probe_accuracy", "probe_chance"]
         return [f"{self.name}/{name}" for name in names]
 
     def __call__(self, trained: Trained) -> dict[str, float]:
@@ -179,16 +186,19 @@ class Swaps:
         to_negative, to_anchor = (
             np.sum((code - other) ** 2, axis=1) for other in (of_negative, of_anchor)
         )
-        classes = tracked.track if tracked.identity is None else tracked.identity
-        known = classes[anchors]
-        counts = np.unique(known, return_counts=True)[1]
-        # Faces of one tracklet are alike: those of others train the probe.
-        groups = None if tracked.identity is None else tracked.track[anchors]
-        mask = probes.leakage(appearance, known, groups)
         self._sheet = self._rows(pair)
-        values = np.mean(to_negative < to_anchor), np.mean(mask), counts.max()
-        values = (*values[:2], values[2] / len(known))
-        return {name: float(v) for name, v in zip(self.metric_names, values)}
+        results = {f"{self.name}/nearer": float(np.mean(to_negative < to_anchor))}
+        if tracked.identity is None:
+            return results
+        identity, track = tracked.identity[anchors], tracked.track[anchors]
+        if len(np.unique(track)) < _FOLDS or len(np.unique(identity)) < 2:
+            self.notes = dict.fromkeys(self.metric_names[1:], _TOO_FEW)
+            return results
+        # Faces of one tracklet are alike: those of others train the probe.
+        mask = probes.leakage(appearance, identity, track)
+        frequent = np.unique(identity, return_counts=True)[1].max()
+        found = float(np.mean(mask)), float(frequent / len(identity))
+        return results | dict(zip(self.metric_names[1:], found))
 
     def _rows(self, pair: "_Pair") -> list[list[Array | None]]:
         """Returns a sheet: rows keep the identity, columns the appearance."""

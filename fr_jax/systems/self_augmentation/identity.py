@@ -54,11 +54,10 @@ def make(
     Args:
       backbone, backbone_options: see `models.create`; None: those of the network given
         as 'init', or a MobileFaceNet.
-      head: 'dense', a new linear layer of `embedding_size` outputs after a network that
-        comes from elsewhere, as Zhang et al.; 'none', as for one that has its own
-        (vgg16), and for training on. An encoder of an earlier run keeps its layer.
+      head: 'dense', a new linear layer of `embedding_size` outputs, as Zhang et al.; or
+        'none'. An encoder of an earlier run keeps what it has.
       image_size: side of the images; None: that of the given network, or 112.
-      unit_length: embeddings have length 1 in the loss; a margin of 0.2 then suits.
+      unit_length: embeddings have length 1; a margin of 0.2 then suits.
       slow, slow_factor: parameters whose path begins with one of these names learn at
         this share of the learning rate; 'network' is what precedes the new layer.
       loss, margin: a name in `losses.triplet.LOSSES`, or a function (anchor, positive,
@@ -72,9 +71,10 @@ def make(
       UserError: for unknown names, numbers out of range, and networks that do not fit.
     """
     check_kinds(pretrained, _KINDS)
-    given = (pretrained or {}).get("init")
+    begins = (pretrained or {}).get("init")
+    architecture = begins.architecture if begins else ""
     encoder = encoder_of(
-        given,
+        begins,
         backbone,
         backbone_options,
         head=head,
@@ -99,7 +99,7 @@ def make(
         given = check_given(given, _KINDS)
         variables = dict(encoder.model.init(key, jnp.zeros((1, *encoder.spec.shape))))
         if "init" in given:
-            variables = started(encoder, variables, given["init"])
+            variables = started(variables, given["init"], architecture)
         return learns.start(variables)
 
     def train_step(state, batch, key):

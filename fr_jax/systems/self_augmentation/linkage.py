@@ -103,6 +103,8 @@ def average_linkage(distances: Array, sizes: Array, apart: Array | None = None) 
     if apart is not None:
         between[apart] = np.inf
     weight = np.array(sizes, np.float64)
+    # Rounding must not put a merge below those that it consists of.
+    level = np.zeros(count)
     active = np.ones(count, bool)
     merges, heights, chain = [], [], []
     while active.any():
@@ -120,7 +122,8 @@ def average_linkage(distances: Array, sizes: Array, apart: Array | None = None) 
             kept, gone = sorted((last, nearest))
             del chain[-2:]
             merges.append((kept, gone))
-            heights.append(height)
+            level[kept] = max(height, level[kept], level[gone])
+            heights.append(level[kept])
             total = weight[kept] + weight[gone]
             row = weight[kept] * between[kept] + weight[gone] * between[gone]
             row /= total

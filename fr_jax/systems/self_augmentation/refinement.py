@@ -29,6 +29,7 @@ from fr_jax.systems.self_augmentation.encoders import (
     expects,
     learning,
     variables_of,
+    wrapped,
 )
 
 _KINDS = {"identity": ["embedding"], "augmentation": ["augmentation"]}
@@ -48,7 +49,6 @@ def make(
     *,
     augmented_share: float = 0.5,
     gate: bool = True,
-    unit_length: bool = False,
     slow: Sequence[str] = ("network",),
     slow_factor: float = 0.1,
     loss: str | Callable[..., Array] = "sym_triplet",
@@ -93,7 +93,6 @@ def make(
         None,
         None,
         head="none",
-        unit_length=unit_length,
         slow=slow,
         slow_factor=slow_factor,
     )
@@ -116,8 +115,8 @@ def make(
         given = check_given(given, _KINDS)
         if missing := sorted(_KINDS.keys() - given.keys()):
             raise UserError(f"stage refine needs given={{{missing[0]!r}: variables}}")
-        first = given["identity"]
-        start = jax.tree.map(jnp.copy, dict(first))
+        first = wrapped(given["identity"], pretrained["identity"].architecture)
+        start = jax.tree.map(jnp.copy, first)
         return State(learns.start(start), first, given["augmentation"])
 
     def generated(state, anchor, negative):

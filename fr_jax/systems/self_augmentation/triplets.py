@@ -75,13 +75,14 @@ def linked_pairs(track: Array, apart: Array) -> Array:
         raise UserError(
             f"no two of {len(apart)} tracklets share a frame, so nothing says which "
             "faces are different persons: use a video in which several are seen "
-            "together, or cluster the features as they are (--stages none)"
+            "together, or cluster the features of an embedder: fr-jax cluster"
         )
     pairs = pairs[np.bincount(track, minlength=len(apart))[pairs[:, 0]] >= 2]
     if not len(pairs):
         raise UserError(
             "the tracklets that share frames have a single face each, so there are no "
-            "pairs of one person; use longer shots, or a lower --score"
+            "pairs of one person; use longer shots, or fr-jax video tracks with a "
+            "lower --score"
         )
     return pairs
 
@@ -125,7 +126,7 @@ def enumerated(
     the shuffled first tracklet but the last is an anchor; up to 10 random later ones
     are its positives, and each has up to 10 random negatives. A fifth is held out.
     """
-    members, triplets = Members.of(track), []
+    members, triplets = Members.of(track), [np.zeros((0, 3), int)]
     for a, b in linked_pairs(track, apart):
         anchors = rng.permutation(members.faces(a))
         others = members.faces(b)
@@ -135,8 +136,9 @@ def enumerated(
             for positive in rng.choice(later, count, replace=False):
                 count = min(NEGATIVES, len(others))
                 negatives = rng.choice(others, count, replace=False)
-                triplets += [(anchor, positive, negative) for negative in negatives]
-    shuffled = rng.permutation(np.array(triplets, int).reshape(-1, 3))
+                pair = np.tile((anchor, positive), (count, 1))
+                triplets.append(np.column_stack([pair, negatives]))
+    shuffled = rng.permutation(np.concatenate(triplets))
     held_out = round(VALIDATION * len(shuffled))
     return shuffled[held_out:], shuffled[:held_out]
 

@@ -99,6 +99,18 @@ def test_equal_distances_end():
     assert len(np.unique(tree.cut(3))) == 3
 
 
+def test_equal_faces_give_a_whole_tree():
+    """Weighted means of equal distances may be rounded below them."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(rng.integers(3, 30))
+        distances = np.full((count, count), rng.random())
+        tree = average_linkage(distances, rng.integers(1, 9, count))
+        assert (np.diff(tree.heights) >= 0).all()
+        for clusters in range(1, count + 1):
+            assert len(np.unique(tree.cut(clusters))) == clusters
+
+
 def test_clusters_are_numbered_by_their_first_items():
     distances = np.array([[0, 9, 1.0], [9, 0, 9], [1, 9, 0]])
     tree = average_linkage(distances, np.ones(3))

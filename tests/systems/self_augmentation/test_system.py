@@ -186,6 +186,22 @@ def test_an_encoder_of_an_earlier_run_keeps_its_layer():
     assert max(largest_change(state.params, network.variables["params"])) == 0
 
 
+def test_embeddings_of_unit_length_without_a_new_layer():
+    options = {**ENCODER, "head": "none", "unit_length": True, "slow": ()}
+    system = self_augmentation.make(encoder=options)
+    state = jit(system.init)(KEY, batch())
+    embeddings = system.embed(state, batch())["embedding"]
+    assert embeddings.shape == (8, TRUNK["embedding_size"])
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    assert set(state.params) == {"network"}
+
+
+def test_slow_parameters_must_exist():
+    system = self_augmentation.make(encoder={**ENCODER, "slow": ("network/convv",)})
+    with pytest.raises(UserError, match="no parameter's path begins with 'network/con"):
+        jax.eval_shape(system.init, KEY, batch())
+
+
 # --- stage II -----------------------------------------------------------------------
 
 
@@ -314,6 +330,25 @@ def test_stage_three_changes_the_encoder_alone():
     assert max(largest_change(before.encoder.params, after.encoder.params)) > 0
     assert max(largest_change(before.first, after.first)) == 0
     assert max(largest_change(before.augmentation, after.augmentation)) == 0
+
+
+def test_stage_three_takes_any_embedder():
+    options = {**TRUNK, "embedding_size": CODE}
+    trunk = models.create("sphere20", **options)
+    weights = dict(jit(trunk.init)(jax.random.key(7), jnp.zeros((1, SIDE, SIDE, 3))))
+    plain = Network("sphere20", options, (), InputSpec(size=SIDE))
+    networks = given("identity", "augmentation") | {"identity": plain}
+    system = self_augmentation.make(
+        stage="refine", encoder={"augmentation": ()}, pretrained=networks
+    )
+    taken = {"identity": weights, "augmentation": augmentation_network().variables}
+    state = jit(system.init)(KEY, batch(), taken)
+    images = batch()["image"]
+    expected = trunk.apply(weights, prepare(images, plain.input_spec))
+    actual = system.embed(state, {"image": images})["embedding"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+    _, metrics = jit(system.train_step)(state, batch(), KEY)
+    assert np.isfinite(metrics["loss"])
 
 
 # --- mistakes -----------------------------------------------------------------------

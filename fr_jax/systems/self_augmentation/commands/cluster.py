@@ -13,16 +13,18 @@ import argparse
 import csv
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fr_jax.embedder import load_embedder
+from fr_jax.embedder import Embedder, load_embedder
 from fr_jax.errors import UserError, check_range
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.report import figures, timeline
 from fr_jax.systems.self_augmentation.data import open_tracklets
+from fr_jax.systems.self_augmentation.encoders import ENCODER
 from fr_jax.systems.self_augmentation.evaluation import Grouped, Tracked, grouped
 
 _SHOWN = 40  # faces on a sheet
@@ -36,8 +38,9 @@ def add_arguments(parser: Any) -> None:
     add("--to", required=True, metavar="DIR", help="new folder")
     text = "number of persons; default: estimated"
     add("--persons", type=int, default=0, metavar="K", help=text)
-    text = "faces to embed: aligned, or crops with hair and shoulders"
-    add("--faces", default="aligned", choices=("aligned", "crops"), help=text)
+    text = "faces to embed: aligned, or crops with hair and shoulders; default: those "
+    text += "that the embedder was trained on"
+    add("--faces", default="", choices=("", "aligned", "crops"), help=text)
     text = "never join tracklets that share a frame"
     add("--cannot-link", action="store_true", help=text)
     text = "use embeddings as they are; default: of length 1, but for encoders of "
@@ -51,19 +54,37 @@ def run(arguments: argparse.Namespace) -> None:
     target = Path(arguments.to)
     if target.exists():
         raise UserError(f"{target} exists; choose another --to or remove it")
-    target.mkdir(parents=True)  # refused before the work
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)  # refused before the work
     try:
-        _write(arguments, target)
-    except BaseException:
-        shutil.rmtree(target)
-        raise
+        lines = _write(arguments, part)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    print(f"{lines[0]} in {target}", *lines[1:], sep="\n  ")
 
 
-def _write(arguments: argparse.Namespace, target: Path) -> None:
+def _write(arguments: argparse.Namespace, target: Path) -> list[str]:
+    """Writes the files; returns what to print of the persons."""
     embedder = load_embedder(arguments.embedder)
     store = Path(arguments.store)
-    faces, tracked = open_tracklets(store, arguments.faces)
-    raw = arguments.raw or embedder.network.architecture == "identity_encoder"
+    framing = arguments.faces or embedder.provenance.get("faces", "aligned")
+    raw = arguments.raw or embedder.network.architecture == ENCODER
+    faces, tracked = open_tracklets(store, framing)
+    with faces:
+        return _clustered(arguments, target, embedder, faces, tracked, framing, raw)
+
+
+def _clustered(
+    arguments: argparse.Namespace,
+    target: Path,
+    embedder: Embedder,
+    faces: Any,
+    tracked: Tracked,
+    framing: str,
+    raw: bool,
+) -> list[str]:
     embeddings = embedder.embed_raw(faces, progress="embedding faces")["embedding"]
     if not raw:
         embeddings = l2_normalize(embeddings)
@@ -73,18 +94,22 @@ def _write(arguments: argparse.Namespace, target: Path) -> None:
     spans = _write_table(target / "persons.csv", person, tracked, faces.time)
     names = [f"person {number}" for number in range(int(person.max()) + 1)]
     timeline.plot(spans, target / "timeline.png", names=names, label="")
-    shown, _ = open_tracklets(store, "crops")
-    for number in range(len(names)):
-        _sheet(shown, np.flatnonzero(person[tracked.track] == number), target, number)
-    _write_results(target / "results.json", arguments, found, person, tracked)
-    print(f"{len(person):,} tracklets of {len(names)} persons in {target}")
+    shown, _ = open_tracklets(arguments.store, "crops")
+    with shown:
+        for number in range(len(names)):
+            rows = np.flatnonzero(person[tracked.track] == number)
+            _sheet(shown, rows, target, number)
+    how = {"faces": framing, "raw": raw, "asked": arguments.persons}
+    _write_results(target / "results.json", arguments, found, person, tracked, how)
+    lines = [f"{len(person):,} tracklets of {len(names)} persons"]
     for number, seconds in enumerate(spans):
         tracks = int(np.sum(person == number))
         first, last = seconds[0], seconds[-1]
-        print(
-            f"  person {number}: {len(seconds):,} faces in {tracks} tracklets, "
+        lines.append(
+            f"person {number}: {len(seconds):,} faces in {tracks} tracklets, "
             f"{first:.1f} to {last:.1f} s"
         )
+    return lines
 
 
 def _by_size(cluster: np.ndarray, tracked: Tracked) -> np.ndarray:
@@ -120,14 +145,16 @@ def _write_results(
     found: Grouped,
     person: np.ndarray,
     tracked: Tracked,
+    how: Mapping[str, Any],
 ) -> None:
     values = {
         "persons": int(person.max()) + 1,
         "estimated_persons": len(np.unique(found.estimated)),
         "tracklets": len(person),
-        "faces": len(tracked.track),
+        "images": len(tracked.track),
         "silhouettes": found.silhouettes,
         "embedder": str(arguments.embedder),
         "cannot_link": bool(arguments.cannot_link),
+        **how,
     }
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Clusters of a video's faces: measures, numbers of clusters, few tracklets."""
+
+import numpy as np
+import pytest
+
+from fr_jax.errors import UserError
+from fr_jax.systems.self_augmentation.evaluation import Clusters, Tracked, grouped
+
+PEOPLE, TRACKS, FACES = 3, 4, 5
+
+
+def scripted(noise=0.1, **fields):
+    """Tracklets of three people in turn, and their embeddings."""
+    rng = np.random.default_rng(0)
+    track = np.repeat(np.arange(PEOPLE * TRACKS), FACES)
+    identity = track % PEOPLE
+    centres = 3 * np.eye(PEOPLE, 6)
+    embeddings = centres[identity] + noise * rng.normal(size=(len(track), 6))
+    frame = np.arange(len(track))
+    tracked = Tracked(lambda rows: rows, track, frame, identity, **fields)
+    return tracked, embeddings
+
+
+def test_clear_people_are_found():
+    tracked, embeddings = scripted()
+    clusters = Clusters(tracked)
+    values = clusters.of_embeddings(embeddings)
+    assert list(values) == list(clusters.metric_names)
+    assert values["video/wcp"] == values["video/bcubed_f"] == 1
+    assert values["video/estimated_clusters"] == PEOPLE
+    assert values["video/estimated_bcubed_f"] == 1
+
+
+def test_purity_is_that_of_the_worked_example():
+    """One cluster too few: the smallest share is lost."""
+    tracked, embeddings = scripted()
+    embeddings[tracked.identity == 1] = embeddings[tracked.identity == 0]
+    values = Clusters(tracked).of_embeddings(embeddings)
+    assert values["video/wcp"] < 1
+
+
+def test_without_identities_the_estimate_alone_is_reported():
+    tracked, embeddings = scripted()
+    clusters = Clusters(tracked._replace(identity=None))
+    values = clusters.of_embeddings(embeddings)
+    assert values == {"video/estimated_clusters": PEOPLE}
+
+
+@pytest.mark.parametrize(("frame", "expected"), [([0, 1], 1), ([3, 3], 2)])
+def test_two_tracklets_are_two_people_if_they_share_a_frame(frame, expected):
+    tracked = Tracked(lambda rows: rows, np.array([0, 1]), np.array(frame))
+    found = grouped(np.eye(2), tracked)
+    assert len(np.unique(found.cluster)) == expected
+    assert len(np.unique(grouped(np.eye(2), tracked, 2).cluster)) == 2
+    with pytest.raises(UserError, match="5 clusters of 2 tracklets"):
+        grouped(np.eye(2), tracked, 5)
+
+
+def test_one_tracklet_is_one_person():
+    tracked = Tracked(lambda rows: rows, np.zeros(3, int), np.arange(3))
+    assert grouped(np.eye(3), tracked).cluster.tolist() == [0]
+
+
+def test_linked_clusters_never_join_faces_of_one_frame():
+    tracked, embeddings = scripted()
+    frame = tracked.frame.copy()
+    frame[tracked.track == 3] = frame[tracked.track == 0]  # of the same identity
+    tracked = tracked._replace(frame=frame)
+    plain, linked = (
+        grouped(embeddings, tracked, 4, linked=one).cluster for one in (False, True)
+    )
+    assert linked[0] != linked[3]
+    assert len(np.unique(plain)) == len(np.unique(linked)) == 4
