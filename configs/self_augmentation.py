@@ -98,7 +98,6 @@ def get_config(variant: str = "smoke") -> ConfigDict:
                         "betas": (0.5, 0.999),
                         "discriminator": {"learning_rate": 2e-4},
                     },
-                    "ema": 0.999,
                 },
                 "refine": {"augmented_share": 0.5, "gate": True},
             },
@@ -124,6 +123,7 @@ def get_config(variant: str = "smoke") -> ConfigDict:
         }
     )
     system, data, train = config.system, config.data, config.train
+    train.ema_decay = 0.999 if stage == "augment" else 0.0
     train.num_steps = {"identity": 5000, "augment": 60_000, "refine": 5000}[stage]
     if kind == "paper":
         data.faces = "crops"

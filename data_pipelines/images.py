@@ -93,6 +93,12 @@ def _by_pillow(data: bytes, name: str) -> np.ndarray:
         raise damaged(image.format, error) from None
 
 
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """Returns a uint8 RGB image [H, W, 3] as JPEG."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """Returns a uint8 RGB image [H, W, 3] as PNG."""
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

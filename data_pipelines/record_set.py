@@ -86,12 +86,9 @@ class RecordSet(contextlib.AbstractContextManager):
         self.label = np.where(labels < 0, -1, numbers).astype(np.int32)
         self.yaw, self.light = index.yaw[records], index.light[records]
         self.session, self.length = index.session[records], index.length[records]
+        columns = index.digest, index.frame, index.time, index.shot, index.track
         self.digest, self.frame, self.time, self.shot, self.track = (
-            None if column is None else column[records]
-            for column in (
-                *(index.digest, index.frame),
-                *(index.time, index.shot, index.track),
-            )
+            None if column is None else column[records] for column in columns
         )
 
     def subset(self, numbers: np.ndarray) -> "RecordSet":

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from data_pipelines import DataError, images
@@ -184,8 +183,5 @@ def _write(face, path: Path) -> Path:
     if target.exists():  # of a.jpg; this is a.png
         target = path.with_name(path.name + ".jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
-    bgr = cv2.cvtColor(face, cv2.COLOR_RGB2BGR)
-    # OpenCV itself takes only names in UTF-8.
-    encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-    target.write_bytes(encoded.tobytes())
+    target.write_bytes(images.encode_jpeg(face))
     return target

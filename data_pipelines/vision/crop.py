@@ -109,10 +109,15 @@ def points_box(points: np.ndarray) -> np.ndarray:
     return np.concatenate([low, high - low])
 
 
-def overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Returns the intersection of two boxes (x, y, width, height) over their union."""
+def intersection(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the area common to two boxes (x, y, width, height)."""
     low = np.maximum(first[:2], second[:2])
     high = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
-    common = float(np.prod(np.maximum(high - low, 0)))
+    return float(np.prod(np.maximum(high - low, 0)))
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the intersection of two boxes (x, y, width, height) over their union."""
+    common = intersection(first, second)
     union = float(np.prod(first[2:]) + np.prod(second[2:])) - common
     return common / union if union > 0 else 0.0

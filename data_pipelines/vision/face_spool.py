@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from data_pipelines import DataError
+from data_pipelines import DataError, images
 from data_pipelines.vision import align
 from data_pipelines.vision.crop import context_window, window_crop
 from data_pipelines.vision.detect import Detection
@@ -21,7 +20,6 @@ CROP, ALIGNED = 256, 112  # sides of the stored images in pixels
 IMAGES = "images.bin"
 _OPTIONS, _FACES = "options.json", "faces.csv"
 FILES = (_OPTIONS, _FACES, IMAGES)
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
 
 
 class Found(NamedTuple):
@@ -90,7 +88,7 @@ class Spool:
             window = context_window(one.box, frame.image.shape[1::-1])
             crop = window_crop(frame.image, window, CROP)
             aligned = align.crop(frame.image, one.points, ALIGNED)
-            data = [_jpeg(image) for image in (crop, aligned)]
+            data = [images.encode_jpeg(image) for image in (crop, aligned)]
             lengths = len(data[0]), len(data[1])
             for encoded in data:
                 self._images.write(encoded)
@@ -137,9 +135,9 @@ class Spool:
         kept = [face for face in faces if face.frame < last]
         self.faces, self.done = kept, last
         ends = kept[-1].offset + sum(kept[-1].lengths) if kept else 0
-        images = self._part / IMAGES
-        if not images.exists() or images.stat().st_size < ends:
-            raise DataError(f"{images}: damaged; remove {self._part}")
+        stored = self._part / IMAGES
+        if not stored.exists() or stored.stat().st_size < ends:
+            raise DataError(f"{stored}: damaged; remove {self._part}")
         return sum(map(len, lines[: len(kept)])), ends
 
 
@@ -160,8 +158,3 @@ def _found(row: list[str]) -> Found:
         *(values[:4], values[4:].reshape(5, 2), float(row[17])),
         *(offset, (lengths[0], lengths[1])),
     )
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, _JPEG)[1].tobytes()

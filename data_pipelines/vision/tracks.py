@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from data_pipelines.vision.crop import overlap
+from data_pipelines.vision.crop import intersection, overlap
 from data_pipelines.vision.shots import colour_histogram
 
 Array = np.ndarray
@@ -50,7 +50,7 @@ class View(NamedTuple):
 
 
 class Tracker(Protocol):
-    def add(self, frame: int, faces: Sequence[int], view: "View") -> None:
+    def add(self, frame: int, faces: Sequence[int], view: View) -> None:
         """Adds the faces of the next frame, by their numbers.
 
         The number of the frame is larger than those before.
@@ -72,18 +72,12 @@ def suppressed(boxes: Array, scores: Array) -> Array:
     for at, a in enumerate(order):
         for b in order[at + 1 :]:
             if left[a] and left[b]:
-                common = _intersection(boxes[a], boxes[b])
+                common = intersection(boxes[a], boxes[b])
                 for one in (a, b):
                     if common > _CONTAINED * boxes[one, 2] * boxes[one, 3]:
                         left[one] = False
                         break
     return np.flatnonzero(left)
-
-
-def _intersection(first: Array, second: Array) -> float:
-    low = np.maximum(first[:2], second[:2])
-    high = np.minimum(first[:2] + first[2:], second[:2] + second[2:])
-    return float(np.prod(np.maximum(high - low, 0)))
 
 
 class _End(NamedTuple):

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         _remember(made_of, given, "clip", "detector")
     embedder: str | Path = arguments.embedder
     stages = STAGES[arguments.stages]
-    if stages and _single(tracks):
+    if stages and _stored(tracks / "about.json")["tracklets"] == 1:
         print("one tracklet: one person, nothing to learn; the stages are skipped")
         stages = ()
     for stage in stages:
@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
             _remember(made_of, given, "embedder")
         if stage != "augment":
             embedder = made
-    wanted = {"embedder": str(embedder), "asked": arguments.persons}
-    if not _holds(persons / "results.json", wanted):
+    expected = {"embedder": str(embedder), "asked": arguments.persons}
+    if not _holds(persons / "results.json", expected):
         shutil.rmtree(persons, ignore_errors=True)
         options = ("--embedder", embedder, "--to", persons)
         _call("cluster", tracks, *options, "--persons", arguments.persons)
@@ -108,10 +108,10 @@ def _stored(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _holds(path: Path, wanted: Mapping[str, Any]) -> bool:
+def _holds(path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether a JSON file has these values."""
     stored = _stored(path)
-    return all(stored.get(name) == value for name, value in wanted.items())
+    return all(stored.get(name) == value for name, value in expected.items())
 
 
 def _training(stage: str, target: Path, embedder: str) -> Sequence[str | Path]:
@@ -129,12 +129,6 @@ def _training(stage: str, target: Path, embedder: str) -> Sequence[str | Path]:
         made = target / "augment" / "embedder_augmentation"
         words += ["--given", f"augmentation={made}"]
     return words
-
-
-def _single(tracks: Path) -> bool:
-    """Whether a video has a single tracklet."""
-    about = json.loads((tracks / "about.json").read_text(encoding="utf-8"))
-    return about["tracklets"] == 1
 
 
 def _call(*words: object) -> None:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
         },
     }
     part = target.with_name(target.name + ".part")
-    text = f"interrupted: the faces found so far are in {part}; the same call resumes"
+    text = f"interrupted: the same call resumes, with the faces in {part}, if any"
     with interrupt.explained(text):
         found = track_video.track_video(
             clip,

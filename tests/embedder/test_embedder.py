@@ -23,6 +23,7 @@ from fr_jax.system import Network
 from tests.support.faces import encoded, picture
 from tests.support.networks import random_variables
 from tests.support.paths import read_npz
+from tests.support.steps import distance
 
 OPTIONS = {"width": 0.125, "embedding_size": 16}
 PROVENANCE = {"identities": {"rendered": ["a", "b"]}, "steps": 3}
@@ -103,8 +104,9 @@ def test_flip_adds_the_mirrored_face_and_makes_mirrors_equal(saved):
     np.testing.assert_allclose(both, raw + mirrored, atol=1e-4)
     views = embedder.embed_raw(FACES, flip=True)
     assert views.keys() == {"embedding", "mirrored"}
-    np.testing.assert_allclose(views["embedding"], raw, atol=1e-4)
-    np.testing.assert_allclose(views["mirrored"], mirrored, atol=1e-4)
+    # Relative to their length of hundreds: float32 on any processor.
+    assert distance(views["embedding"], raw) < 1e-6
+    assert distance(views["mirrored"], mirrored) < 1e-6
     assert embedder.embed_raw(FACES).keys() == {"embedding"}
     one, other = (embedder.embed(x, flip=True) for x in (FACES, FACES[:, :, ::-1]))
     np.testing.assert_allclose(one, other, atol=1e-5)

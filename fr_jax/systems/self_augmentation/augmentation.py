@@ -28,7 +28,6 @@ from fr_jax.models import self_augmentation as networks
 from fr_jax.models import spectral
 from fr_jax.models.preprocess import InputSpec, prepare, resize
 from fr_jax.optim import optimizers, update_schedule
-from fr_jax.optim.ema import with_ema
 from fr_jax.system import (
     Input,
     NetState,
@@ -75,7 +74,6 @@ def make(
     adversarial_loss: str | adversarial.AdversarialLoss = "hinge",
     update: update_schedule.UpdateSchedule | str | Mapping[str, Any] = "fixed",
     optimizer: Mapping[str, Any] | None = None,
-    ema: float = 0.999,
     augmentation: Sequence[tuple[str, Mapping[str, Any]]] = (("flip", {}),),
     num_steps: int | None = None,
     steps_per_epoch: float | None = None,
@@ -101,8 +99,6 @@ def make(
       update: see `optim.update_schedule`.
       optimizer: options of `optim.optimizers.adam`; those of one network under
         'augmentation' and 'discriminator'.
-      ema: decay of the average of the augmentation network, which is handed over; 0:
-        the network itself.
       augmentation: of each image; see `augment.augment`.
       num_steps, steps_per_epoch: of the run, if a schedule needs them.
       pretrained: 'identity', the encoder of Stage I; 'init', an augmentation network.
@@ -131,15 +127,17 @@ def make(
     if "init" in pretrained:
         check_codes(identity, pretrained["init"])
     model = models.create(ARCHITECTURE, **options)
-    judge = networks.AugmentationDiscriminator(**{**shared, "dtype": jnp.dtype(dtype)})
+    discriminator = networks.AugmentationDiscriminator(
+        **{**shared, "dtype": jnp.dtype(dtype)}
+    )
     recogniser = models.create(identity.architecture, **identity.options)
     spec = InputSpec(size=image_size, template=identity.input_spec.template)
     adversary = adversarial.adversarial_loss(adversarial_loss)
     schedule = update_schedule.from_options(update, steps_per_epoch)
     per_network = {**_OPTIMIZER, **(optimizer or {})}
-    of_judge = per_network.get("discriminator", {})
-    if not isinstance(of_judge, optimizers.Optimizer):
-        per_network["discriminator"] = {**_OF_DISCRIMINATOR, **of_judge}
+    of_discriminator = per_network.get("discriminator", {})
+    if not isinstance(of_discriminator, optimizers.Optimizer):
+        per_network["discriminator"] = {**_OF_DISCRIMINATOR, **of_discriminator}
     adam = optimizers.by_network(
         per_network,
         ("augmentation", "discriminator"),
@@ -152,13 +150,13 @@ def make(
         given = check_given(given, _KINDS)
         if "identity" not in given:
             raise UserError("stage augment needs given={'identity': variables}")
-        key_model, key_judge, key_vectors = jax.random.split(key, 3)
+        key_model, key_discriminator, key_vectors = jax.random.split(key, 3)
         inputs = [jnp.zeros(one.shape, one.dtype) for one in model.example_inputs(1)]
         variables = dict(model.init(key_model, *inputs))
         if "init" in given:
             check_variables("init", given["init"], variables)
             variables = given["init"]
-        params = judge.init(key_judge, inputs[0])["params"]
+        params = discriminator.init(key_discriminator, inputs[0])["params"]
         vectors = spectral.vectors(key_vectors, params)
         return State(
             NetState.create(
@@ -188,7 +186,7 @@ def make(
         return images, {**statistics, **updated["batch_stats"]}
 
     def generate(params, statistics, images, codes, key):
-        """Returns reconstructions, all fakes with their codes, and what is known of z.
+        """Returns reconstructions, fakes with their codes, mean and log-variance of z.
 
         Fakes move the generator alone.
         """
@@ -219,9 +217,9 @@ def make(
             fake_codes.append(doubled)
         return drawn, fakes, fake_codes, (mean, log_variance), after
 
-    def judged(params, vectors, images):
+    def discriminate(params, vectors, images):
         normalised, vectors = spectral.normalise(params, vectors)
-        answer: Any = judge.apply({"params": normalised}, images)
+        answer: Any = discriminator.apply({"params": normalised}, images)
         return answer, vectors
 
     def information(answer, codes):
@@ -234,18 +232,18 @@ def make(
         )
 
         def cost(params):
-            answer, vectors = judged(params, net.batch_stats, images)
+            answer, vectors = discriminate(params, net.batch_stats, images)
             real = jnp.mean(adversary.real(answer["real"]))
             true = jnp.mean(information(answer, codes))
             right = jnp.mean(answer["real"] > 0)
-            losses, known, wrong = [], [], []
+            losses, errors, wrong = [], [], []
             for fake, code in zip(fakes, fake_codes):
-                answer, vectors = judged(params, vectors, fake)
+                answer, vectors = discriminate(params, vectors, fake)
                 losses.append(adversary.fake(answer["real"]))
-                known.append(information(answer, code))
+                errors.append(information(answer, code))
                 wrong.append(answer["real"] < 0)
             fake = jnp.mean(jnp.concatenate(losses))
-            guessed = jnp.mean(jnp.concatenate(known))
+            guessed = jnp.mean(jnp.concatenate(errors))
             total = factors["adversarial"] * (real + fake)
             total += factors["information"] * (true + guessed)
             accuracy = jnp.mean(jnp.concatenate(wrong))
@@ -280,16 +278,18 @@ def make(
             divergence = mean**2 + jnp.exp(log_variance) - 1 - log_variance
             kl = jnp.mean(jnp.sum(divergence, axis=1)) / 2
             reconstruction = jnp.mean(jnp.abs(images - drawn))
-            answers: Any = [judge.apply({"params": frozen}, fake) for fake in fakes]
+            answers: Any = [
+                discriminator.apply({"params": frozen}, fake) for fake in fakes
+            ]
             realism = jnp.concatenate(
                 [adversary.generator(answer["real"]) for answer in answers]
             )
-            known = [information(*pair) for pair in zip(answers, fake_codes)]
+            errors = [information(*pair) for pair in zip(answers, fake_codes)]
             values = {
                 "reconstruction": reconstruction,
                 "kl": kl,
                 "adversarial": jnp.mean(realism),
-                "information": jnp.mean(jnp.concatenate(known)),
+                "information": jnp.mean(jnp.concatenate(errors)),
             }
             risen = jnp.minimum(1.0, (net.updates + 1) / max(kl_warmup, 1))
             scales = {**factors, "kl": factors["kl"] * risen}
@@ -300,7 +300,7 @@ def make(
             metrics["generator/loss"] = total
             metrics["appearance_spread"] = jnp.mean(jnp.std(mean, axis=0))
             if train_on_swaps:
-                swapped = known[-1].reshape(-1, 2)[:, 0]
+                swapped = errors[-1].reshape(-1, 2)[:, 0]
                 metrics["generator/swap_distance"] = jnp.mean(swapped)
             return total, (metrics, after)
 
@@ -341,7 +341,7 @@ def make(
         network = Network(ARCHITECTURE, kept, variables, spec, "augmentation")
         return {"augmentation": network}
 
-    system = System(
+    return System(
         init,
         train_step,
         embed,
@@ -352,4 +352,3 @@ def make(
         },
         watch=("generator/loss", "discriminator/loss"),
     )
-    return with_ema(system, ema) if ema else system

@@ -74,7 +74,7 @@ def _rendered(config: Any, context: Context) -> tuple[Any, Tracked]:
     seed = context.seed if config.rendered.seed < 0 else config.rendered.seed
     faces = RenderedVideo(seed, config.rendered, config.faces, progress=label)
     one = faces.faces
-    return faces, Tracked(faces.images, one.track, one.frame, one.identity)
+    return faces, Tracked(faces, one.track, one.frame, one.identity)
 
 
 def _records(config: Any, context: Context) -> tuple[Any, Tracked]:
@@ -105,4 +105,4 @@ def open_tracklets(store: str | os.PathLike, framing: str) -> tuple[Any, Tracked
             f"{store}: records without tracklets; make them with fr-jax video tracks"
         )
     identity = faces.label if (faces.label >= 0).all() else None
-    return faces, Tracked(faces.images, faces.track, faces.frame, identity)
+    return faces, Tracked(faces, faces.track, faces.frame, identity)

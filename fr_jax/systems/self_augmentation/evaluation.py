@@ -26,24 +26,25 @@ from fr_jax.systems.self_augmentation import linkage, triplets
 Array = np.ndarray
 
 _MEASURES = ("wcp", "bcubed_f", "pairwise_f", "nmi", "ari", "hungarian_accuracy")
-_PAIRS = 512  # swaps that are judged
+_PAIRS = 512  # evaluated swaps
 _BATCH = 32
 _SHEET = 6  # identities, and appearances, of a sheet
 _FOLDS = 5  # of the linear probe, by tracklets
-_TOO_FEW = f"fewer than {_FOLDS} tracklets or 2 identities among the judged faces"
+_TOO_FEW = f"fewer than {_FOLDS} tracklets or 2 identities among the evaluated faces"
 
 
 class Tracked(NamedTuple):
     """The faces of a video in tracklets.
 
     Attributes:
-      images: numbers -> uint8 RGB [n, S, S, 3].
+      faces: a RecordSet, or faces in memory: `images(numbers)`, and slices, are uint8
+        RGB [n, S, S, 3].
       track: int [N], every number from 0 to T - 1.
       frame: int [N].
       identity: int [N], or None if it is not known.
     """
 
-    images: Callable[[Any], Array]
+    faces: Any
     track: Array
     frame: Array
     identity: Array | None = None
@@ -109,8 +110,7 @@ class Clusters:
         return [f"{self.name}/{name}" for name in names]
 
     def __call__(self, trained: Trained) -> dict[str, float]:
-        images = _Sliced(self.tracked)
-        return self.of_embeddings(trained.embed(images)["embedding"])
+        return self.of_embeddings(trained.embed(self.tracked.faces)["embedding"])
 
     def of_embeddings(self, embeddings: Array) -> dict[str, float]:
         """Returns the results of embeddings [N, D]."""
@@ -130,22 +130,9 @@ class Clusters:
         return [name.partition("/")[2] for name in self.metric_names]
 
 
-class _Sliced:
-    """The images of a video, as an embedder slices them."""
-
-    def __init__(self, tracked: Tracked):
-        self._tracked = tracked
-
-    def __len__(self) -> int:
-        return len(self._tracked.track)
-
-    def __getitem__(self, index: Any) -> Array:
-        return self._tracked.images(np.arange(len(self))[index])
-
-
 @dataclasses.dataclass
 class Swaps:
-    """Judges faces of one identity with the appearance of another, as Stage III uses.
+    """Evaluates faces of one identity with the appearance of another, as in Stage III.
 
     Results: nearer, the share of generated faces that the encoder of identities puts
     nearer to the face with the intended identity than to the one with the appearance;
@@ -178,9 +165,9 @@ class Swaps:
         chosen = sampler(0)
         anchors, negatives = chosen["image"], chosen["negative"]
         of_anchor, of_negative = (
-            pair.codes(tracked.images(rows)) for rows in (anchors, negatives)
+            pair.codes(tracked.faces.images(rows)) for rows in (anchors, negatives)
         )
-        appearance = pair.appearance(tracked.images(anchors), of_anchor)
+        appearance = pair.appearance(tracked.faces.images(anchors), of_anchor)
         drawn = pair.draw(of_negative, appearance)
         code = pair.codes(drawn)
         to_negative, to_anchor = (
@@ -208,7 +195,7 @@ class Swaps:
         order = rng.permutation(len(classes))
         _, first = np.unique(classes[order], return_index=True)
         rows = order[first[:_SHEET]]
-        faces = tracked.images(rows)
+        faces = tracked.faces.images(rows)
         codes = pair.codes(faces)
         appearance = pair.appearance(faces, codes)
         sheet: list[list[Array | None]] = [[None, *faces]]

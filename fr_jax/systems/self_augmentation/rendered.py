@@ -100,6 +100,12 @@ class RenderedVideo(InMemory):
     def frame(self) -> np.ndarray:
         return self.faces.frame
 
+    def __len__(self) -> int:
+        return len(self.faces.image)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.faces.image[index]
+
     def images(self, numbers: Any) -> np.ndarray:
         """Returns uint8 RGB [n, S, S, 3]."""
         return self.faces.image[numbers]

@@ -17,7 +17,7 @@ def scripted(noise=0.1, **fields):
     centres = 3 * np.eye(PEOPLE, 6)
     embeddings = centres[identity] + noise * rng.normal(size=(len(track), 6))
     frame = np.arange(len(track))
-    tracked = Tracked(lambda rows: rows, track, frame, identity, **fields)
+    tracked = Tracked(None, track, frame, identity, **fields)
     return tracked, embeddings
 
 
@@ -48,7 +48,7 @@ def test_without_identities_the_estimate_alone_is_reported():
 
 @pytest.mark.parametrize(("frame", "expected"), [([0, 1], 1), ([3, 3], 2)])
 def test_two_tracklets_are_two_people_if_they_share_a_frame(frame, expected):
-    tracked = Tracked(lambda rows: rows, np.array([0, 1]), np.array(frame))
+    tracked = Tracked(None, np.array([0, 1]), np.array(frame))
     found = grouped(np.eye(2), tracked)
     assert len(np.unique(found.cluster)) == expected
     assert len(np.unique(grouped(np.eye(2), tracked, 2).cluster)) == 2
@@ -57,7 +57,7 @@ def test_two_tracklets_are_two_people_if_they_share_a_frame(frame, expected):
 
 
 def test_one_tracklet_is_one_person():
-    tracked = Tracked(lambda rows: rows, np.zeros(3, int), np.arange(3))
+    tracked = Tracked(None, np.zeros(3, int), np.arange(3))
     assert grouped(np.eye(3), tracked).cluster.tolist() == [0]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fr_jax.embedder import Embedder, load_embedder
+from fr_jax.embedder import load_embedder
 from fr_jax.errors import UserError, check_range
 from fr_jax.metrics.verification import l2_normalize
 from fr_jax.report import figures, timeline
@@ -73,19 +73,7 @@ def _write(arguments: argparse.Namespace, target: Path) -> list[str]:
     raw = arguments.raw or embedder.network.architecture == ENCODER
     faces, tracked = open_tracklets(store, framing)
     with faces:
-        return _clustered(arguments, target, embedder, faces, tracked, framing, raw)
-
-
-def _clustered(
-    arguments: argparse.Namespace,
-    target: Path,
-    embedder: Embedder,
-    faces: Any,
-    tracked: Tracked,
-    framing: str,
-    raw: bool,
-) -> list[str]:
-    embeddings = embedder.embed_raw(faces, progress="embedding faces")["embedding"]
+        embeddings = embedder.embed_raw(faces, progress="embedding faces")["embedding"]
     if not raw:
         embeddings = l2_normalize(embeddings)
     options = {"linked": arguments.cannot_link}
@@ -94,7 +82,7 @@ def _clustered(
     spans = _write_table(target / "persons.csv", person, tracked, faces.time)
     names = [f"person {number}" for number in range(int(person.max()) + 1)]
     timeline.plot(spans, target / "timeline.png", names=names, label="")
-    shown, _ = open_tracklets(arguments.store, "crops")
+    shown, _ = open_tracklets(store, "crops")
     with shown:
         for number in range(len(names)):
             rows = np.flatnonzero(person[tracked.track] == number)
