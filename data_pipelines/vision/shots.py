@@ -15,7 +15,7 @@ _BINS = 8  # of each channel
 _LEAST = 0.12  # half the L1 distance of histograms, 0 to 1; 0.17 between dark scenes
 _TIMES = 4.0  # of the median of the last changes
 _WINDOW = 12  # frames
-_STRUCTURE = 0.6  # correlation of the pictures, above which there is no cut
+_STRUCTURE = 0.75  # correlation of the pictures, above which there is no cut
 _SIDE = 32  # of the picture whose structure is compared
 
 

@@ -10,7 +10,9 @@ import pytest
 from data_pipelines.vision import detect
 from data_pipelines.vision.crop import overlap
 from data_pipelines.vision.detect import Detection
+from data_pipelines.vision.shots import ShotCounter
 from fr_jax.cli.main import main
+from fr_jax.faces import video
 
 SIZE = (200, 120)
 
@@ -110,6 +112,15 @@ def matched(reference, found):
         hit = best is not None and overlap(box(row), box(best)) >= 0.5
         pairs.append((int(row["track"]), int(best["track"]) if hit else -1))
     return np.array(pairs)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_cut_of_a_rendered_video_is_seen_and_no_other(seed):
+    options = {"num_identities": 6, "shots": 16, "frames": 20, "quality": "fast"}
+    counter = ShotCounter()
+    film = video.Film(seed, size=(320, 180), **options)
+    assert all(counter(frame.image) == frame.shot for frame in film)
 
 
 @pytest.mark.long

@@ -75,7 +75,8 @@ def grouped(
     """Returns the clusters of embedded faces [N, D].
 
     Args:
-      count: number of clusters; 0: the estimate.
+      count: number of clusters; 0: the estimate, that of the linked clusters if every
+        other one joins tracklets that share a frame.
       linked: tracklets that share a frame are never in one cluster.
 
     Raises:
@@ -84,11 +85,14 @@ def grouped(
     distances, sizes = linkage.tracklet_distances(embeddings, tracked.track)
     apart = tracked.apart
     tree = linkage.average_linkage(distances, sizes, apart if linked else None)
-    if len(sizes) < 3:  # silhouettes need three
-        best, silhouettes = (len(sizes) if apart.any() else 1), {}
-    else:
-        best, silhouettes = linkage.estimated_count(tree, distances, apart)
-    return Grouped(tree.cut(count or best), tree.cut(best), silhouettes)
+    estimate = linkage.estimated_count(tree, distances, apart)
+    estimated = tree.cut(estimate.count)
+    if not estimate.silhouettes and not linked:
+        # One early merge of faces seen together spoils every cut of this tree.
+        groups = grouped(embeddings, tracked, linked=True)
+        return groups._replace(cluster=tree.cut(count)) if count else groups
+    cluster = tree.cut(count) if count else estimated
+    return Grouped(cluster, estimated, estimate.silhouettes)
 
 
 @dataclasses.dataclass

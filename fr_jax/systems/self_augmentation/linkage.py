@@ -149,19 +149,29 @@ def _ordered(merges: list[tuple[int, int]], heights: list[float], count: int) ->
     return Tree(numbered, np.asarray(heights, float)[order], count)
 
 
+class Estimate(NamedTuple):
+    """The number of clusters with the largest silhouette, and all silhouettes."""
+
+    count: int
+    silhouettes: dict[int, float]
+
+
 def estimated_count(
     tree: Tree, distances: Array, apart: Array, most: int = MOST
-) -> tuple[int, dict[int, float]]:
-    """Returns the number of clusters with the largest silhouette, and all silhouettes.
+) -> Estimate:
+    """Returns the number of clusters with the largest silhouette.
 
     Cuts that put items that are `apart` into one cluster are left out. The silhouette
     (Rousseeuw 1987) is the mean over tracklets. If even `most` clusters break a
-    cannot-link, the smallest number that breaks none.
+    cannot-link, the smallest number that breaks none. Without silhouettes, which two
+    items do not have, every item that is apart from another is a cluster.
 
     Args:
-      distances: [T, T], T at least 3.
+      distances: [T, T].
       apart: bool [T, T], tracklets that share a frame.
     """
+    if tree.size < 3:
+        return Estimate(tree.size if apart.any() else 1, {})
     first, second = np.nonzero(np.triu(apart))
     silhouettes = {}
     for count in range(max(2, tree.fewest), tree.size):
@@ -172,6 +182,5 @@ def estimated_count(
         silhouettes[count] = float(score)
         if count >= most:
             break
-    if not silhouettes:
-        return tree.size, {}
-    return max(silhouettes, key=lambda count: silhouettes[count]), silhouettes
+    best = max(silhouettes, key=lambda count: silhouettes[count], default=tree.size)
+    return Estimate(best, silhouettes)

@@ -56,6 +56,20 @@ def test_two_tracklets_are_two_people_if_they_share_a_frame(frame, expected):
         grouped(np.eye(2), tracked, 5)
 
 
+def test_one_wrong_early_merge_does_not_make_every_tracklet_a_person():
+    """Two faces of one frame that are nearly equal, as of a face detected twice."""
+    tracked, embeddings = scripted()
+    frame = tracked.frame.copy()
+    first, second = (tracked.track == number for number in (0, 3))
+    frame[second] = frame[first]
+    embeddings[second] = embeddings[first] + 1e-3
+    found = grouped(embeddings, tracked._replace(frame=frame))
+    assert found.silhouettes
+    assert len(np.unique(found.estimated)) <= PEOPLE + 1
+    assert found.estimated[0] != found.estimated[3]
+    assert len(np.unique(grouped(embeddings, tracked, 2).cluster)) == 2
+
+
 def test_one_tracklet_is_one_person():
     tracked = Tracked(None, np.zeros(3, int), np.arange(3))
     assert grouped(np.eye(3), tracked).cluster.tolist() == [0]
