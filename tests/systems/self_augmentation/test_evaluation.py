@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from fr_jax.errors import UserError
+from fr_jax.evaluation.evaluator import Trained
+from fr_jax.systems.self_augmentation import evaluation
 from fr_jax.systems.self_augmentation.evaluation import Clusters, Tracked, grouped
 
 PEOPLE, TRACKS, FACES = 3, 4, 5
@@ -85,3 +87,67 @@ def test_linked_clusters_never_join_faces_of_one_frame():
     )
     assert linked[0] != linked[3]
     assert len(np.unique(plain)) == len(np.unique(linked)) == 4
+
+
+class Faces:
+    """Faces whose pixels are the numbers of their identity."""
+
+    def __init__(self, identity):
+        self._identity = identity
+
+    def images(self, rows):
+        shape = (len(rows), 8, 8, 3)
+        return np.broadcast_to(self._identity[rows].reshape(-1, 1, 1, 1), shape)
+
+
+def pair_of(*, leaks):
+    """An augmentation network that swaps perfectly, or copies the anchor."""
+
+    class Pair:
+        def __init__(self, augmentation, identity):
+            self._rng = np.random.default_rng(0)
+
+        def codes(self, images):
+            return np.eye(PEOPLE)[np.asarray(images)[:, 0, 0, 0].astype(int)]
+
+        def appearance(self, images, codes):
+            noise = self._rng.normal(size=(len(codes), 4))
+            return np.concatenate([noise, codes * leaks], axis=1)
+
+        def draw(self, codes, appearance):
+            source = appearance[:, 4:] if leaks else codes
+            number = source.argmax(axis=1).astype(np.uint8)
+            return np.broadcast_to(number.reshape(-1, 1, 1, 1), (len(codes), 8, 8, 3))
+
+    return Pair
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_swaps_show_whether_appearance_holds_the_identity(monkeypatch, tmp_path, leaks):
+    tracked, _ = scripted()
+    # One tracklet of every identity is seen at a time.
+    frame = FACES * (tracked.track // PEOPLE) + tracked.frame % FACES
+    faces = Faces(tracked.identity)
+    swaps = evaluation.Swaps(tracked._replace(faces=faces, frame=frame), None)
+    monkeypatch.setattr(evaluation, "_Pair", pair_of(leaks=leaks))
+    values = swaps(Trained(None, {"augmentation": None}))
+    assert list(values) == list(swaps.metric_names)
+    if leaks:
+        assert values["swaps/nearer"] == 0 and values["swaps/probe_accuracy"] > 0.95
+    else:
+        assert values["swaps/nearer"] == 1 and values["swaps/probe_accuracy"] < 0.5
+    assert 0.2 < values["swaps/probe_chance"] < 0.5
+    (path,) = swaps.draw(tmp_path)
+    assert path.stat().st_size > 1000
+
+
+def test_few_tracklets_have_no_probe(monkeypatch):
+    tracked, _ = scripted()
+    few = tracked.track < 2
+    frame = np.tile(np.arange(FACES), 2)
+    faces = Faces(tracked.identity[few])
+    tracked = Tracked(faces, tracked.track[few], frame, tracked.identity[few])
+    swaps = evaluation.Swaps(tracked, None)
+    monkeypatch.setattr(evaluation, "_Pair", pair_of(leaks=False))
+    assert list(swaps(Trained(None, {"augmentation": None}))) == ["swaps/nearer"]
+    assert set(swaps.notes) == {"swaps/probe_accuracy", "swaps/probe_chance"}

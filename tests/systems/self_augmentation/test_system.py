@@ -20,6 +20,7 @@ from fr_jax.systems import self_augmentation
 from fr_jax.systems.self_augmentation.encoders import code_size
 from tests.support import steps
 from tests.support.devices import on_eight_devices
+from tests.support.networks import random_variables
 from tests.support.steps import distance, jit, largest_change
 
 pytestmark = pytest.mark.xdist_group("self_augmentation")  # they share compiled steps
@@ -63,11 +64,11 @@ def encoder_network():
 
 @functools.cache
 def augmentation_network():
+    """Random, with images that depend on both codes."""
     options = {**AUGMENT, "identity_size": CODE}
     model = models.create("self_augmentation", **options)
-    inputs = [jnp.zeros(one.shape) for one in model.example_inputs(1)]
-    variables = dict(jit(model.init)(jax.random.key(2), *inputs))
     spec = InputSpec(size=SIDE)
+    variables = random_variables(model, spec, seed=2)
     return Network("self_augmentation", options, variables, spec, "augmentation")
 
 
@@ -306,7 +307,12 @@ def test_a_share_of_the_negatives_is_generated(share):
         for x in (batch()["image"], batch()["positive"], negative)
     ]
     expected = np.mean(sym_triplet(*parts))
-    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-3)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
+
+
+def test_generated_negatives_depend_on_both_faces():
+    images, _ = generated_negatives()
+    assert float(jnp.std(images, axis=0).mean()) > 10
 
 
 def test_the_gate_keeps_the_real_negative():
@@ -320,6 +326,14 @@ def test_the_gate_keeps_the_real_negative():
         np.sum((code - other) ** 2, axis=1) for other in (of_negative, of_anchor)
     )
     np.testing.assert_allclose(metrics["gated"], np.mean(near >= far), atol=1e-6)
+    assert 0 < np.mean(near >= far) < 1
+    used = jnp.where((near < far)[:, None, None, None], images, batch()["negative"])
+    parts = [
+        embed(encoder.variables, prepare(x, encoder.input_spec))
+        for x in (batch()["image"], batch()["positive"], used)
+    ]
+    expected = np.mean(sym_triplet(*parts))
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
 def test_stage_three_changes_the_encoder_alone():
